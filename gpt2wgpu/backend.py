@@ -1,0 +1,39 @@
+"""Where a graph runs and in which dtype: a WebGPU device or numpy."""
+
+import os
+from typing import Any
+
+from .errors import UserError
+
+
+def find_device(wanted: str) -> tuple[Any, str]:
+    """The opened device, None for numpy, and one line saying why. GPT2WGPU_DEVICE decides what "auto" means."""
+    if wanted == "auto":
+        wanted = os.environ.get("GPT2WGPU_DEVICE") or "auto"
+    if wanted in ("numpy", "cpu"):
+        return None, "numpy on the CPU, as asked"
+    from .gpu import choose, open_device
+
+    adapter = choose(wanted)
+    if adapter is None:
+        return None, "no GPU found: computing with numpy on the CPU"
+    device = open_device(adapter, checked="GPT2WGPU_CHECKED" in os.environ)
+    if not adapter.software:
+        from .checks import self_test
+
+        self_test(device)
+    return device, "the best GPU found" if wanted == "auto" else f"{wanted!r}, as asked"
+
+
+def find_dtype(wanted: str, device: Any) -> str:
+    names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16"}
+    if wanted not in names:
+        raise UserError(f"dtype must be auto, float32 or float16, not {wanted!r}")
+    wanted = names[wanted]
+    if wanted == "auto":
+        return "float16" if device is not None and device.half and not device.adapter.software else "float32"
+    if wanted == "float16" and device is None:
+        raise UserError("dtype float16 needs a GPU: numpy computes in float32")
+    if wanted == "float16" and not device.half:
+        raise UserError(f"dtype float16: {device.adapter.name} has no shader-f16; use float32")
+    return wanted

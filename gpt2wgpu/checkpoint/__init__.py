@@ -1,0 +1,109 @@
+"""A model folder in Hugging Face or sentence-transformers layout -> configuration, weights, and what follows the transformer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..graph import Tensor
+from ..jsonfile import Fields, read_fields, show
+from ..models.bert import BertConfig
+from ..models.gpt2 import GPT2Config
+from ..ops import Array
+from . import modules as sentence
+from .architectures import Body, cast, hidden, read_config, usable_length
+from .modules import Dense, Module, Normalize, Pooling
+from .tensors import Tensors
+
+__all__ = ["Checkpoint", "Dense", "Normalize", "Pooling", "load"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    path: Path
+    folder: Path  # of the transformer and its tokenizer: `path`, or a folder in it that modules.json names
+    architecture: str  # config.json's model_type
+    config: GPT2Config | BertConfig
+    modules: tuple[Module, ...]  # what follows the transformer, a Pooling first
+    sentence_model: bool  # has a modules.json
+    max_seq_length: int  # tokens, special ones included
+    lower_case: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: str
+    truncate_dim: int | None
+    parameters: int  # of the transformer; heads and buffers do not count
+    _body: Body = field(repr=False)
+    _dense: dict[str, Tensors] = field(repr=False)
+
+    def hidden(self, layer: int, half: str) -> Tensor:
+        """The graph up to the hidden state after block `layer`, f32 (T, C), with matrices in `half` ("f32" or "f16")."""
+        return hidden(self.config, layer, half)
+
+    def weights(self, t: Tensor) -> Array:
+        """The values of a weight of `hidden` or of a Dense module: t.shape, t.dtype, matrices laid out (in, out).
+
+        f32 weights that are stored like that are views of the mapped file. Raises UserError on NaN and infinity.
+        """
+        folder, _, name = t.name.rpartition(".linear.")
+        if folder not in self._dense:
+            return self._body.weights(t)
+        tensors, name = self._dense[folder], f"linear.{name}"
+        if name not in tensors.entries:
+            return np.zeros(int(t.shape[0]), np.float32)  # a Dense without bias; checked at load
+        return cast(tensors.read(name).T, t)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and check everything but the values of the weights. Raises UserError."""
+    if not path.is_dir():
+        if path.exists():
+            raise UserError(f"{show(path)} is a file, expected the folder of a model (config.json, model.safetensors, ...)")
+        hint = "models are read from a local folder in Hugging Face layout (config.json, model.safetensors, ...)"
+        raise UserError(f"there is no folder {show(path)}: {hint}; download the model and give its path")
+    sentence_model = (path / "modules.json").exists()
+    listed = sentence.read_modules(path) if sentence_model else []
+    folder = path / listed[0][1] if listed else path
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"{show(folder)} holds an adapter (adapter_config.json): merge it into its model and save that")
+
+    architecture, config = read_config(read_fields(folder / "config.json"))
+    body = Body(config, Tensors(folder))
+    length, lower_case = sentence.read_text_settings(folder, usable_length(config), sentence_model)
+
+    modules: list[Module] = [] if listed else [Pooling(("mean",))]
+    dense: dict[str, Tensors] = {}
+    width = config.width
+    for kind, name in listed[1:]:
+        file = path / name / "config.json"
+        if kind == "Pooling":
+            modules.append(pooling := sentence.read_pooling(read_fields(file), width))
+            width *= len(pooling.modes)
+        elif kind == "Dense":
+            module, dense[name] = sentence.read_dense(read_fields(file), name, width)
+            modules.append(module)
+            width = module.outputs
+        else:  # its folder may not exist
+            sentence.check_feature_names(read_fields(file, optional=True))
+            modules.append(Normalize())
+
+    file = path / "config_sentence_transformers.json"
+    settings = sentence.read_settings(read_fields(file, optional=True) if sentence_model else Fields(file, {}))
+    return Checkpoint(
+        path=path,
+        folder=folder,
+        architecture=architecture,
+        config=config,
+        modules=tuple(modules),
+        sentence_model=sentence_model,
+        max_seq_length=length,
+        lower_case=lower_case,
+        prompts=settings.prompts,
+        default_prompt_name=settings.default_prompt_name,
+        similarity_fn_name=settings.similarity_fn_name,
+        truncate_dim=settings.truncate_dim,
+        parameters=body.parameters,
+        _body=body,
+        _dense=dense,
+    )

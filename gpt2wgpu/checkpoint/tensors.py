@@ -1,0 +1,118 @@
+"""The tensors in a folder's safetensors files: headers are read and checked at once, values when they are asked for."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ..errors import UserError
+from ..jsonfile import read_fields, show
+from ..ops import Array
+
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what is read; bf16 is the upper half of an f32
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: its bytes in the file are start:end."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class Tensors:
+    """All tensors of a folder's `model.safetensors`, or of the shards that `model.safetensors.index.json` lists."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.entries = find(folder)
+        self._map = cache(lambda file: np.memmap(file, np.uint8, "r"))
+
+    def check(self, name: str, shape: tuple[int, ...], because: str) -> None:
+        """Refuse a tensor that is missing, has another shape, or no floating-point type. `because` says who asks."""
+        if (entry := self.entries.get(name)) is None:
+            raise UserError(f"{show(self.folder)}: tensor {name} is missing, expected with shape {list(shape)} ({because})")
+        if entry.shape != shape:
+            found = f"tensor {name} has shape {show(list(entry.shape))}"
+            raise UserError(f"{show(entry.file)}: {found}, expected {list(shape)} ({because})")
+        if entry.dtype not in FLOATS:
+            raise UserError(f"{show(entry.file)}: tensor {name} is {entry.dtype}, expected F32, F16 or BF16 (not quantised)")
+
+    def read(self, name: str) -> Array:
+        """The values of a checked tensor, f32 or f16: a view of the mapped file where possible. Refuses NaN and infinity."""
+        entry = self.entries[name]
+        try:
+            raw = np.asarray(self._map(entry.file))[entry.start : entry.end]
+            array = raw.view(FLOATS[entry.dtype]).reshape(entry.shape)
+        except (OSError, ValueError):  # gone or shorter since its header was read
+            raise UserError(f"{show(entry.file)} changed while it was in use: load the model again") from None
+        if entry.dtype == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        elif entry.dtype == "F64":
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
+        array = np.require(array, requirements="A")  # a header of odd length leaves the values unaligned
+        if not is_finite(array):
+            raise UserError(f"{show(entry.file)}: tensor {name} holds NaN or infinity: training failed or the file is damaged")
+        return array
+
+
+def is_finite(array: Array) -> bool:
+    """No NaN and no infinity; a sum tells, unless it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
+
+
+def find(folder: Path) -> dict[str, Entry]:
+    """name -> Entry for every tensor of a folder."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return read_header(single)
+    if index.exists():
+        return read_shards(index)
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if pickles := [name for name in names if name.endswith(PICKLES)]:
+        found = f"only {show(pickles[0])}, a pickle, which could run code and is never read"
+        raise UserError(f"{show(folder)} has {found}: convert it to model.safetensors (save_pretrained of transformers does)")
+    raise UserError(f"{show(single)} is missing, and so is {index.name}: the weights are read from there; download them")
+
+
+def read_shards(index: Path) -> dict[str, Entry]:
+    """The tensors an index lists. Its file names are not trusted: each must be a plain name beside it."""
+    shards: dict[str, dict[str, Entry]] = {}
+    entries = {}
+    for name, file in read_fields(index).object("weight_map").items():
+        if not isinstance(file, str) or not file.endswith(".safetensors") or any(c in file for c in "/\\:\0"):
+            raise UserError(f"{show(index)}: {show(name)} is in {show(file)}, expected the name of a .safetensors file beside it")
+        if file not in shards:
+            shards[file] = read_header(index.parent / file)
+        if name not in shards[file]:
+            raise UserError(f"{show(index)}: {show(name)} should be in {show(file)}, which does not hold it: download both again")
+        entries[name] = shards[file][name]
+    return entries
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """name -> Entry for every tensor of one file, whose header `safe_open` checks: no gaps, no overlaps, nothing past the end."""
+    try:
+        with safe_open(path, framework="np"), path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+        header.pop("__metadata__", None)
+        return {
+            name: Entry(path, t["dtype"], tuple(t["shape"]), *(start + offset for offset in t["data_offsets"]))
+            for name, t in header.items()
+        }
+    except FileNotFoundError:
+        raise UserError(f"{show(path)} is missing: download it again") from None
+    except SafetensorError as e:
+        raise UserError(f"{show(path)} is truncated or not a safetensors file ({show(str(e))}): download it again") from None
+    except OSError as e:
+        raise UserError(f"{show(path)} cannot be read: {e.strerror or type(e).__name__}") from None

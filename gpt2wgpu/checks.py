@@ -1,0 +1,126 @@
+"""Every kernel on a device against numpy: what `gpt2wgpu doctor`, the start-up self-test and the op tests run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import ops, packing, reference
+from .errors import UserError
+from .gpu import Device, Program
+from .graph import Op, Tensor, measure
+from .ops import Array
+
+# Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
+# by a few units in the last place on a GPU. f16: one rounding of the output, 2^-11.
+TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
+SYMBOLS = ("T", "B", "G", "M")
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far the device is from numpy: `error` is max |difference| / max |expected|."""
+
+    name: str
+    shape: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op with random inputs. Its token, sequence and tile counts come from `lengths`; all other letters from `sizes`."""
+
+    op: Op
+    sizes: dict[str, int]
+    lengths: Sequence[int] = (1, 5, 33)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    half: bool = False  # its open types are f16
+
+    def __str__(self) -> str:
+        details = [f"{k}={v}" for k, v in {"T": sum(self.lengths), **self.sizes, **self.attrs}.items()]
+        return " ".join([*details, "f16"] if self.half else details)
+
+
+def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
+    """The case's output tensor and its inputs by name."""
+    rng = np.random.default_rng(seed)
+    batch = packing.pack(
+        [rng.integers(case.sizes.get("V", 1), size=n) for n in case.lengths],
+        [rng.permutation(max(n, case.sizes.get("S", 1)))[:n] % case.sizes.get("S", 1) for n in case.lengths],
+        [int(rng.integers(n)) for n in case.lengths],
+    )
+    counts = {"T": sum(case.lengths), "B": len(case.lengths), "G": len(batch["tiles"]), **case.sizes}
+    leaves, values = [], {}
+    for name, dtype, dims in case.op.args[:-1]:
+        shape = [int(measure(d, dict(counts))) for d in dims]
+        if dtype == "u32":
+            values[name] = batch[name]
+        else:
+            values[name] = rng.standard_normal(shape, dtype=np.float32)
+            if name == "weight" and len(dims) == 2:
+                values[name] /= np.sqrt(counts["K"])  # keeps results near 1, where activations bend
+            if dtype.isupper():
+                dtype = "f16" if case.half else "f32"
+            values[name] = values[name].astype(np.float16 if dtype == "f16" else np.float32)
+        symbolic = tuple(d if d in SYMBOLS else size for d, size in zip(dims, shape, strict=True))
+        leaves.append(Tensor(symbolic, dtype, name))
+    return case.op(*leaves, out="f16" if case.half else "f32", **case.attrs), values
+
+
+def compare(name: str, shape: str, expected: Array, found: Array, tolerance: float) -> Check:
+    """NaN or Inf where numpy has none is an infinite error."""
+    difference = np.abs(found.astype(np.float64) - expected)
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    return Check(name, shape, float(difference.max()) / scale if np.isfinite(found).all() else float("inf"), tolerance)
+
+
+def check_op(device: Device, case: Case, seed: int = 0) -> Check:
+    """Run one op on the device and in numpy."""
+    output, values = arrays(case, seed)
+    expected = reference.Program(output, lambda t: values[t.name]).run(values)
+    capacity = {"T": sum(case.lengths), "B": len(case.lengths), "M": case.sizes.get("M", 1)}
+    program = Program(device, output, lambda t: values[t.name], capacity | {"G": packing.max_tiles(capacity["T"], capacity["B"])})
+    found = program.run(values)
+    tolerance = TOLERANCE["f16" if case.half and output.dtype == "f16" else "f32"]
+    return compare(case.op.name, str(case), expected, found, tolerance)
+
+
+def cases(half: bool) -> list[Case]:
+    """Every op on sizes that no tile divides, in f32 and where the device has it in f16."""
+    found = []
+    for h in (False, True) if half else (False,):
+        found += [
+            Case(ops.embed, {"V": 77, "C": 52, "S": 40}, half=h),
+            Case(ops.layer_norm, {"C": 132}, half=h),
+            *(Case(ops.linear, {"K": 36, "N": 68}, attrs={"activation": a}, half=h) for a in ops.ACTIVATIONS),
+            Case(ops.linear, {"K": 30, "N": 33}, half=h),
+            Case(ops.linear_add, {"K": 68, "N": 132}, half=h),
+            Case(ops.linear_add, {"K": 10, "N": 7}, half=h),
+            *(
+                Case(ops.attention, {"C": 3 * d}, (1, 70, 17), {"head_size": d, "scale": 0.3, "causal": causal}, half=h)
+                for d in (64, 10)
+                for causal in (True, False)
+            ),
+        ]
+    found += [Case(ops.pool, {"C": 70}, attrs={"mode": mode}) for mode in ops.POOLINGS]
+    found += [Case(ops.concat, {"J": 70, "K": 3}), Case(ops.l2_normalize, {"C": 70})]
+    found += [Case(ops.similarity, {"M": 34, "N": 65, "C": 37}, attrs={"metric": m}) for m in ("dot", "euclidean", "manhattan")]
+    return found
+
+
+def self_test(device: Device) -> None:
+    """A few ops on the device against numpy, before it is trusted with a model. Raises UserError if one is wrong."""
+    for case in cases(device.half):
+        if case.op in (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize):
+            check = check_op(device, case)
+            if not check.ok:
+                raise UserError(
+                    f"{device.adapter} computes {check.name} ({check.shape}) wrongly: error {check.error:.1e}, "
+                    f"tolerance {check.tolerance:.0e}; update its driver, or use device='numpy' (see `gpt2wgpu doctor`)"
+                )

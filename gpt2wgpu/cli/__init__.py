@@ -1,0 +1,82 @@
+"""The command line: parses and prints, holds no logic. `main` is the entry point."""
+
+import os
+import signal
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import UserError
+from .commands import doctor, embed, info, similarity
+from .console import say
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # an exception that reaches the user is a bug: show it whole
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (embed, similarity, info, doctor):
+    app.command()(command)
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        print(f"gpt2wgpu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def gpt2wgpu(
+    _: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Texts in, embeddings out, on any GPU through WebGPU; without one, in numpy.
+
+    [bold]Two sentences, and all sentences of a file[/bold]
+
+    [cyan]  gpt2wgpu similarity --sentence1 "A cat sleeps" --sentence2 "A feline rests"[/cyan]
+    [cyan]  gpt2wgpu similarity --matrix sentences.txt --output matrix.tsv[/cyan]
+
+    [bold]Vectors of a text, of a column of a file, and of your own model[/bold]
+
+    [cyan]  gpt2wgpu embed "The quick brown fox jumps over the lazy dog"[/cyan]
+    [cyan]  gpt2wgpu embed --input articles.csv --column title --output titles.npy[/cyan]
+    [cyan]  gpt2wgpu embed --model path/to/all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
+
+    [bold]What would it run on, and can that be trusted?[/bold]
+
+    [cyan]  gpt2wgpu info[/cyan]
+    [cyan]  gpt2wgpu doctor[/cyan]
+
+    Results go to stdout, messages to stderr. Exit code: 0, 1 for an error (one line says which), 2 for wrong usage.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command line and exit: what went wrong for the user is one line on stderr, what is a bug keeps its traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # JSON is UTF-8, also in a Windows pipe
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+            try:
+                # Windows: typer would replace a text with a * in it by the names of files
+                app(args, prog_name="gpt2wgpu", windows_expand_args=False)
+            finally:
+                sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except UserError as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except OSError as error:
+        say(": ".join(str(part) for part in ("error", error.filename, error.strerror or error) if part is not None))
+        sys.exit(1)

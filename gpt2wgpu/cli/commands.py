@@ -1,0 +1,285 @@
+"""The commands: parse and print. numpy and wgpu are imported inside them, so that --help does not wait for them."""
+
+import json
+import sys
+from itertools import tee
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import one_line, say_if_numpy, table
+from .options import (
+    TEXT,
+    Column,
+    Device,
+    DType,
+    Layer,
+    MaxSeqLength,
+    MaxTokens,
+    Model,
+    Normalize,
+    NoTruncate,
+    Pooling,
+    Prompt,
+    PromptName,
+    TruncateDim,
+    encode_options,
+    load,
+)
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+    from ..ops import Array
+
+
+def embed(
+    ctx: typer.Context,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
+    sentence: Annotated[
+        list[str] | None,
+        typer.Option("--sentence", "-s", metavar="TEXT", help="A text to embed; may be repeated.", rich_help_panel=TEXT),
+    ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="Texts from a file: one a line, blank lines are empty texts; .jsonl, .tsv and .csv by column. - is stdin.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    column: Column = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write there instead of stdout: .json .jsonl .npy .npz .safetensors or .tsv.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    normalize: Normalize = False,
+    no_truncate: NoTruncate = False,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_seq_length: MaxSeqLength = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Turn texts into vectors.
+
+    One text given here prints {"sentence": ..., "embedding": [...], "dimensions": N}; several, or a file, an array of these.
+    A file of any size is read and written row by row, in the order of its texts; an output file appears when it is complete.
+    """
+    from .. import files
+
+    given = [*(sentence or ()), *(texts or ())]
+    if bool(given) == (input is not None):
+        raise typer.BadParameter("give texts, or a file of them with --input FILE (- is stdin), and not both")
+    if column is not None and input is None:
+        raise typer.BadParameter("--column goes with --input")
+    formats = {**files.VECTOR_FORMATS, ".json": files.write_jsonl if len(given) == 1 else files.write_json}
+    mine, rest = tee(iter(given) if input is None else files.read_texts(input, column))
+
+    def rows() -> "files.Rows":
+        encoder = load(ctx)
+        say_if_numpy(encoder, device)
+        bar = input is not None and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
+        vectors = encoder.encode_stream(rest, show_progress_bar=bar, **encode_options(ctx))
+        # The vectors come first: zip then runs their generator to its end, where it warns of texts that were cut.
+        return ((text, vector) for vector, text in zip(vectors, mine, strict=True))
+
+    if output is None:
+        formats[".json"](sys.stdout.buffer, rows())
+    else:
+        with files.output(output, formats) as (file, write):
+            write(file, rows())
+
+
+def similarity(
+    ctx: typer.Context,
+    sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
+    sentence2: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
+    all_metrics: Annotated[
+        bool,
+        typer.Option("--all-metrics", help="Not only the cosine: distances, dot product, correlation.", rich_help_panel=TEXT),
+    ] = False,
+    matrix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Compare all texts of a file (one a line; - is stdin) with each other.", rich_help_panel=TEXT
+        ),
+    ] = None,
+    column: Column = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the matrix there instead of stdout: .json .npy .tsv or .csv.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=TEXT)] = False,
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    normalize: Normalize = False,
+    no_truncate: NoTruncate = False,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_seq_length: MaxSeqLength = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Say how alike two sentences are, or all sentences of a file."""
+    if matrix is not None:
+        if sentence1 is not None or sentence2 is not None or all_metrics:
+            raise typer.BadParameter("--matrix FILE compares the sentences of a file; it goes without the others")
+        return similarity_matrix(ctx, matrix, column, output, as_json)
+    if sentence1 is None or sentence2 is None:
+        raise typer.BadParameter("give --sentence1 TEXT and --sentence2 TEXT, or --matrix FILE")
+    if column is not None or output is not None:
+        raise typer.BadParameter("--column and --output go with --matrix")
+    from ..similarity import METRICS
+
+    encoder = load(ctx)
+    say_if_numpy(encoder, device)
+    a, b = encoder.encode([sentence1, sentence2], **encode_options(ctx))
+    chosen = METRICS if all_metrics else {"cosine_similarity": METRICS["cosine_similarity"]}
+    values = {name: metric.function(a, b) for name, metric in chosen.items()}
+    if as_json:
+        print(json.dumps({"sentence1": sentence1, "sentence2": sentence2, **values}, ensure_ascii=False))
+        return
+    print(f'Sentence 1: "{one_line(sentence1)}"')
+    print(f'Sentence 2: "{one_line(sentence2)}"')
+    print()
+    for name, value in values.items():
+        print(f"{chosen[name].label}: {value:.4f} ({chosen[name].meaning})")
+
+
+def similarity_matrix(ctx: typer.Context, path: str, column: str | None, output: str | None, as_json: bool) -> None:
+    """All pairs of a file's sentences: to a file, as JSON, or as a table with the sentences numbered."""
+    from .. import files
+
+    sentences = [*files.read_texts(path, column)]
+
+    def compute() -> "tuple[Encoder, Array]":
+        encoder = load(ctx)
+        say_if_numpy(encoder, ctx.params["device"])
+        return encoder, encoder.similarity_matrix(sentences, **encode_options(ctx))
+
+    if output is not None:
+        with files.output(output, files.MATRIX_FORMATS) as (file, write):
+            write(file, sentences, compute()[1])
+        return
+    encoder, found = compute()
+    if as_json:
+        files.write_matrix_json(sys.stdout.buffer, sentences, found)
+        return
+    width = len(str(len(sentences)))
+    for i, text in enumerate(sentences, 1):
+        print(f"{i:{width}}  {one_line(text)}")
+    print(f"\n{encoder.similarity_fn_name} similarity of every pair")
+    cells = [[str(j) for j in range(1, len(found) + 1)], *([f"{x:.4f}" for x in row] for row in found)]
+    room = max(len(c) for row in cells for c in row)
+    for i, row in enumerate(cells):
+        print(f"{i or '':{width}}  " + "  ".join(c.rjust(room) for c in row))
+
+
+def info(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_seq_length: MaxSeqLength = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Show the GPUs found, the device chosen and why, and the model's card."""
+    from ..gpu import adapters
+
+    found = adapters()
+    encoder = load(ctx)
+    chosen = next((a for a in found if str(a) == encoder.device), None)
+    limits = {} if chosen is None else {k: v for k, v in chosen.limits.items() if k in LIMITS}
+    features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in FEATURES}
+    report = {
+        "adapters": [{"index": a.index, "name": a.name, "kind": a.kind, "backend": a.backend, "driver": a.driver} for a in found],
+        "device": {"name": encoder.device, "reason": encoder.device_reason, "features": features, "limits": limits},
+        "model": encoder.info(),
+    }
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    print("adapters")
+    for a in found:
+        print(f"  {a.index}: {a}" + (f", {a.driver}" if a.driver else ""))
+    if not found:
+        print("  none")
+    print("\ndevice")
+    table({"chosen": encoder.device, "because": encoder.device_reason})
+    table({name: "yes" if there else "no" for name, there in features.items()})
+    table(limits)
+    print("\nmodel")
+    table(encoder.info())
+
+
+FEATURES = ("shader-f16", "subgroup", "timestamp-query", "cooperative-matrix")
+LIMITS = (
+    "max-buffer-size",
+    "max-storage-buffer-binding-size",
+    "max-storage-buffers-per-shader-stage",
+    "max-compute-workgroup-storage-size",
+    "max-compute-invocations-per-workgroup",
+    "max-compute-workgroups-per-dimension",
+)
+
+
+def doctor(
+    ctx: typer.Context,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_seq_length: MaxSeqLength = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Compute every kernel and the model on the device and in numpy, and compare.
+
+    The exit code is 1 if an error is larger than its tolerance.
+    """
+    encoder = load(ctx)
+    print(f"device: {encoder.device} ({encoder.device_reason})")
+    if encoder.device == "numpy":
+        print("numpy is what devices are compared with: there is nothing to check (--device gpu takes a software driver)")
+        return
+    from ..doctor import check_device
+
+    wrong = total = 0
+    print(f"\n{'':4}  {'kernel':<14}{'error':>8}  {'tolerance':>9}  shape")
+    for check in check_device(encoder):
+        total += 1
+        wrong += not check.ok
+        print(
+            f"{'ok' if check.ok else 'BAD':4}  {check.name:<14}{check.error:8.1e}  {check.tolerance:9.0e}  {check.shape}",
+            flush=True,
+        )
+    print(f"\n{total - wrong} of {total} within tolerance")
+    if wrong:
+        raise typer.Exit(1)

@@ -1,0 +1,30 @@
+"""What people read: one line each, safe to show on a terminal."""
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+
+
+def say_if_numpy(encoder: "Encoder", asked: str) -> None:
+    """One line on stderr where there was no GPU to take."""
+    if encoder.device == "numpy" and asked == "auto":
+        say(encoder.device_reason)
+
+
+def say(message: object) -> None:
+    """On stderr, on one line, whatever it contains."""
+    print(one_line(str(message)), file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """With control characters and line ends escaped: a sentence from a file must not drive the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
+
+
+def table(rows: dict[str, Any]) -> None:
+    """Names and values in two columns."""
+    for name, value in rows.items():
+        print(f"  {name:<38}{value:,}" if isinstance(value, int) else f"  {name:<38}{one_line(str(value))}")

@@ -1,0 +1,48 @@
+"""Is this device right? Every kernel and the chosen model against numpy."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .checks import Check, cases, check_op
+from .encoder import Encoder
+
+TEXTS = (
+    "The cat is sleeping.",
+    "A feline is resting on the warm windowsill while rain falls outside.",
+    "Über den Wolken: 12 °C, 東京, 🙂",
+    "",
+    "one two three four five six seven eight nine ten " * 5,
+)
+
+
+def check_device(encoder: Encoder) -> Iterator[Check]:
+    """The kernels, op by op; then the model's vectors, and that a text's bits do not depend on its batch.
+
+    Yields nothing for an encoder on numpy, which is what the others are compared with.
+    """
+    device = encoder.opened_device
+    if device is None:
+        return
+    for case in cases(device.half):
+        yield check_op(device, case)
+
+    twin = Encoder(
+        encoder.checkpoint.path,
+        device="numpy",
+        layer=encoder.layer,
+        pooling=encoder.pooling,
+        max_seq_length=encoder.max_seq_length,
+    )
+    expected, found = twin.encode(TEXTS, truncate_dim=twin.width), encoder.encode(TEXTS, truncate_dim=twin.width)
+    shape = f"{len(TEXTS)} texts, layer {encoder.layer}, {encoder.dtype}"
+    name = f"{encoder.model} model"
+    if encoder.dtype == "float32":
+        error = float(np.abs(found - expected).max() / np.abs(expected).max())
+        yield Check(name, shape, error, 1e-4)
+    else:
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        cosines = np.einsum("bc,bc->b", found, expected, dtype=np.float64) / lengths
+        yield Check(f"{name} (1 - cosine)", shape, float(1 - cosines.min()), 1e-4)
+    alone = np.stack([encoder.encode(t, truncate_dim=twin.width) for t in TEXTS])
+    yield Check("alone = in a batch", shape, float(np.abs(alone - found).max()), 0.0)

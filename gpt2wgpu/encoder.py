@@ -1,0 +1,373 @@
+"""Text in, vectors out: `Encoder(model).encode(texts)`."""
+
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, ops, packing, reference
+from .backend import find_device, find_dtype
+from .checkpoint import Dense, Pooling
+from .errors import UserError, between
+from .graph import Tensor
+from .ops import Array
+from .progress import progress
+from .sentence import default_layer, head, modules, pad_id, positions
+from .tokenizer import Tokenizer
+
+BUILT_IN = Path(__file__).parent / "model"
+WINDOW = 4096  # texts that are tokenised and sorted together; bounds the memory of a stream
+WINDOW_CHARACTERS = 1 << 22
+MAX_SEQUENCES = 1024  # per batch
+MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
+
+
+class Encoder:
+    """A model on a device, ready to turn texts into vectors.
+
+    model: a folder in Hugging Face or sentence-transformers layout; None for the built-in model.
+    device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy",
+        "gpu" (a software adapter if need be), or an adapter's number or part of its name.
+    dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
+        that can, float32 on software adapters, which are slower with it, and in numpy.
+    layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
+        these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
+        folder 7/12 of the depth, where the middle layers hold most meaning.
+    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder says, else mean.
+    max_tokens: token budget of a batch. It bounds memory and never changes a vector on a GPU.
+    max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
+    prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says.
+
+    Raises UserError if the model or the device cannot be used. One encoder may be shared by threads.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        layer: int | None = None,
+        pooling: str | None = None,
+        max_tokens: int | None = None,
+        max_seq_length: int | None = None,
+        prompts: dict[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        truncate_dim: int | None = None,
+        similarity_fn_name: str | None = None,
+    ) -> None:
+        self.model = "built-in" if model is None else str(model)
+        self.checkpoint = c = checkpoint.load(BUILT_IN if model is None else Path(model))
+        self.layers = c.config.layers
+        self.layer = default_layer(c) if layer is None else between("layer", layer, 0, self.layers)
+        self.pooling = pooling
+        self.modules = modules(c, pooling)
+        self.prompts = {**c.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or c.default_prompt_name
+        self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
+        if self.similarity_fn_name not in SIMILARITIES:
+            raise UserError(f"similarity_fn_name must be one of {', '.join(SIMILARITIES)}, not {self.similarity_fn_name!r}")
+        self._prompt(None, None)  # refuses an unknown default
+        self.tokenizer = Tokenizer(
+            c.path, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case, strip=False
+        )
+        self.context = c.config.context - (0 if pad_id(c) is None else int(pad_id(c) or 0) + 1)
+        self._max_seq_length = c.max_seq_length
+        if max_seq_length is not None:
+            self.max_seq_length = max_seq_length
+
+        self.opened_device, self.device_reason = find_device(device)
+        self.dtype = find_dtype(dtype, self.opened_device)
+        half = "f16" if self.dtype == "float16" else "f32"
+        output = head(c, self.layer, half, self.modules)
+        self.width = int(output.shape[1])
+        self.truncate_dim = truncate_dim or c.truncate_dim
+        if self.truncate_dim is not None:
+            between("truncate_dim", self.truncate_dim, 1, self.width)
+        kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
+        self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
+        self._lock = threading.Lock()
+        self._program = self._compile(output, max(self.max_tokens, self.context))
+
+    def _compile(self, output: Tensor, tokens: int) -> Any:
+        if self.opened_device is None:
+            return reference.Program(output, self.checkpoint.weights)
+        from .gpu import Program, fitting_tokens
+
+        tokens = fitting_tokens(self.opened_device, output, tokens)
+        self.max_tokens = min(self.max_tokens, tokens)
+        sequences = min(tokens, MAX_SEQUENCES)
+        capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
+        return Program(self.opened_device, output, self.checkpoint.weights, capacity)
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "numpy", or the adapter."""
+        return "numpy" if self.opened_device is None else str(self.opened_device.adapter)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        return self.truncate_dim or self.width
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens of a text that are read, special ones included; what is longer is cut."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int) -> None:
+        self._max_seq_length = between("max_seq_length", tokens, 1, self.context)
+
+    def encode(
+        self,
+        inputs: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        truncate: bool = True,
+    ) -> Array:
+        """Vectors of texts, float32 (n, C) in the order given; a lone string gives (C,), no texts give (0, C).
+
+        prompt, or the one named prompt_name, or the default one, is put before each text.
+        batch_size: most texts in a batch; without it the token budget alone decides.
+        truncate: texts over `max_seq_length` tokens are cut, and a UserWarning counts them; False refuses them.
+        truncate_dim: keep the first dimensions only. normalize_embeddings: to length 1, after that.
+
+        Empty text is encoded as its special tokens, in a model without them (GPT-2) as <|endoftext|>.
+        Raises UserError naming the text that cannot be encoded or whose vector is not finite.
+        """
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        rows = self.encode_stream(
+            texts,
+            prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            truncate=truncate,
+        )
+        if isinstance(inputs, str):
+            return next(rows)
+        first = next(rows, None)
+        if first is None:
+            return np.empty((0, truncate_dim or self.dimensions), np.float32)
+        if isinstance(texts, Sized):
+            vectors = np.empty((len(texts), len(first)), np.float32)
+            for i, row in enumerate(chain([first], rows)):
+                vectors[i] = row
+            return vectors
+        return np.stack([first, *rows])
+
+    def encode_stream(
+        self,
+        inputs: Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        truncate: bool = True,
+    ) -> Iterator[Array]:
+        """The vectors of `encode` one by one, float32 (C,), for corpora that do not fit in memory.
+
+        Reads ahead some thousand texts, which are tokenised while earlier ones are computed.
+        """
+        if isinstance(inputs, str):
+            raise UserError("encode_stream takes several texts; for one text use encode(text)")
+        sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
+        dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
+        before = self._prompt(prompt, prompt_name)
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        most = min(sequences, MAX_SEQUENCES)
+        return self._stream(iter(inputs), total, before, most, show_progress_bar, normalize_embeddings, dims, truncate)
+
+    def _stream(
+        self,
+        texts: Iterator[str],
+        total: int | None,
+        prompt: str,
+        sequences: int,
+        show_progress_bar: bool | None,
+        normalize: bool,
+        dims: int,
+        truncate: bool,
+    ) -> Iterator[Array]:
+        limit = self.max_seq_length
+        skip = 0 if not prompt or self._include_prompt else self.tokenizer.prompt_length(prompt)
+        done = cut = 0
+        with ThreadPoolExecutor(1) as worker, progress(show_progress_bar, total) as advance:
+            ahead: deque[Future[tuple[list[Array], list[int]]]] = deque()
+            read = 0
+            while True:
+                while len(ahead) < 2 and (window := take_window(texts)):
+                    ahead.append(worker.submit(self._tokenize, window, prompt, limit, read))
+                    read += len(window)
+                if not ahead:
+                    break
+                sequence_ids, counts = ahead.popleft().result()
+                too_long = [i for i, n in enumerate(counts) if n > limit]
+                if too_long and not truncate:
+                    i = too_long[0]
+                    found = f"text {done + i} has {counts[i]} tokens, the model reads {limit}"
+                    raise UserError(f"{found}: shorten it, or cut it with truncate=True")
+                cut += len(too_long)
+                vectors = self._compute(sequence_ids, skip, sequences, done, advance)
+                vectors = vectors[:, :dims]
+                if normalize:
+                    vectors = ops.l2_normalize.reference(vectors)
+                done += len(vectors)
+                yield from vectors
+        if cut:
+            message = f"{cut} of {done} texts had more than {limit} tokens and were cut there (max_seq_length)"
+            warnings.warn(message, UserWarning, stacklevel=3)
+
+    def _tokenize(self, texts: Sequence[str], prompt: str, limit: int, first: int) -> tuple[list[Array], list[int]]:
+        return self.tokenizer.encode([prompt + t if isinstance(t, str) else t for t in texts] if prompt else texts, limit, first)
+
+    def _compute(self, sequences: list[Array], skip: int, most: int, done: int, advance: Callable[[int], None]) -> Array:
+        """The vectors of one window, (n, C). Two batches are under way at a time: one computes, one is prepared."""
+        vectors = np.empty((len(sequences), self.width), np.float32)
+        pad = pad_id(self.checkpoint)
+
+        def collect(rows: list[int], wait: Callable[[], Array]) -> None:
+            found = wait()
+            finite = np.isfinite(found).all(axis=1)
+            if not finite.all():
+                at = done + rows[int(np.argmin(finite))]
+                why = "use dtype='float32'" if self.dtype == "float16" else "the model's weights overflow"
+                raise UserError(f"the vector of text {at} holds NaN or Inf ({self.device}, {self.dtype}): {why}")
+            vectors[rows] = found
+            advance(len(rows))
+
+        with self._lock:
+            pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
+            try:
+                for rows in packing.plan([len(s) for s in sequences], self.max_tokens, most):
+                    batch = [sequences[i] for i in rows]
+                    arrays = packing.pack(batch, [positions(s, pad) for s in batch], [min(skip, len(s) - 1) for s in batch])
+                    pending.append((rows, self._program.submit(arrays)))
+                    if len(pending) > 1:
+                        collect(*pending.popleft())
+            finally:
+                while pending:
+                    collect(*pending.popleft())
+        return vectors
+
+    @property
+    def _include_prompt(self) -> bool:
+        return all(m.include_prompt for m in self.modules if isinstance(m, Pooling))
+
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        """The prompt to put before each text: given as text, or by name, or the default one, or none."""
+        if prompt is not None:
+            return prompt
+        name = name or self.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            known = ", ".join(self.prompts) or "none"
+            raise UserError(f"prompt_name {name!r} is not among the model's prompts ({known}); give its text as prompt=")
+        return self.prompts[name]
+
+    def similarity(self, a: Array, b: Array) -> Array:
+        """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer."""
+        a, b = matrix(a), matrix(b)
+        if a.shape[1] != b.shape[1]:
+            raise UserError(f"similarity needs vectors of one length, got {a.shape[1]} and {b.shape[1]}")
+        block = 2048
+        x, y = Tensor(("M", a.shape[1]), name="a"), Tensor(("N", a.shape[1]), name="b")
+        if self.similarity_fn_name == "cosine":
+            x, y = ops.l2_normalize(x), ops.l2_normalize(y)
+        output = ops.similarity(x, y, metric=SIMILARITIES[self.similarity_fn_name])
+        out = np.empty((len(a), len(b)), np.float32)
+        with self._lock:
+            if self.opened_device is None:
+                program: Any = reference.Program(output, self.checkpoint.weights)
+            else:
+                from .gpu import Program
+
+                capacity = {"M": min(block, len(a)), "N": min(block, len(b))}
+                program = Program(self.opened_device, output, self.checkpoint.weights, capacity)
+            for i in range(0, len(a), block):
+                for j in range(0, len(b), block):
+                    out[i : i + block, j : j + block] = program.run({"a": a[i : i + block], "b": b[j : j + block]})
+        return -out if self.similarity_fn_name in ("euclidean", "manhattan") else out
+
+    def similarity_pairwise(self, a: Array, b: Array) -> Array:
+        """Row by row, float32 (n,): a[i] with b[i]."""
+        a, b = matrix(a), matrix(b)
+        if a.shape != b.shape:
+            raise UserError(f"similarity_pairwise needs as many vectors on both sides, got {a.shape} and {b.shape}")
+        if self.similarity_fn_name == "euclidean":
+            return -np.sqrt(np.square(a - b).sum(1))
+        if self.similarity_fn_name == "manhattan":
+            return -np.abs(a - b).sum(1)
+        if self.similarity_fn_name == "cosine":
+            a, b = ops.l2_normalize.reference(a), ops.l2_normalize.reference(b)
+        return np.einsum("nc,nc->n", a, b)
+
+    def similarity_matrix(self, sentences: Iterable[str], **encode: Any) -> Array:
+        """The similarity of every sentence with every other, float32 (n, n). Keywords go to `encode`."""
+        vectors = self.encode([*sentences], **encode)
+        return self.similarity(vectors, vectors)
+
+    def info(self) -> dict[str, str | int]:
+        """The model card: what was loaded, where it runs and what of it."""
+        c = self.checkpoint
+        pooling = " + ".join(mode for m in self.modules if isinstance(m, Pooling) for mode in m.modes)
+        then = [type(m).__name__ + (f" {m.outputs}" if isinstance(m, Dense) else "") for m in self.modules[1:]]
+        why = "all of them" if self.layer == self.layers else "the embeddings" if self.layer == 0 else f"after block {self.layer}"
+        return {
+            "model": self.model,
+            "architecture": c.architecture,
+            "layers": self.layers,
+            "layer used": f"{self.layer} of {self.layers} ({why})",
+            "width": c.config.width,
+            "heads": c.config.heads,
+            "vocabulary": c.config.vocab,
+            "parameters": c.parameters,
+            "pooling": " then ".join([pooling, *then]),
+            "dimensions": self.dimensions,
+            "max_seq_length": self.max_seq_length,
+            "prompts": ", ".join(self.prompts) or "none",
+            "similarity": self.similarity_fn_name,
+            "device": self.device,
+            "dtype": self.dtype,
+            "tokens per batch": self.max_tokens,
+            "bytes on device": self._program.bytes,
+        }
+
+
+SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> the op's metric
+
+
+def matrix(vectors: Array) -> Array:
+    found = np.atleast_2d(np.ascontiguousarray(vectors, np.float32))
+    if found.ndim != 2:
+        raise UserError(f"expected vectors as rows of a matrix, got an array of {found.ndim} dimensions")
+    return found
+
+
+def take_window(texts: Iterator[str]) -> list[str]:
+    window: list[str] = []
+    characters = 0
+    for text in islice(texts, WINDOW):
+        window.append(text)
+        characters += len(text) if isinstance(text, str) else 0
+        if characters > WINDOW_CHARACTERS:
+            break
+    return window

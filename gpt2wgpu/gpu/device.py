@@ -1,0 +1,104 @@
+"""Adapters, and opening one of them as a device."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import wgpu
+from wgpu.backends.wgpu_native import extras
+
+from ..errors import UserError
+
+DRIVER_HELP = (
+    "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers; NVIDIA: its own driver, which brings Vulkan; "
+    "macOS and Windows have one), or use device='numpy'"
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One way to reach one GPU, as WebGPU lists it."""
+
+    index: int
+    name: str
+    kind: str  # "DiscreteGPU", "IntegratedGPU", "CPU" (a software driver) or "Unknown"
+    backend: str  # "Vulkan", "Metal" or "D3D12"
+    driver: str
+    features: frozenset[str]
+    limits: dict[str, int]
+    raw: Any = field(repr=False, compare=False)
+
+    @property
+    def software(self) -> bool:
+        return self.kind == "CPU"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.backend}, {self.kind})"
+
+
+@dataclass(frozen=True)
+class Device:
+    """An opened adapter. `checked`: shaders keep wgpu's bounds checks and loop counters, for tests."""
+
+    adapter: Adapter
+    raw: Any = field(repr=False)
+    checked: bool = False
+    pipelines: dict[Any, Any] = field(default_factory=dict, repr=False)  # compiled kernels, shared by all programs
+
+    @property
+    def half(self) -> bool:
+        """Whether shaders may use f16."""
+        return "shader-f16" in self.adapter.features
+
+
+@cache
+def adapters() -> tuple[Adapter, ...]:
+    """Every adapter of a native backend. OpenGL is left out: it lists the same hardware a second time, worse."""
+    if "XDG_RUNTIME_DIR" not in os.environ:
+        os.environ.setdefault("NODEVICE_SELECT", "1")  # else Mesa's device-select layer complains on stderr in every process
+    with suppress(RuntimeError):  # the application around us has used wgpu already; the filter below suffices
+        extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
+    found = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
+    return tuple(
+        Adapter(
+            index=i,
+            name=a.info["device"] or a.info["vendor"] or "unnamed adapter",
+            kind=a.info["adapter_type"],
+            backend=a.info["backend_type"],
+            driver=a.info["description"],
+            features=frozenset(a.features),
+            limits=dict(a.limits),
+            raw=a,
+        )
+        for i, a in enumerate(found)
+    )
+
+
+def choose(wanted: str) -> Adapter | None:
+    """The adapter that a device name stands for.
+
+    "auto": the best real GPU, None without one. "gpu": the best real GPU, else a software adapter.
+    A number: that adapter of the list. Anything else: the first adapter whose name contains it.
+    Raises UserError if there is no such adapter.
+    """
+    order = ["DiscreteGPU", "IntegratedGPU"]
+    ranked = sorted(adapters(), key=lambda a: (a.software, order.index(a.kind) if a.kind in order else len(order), a.index))
+    if wanted == "auto":
+        return next((a for a in ranked if not a.software), None)
+    if not ranked:
+        raise UserError(f"device {wanted!r}: no WebGPU adapter found; {DRIVER_HELP}")
+    if wanted == "gpu":
+        return ranked[0]
+    for a in adapters():
+        if wanted == str(a.index) or (not wanted.isdigit() and wanted.lower() in a.name.lower()):
+            return a
+    listed = "; ".join(f"{a.index}: {a.name}" for a in adapters())
+    raise UserError(f"device {wanted!r} is none of the adapters found ({listed}); choose one of them, 'auto', 'gpu' or 'numpy'")
+
+
+def open_device(adapter: Adapter, checked: bool = False) -> Device:
+    """Ask for the adapter's own limits and the features that the kernels use."""
+    features = [f for f in ("shader-f16",) if f in adapter.features]
+    return Device(adapter, adapter.raw.request_device_sync(required_features=features, required_limits=adapter.limits), checked)

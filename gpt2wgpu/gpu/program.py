@@ -1,0 +1,217 @@
+"""A graph and its weights on a device: buffers, bind groups and dispatches, made once and used for every batch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import wgpu
+
+from ..errors import UserError
+from ..graph import Tensor, schedule
+from ..ops import Array
+from .device import Device
+from .kernels import Kernel, compile_kernel
+
+DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "u32": np.dtype(np.uint32)}
+ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
+TILE = 128  # token capacities are rounded up to it, so that a tile never reaches past a buffer
+PADDING = 256  # bytes after a weight, for kernels that load whole tiles of columns
+
+
+@dataclass
+class Step:
+    """One dispatch: its uniform values, those that stand for a size of the batch still by name."""
+
+    tensor: Tensor
+    kernel: Kernel
+    params: dict[str, Any]
+    bind_group: Any = None
+
+
+class Program:
+    """A graph compiled for one device, for batches of up to `capacity` (a size for each symbol in the graph).
+
+    `weights(tensor)` gives the array of a named weight. All batch arrays and all uniform values lie in one buffer,
+    so a batch is one upload, one compute pass and one readback.
+    """
+
+    def __init__(self, device: Device, output: Tensor, weights: Callable[[Tensor], Array], capacity: Mapping[str, int]) -> None:
+        self.device, self.output = device, output
+        self.capacity = {symbol: -(-size // TILE) * TILE for symbol, size in capacity.items()}
+        self.bytes = 0  # of all buffers
+        tensors = schedule(output)
+        steps, bindings = self._plan(tensors, weights)
+        self.steps = steps
+
+        self.inputs = [t for t in tensors if t.op is None and not t.is_weight]
+        offset = ROW_BYTES * len(steps)
+        sections = {}
+        for t in self.inputs:
+            sections[t] = offset, self._bytes(t)
+            offset += -(-self._bytes(t) // ROW_BYTES) * ROW_BYTES
+        self.host = np.zeros(offset, np.uint8)
+        self.host_views = {t: self.host[at : at + size].view(DTYPES[t.dtype]) for t, (at, size) in sections.items()}
+        self.uniforms = self.host[: ROW_BYTES * len(steps)].view(np.uint32).reshape(len(steps), -1)
+        usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
+        self.batch_buffer = device.raw.create_buffer(label="batch", size=offset, usage=usage)
+
+        self.symbols: list[tuple[int, int, str]] = []  # (row, column, symbol) of the uniforms that vary with the batch
+        for i, (step, tensors_bound) in enumerate(zip(steps, bindings, strict=True)):
+            for column, name in enumerate(step.kernel.fields):
+                value = step.params[name]
+                if isinstance(value, str):
+                    self.symbols.append((i, column, value))
+                else:
+                    self.uniforms[i, column] = np.float32(value).view(np.uint32) if isinstance(value, float) else int(value)
+            resources = [{"buffer": self.batch_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
+            for x in tensors_bound:
+                if isinstance(x, Tensor):
+                    at, size = sections[x]
+                    resources.append({"buffer": self.batch_buffer, "offset": at, "size": size})
+                else:
+                    resources.append({"buffer": x})
+            step.bind_group = device.raw.create_bind_group(
+                label=step.tensor.op.name if step.tensor.op else "",
+                layout=step.kernel.pipeline.get_bind_group_layout(0),
+                entries=[{"binding": b, "resource": r} for b, r in enumerate(resources)],
+            )
+        self.readbacks: list[Any] = []
+
+    def _bytes(self, t: Tensor) -> int:
+        count = 1
+        for d in t.shape:
+            count *= d if isinstance(d, int) else self.capacity[d]
+        return count * DTYPES[t.dtype].itemsize
+
+    def _buffer(self, label: str, size: int) -> Any:
+        limits = self.device.adapter.limits
+        if size > min(limits["max-buffer-size"], limits["max-storage-buffer-binding-size"]):
+            raise UserError(
+                f"{label} needs {size / 2**20:.0f} MiB in one piece, {self.device.adapter.name} allows "
+                f"{limits['max-storage-buffer-binding-size'] / 2**20:.0f}: use a smaller max_tokens, or device='numpy'"
+            )
+        self.bytes += size
+        usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
+        return self.device.raw.create_buffer(label=label, size=-(-size // 4) * 4, usage=usage)
+
+    def _upload(self, t: Tensor, array: Array) -> list[tuple[int, Any]]:
+        """A weight as (number of rows, buffer): one, or as many as a table needs whose size is over the limit of a binding."""
+        limit = self.device.adapter.limits["max-storage-buffer-binding-size"] - PADDING
+        step = max(1, limit // max(1, array[:1].nbytes))
+        pieces = []
+        for i in range(0, len(array), step):
+            data = np.ascontiguousarray(array[i : i + step], DTYPES[t.dtype]).reshape(-1).view(np.uint8)
+            if data.nbytes % 4:  # an odd number of f16
+                data = np.append(data, np.zeros(2, np.uint8))
+            buffer = self._buffer(t.name, data.nbytes + PADDING)
+            self.device.raw.queue.write_buffer(buffer, 0, data)
+            pieces.append((len(array[i : i + step]), buffer))
+        return pieces
+
+    def _plan(self, tensors: list[Tensor], weights: Callable[[Tensor], Array]) -> tuple[list[Step], list[list[Any]]]:
+        """The dispatches, and what each one binds: a buffer, or a Tensor that stands for an array of the batch.
+
+        Every result gets a buffer, where possible one whose last reader is done.
+        """
+        pieces: dict[Tensor, list[tuple[int, Any]]] = {}
+        results: dict[Tensor, Any] = {}
+        free: list[Any] = []
+        last_reader = {x: t for t in tensors for x in t.inputs}
+        steps, bindings = [], []
+        for t in tensors:
+            if t.is_weight:
+                pieces[t] = self._upload(t, weights(t))
+            if t.op is None:
+                continue
+            size = self._bytes(t)
+            reusable = min((b for b in free if b.size >= size), key=lambda b: b.size, default=None)
+            if reusable is not None:
+                free.remove(reusable)
+            results[t] = reusable or self._buffer(f"result of {t.op.name}", size)
+            for params, table in self._dispatches(t, pieces):
+                bound = [table.get(x) or results.get(x) or (pieces[x][0][1] if x in pieces else x) for x in t.inputs]
+                steps.append(Step(t, compile_kernel(self.device, t), params))
+                bindings.append([*bound, results[t]])
+            free.extend(results[x] for x in set(t.inputs) if x in results and last_reader[x] is t)
+        self.result = results[self.output]
+        return steps, bindings
+
+    def _dispatches(self, t: Tensor, pieces: Mapping[Tensor, Any]) -> Iterator[tuple[dict[str, Any], dict[Tensor, Any]]]:
+        """The uniform values of an op, once; for an embedding whose table came in pieces, once for each with that piece."""
+        params = {**t.dims, **t.attrs}
+        parted = [x for x in t.inputs if len(pieces.get(x, [])) > 1]
+        if not parted:
+            yield params, {}
+            return
+        if t.op is None or t.op.name != "embed" or parted != [t.inputs[2]]:
+            limit = self.device.adapter.limits["max-storage-buffer-binding-size"] >> 20
+            raise UserError(f"{parted[0].name} is larger than the {limit} MiB that {self.device.adapter.name} binds: use numpy")
+        first = 0
+        for rows, buffer in pieces[parted[0]]:
+            yield params | {"V": rows, "first": first}, {parted[0]: buffer}
+            first += rows
+
+    def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
+        """Start computing one batch of named arrays. The call that is returned waits for the output."""
+        sizes: dict[str, int] = {}
+        for t in self.inputs:
+            array = batch[t.name]
+            for dim, size in zip(t.shape, array.shape, strict=True):
+                known = sizes.setdefault(dim, size) if isinstance(dim, str) else dim
+                if size != known:
+                    raise ValueError(f"{t.name}: {dim} is {size} here, {known} elsewhere")
+                if isinstance(dim, str) and size > self.capacity[dim]:
+                    raise ValueError(f"{t.name}: {dim} is {size}, over the program's capacity of {self.capacity[dim]}")
+            self.host_views[t][: array.size] = array.reshape(-1)
+        for row, column, symbol in self.symbols:
+            self.uniforms[row, column] = sizes[symbol]
+
+        queue = self.device.raw.queue
+        queue.write_buffer(self.batch_buffer, 0, self.host)
+        encoder = self.device.raw.create_command_encoder()
+        compute = encoder.begin_compute_pass()
+        for step in self.steps:
+            compute.set_pipeline(step.kernel.pipeline)
+            compute.set_bind_group(0, step.bind_group)
+            params = {name: sizes[v] if isinstance(v, str) and v in sizes else v for name, v in step.params.items()}
+            compute.dispatch_workgroups(*step.kernel.grid(step.tensor, params))
+        compute.end()
+        shape = tuple(sizes[d] if isinstance(d, str) else d for d in self.output.shape)
+        dtype = DTYPES[self.output.dtype]
+        size = -(-int(np.prod(shape)) * dtype.itemsize // 4) * 4
+        readback = self._take_readback()
+        encoder.copy_buffer_to_buffer(self.result, 0, readback, 0, size)
+        queue.submit([encoder.finish()])
+        mapped = readback.map_async(wgpu.MapMode.READ, 0, size)
+
+        def wait() -> Array:
+            mapped.sync_wait()
+            array = np.frombuffer(readback.read_mapped(0, size, copy=True), dtype)[: int(np.prod(shape))].reshape(shape)
+            readback.unmap()
+            self.readbacks.append(readback)
+            return array
+
+        return wait
+
+    def run(self, batch: Mapping[str, Array]) -> Array:
+        """The output for one batch of named arrays."""
+        return self.submit(batch)()
+
+    def _take_readback(self) -> Any:
+        if self.readbacks:
+            return self.readbacks.pop()
+        usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
+        return self.device.raw.create_buffer(label="readback", size=-(-self._bytes(self.output) // 4) * 4, usage=usage)
+
+
+def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:
+    """At most how many of the `wanted` tokens a batch can have, so that each result fits one binding of the device."""
+    limits = device.adapter.limits
+    limit = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"])
+    widest = max(
+        int(np.prod([d for d in t.shape if isinstance(d, int)])) * DTYPES[t.dtype].itemsize
+        for t in schedule(output)
+        if t.op is not None
+    )
+    return max(TILE, min(wanted, limit // widest // TILE * TILE))

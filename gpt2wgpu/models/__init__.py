@@ -1,0 +1,1 @@
+"""One file per architecture: its configuration, its graph, its weight names."""

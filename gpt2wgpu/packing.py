@@ -1,0 +1,49 @@
+"""Sequences of tokens -> packed batches: all sequences of a batch lie end to end on one token axis, without padding."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .ops import Array
+
+QUERY_TILE = 32  # queries per workgroup of shaders/attention.wgsl
+
+
+def plan(lengths: Sequence[int], max_tokens: int, max_sequences: int) -> list[list[int]]:
+    """Cut texts into batches of at most `max_tokens` tokens (a longer text goes alone) and `max_sequences` texts.
+
+    Returns the indices of each batch, longest texts first, so that batches are alike inside.
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or tokens + lengths[i] > max_tokens or len(batches[-1]) == max_sequences:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(i)
+        tokens += lengths[i]
+    return batches
+
+
+def pack(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int]) -> dict[str, Array]:
+    """The arrays of one batch, all uint32.
+
+    ids, positions (T): of every token. spans (B, 2): first and one-past-last token of each sequence.
+    tiles (G, 2): (sequence, first query inside it), the work list of attention. skip (B): prompt tokens that pooling leaves out.
+    """
+    lengths = np.array([len(s) for s in sequences])
+    ends = np.cumsum(lengths)
+    tiles = [(b, first) for b, n in enumerate(lengths.tolist()) for first in range(0, n, QUERY_TILE)]
+    arrays = {
+        "ids": np.concatenate(sequences),
+        "positions": np.concatenate(positions),
+        "spans": np.stack([ends - lengths, ends], axis=1),
+        "tiles": np.array(tiles),
+        "skip": np.array(skip),
+    }
+    return {name: a.astype(np.uint32) for name, a in arrays.items()}
+
+
+def max_tiles(max_tokens: int, max_sequences: int) -> int:
+    """How many tiles a batch can have at most: each sequence may end in a partly filled one."""
+    return max_tokens // QUERY_TILE + max_sequences

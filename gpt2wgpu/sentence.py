@@ -1,0 +1,61 @@
+"""The whole graph of an embedding model: a transformer's hidden state, and what makes one vector per text of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import ops
+from .checkpoint import Checkpoint, Dense, Normalize, Pooling
+from .errors import UserError
+from .graph import Tensor
+from .models.gpt2 import GPT2Config
+from .ops import Array
+
+
+def default_layer(c: Checkpoint) -> int:
+    """A raw GPT-2 is best in the middle (the original recommends layers 6 to 8 of 12), other models at their last."""
+    if c.sentence_model or not isinstance(c.config, GPT2Config):
+        return c.config.layers
+    return max(1, round(c.config.layers * 7 / 12))
+
+
+def modules(c: Checkpoint, pooling: str | None) -> tuple[Pooling | Dense | Normalize, ...]:
+    """What follows the transformer, with the pooling replaced if one is asked for."""
+    if pooling is None:
+        return c.modules
+    if pooling not in ops.POOLINGS:
+        raise UserError(f"pooling must be one of {', '.join(ops.POOLINGS)}, not {pooling!r}")
+    include = all(m.include_prompt for m in c.modules if isinstance(m, Pooling))
+    return (Pooling((pooling,), include), *c.modules[1:])
+
+
+def head(c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense | Normalize]) -> Tensor:
+    """The whole graph, texts' tokens to vectors (B, C): the transformer's blocks and what follows them."""
+    x = c.hidden(layer, half)
+    spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
+    for m in after:
+        if isinstance(m, Pooling):
+            pooled = [ops.pool(x, spans, skip, mode=mode) for mode in m.modes]
+            x = pooled[0]
+            for more in pooled[1:]:
+                x = ops.concat(x, more)
+        elif isinstance(m, Dense):
+            if x.shape[1] != m.inputs:
+                raise UserError(f"{m.name} takes {m.inputs} inputs, the pooling gives {x.shape[1]}: choose another pooling")
+            weight = Tensor((m.inputs, m.outputs), name=f"{m.name}.linear.weight")
+            x = ops.linear(x, weight, Tensor((m.outputs,), name=f"{m.name}.linear.bias"), activation=m.activation)
+        else:
+            x = ops.l2_normalize(x)
+    return x
+
+
+def pad_id(c: Checkpoint) -> int | None:
+    return None if isinstance(c.config, GPT2Config) else c.config.pad
+
+
+def positions(ids: Array, pad: int | None) -> Array:
+    """Position ids of one sequence (n,): 0, 1, ...; in RoBERTa pad + 1, pad + 2, ..., counted over tokens that are not `pad`."""
+    if pad is None:
+        return np.arange(len(ids))
+    real = ids != pad
+    return np.cumsum(real) * real + pad

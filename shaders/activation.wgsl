@@ -1,0 +1,37 @@
+// The activation of a linear layer, chosen when the pipeline is built. The formulas are those of ACTIVATIONS in ops.py.
+const NONE: u32 = 0u;
+const GELU_TANH: u32 = 1u;
+const GELU_ERF: u32 = 2u;
+const RELU: u32 = 3u;
+const SILU: u32 = 4u;
+const TANH: u32 = 5u;
+const SIGMOID: u32 = 6u;
+const ACTIVATION: u32 = NONE;
+
+fn activate(x: f32) -> f32 {
+  if (ACTIVATION == GELU_TANH) {
+    let c = clamp(x, -10.0, 10.0);
+    return x / (1.0 + exp(-c * fma(c * c, 0.07135481627159861, 1.5957691216057308)));
+  }
+  if (ACTIVATION == GELU_ERF) {
+    let c = clamp(x, -5.6, 5.6);
+    let s = c * c;
+    var q = 3.62785249e-09;
+    q = fma(q, s, -2.67566308e-07);
+    q = fma(q, s, 7.94814008e-06);
+    q = fma(q, s, -1.10546763e-04);
+    q = fma(q, s, -6.60534367e-05);
+    q = fma(q, s, 0.0726682983);
+    q = fma(q, s, 1.5957685);
+    return x / (1.0 + exp(-c * q));
+  }
+  if (ACTIVATION == RELU) { return max(x, 0.0); }
+  if (ACTIVATION == SILU) { return x / (1.0 + exp(-max(x, -87.0))); }
+  if (ACTIVATION == TANH) {
+    // tanh of a large number is NaN on some drivers, and of a small one inexact
+    let c = clamp(x, -10.0, 10.0);
+    return tanh(c);
+  }
+  if (ACTIVATION == SIGMOID) { return 1.0 / (1.0 + exp(-max(x, -87.0))); }
+  return x;
+}

@@ -1,0 +1,58 @@
+// x @ weight for GPUs. A workgroup of 64 threads computes 64 x 64 outputs, a thread 8 rows x 2 groups of four columns;
+// slices of 16 k of both matrices are staged in workgroup memory, so each element is read once per tile.
+// Every output is one f32 accumulator with k ascending, so its bits do not depend on the tile or on T.
+const TILE_T: u32 = 64u;
+const TILE_N: u32 = 64u;
+const SLICE4: u32 = 4u; // groups of four k staged at a time
+const THREAD_ROWS: u32 = 8u;
+const THREADS_N: u32 = 8u;
+const THREADS_T: u32 = 8u;
+
+var<workgroup> x_slice: array<vec4<f32>, TILE_T * SLICE4>;
+var<workgroup> weight_slice: array<vec4<f32>, SLICE4 * TILE_N>;
+
+@compute @workgroup_size(THREADS_N, THREADS_T)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let k4s = p.K / 4u;
+  let n4s = p.N / 4u;
+  let row0 = group.y * TILE_T;
+  let column0 = group.x * (TILE_N / 4u);
+  var left: array<vec4<f32>, THREAD_ROWS>;
+  var right: array<vec4<f32>, THREAD_ROWS>;
+
+  for (var k4 = 0u; k4 < k4s; k4 += SLICE4) {
+    for (var i = lane; i < TILE_T * SLICE4; i += THREADS_N * THREADS_T) {
+      let t = row0 + i / SLICE4;
+      let k = k4 + i % SLICE4;
+      x_slice[i] = vec4<f32>();
+      if (t < p.T && k < k4s) { x_slice[i] = vec4<f32>(x[t * k4s + k]); }
+    }
+    for (var i = lane; i < SLICE4 * TILE_N; i += THREADS_N * THREADS_T) {
+      let k = k4 * 4u + i / (TILE_N / 4u);
+      let n = column0 + i % (TILE_N / 4u);
+      weight_slice[i] = vec4<f32>();
+      if (k < p.K && n < n4s) { weight_slice[i] = vec4<f32>(weight[k * n4s + n]); }
+    }
+    workgroupBarrier();
+    for (var s = 0u; s < SLICE4; s++) {
+      var rows: array<vec4<f32>, THREAD_ROWS>;
+      for (var r = 0u; r < THREAD_ROWS; r++) { rows[r] = x_slice[(local.y + r * THREADS_T) * SLICE4 + s]; }
+      for (var j = 0u; j < 4u; j++) {
+        let at = (s * 4u + j) * (TILE_N / 4u) + local.x;
+        let w_left = weight_slice[at];
+        let w_right = weight_slice[at + THREADS_N];
+        for (var r = 0u; r < THREAD_ROWS; r++) {
+          let v = vec4<f32>(rows[r][j]);
+          left[r] = fma(v, w_left, left[r]);
+          right[r] = fma(v, w_right, right[r]);
+        }
+      }
+    }
+    workgroupBarrier();
+  }
+  for (var r = 0u; r < THREAD_ROWS; r++) {
+    let t = row0 + local.y + r * THREADS_T;
+    finish(t, column0 + local.x, left[r]);
+    finish(t, column0 + local.x + THREADS_N, right[r]);
+  }
+}

@@ -1,0 +1,45 @@
+// One thread per element of the result, walking its column through the sequence.
+struct Params { T: u32, C: u32, B: u32 }
+const MEAN: u32 = 0u;
+const CLS: u32 = 1u;
+const MAX: u32 = 2u;
+const LAST: u32 = 3u;
+const WEIGHTED_MEAN: u32 = 4u;
+const SQRT_LEN_MEAN: u32 = 5u;
+const MODE: u32 = MEAN;
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> skip: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let c = id.x;
+  if (c >= p.C) { return; }
+  let start = spans[id.y].x;
+  let end = spans[id.y].y;
+  let first = start + skip[id.y];
+  let n = f32(end - first);
+  var total = 0.0;
+  if (MODE == CLS) {
+    total = x[first * p.C + c];
+  } else if (MODE == LAST) {
+    total = x[(end - 1u) * p.C + c];
+  } else if (MODE == MAX) {
+    total = x[first * p.C + c];
+    for (var t = first + 1u; t < end; t++) { total = max(total, x[t * p.C + c]); }
+  } else if (MODE == WEIGHTED_MEAN) {
+    var weights = 0.0;
+    for (var t = first; t < end; t++) {
+      let weight = f32(t - start + 1u);
+      total = fma(weight, x[t * p.C + c], total);
+      weights += weight;
+    }
+    total /= weights;
+  } else {
+    for (var t = first; t < end; t++) { total += x[t * p.C + c]; }
+    total /= select(n, sqrt(n), MODE == SQRT_LEN_MEAN);
+  }
+  out[id.y * p.C + c] = total;
+}

@@ -1,0 +1,43 @@
+"""Fixtures for every test: strict numerics, and a device whose shaders keep wgpu's checks."""
+
+import os
+
+import numpy as np
+import pytest
+
+from gpt2wgpu.gpu import Device, choose, open_device
+
+
+@pytest.fixture(autouse=True)
+def strict_numerics():
+    with np.errstate(all="raise", under="ignore"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_device_from_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("GPT2WGPU_DEVICE", raising=False)
+
+
+def open_any(checked: bool) -> Device:
+    """The GPU if there is one, else a software adapter. In CI there must be one; elsewhere the tests that need it are skipped."""
+    try:
+        adapter = choose(os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu"))
+    except ValueError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    assert adapter is not None
+    return open_device(adapter, checked=checked)
+
+
+@pytest.fixture(scope="session")
+def device() -> Device:
+    """Shaders checked: an index out of range cannot pass unnoticed."""
+    return open_any(checked=True)
+
+
+@pytest.fixture(scope="session")
+def production_device() -> Device:
+    """Shaders as users run them."""
+    return open_any(checked=False)

@@ -1,0 +1,163 @@
+"""Every kernel against numpy, on sizes that no tile divides; and numpy against plain formulas."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gpt2wgpu import ops, packing
+from gpt2wgpu.checks import Case, cases, check_op
+from gpt2wgpu.gpu import Device, open_device
+from gpt2wgpu.gpu import device as device_module
+from gpt2wgpu.ops import Array
+
+ATTENTION = {"scale": 0.25, "causal": True}
+# T = 1, sequences of length 1, one past a tile (16, 32, 64 rows; 16 keys), several tiles; K and N that no tile divides
+AWKWARD = [
+    Case(ops.embed, {"V": 3, "C": 1, "S": 1}, (1,)),
+    Case(ops.embed, {"V": 129, "C": 65, "S": 70}, (1, 1, 70)),
+    Case(ops.layer_norm, {"C": 1}, (1,)),
+    Case(ops.layer_norm, {"C": 65}, (17, 1)),
+    Case(ops.layer_norm, {"C": 1600}, (3,), {"eps": 1e-12}),
+    Case(ops.linear, {"K": 4, "N": 4}, (1,)),
+    Case(ops.linear, {"K": 20, "N": 132}, (17,), {"activation": "gelu_erf"}),
+    Case(ops.linear, {"K": 68, "N": 68}, (65,), {"activation": "gelu_tanh"}),
+    Case(ops.linear, {"K": 1600, "N": 64}, (3,)),
+    Case(ops.linear, {"K": 1, "N": 1}, (1,)),
+    Case(ops.linear, {"K": 5, "N": 9}, (9,), {"activation": "gelu_erf"}),
+    Case(ops.linear_add, {"K": 4, "N": 4}, (1,)),
+    Case(ops.linear_add, {"K": 100, "N": 36}, (129,)),
+    Case(ops.attention, {"C": 64}, (1,), ATTENTION | {"head_size": 64}),
+    Case(ops.attention, {"C": 100}, (1, 16, 17, 32, 33, 65), ATTENTION | {"head_size": 4}),
+    Case(ops.attention, {"C": 100}, (1, 16, 17, 32, 33, 65), ATTENTION | {"head_size": 4, "causal": False}),
+    Case(ops.attention, {"C": 6}, (5, 1), ATTENTION | {"head_size": 1}),
+    Case(ops.attention, {"C": 128}, (200,), ATTENTION | {"head_size": 128}),
+    Case(ops.attention, {"C": 8}, (1100,), ATTENTION | {"head_size": 8}),
+    Case(ops.attention, {"C": 8}, (1100,), ATTENTION | {"head_size": 8, "causal": False}),
+    *(Case(ops.pool, {"C": 1}, (1,), {"mode": mode}) for mode in ops.POOLINGS),
+    Case(ops.concat, {"J": 1, "K": 64}, (1, 1)),
+    Case(ops.l2_normalize, {"C": 1}, (1, 1)),
+    Case(ops.similarity, {"M": 1, "N": 1, "C": 1}, attrs={"metric": "dot"}),
+    Case(ops.similarity, {"M": 33, "N": 1, "C": 17}, attrs={"metric": "manhattan"}),
+    Case(ops.similarity, {"M": 32, "N": 64, "C": 384}, attrs={"metric": "euclidean"}),
+]
+
+
+def name(case: Case) -> str:
+    return f"{case.op.name} {case}"
+
+
+@pytest.mark.parametrize("case", [*cases(half=False), *AWKWARD], ids=name)
+def test_kernel_equals_numpy(case: Case, device: Device):
+    check = check_op(device, case, seed=sum(map(ord, name(case))))
+    assert check.ok, check
+
+
+@pytest.mark.parametrize("case", [c for c in cases(half=True) if c.half], ids=name)
+def test_f16_kernel_equals_numpy(case: Case, device: Device):
+    if not device.half:
+        pytest.skip("the device has no shader-f16")
+    check = check_op(device, case)
+    assert check.ok, check
+
+
+@pytest.fixture(scope="module")
+def as_on_a_gpu(device: Device) -> Device:
+    """The same device, but using the kernels that a real GPU gets."""
+    kind = device_module.Adapter(**{**vars(device.adapter), "kind": "DiscreteGPU"})
+    opened = open_device(kind, checked=True)
+    assert not opened.adapter.software
+    return opened
+
+
+@pytest.mark.parametrize("case", [c for c in AWKWARD + cases(half=False) if c.op.name.startswith("linear")], ids=name)
+def test_gpu_matmul_equals_numpy(case: Case, as_on_a_gpu: Device):
+    check = check_op(as_on_a_gpu, case)
+    assert check.ok, check
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_matmul_variants_give_the_same_bits(half: bool, device: Device, as_on_a_gpu: Device):
+    """So the variant may depend on the device's kind and on T without changing a vector."""
+    from gpt2wgpu.checks import arrays
+    from gpt2wgpu.gpu import Program
+
+    if half and not device.half:
+        pytest.skip("the device has no shader-f16")
+    output, values = arrays(Case(ops.linear_add, {"K": 84, "N": 148}, (37,), half=half))
+    runs = [Program(d, output, lambda t: values[t.name], {"T": 37}).run(values) for d in (device, as_on_a_gpu)]
+    np.testing.assert_array_equal(*runs)
+
+
+# --- numpy itself, the definition, against formulas written another way, in float64
+
+
+def test_gelus_against_their_definitions():
+    x = np.linspace(-12, 12, 20001, dtype=np.float32)
+    phi = np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x.astype(np.float64)])
+    u = math.sqrt(2 / math.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)
+    for activation, expected in (("gelu_erf", x * phi), ("gelu_tanh", 0.5 * x * (1 + np.tanh(u)))):
+        found = x.copy()
+        ops.ACTIVATIONS[activation](found)
+        assert np.abs(found - expected).max() < 1.2e-6  # an ulp of 12 is 9.5e-7
+        small = np.abs(x) < 1
+        assert np.abs(found - expected)[small].max() < 1.5e-7
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("silu", lambda x: x / (1 + np.exp(-x))), ("sigmoid", lambda x: 1 / (1 + np.exp(-x))), ("tanh", np.tanh)],
+)
+def test_other_activations(activation: str, expected):
+    x = np.array([-1000, -90, -3, -0.5, 0, 0.5, 3, 90, 1000], np.float32)
+    found = x.copy()
+    ops.ACTIVATIONS[activation](found)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(found, expected(x.astype(np.float64)), rtol=1e-6, atol=1e-33)
+
+
+def softmax_attention(qkv: Array, spans: Array, head_size: int, scale: float, causal: bool) -> Array:
+    """One query at a time, float64."""
+    q, k, v = np.split(qkv.astype(np.float64), 3, axis=1)
+    out = np.zeros_like(q)
+    for lo, hi in spans:
+        for t in range(lo, hi):
+            for h in range(0, q.shape[1], head_size):
+                columns, keys = slice(h, h + head_size), slice(lo, t + 1 if causal else hi)
+                weights = np.exp(k[keys, columns] @ q[t, columns] * scale)
+                out[t, columns] = weights @ v[keys, columns] / weights.sum()
+    return out
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_against_one_query_at_a_time(causal: bool):
+    batch = packing.pack([np.zeros(n) for n in (1, 33, 2, 64, 70)], [np.zeros(n) for n in (1, 33, 2, 64, 70)], [0] * 5)
+    qkv = np.random.default_rng(0).standard_normal((170, 3 * 12), dtype=np.float32)
+    found = ops.attention.reference(qkv, batch["spans"], batch["tiles"], head_size=4, scale=0.5, causal=causal)
+    np.testing.assert_allclose(found, softmax_attention(qkv, batch["spans"], 4, 0.5, causal), rtol=2e-5, atol=1e-6)
+
+
+def test_poolings():
+    x = np.array([[1, 8], [2, 1], [6, 3], [5, 5]], np.float32)
+    spans, skip = np.array([[0, 3], [3, 4]]), np.array([1, 0])
+    expected = {
+        "mean": [4, 2],
+        "cls": [2, 1],
+        "max": [6, 3],
+        "last": [6, 3],
+        "weighted_mean": [(2 * 2 + 3 * 6) / 5, (2 * 1 + 3 * 3) / 5],
+        "sqrt_len_mean": [8 / math.sqrt(2), 4 / math.sqrt(2)],
+    }
+    for mode in ops.POOLINGS:
+        found = ops.pool.reference(x, spans, skip, mode=mode)
+        np.testing.assert_allclose(found, [expected[mode], [5, 5]], rtol=1e-6)
+
+
+def test_a_zero_vector_stays_zero():
+    np.testing.assert_array_equal(ops.l2_normalize.reference(np.zeros((2, 3), np.float32)), np.zeros((2, 3)))
+
+
+def test_similarity_metrics():
+    a, b = np.array([[1, 2]], np.float32), np.array([[4, 6], [1, 2]], np.float32)
+    for metric, expected in {"dot": [16, 5], "euclidean": [5, 0], "manhattan": [7, 0]}.items():
+        np.testing.assert_allclose(ops.similarity.reference(a, b, metric=metric), [expected])

@@ -1,0 +1,111 @@
+"""The house's rules: imports point up, one importer of wgpu, every shader agrees with its op's signature."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from gpt2wgpu import ops
+from gpt2wgpu.checks import cases
+from gpt2wgpu.gpu.kernels import SHADERS, files, read
+from gpt2wgpu.graph import Op, Tensor
+from gpt2wgpu.packing import QUERY_TILE
+
+PACKAGE = Path(ops.__file__).parent
+# each may import what stands above it
+ORDER = (
+    "errors jsonfile graph ops models packing similarity reference gpu checkpoint tokenizer checks backend sentence progress encoder doctor "
+    "files cli __init__ __main__"
+).split()
+OPS = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The first part, inside the package, of everything a file imports from it, wherever in the file."""
+    found = set()
+    here = path.relative_to(PACKAGE).parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*here[: len(here) - node.level], *(node.module or "").split(".")]
+            base = [part for part in base if part]
+            found |= {base[0]} if base else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_up(path: Path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    below = [name for name in imported(path) if name in ORDER and ORDER.index(name) > ORDER.index(part)]
+    assert part in ORDER and (not below or part == "__init__")
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_runner_imports_wgpu(path: Path):
+    if path.relative_to(PACKAGE).parts[0] != "gpu":
+        assert not re.search(r"^\s*(import|from) wgpu", path.read_text(encoding="utf-8"), re.M)
+
+
+def test_files_are_small():
+    assert {p.name: n for p in sources() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 380} == {}
+
+
+def heads() -> list[tuple[str, Op]]:
+    """The shader files that declare an op's bindings: one per op and variant."""
+    found = {}
+    for software in (True, False):
+        for k in (4, 3):
+            for name, o in OPS.items():
+                t = Tensor((), op=o, dims={"K": k, "N": k})
+                found[files(t, software)[0]] = OPS[name]
+    return sorted(found.items())
+
+
+@pytest.mark.parametrize(("shader", "o"), heads())
+def test_header_matches_signature(shader: str, o: Op):
+    source = read(shader)
+    block = re.search(r"struct Params \{(.*?)\}", source)
+    assert block is not None
+    fields = re.findall(r"(\w+):", block[1])
+    constants = set(re.findall(r"^const (\w+): u32", "\n".join([source, *map(read, shared(shader))]), re.M))
+    letters = dict.fromkeys(d.lstrip("0123456789") for _, _, dims in o.args[:-1] for d in dims if not d.isdigit())
+    attrs = [a for a in keywords(o) if a.upper() not in constants]
+    assert fields == [*letters, *attrs]
+    bindings = re.findall(r"@binding\((\d+)\) var<storage, (\w+)> (\w+): array<(.*)>;", source)
+    assert [name for _, _, name, _ in bindings] == [name for name, _, _ in o.args]
+    assert [int(i) for i, _, _, _ in bindings] == list(range(1, len(o.args) + 1))
+    assert [access for _, access, _, _ in bindings] == ["read"] * (len(o.args) - 1) + ["read_write"]
+    for (_, _, _, element), (_, dtype, _) in zip(bindings, o.args, strict=True):
+        assert re.sub(r"vec[24]<(\w+)>", r"\1", element) == dtype
+    aliases = set(re.findall(r"^alias (\w) = f32;", source, re.M))
+    assert aliases == {dtype for _, dtype, _ in o.args if dtype.isupper()}
+
+
+def keywords(o: Op) -> list[str]:
+    code = o.reference.__code__
+    return list(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
+
+
+def shared(shader: str) -> tuple[str, ...]:
+    name = shader.removesuffix("_scalar")
+    return files(Tensor((), op=OPS[name], dims={"K": 4, "N": 4}), True)[1:]
+
+
+def test_every_shader_file_is_used():
+    used = {f for s in (True, False) for k in (4, 3) for o in OPS.values() for f in files(Tensor((), op=o, dims={"K": k, "N": k}), s)}
+    assert {p.stem for p in SHADERS.glob("*.wgsl")} == used
+
+
+def test_names_of_constants_match():
+    activations = re.findall(r"^const (\w+): u32 = \d+u;", read("activation"), re.M)
+    assert [a.lower() for a in activations] == list(ops.ACTIVATIONS)
+    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool"), re.M)] == list(ops.POOLINGS)
+    assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read("attention")
+
+
+def test_every_op_is_checked():
+    assert {case.op.name for case in cases(half=True)} == set(OPS)
