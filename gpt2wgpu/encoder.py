@@ -159,7 +159,7 @@ class Encoder:
             truncate=truncate,
         )
         if isinstance(inputs, str):
-            return next(rows)
+            return next(iter([*rows]))
         first = next(rows, None)
         if first is None:
             return np.empty((0, truncate_dim or self.dimensions), np.float32)

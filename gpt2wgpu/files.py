@@ -96,6 +96,8 @@ def json_lines(path: str, name: str, column: str | None) -> Iterator[str]:
                 strings = [key for key, field in value.items() if isinstance(field, str)]
                 column = strings[0] if len(strings) == 1 else choose_column(name, list(value), None, "--column NAME")
             value = value.get(column)
+        elif column is not None:
+            value = None
         if not isinstance(value, str):
             wanted = "a text" if column is None else f"an object with a text {column!r}"
             raise UserError(f"{name}: line {number} is not {wanted}")

@@ -24,9 +24,9 @@ def read(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{show(path)} is missing: a model folder needs this file; download it again") from None
     except OSError as e:
-        raise UserError(f"{show(path)} cannot be read: {e.strerror or type(e).__name__}") from None
+        raise UserError(f"{show(path)} cannot be read: {e.strerror or 'no access'}") from None
     except (ValueError, RecursionError) as e:  # not UTF-8, not JSON, a number with 5,000 digits, 10,000 brackets
-        why = f"{e.msg}, line {e.lineno}" if isinstance(e, json.JSONDecodeError) else type(e).__name__
+        why = f"{e.msg}, line {e.lineno}" if isinstance(e, json.JSONDecodeError) else "not text in UTF-8, or absurdly long or deep"
         raise UserError(f"{show(path)} is not valid JSON ({why}): download it again") from None
 
 

@@ -5,10 +5,7 @@ M/N rows compared. A, W and O are dtypes, f32 or f16 as the graph decides: of ac
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,89 +14,56 @@ from numpy.typing import NDArray
 from .graph import op
 
 Array = NDArray[Any]
-CORES = os.cpu_count() or 1
 
 
 def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-# --- running numpy on all cores: it releases the GIL, and a block of rows that fits the cache needs no temporaries in memory
-
-
-@cache
-def threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(CORES, thread_name_prefix="gpt2wgpu")
-
-
-def on_all_cores(fn: Callable[[Any], None], items: Sequence[Any]) -> None:
-    """Call fn on every item; each core takes every CORES-th one, so that costs are spread evenly."""
-    shares = [items[i::CORES] for i in range(max(1, min(CORES, len(items))))]
-
-    def work(share: Sequence[Any]) -> None:
-        for item in share:
-            fn(item)
-
-    others = [threads().submit(work, share) for share in shares[1:]]
-    work(shares[0])
-    for other in others:
-        other.result()
-
-
-def in_row_blocks(fn: Callable[[slice], None], rows: int, row_bytes: int) -> None:
-    """Call fn for blocks of rows of about 256 KiB, on all cores."""
+def row_blocks(rows: int, row_bytes: int) -> list[slice]:
+    """Blocks of rows of about 256 KiB: what is done to a block step by step stays in the cache."""
     step = max(1, (1 << 18) // row_bytes)
-    on_all_cores(fn, [slice(first, first + step) for first in range(0, rows, step)])
+    return [slice(first, first + step) for first in range(0, rows, step)]
 
 
-# --- activations, in place on a block
+# --- activations, in place on a block of rows, with scratch space of its shape
 
 
-def gelu(x: Array, coefficients: tuple[float, ...], clip: float) -> None:
-    """Both GELUs have the form x * sigmoid(x * P(x^2)); P is the exact one or approximates logit(Phi(x)) / x."""
-    x_clipped = np.clip(x, -clip, clip)
-    square = x_clipped * x_clipped
-    p = square * np.float32(coefficients[-1])
-    for c in coefficients[-2:0:-1]:
-        p += np.float32(c)
+def gelu(x: Array, scratch: Array, coefficients: tuple[float, ...]) -> None:
+    """Both GELUs have the form 0.5 x (1 + tanh(x P(x^2))); the exact one with a P that is fitted."""
+    p, square = scratch
+    np.multiply(x, x, out=square)
+    p[:] = coefficients[-1]
+    for c in coefficients[-2::-1]:
         p *= square
-    p += np.float32(coefficients[0])
-    p *= x_clipped
-    np.negative(p, out=p)
-    np.exp(p, out=p)
+        p += np.float32(c)
+    p *= x
+    np.tanh(p, out=p)
     p += 1
-    x /= p
+    x *= p
+    x *= np.float32(0.5)
 
 
-# Hendrycks & Gimpel 2016: 0.5 x (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)
-GELU_TANH = (1.5957691216057308, 0.07135481627159861)
-# x Phi(x), minimax fit on |x| <= 5.6: in f32 within 6e-7 of the true function (benchmarks/fit_gelu.py)
-GELU_ERF = (1.5957685, 0.0726682983, -6.60534367e-05, -1.10546763e-04, 7.94814008e-06, -2.67566308e-07, 3.62785249e-09)
+# Hendrycks & Gimpel 2016: u = sqrt(2/pi) (x + 0.044715 x^3)
+GELU_TANH = (0.7978845608028654, 0.035677408136300125)
+# x Phi(x) with P(x^2) = logit(Phi(x)) / 2x, a minimax fit on |x| <= 5.6 (benchmarks/fit_gelu.py): within 6e-7 in f32
+GELU_ERF = (0.79788425, 0.0363341492, -3.30267184e-05, -5.52733815e-05, 3.97407004e-06, -1.33783154e-07, 1.81392624e-09)
 
 
-def silu(x: Array) -> None:
-    p = np.clip(x, -87, None)
-    np.negative(p, out=p)
-    np.exp(p, out=p)
-    p += 1
-    x /= p
-
-
-def sigmoid(x: Array) -> None:
-    np.clip(x, -87, None, out=x)
-    np.negative(x, out=x)
-    np.exp(x, out=x)
+def sigmoid(x: Array, scratch: Array) -> None:
+    x *= np.float32(0.5)
+    np.tanh(x, out=x)
     x += 1
-    np.reciprocal(x, out=x)
+    x *= np.float32(0.5)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Any]] = {
-    "none": lambda x: None,
-    "gelu_tanh": lambda x: gelu(x, GELU_TANH, 10.0),
-    "gelu_erf": lambda x: gelu(x, GELU_ERF, 5.6),
-    "relu": lambda x: np.maximum(x, 0, out=x),
-    "silu": silu,
-    "tanh": lambda x: np.tanh(x, out=x),
+ACTIVATIONS: dict[str, Callable[[Array, Array], Any]] = {
+    "none": lambda x, scratch: None,
+    "gelu_tanh": lambda x, scratch: gelu(x, scratch, GELU_TANH),
+    "gelu_erf": lambda x, scratch: gelu(x, scratch, GELU_ERF),
+    "relu": lambda x, scratch: np.maximum(x, 0, out=x),
+    "silu": lambda x, scratch: gelu(x, scratch, (0.5,)),  # x sigmoid(x) = 0.5 x (1 + tanh(x / 2))
+    "tanh": lambda x, scratch: np.tanh(x, out=x),
     "sigmoid": sigmoid,
 }
 
@@ -116,45 +80,38 @@ def embed(ids: Array, positions: Array, wte: Array, wpe: Array, *, first: int = 
 def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Array:
     """Ba et al. 2016, biased variance."""
     out = np.empty_like(x)
-
-    def block(at: slice) -> None:
+    for at in row_blocks(len(x), 4 * x.shape[1]):
         rows = np.subtract(x[at], x[at].mean(-1, keepdims=True), out=out[at])
         var = np.einsum("tc,tc->t", rows, rows)[:, None] / np.float32(x.shape[1])
         rows *= 1 / np.sqrt(var + np.float32(eps))
         rows *= weight
         rows += bias
-
-    in_row_blocks(block, len(x), 4 * x.shape[1])
     return out
 
 
 @op("x:A[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
 def linear(x: Array, weight: Array, bias: Array, *, activation: str = "none") -> Array:
     """activation(x @ weight + bias)"""
-    out = np.matmul(x, weight)
-
-    def block(at: slice) -> None:
+    out = x @ weight
+    blocks = row_blocks(len(out), 4 * out.shape[1])
+    scratch = np.empty((2, *out[blocks[0]].shape), np.float32)
+    for at in blocks:
         out[at] += bias
-        ACTIVATIONS[activation](out[at])
-
-    in_row_blocks(block, len(out), 4 * out.shape[1])
+        ACTIVATIONS[activation](out[at], scratch[:, : len(out[at])])
     return out
 
 
 @op("x:A[T,K] weight:W[K,N] bias[N] residual[T,N] -> out[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
 def linear_add(x: Array, weight: Array, bias: Array, residual: Array) -> Array:
     """residual + (x @ weight + bias)"""
-    out = np.matmul(x, weight)
-
-    def block(at: slice) -> None:
+    out = x @ weight
+    for at in row_blocks(len(out), 4 * out.shape[1]):
         out[at] += bias
         out[at] += residual[at]
-
-    in_row_blocks(block, len(out), 4 * out.shape[1])
     return out
 
 
-QUERIES = 32  # at a time: a long text needs no T x T scores, and BLAS leaves the threads to us
+QUERIES = 64  # at a time: a long text needs no T x T scores in memory
 FUTURE = np.where(np.tri(QUERIES, dtype=bool), np.float32(0), np.float32(-np.inf))
 
 
@@ -169,18 +126,16 @@ def attention(qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: 
     q, k, v = qkv.reshape(T, 3, C // head_size, head_size).transpose(1, 2, 0, 3)  # each (H, T, D)
     heads_out = out.reshape(T, C // head_size, head_size).transpose(1, 0, 2)  # (H, T, D)
 
-    def block(item: tuple[int, int, int]) -> None:
-        start, end, first = item
-        last = min(first + QUERIES, end)
-        keys = slice(start, last if causal else end)
-        scores = (q[:, first:last] * np.float32(scale)) @ k[:, keys].swapaxes(1, 2)  # (H, queries, keys)
-        if causal:
-            scores[:, :, first - start :] += FUTURE[: last - first, : last - first]
-        scores -= scores.max(-1, keepdims=True)
-        np.exp(scores, out=scores)
-        np.divide(scores @ v[:, keys], scores.sum(-1, keepdims=True), out=heads_out[:, first:last])
-
-    on_all_cores(block, [(lo, hi, first) for lo, hi in spans.tolist() for first in range(lo, hi, QUERIES)])
+    for start, end in spans.tolist():
+        for first in range(start, end, QUERIES):
+            last = min(first + QUERIES, end)
+            keys = slice(start, last if causal else end)
+            scores = (q[:, first:last] * np.float32(scale)) @ k[:, keys].swapaxes(1, 2)  # (H, queries, keys)
+            if causal:
+                scores[:, :, first - start :] += FUTURE[: last - first, : last - first]
+            scores -= scores.max(-1, keepdims=True)
+            np.exp(scores, out=scores)
+            np.divide(scores @ v[:, keys], scores.sum(-1, keepdims=True), out=heads_out[:, first:last])
     return out
 
 
@@ -224,14 +179,10 @@ def similarity(a: Array, b: Array, *, metric: str) -> Array:
     if metric == "dot":
         return a @ b.T
     out = np.empty((len(a), len(b)), np.float32)
-
-    def block(at: slice) -> None:
-        for i in range(len(a))[at]:
-            difference = b - a[i]
-            if metric == "euclidean":
-                np.sqrt(np.einsum("nc,nc->n", difference, difference), out=out[i])
-            else:
-                np.abs(difference, out=difference).sum(1, out=out[i])
-
-    in_row_blocks(block, len(a), 4 * b.size)
+    for row, vector in zip(out, a, strict=True):
+        difference = b - vector
+        if metric == "euclidean":
+            np.sqrt(np.einsum("nc,nc->n", difference, difference), out=row)
+        else:
+            np.abs(difference, out=difference).sum(1, out=row)
     return out

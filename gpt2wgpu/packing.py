@@ -1,6 +1,6 @@
 """Sequences of tokens -> packed batches: all sequences of a batch lie end to end on one token axis, without padding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def plan(lengths: Sequence[int], max_tokens: int, max_sequences: int) -> list[li
     return batches
 
 
-def pack(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int]) -> dict[str, Array]:
+def pack(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int] | Array) -> dict[str, Array]:
     """The arrays of one batch, all uint32.
 
     ids, positions (T): of every token. spans (B, 2): first and one-past-last token of each sequence.
@@ -42,6 +42,19 @@ def pack(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[
         "skip": np.array(skip),
     }
     return {name: a.astype(np.uint32) for name, a in arrays.items()}
+
+
+def split(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int], dict[str, Array]]]:
+    """A batch as up to `parts` batches of about as many tokens each, with the rows that each one stands for."""
+    spans = batch["spans"].tolist()
+    rows: list[list[int]] = [[] for _ in range(min(parts, len(spans)))]
+    tokens = [0] * len(rows)
+    for b, (start, end) in enumerate(spans):
+        lightest = tokens.index(min(tokens))
+        rows[lightest].append(b)
+        tokens[lightest] += end - start
+    columns = batch["ids"], batch["positions"]
+    return [(part, pack(*([c[slice(*spans[b])] for b in part] for c in columns), batch["skip"][part])) for part in rows]
 
 
 def max_tiles(max_tokens: int, max_sequences: int) -> int:

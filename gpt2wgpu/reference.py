@@ -1,11 +1,16 @@
 """Run a graph in numpy, f32: the definition of correct, and the fallback where there is no GPU."""
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from .graph import Tensor, schedule
 from .ops import Array
+from .packing import split
 
 
 class Program:
@@ -21,20 +26,42 @@ class Program:
         """The output for a batch of named arrays. A tensor is let go after its last reader."""
         values = {t: widen(batch[t.name]) for t in self.tensors if t.op is None and not t.is_weight}
         values |= self.weights
-        for t in self.tensors:
-            if t.op is None:
-                continue
-            result = t.op.reference(*(values[x] for x in t.inputs), **t.attrs)
-            values[t] = result.astype(np.float16).astype(np.float32) if t.dtype == "f16" else result
-            for x in set(t.inputs):
-                if self.last_reader[x] is t:
-                    del values[x]
+        with np.errstate(all="ignore"):  # what overflows shows in the output, which the encoder checks
+            for t in self.tensors:
+                if t.op is None:
+                    continue
+                result = t.op.reference(*(values[x] for x in t.inputs), **t.attrs)
+                values[t] = result.astype(np.float16).astype(np.float32) if t.dtype == "f16" else result
+                for x in set(t.inputs):
+                    if self.last_reader[x] is t:
+                        del values[x]
         return values[self.output]
 
     def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
-        """`run`, its result behind a call: the GPU's program computes in between."""
-        result = self.run(batch)
-        return lambda: result
+        """The rows (B, C) of a packed batch, behind a call as in the GPU's program, which computes in between.
+
+        Every core takes some of the sequences through the whole graph, with a BLAS of one thread: no core ever waits
+        for another, while the threads of a BLAS meet after every matrix and spin in between.
+        """
+        parts = split(batch, os.cpu_count() or 1)
+        if len(parts) == 1:
+            result = self.run(batch)
+            return lambda: result
+        rows = np.empty((len(batch["spans"]), int(self.output.shape[1])), np.float32)
+        with blas().limit(limits=1, user_api="blas"):
+            for (part, _), result in zip(parts, threads().map(self.run, [arrays for _, arrays in parts]), strict=True):
+                rows[part] = result
+        return lambda: rows
+
+
+@cache
+def blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@cache
+def threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gpt2wgpu")
 
 
 def widen(array: Array) -> Array:

@@ -201,7 +201,8 @@ def build(read: Any, model: Any, files: list[Path], **options: Any) -> Any:
         return model(*found, **options) if isinstance(found, tuple) else model(found, **options)
     except Exception as e:
         names = " and ".join(show(file) for file in files)
-        raise UserError(f"{names} cannot be read ({show(str(e))}): download them again") from None
+        why = show(str(e).removeprefix("Error while reading ").removeprefix("vocab & merges files: "))
+        raise UserError(f"{names} cannot be read ({why}): download them again") from None
 
 
 def add_lower_case(tokenizer: "tokenizers.Tokenizer") -> None:

@@ -113,6 +113,11 @@ def read_header(path: Path) -> dict[str, Entry]:
     except FileNotFoundError:
         raise UserError(f"{show(path)} is missing: download it again") from None
     except SafetensorError as e:
-        raise UserError(f"{show(path)} is truncated or not a safetensors file ({show(str(e))}): download it again") from None
+        with path.open("rb") as file:
+            is_pointer = file.read(16) == b"version https://"
+        if is_pointer:
+            raise UserError(f"{show(path)} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder") from None
+        why = show(str(e).removeprefix("Error while deserializing header: "))
+        raise UserError(f"{show(path)} is truncated or not a safetensors file ({why}): download it again") from None
     except OSError as e:
-        raise UserError(f"{show(path)} cannot be read: {e.strerror or type(e).__name__}") from None
+        raise UserError(f"{show(path)} cannot be read: {e.strerror or 'no access'}") from None

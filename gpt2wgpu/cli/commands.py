@@ -272,14 +272,12 @@ def doctor(
     from ..doctor import check_device
 
     wrong = total = 0
-    print(f"\n{'':4}  {'kernel':<14}{'error':>8}  {'tolerance':>9}  shape")
+    print(f"\n{'':4}{'error':>8}  {'tolerance':>9}  kernel")
     for check in check_device(encoder):
         total += 1
         wrong += not check.ok
-        print(
-            f"{'ok' if check.ok else 'BAD':4}  {check.name:<14}{check.error:8.1e}  {check.tolerance:9.0e}  {check.shape}",
-            flush=True,
-        )
+        verdict = "ok" if check.ok else "BAD"
+        print(f"{verdict:4}{check.error:8.1e}  {check.tolerance:9.0e}  {check.name:<18}  {check.shape}", flush=True)
     print(f"\n{total - wrong} of {total} within tolerance")
     if wrong:
         raise typer.Exit(1)
