@@ -74,9 +74,7 @@ class Encoder:
         if self.similarity_fn_name not in SIMILARITIES:
             raise UserError(f"similarity_fn_name must be one of {', '.join(SIMILARITIES)}, not {self.similarity_fn_name!r}")
         self._prompt(None, None)  # refuses an unknown default
-        self.tokenizer = Tokenizer(
-            c.path, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case, strip=False
-        )
+        self.tokenizer = Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
         self.context = c.config.context - (0 if pad_id(c) is None else int(pad_id(c) or 0) + 1)
         self._max_seq_length = c.max_seq_length
         if max_seq_length is not None:
@@ -330,7 +328,9 @@ class Encoder:
         c = self.checkpoint
         pooling = " + ".join(mode for m in self.modules if isinstance(m, Pooling) for mode in m.modes)
         then = [type(m).__name__ + (f" {m.outputs}" if isinstance(m, Dense) else "") for m in self.modules[1:]]
-        why = "all of them" if self.layer == self.layers else "the embeddings" if self.layer == 0 else f"after block {self.layer}"
+        why = {self.layers: "the last", 0: "the embeddings"}.get(self.layer, f"blocks 1 to {self.layer} are run")
+        if self.layer == default_layer(c) != self.layers:
+            why = "the middle, the default for a GPT-2 without a sentence-transformers folder"
         return {
             "model": self.model,
             "architecture": c.architecture,

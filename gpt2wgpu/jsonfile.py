@@ -12,9 +12,15 @@ from .errors import UserError
 
 def show(value: object, limit: int = 80) -> str:
     """A value found in a file, for a message: escaped, on one line, not too long."""
-    text = value if isinstance(value, Path) else repr(value)
-    text = str(text).replace("\n", "\\n").replace("\r", "\\r")
-    return text if isinstance(value, Path) or len(text) <= limit else text[: limit - 3] + "..."
+    if isinstance(value, Path):  # whole, as the reader looks for it; without quotes where it needs none
+        return str(value) if str(value).isprintable() else ascii(str(value))
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def is_text(value: object) -> bool:
+    """A string, and not one with half a surrogate pair, which \\u in JSON can make."""
+    return isinstance(value, str) and (value.isascii() or value == value.encode("utf-8", "replace").decode())
 
 
 def read(path: Path) -> Any:
@@ -26,7 +32,7 @@ def read(path: Path) -> Any:
     except OSError as e:
         raise UserError(f"{show(path)} cannot be read: {e.strerror or 'no access'}") from None
     except (ValueError, RecursionError) as e:  # not UTF-8, not JSON, a number with 5,000 digits, 10,000 brackets
-        why = f"{e.msg}, line {e.lineno}" if isinstance(e, json.JSONDecodeError) else "not text in UTF-8, or absurdly long or deep"
+        why = f"{e.msg}, line {e.lineno}" if isinstance(e, json.JSONDecodeError) else "not UTF-8, or absurdly long or deep"
         raise UserError(f"{show(path)} is not valid JSON ({why}): download it again") from None
 
 
@@ -58,7 +64,7 @@ class Fields:
         return self._field(names, default, "true or false", lambda v: isinstance(v, bool))
 
     def text(self, *names: str, default: str | None = None) -> str:
-        return self._field(names, default, "a string", lambda v: isinstance(v, str))
+        return self._field(names, default, "a string", is_text)
 
     def object(self, *names: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
         return self._field(names, default, "an object", lambda v: isinstance(v, dict))

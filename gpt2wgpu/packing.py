@@ -53,8 +53,11 @@ def split(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int], dict[
         lightest = tokens.index(min(tokens))
         rows[lightest].append(b)
         tokens[lightest] += end - start
-    columns = batch["ids"], batch["positions"]
-    return [(part, pack(*([c[slice(*spans[b])] for b in part] for c in columns), batch["skip"][part])) for part in rows]
+
+    def cut(name: str, part: list[int]) -> list[Array]:
+        return [batch[name][slice(*spans[b])] for b in part]
+
+    return [(part, pack(cut("ids", part), cut("positions", part), batch["skip"][part])) for part in rows]
 
 
 def max_tiles(max_tokens: int, max_sequences: int) -> int:

@@ -1,6 +1,7 @@
 """Text -> token ids, as `transformers` does it, from the tokenizer files of a model folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
-from .jsonfile import Fields, read_fields, show
+from .jsonfile import Fields, is_text, read_fields, show
 
 if TYPE_CHECKING:  # imported where it is used: it takes 50 ms
     import tokenizers
@@ -22,12 +23,12 @@ class Tokenizer:
     """The tokenizer of a model folder: `tokenizer.json`, or the vocabulary files of GPT-2, RoBERTa or BERT.
 
     architecture: config.json's model_type. vocab: rows of the model's token table; ids beyond it are refused.
-    lower_case, strip: what sentence-transformers does to texts first (it stripped them until version 5).
+    lower_case: as sentence-transformers does to texts first where the folder says so.
     Raises UserError. May be shared by threads: nothing changes after it is made.
     """
 
-    def __init__(self, folder: Path, *, architecture: str, vocab: int, lower_case: bool, strip: bool) -> None:
-        self.folder, self.vocab, self.strip = folder, vocab, strip
+    def __init__(self, folder: Path, *, architecture: str, vocab: int, lower_case: bool) -> None:
+        self.folder, self.vocab = folder, vocab
         self.config = read_fields(folder / "tokenizer_config.json", optional=True)
         self._tokenizer = open_tokenizer(folder, architecture, self.config)
         if lower_case:
@@ -77,18 +78,13 @@ class Tokenizer:
         for i, text in enumerate(texts, first):
             if not isinstance(text, str):
                 raise UserError(f"text {i} is {show(text, 40)}, a {type(text).__name__}; expected a string")
-        if self.strip:
-            texts = [text.strip() for text in texts]
-        try:
+            try:
+                text.encode()
+            except UnicodeEncodeError as e:
+                what = f"holds half a surrogate pair (U+{ord(text[e.start]):04X}, character {e.start})"
+                raise UserError(f"text {i} {what}, which is no valid Unicode: remove it") from None
+        with refusing(f"texts {first} to {first + len(texts) - 1} cannot be tokenised"):
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except Exception as e:
-            for i, text in enumerate(texts, first):
-                try:
-                    text.encode()
-                except UnicodeEncodeError as bad:
-                    what = f"holds half a surrogate pair (U+{ord(text[bad.start]):04X}, character {bad.start})"
-                    raise UserError(f"text {i} {what}, which is no valid Unicode: remove it") from None
-            raise UserError(f"texts {first} to {first + len(texts) - 1} cannot be tokenised: {show(str(e))}") from None
         return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
     def _end_of_text(self, text: int) -> Ids:
@@ -108,11 +104,23 @@ class Tokenizer:
         return marked.union(i for i in named if i is not None)
 
 
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Whatever `tokenizers` raises inside becomes a UserError; its panics are no Exceptions."""
+    try:
+        yield
+    except BaseException as e:
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
+        why = str(e).removeprefix("Error while reading ").removeprefix("vocab & merges files: ")
+        raise UserError(f"{what} ({show(why)}): download the tokenizer again") from None
+
+
 def named_token(config: Fields, name: str, default: str = "") -> str:
     """A token that tokenizer_config.json names, as a string or an object with its `content`; "" if it names none."""
     value: Any = config.values.get(name)
     value = value.get("content") if isinstance(value, dict) else value
-    if value is not None and not isinstance(value, str):
+    if value is not None and not is_text(value):
         raise config.refuse(name, "a string")
     return value or default
 
@@ -123,10 +131,8 @@ def open_tokenizer(folder: Path, architecture: str, config: Fields) -> "tokenize
 
     if not (file := folder / "tokenizer.json").exists():
         return from_vocabulary(folder, architecture, config)
-    try:
+    with refusing(f"{show(file)} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as e:
-        raise UserError(f"{show(file)} is not a tokenizer ({show(str(e))}): download it again") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     # where these two files disagree, `transformers` follows tokenizer_config.json
@@ -186,7 +192,12 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
         tokenizer = Tokenizer(build(models.BPE.read_file, models.BPE, paths))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.flag("add_prefix_space", default=False))
         if architecture == "gpt2":
-            special(bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>")
+            special(unk_token="<|endoftext|>")
+            bos, eos = special(bos_token="<|endoftext|>"), special(eos_token="<|endoftext|>")
+            # `transformers` heeds these only where there is no tokenizer.json
+            bos, eos = bos * config.flag("add_bos_token", default=False), eos * config.flag("add_eos_token", default=False)
+            template = " ".join([token for token, _ in bos] + ["$A"] + [token for token, _ in eos])
+            tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=bos + eos)
             return tokenizer
         special(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>", mask_token="<mask>")
         start, end = special(cls_token="<s>", sep_token="</s>")
@@ -196,13 +207,9 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
 
 def build(read: Any, model: Any, files: list[Path], **options: Any) -> Any:
     """`model` from its vocabulary files. Raises UserError naming them."""
-    try:
+    with refusing(f"{' and '.join(show(file) for file in files)} cannot be read"):
         found = read(*map(str, files))
         return model(*found, **options) if isinstance(found, tuple) else model(found, **options)
-    except Exception as e:
-        names = " and ".join(show(file) for file in files)
-        why = show(str(e).removeprefix("Error while reading ").removeprefix("vocab & merges files: "))
-        raise UserError(f"{names} cannot be read ({why}): download them again") from None
 
 
 def add_lower_case(tokenizer: "tokenizers.Tokenizer") -> None:

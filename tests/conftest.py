@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from gpt2wgpu.gpu import Device, choose, open_device
+from gpt2wgpu.gpu import Device, adapters, choose, open_device
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +41,20 @@ def device() -> Device:
 def production_device() -> Device:
     """Shaders as users run them."""
     return open_any(checked=False)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport):
+    if report.skipped and os.environ.get("CI"):
+        skipped.append(f"{report.nodeid}: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}")
+
+
+def pytest_sessionfinish(session: pytest.Session):
+    """In CI a skipped test is a failure; SwiftShader, which has no shader-f16, may skip what needs it."""
+    allowed = "no shader-f16" if any("SwiftShader" in a.name for a in adapters()) else None
+    wrong = [s for s in skipped if allowed is None or allowed not in s]
+    if wrong:
+        print("\nskipped in CI, where every test must run:", *wrong, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+skipped: list[str] = []

@@ -15,9 +15,9 @@ from gpt2wgpu.packing import QUERY_TILE
 PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
-    "errors jsonfile graph ops models packing similarity reference gpu checkpoint tokenizer checks backend sentence progress encoder doctor "
-    "files cli __init__ __main__"
-).split()
+    *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
+    *("checks", "backend", "sentence", "progress", "encoder", "doctor", "files", "cli", "__init__", "__main__"),
+)
 OPS = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 
 
@@ -96,7 +96,9 @@ def shared(shader: str) -> tuple[str, ...]:
 
 
 def test_every_shader_file_is_used():
-    used = {f for s in (True, False) for k in (4, 3) for o in OPS.values() for f in files(Tensor((), op=o, dims={"K": k, "N": k}), s)}
+    used = {
+        f for s in (True, False) for k in (4, 3) for o in OPS.values() for f in files(Tensor((), op=o, dims={"K": k, "N": k}), s)
+    }
     assert {p.stem for p in SHADERS.glob("*.wgsl")} == used
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from test_checkpoint import one_line
+from refusals import one_line
 from tokenizers import Tokenizer as Rust
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
@@ -34,11 +34,11 @@ TEXTS = [
 
 
 def gpt2(folder: Path = GPT2, vocab: int = 50257, **options: Any) -> Tokenizer:
-    return Tokenizer(folder, architecture="gpt2", vocab=vocab, **{"lower_case": False, "strip": False, **options})
+    return Tokenizer(folder, architecture="gpt2", vocab=vocab, **{"lower_case": False, **options})
 
 
 def bert(folder: Path, vocab: int = len(WORDS), **options: Any) -> Tokenizer:
-    return Tokenizer(folder, architecture="bert", vocab=vocab, **{"lower_case": False, "strip": False, **options})
+    return Tokenizer(folder, architecture="bert", vocab=vocab, **{"lower_case": False, **options})
 
 
 def bert_folder(folder: Path, **config: Any) -> Path:
@@ -110,6 +110,19 @@ def test_prefix_space(tmp_path: Path):
     assert ids(gpt2(tmp_path), "Hello world") == [18435, 995]
     gpt2()._tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert ids(gpt2(tmp_path), "Hello world") == [18435, 995]
+
+
+def test_tokens_that_gpt2_adds_on_request(tmp_path: Path):
+    for name in ("encoder.json", "vocab.bpe"):
+        (tmp_path / name).write_bytes((GPT2 / name).read_bytes())
+    config: dict[str, Any] = {"add_bos_token": True, "add_eos_token": False}
+    tiny.write_json(tmp_path / "tokenizer_config.json", config)
+    assert ids(gpt2(tmp_path), "Hello world", 2) == [50256, 15496]
+    tiny.write_json(tmp_path / "tokenizer_config.json", config | {"add_eos_token": True})
+    assert ids(gpt2(tmp_path), "Hello world") == [50256, 15496, 995, 50256]
+    assert ids(gpt2(tmp_path), "") == [50256, 50256]
+    gpt2()._tokenizer.save(str(tmp_path / "tokenizer.json"))  # says otherwise, and comes first for `transformers` too
+    assert ids(gpt2(tmp_path), "Hello world") == [15496, 995]
 
 
 def test_every_byte_survives():
@@ -255,16 +268,11 @@ def test_lower_case_of_sentence_transformers(tmp_path: Path):
     assert ids(gpt2(lower_case=True), "Hello") == ids(gpt2(), "hello")
 
 
-def test_strip():
-    assert ids(gpt2(strip=True), "  Hello world\n") == [15496, 995]
-    assert ids(gpt2(strip=True), " \n ") == [50256]
-
-
 # --- RoBERTa and others
 
 
 def test_roberta(tmp_path: Path):
-    tokenizer = Tokenizer(roberta_folder(tmp_path), architecture="roberta", vocab=265, lower_case=False, strip=False)
+    tokenizer = Tokenizer(roberta_folder(tmp_path), architecture="roberta", vocab=265, lower_case=False)
     vocab = json.loads((tmp_path / "vocab.json").read_text())
     assert ids(tokenizer, "hel hel") == [0, vocab["hel"], vocab["Ġhe"], vocab["l"], 2]
     assert ids(tokenizer, "") == [0, 2]
@@ -277,7 +285,7 @@ def test_special_tokens_that_also_occur_in_texts(tmp_path: Path):
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     rust.post_processor = processors.TemplateProcessing(single="b <s> $A b b", special_tokens=[("b", 1), ("<s>", 2)])
     rust.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = Tokenizer(tmp_path, architecture="camembert", vocab=3, lower_case=False, strip=False)
+    tokenizer = Tokenizer(tmp_path, architecture="camembert", vocab=3, lower_case=False)
     assert ids(tokenizer, "a a b", 6) == [1, 2, 0, 0, 1, 1]
     assert ids(tokenizer, "") == [1, 2, 1, 1]
 
@@ -287,7 +295,7 @@ def test_special_tokens_where_the_letter_a_is_nothing(tmp_path: Path):
     rust.normalizer = normalizers.Strip()
     rust.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
     rust.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = Tokenizer(tmp_path, architecture="roberta", vocab=3, lower_case=False, strip=False)
+    tokenizer = Tokenizer(tmp_path, architecture="roberta", vocab=3, lower_case=False)
     assert ids(tokenizer, "bb") == [1, 0, 0, 2]
     assert ids(tokenizer, "a") == [1, 2]
 
@@ -329,7 +337,7 @@ def test_no_tokenizer(tmp_path: Path):
     tiny.write_json(tmp_path / "vocab.json", {})
     refusal(lambda: gpt2(tmp_path), "tokenizer.json is missing", "merges.txt")
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"x")
-    make = lambda: Tokenizer(tmp_path, architecture="xlm-roberta", vocab=9, lower_case=False, strip=False)  # noqa: E731
+    make = lambda: Tokenizer(tmp_path, architecture="xlm-roberta", vocab=9, lower_case=False)  # noqa: E731
     refusal(make, "tokenizer.json is missing", "save_pretrained")
 
 
@@ -343,7 +351,7 @@ def test_added_tokens_without_tokenizer_json(tmp_path: Path):
 )
 def test_broken_tokenizer_json(tmp_path: Path, content: bytes):
     (tmp_path / "tokenizer.json").write_bytes(content)
-    refusal(lambda: gpt2(tmp_path), "tokenizer.json is not a tokenizer", "download it again")
+    refusal(lambda: gpt2(tmp_path), "tokenizer.json is not a tokenizer", "download the tokenizer again")
 
 
 def test_broken_vocabularies(tmp_path: Path):
@@ -364,6 +372,7 @@ def test_broken_vocabularies(tmp_path: Path):
     [
         ({"do_lower_case": "yes"}, ("do_lower_case is 'yes'", "true or false")),
         ({"cls_token": 3}, ("cls_token is 3", "a string")),
+        ({"cls_token": "\ud800"}, ("cls_token is '\\ud800'", "a string")),
         ({"truncation_side": 1}, ("truncation_side is 1", "a string")),
     ],
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import UserError
-from ..jsonfile import Fields, read, read_fields, show
+from ..jsonfile import Fields, is_text, read, read_fields, show
 from .tensors import Tensors
 
 
@@ -63,7 +63,7 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
         if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
             raise fields.refuse("type", "Transformer, Pooling, Dense or Normalize: other modules are not supported")
         parts = PurePosixPath(folder).parts
-        if folder.startswith("/") or ".." in parts or any(c in folder for c in "\\:\0"):
+        if folder.startswith("/") or ".." in parts or any(c in folder for c in "\\:") or not folder.isprintable():
             raise fields.refuse("path", "a folder inside the model folder")
         modules.append((kind, "/".join(parts)))
     kinds = [kind for kind, _ in modules]
@@ -157,7 +157,7 @@ def read_settings(fields: Fields) -> Settings:
     if fields.text("model_type", default="SentenceTransformer") != "SentenceTransformer":
         raise fields.refuse("model_type", '"SentenceTransformer": other kinds of model are not supported')
     prompts = {name: "" if text is None else text for name, text in fields.object("prompts", default={}).items()}
-    if not all(isinstance(text, str) for text in prompts.values()):
+    if not all(map(is_text, prompts.values())):
         raise fields.refuse("prompts", "an object of strings")
     default = fields.text("default_prompt_name", default="") or None
     if default in ("query", "document"):  # sentence-transformers always has these two

@@ -1,6 +1,7 @@
 """The tensors in a folder's safetensors files: headers are read and checked at once, values when they are asked for."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -89,7 +90,7 @@ def read_shards(index: Path) -> dict[str, Entry]:
     shards: dict[str, dict[str, Entry]] = {}
     entries = {}
     for name, file in read_fields(index).object("weight_map").items():
-        if not isinstance(file, str) or not file.endswith(".safetensors") or any(c in file for c in "/\\:\0"):
+        if not isinstance(file, str) or not re.fullmatch(r"[^/\\:]+\.safetensors", file) or not file.isprintable():
             raise UserError(f"{show(index)}: {show(name)} is in {show(file)}, expected the name of a .safetensors file beside it")
         if file not in shards:
             shards[file] = read_header(index.parent / file)

