@@ -6,8 +6,9 @@ from typing import Any
 from .errors import UserError
 
 
-def find_device(wanted: str) -> tuple[Any, str]:
+def find_device(asked: str | int | None) -> tuple[Any, str]:
     """The opened device, None for numpy, and one line saying why. GPT2WGPU_DEVICE decides what "auto" means."""
+    wanted = "auto" if asked is None else str(asked)
     if wanted == "auto":
         wanted = os.environ.get("GPT2WGPU_DEVICE") or "auto"
     if wanted in ("numpy", "cpu"):

@@ -51,7 +51,7 @@ class Encoder:
         self,
         model: str | Path | None = None,
         *,
-        device: str = "auto",
+        device: str | int | None = "auto",
         dtype: str = "auto",
         layer: int | None = None,
         pooling: str | None = None,
@@ -85,7 +85,7 @@ class Encoder:
         half = "f16" if self.dtype == "float16" else "f32"
         output = head(c, self.layer, half, self.modules)
         self.width = int(output.shape[1])
-        self.truncate_dim = truncate_dim or c.truncate_dim
+        self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
             between("truncate_dim", self.truncate_dim, 1, self.width)
         kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
@@ -163,7 +163,7 @@ class Encoder:
             return np.empty((0, truncate_dim or self.dimensions), np.float32)
         if isinstance(texts, Sized):
             vectors = np.empty((len(texts), len(first)), np.float32)
-            for i, row in enumerate(chain([first], rows)):
+            for i, row in zip(range(len(texts)), chain([first], rows), strict=True):
                 vectors[i] = row
             return vectors
         return np.stack([first, *rows])
@@ -271,8 +271,10 @@ class Encoder:
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         """The prompt to put before each text: given as text, or by name, or the default one, or none."""
-        if prompt is not None:
+        if isinstance(prompt, str):
             return prompt
+        if prompt is not None:
+            raise UserError(f"prompt must be a text, not {prompt!r}")
         name = name or self.default_prompt_name
         if name is None:
             return ""
@@ -292,6 +294,8 @@ class Encoder:
             x, y = ops.l2_normalize(x), ops.l2_normalize(y)
         output = ops.similarity(x, y, metric=SIMILARITIES[self.similarity_fn_name])
         out = np.empty((len(a), len(b)), np.float32)
+        if not out.size:
+            return out
         with self._lock:
             if self.opened_device is None:
                 program: Any = reference.Program(output, self.checkpoint.weights)
@@ -356,9 +360,10 @@ SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhat
 
 
 def matrix(vectors: Array) -> Array:
+    """Vectors as rows, float32 (n, C); a lone one is one row."""
     found = np.atleast_2d(np.ascontiguousarray(vectors, np.float32))
-    if found.ndim != 2:
-        raise UserError(f"expected vectors as rows of a matrix, got an array of {found.ndim} dimensions")
+    if found.ndim != 2 or not found.shape[1]:
+        raise UserError(f"expected vectors as rows of a matrix, got an array of {found.ndim} dimensions, {found.shape}")
     return found
 
 

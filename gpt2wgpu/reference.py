@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Lock
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -48,10 +49,13 @@ class Program:
             result = self.run(batch)
             return lambda: result
         rows = np.empty((len(batch["spans"]), int(self.output.shape[1])), np.float32)
-        with blas().limit(limits=1, user_api="blas"):
+        with BLAS_LIMIT, blas().limit(limits=1, user_api="blas"):
             for (part, _), result in zip(parts, threads().map(self.run, [arrays for _, arrays in parts]), strict=True):
                 rows[part] = result
         return lambda: rows
+
+
+BLAS_LIMIT = Lock()  # it is the whole process's: two that set and restore it crosswise would leave it at 1
 
 
 @cache

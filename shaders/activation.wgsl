@@ -26,13 +26,10 @@ fn activate(x: f32) -> f32 {
     q = fma(q, s, 1.5957685);
     return x / (1.0 + exp(-c * q));
   }
-  if (ACTIVATION == RELU) { return max(x, 0.0); }
   if (ACTIVATION == SILU) { return x / (1.0 + exp(-max(x, -87.0))); }
-  if (ACTIVATION == TANH) {
-    // tanh of a large number is NaN on some drivers, and of a small one inexact
-    let c = clamp(x, -10.0, 10.0);
-    return tanh(c);
-  }
+  if (is_nan(x)) { return x; }
+  if (ACTIVATION == RELU) { return max(x, 0.0); }
+  if (ACTIVATION == TANH) { return tanh(clamp(x, -10.0, 10.0)); } // of a large number it is NaN on some drivers
   if (ACTIVATION == SIGMOID) { return 1.0 / (1.0 + exp(-max(x, -87.0))); }
   return x;
 }

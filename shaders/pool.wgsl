@@ -28,7 +28,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     total = x[(end - 1u) * p.C + c];
   } else if (MODE == MAX) {
     total = x[first * p.C + c];
-    for (var t = first + 1u; t < end; t++) { total = max(total, x[t * p.C + c]); }
+    for (var t = first + 1u; t < end; t++) {
+      let both = total + x[t * p.C + c];
+      total = select(max(total, x[t * p.C + c]), both, is_nan(both));
+    }
   } else if (MODE == WEIGHTED_MEAN) {
     var weights = 0.0;
     for (var t = first; t < end; t++) {

@@ -83,6 +83,26 @@ def test_spans_and_tiles_cover_every_token_once(seed: int):
     np.testing.assert_array_equal(arrays["ids"], arrays["positions"])
 
 
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("parts", [1, 2, 5, 64])
+def test_the_parts_of_a_batch_are_the_batch(parts: int, seed: int):
+    rng = np.random.default_rng(seed)
+    lengths = random_lengths(rng, int(rng.integers(1, 40)), int(rng.integers(1, 80)))
+    sequences, positions = ([rng.integers(0, 1000, n) for n in lengths] for _ in range(2))
+    skip = [int(rng.integers(n)) for n in lengths]
+    found = packing.split(packing.pack(sequences, positions, skip), parts)
+    assert len(found) == min(parts, len(lengths))
+    assert sorted(b for rows, _ in found for b in rows) == list(range(len(lengths)))
+    tokens = [len(part["ids"]) for _, part in found]
+    assert max(tokens) - min(tokens) <= max(lengths)
+    for rows, part in found:
+        expected = packing.pack([sequences[b] for b in rows], [positions[b] for b in rows], [skip[b] for b in rows])
+        assert part.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(part[name], values)
+            assert part[name].dtype == np.uint32
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_no_planned_batch_has_more_tiles_than_max_tiles(seed: int):
     rng = np.random.default_rng(seed)

@@ -40,11 +40,11 @@ def files(t: Tensor, software: bool) -> tuple[str, ...]:
     if name in ("layer_norm", "l2_normalize"):
         return name, "row_sum"
     if name in ("linear", "linear_add"):
-        activation = ("activation",) if name == "linear" else ()
+        activation = ("activation", "is_nan") if name == "linear" else ()
         if int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4:
             return f"{name}_scalar", *activation
         return name, "matmul_registers" if software else "matmul_workgroup", *activation
-    return (name,)
+    return (name, "is_nan") if name == "pool" else (name,)
 
 
 @cache

@@ -214,4 +214,5 @@ def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:
         for t in schedule(output)
         if t.op is not None
     )
-    return max(TILE, min(wanted, limit // widest // TILE * TILE))
+    rows = limits["max-compute-workgroups-per-dimension"]  # norms have one workgroup a row
+    return max(TILE, min(wanted, limit // widest // TILE * TILE, rows // TILE * TILE))
