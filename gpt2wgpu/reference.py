@@ -68,6 +68,10 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gpt2wgpu")
 
 
+if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads, and would wait for them for ever
+    os.register_at_fork(after_in_child=threads.cache_clear)
+
+
 def widen(array: Array) -> Array:
     """What a graph stores as f16 is computed with in f32."""
     return array.astype(np.float32) if array.dtype == np.float16 else array

@@ -92,7 +92,7 @@ def choose(wanted: str) -> Adapter | None:
     if wanted == "gpu":
         return ranked[0]
     for a in adapters():
-        if wanted == str(a.index) or (not wanted.isdigit() and wanted.lower() in a.name.lower()):
+        if wanted == str(a.index) or (wanted and not wanted.isdigit() and wanted.lower() in a.name.lower()):
             return a
     listed = "; ".join(f"{a.index}: {a.name}" for a in adapters())
     raise UserError(f"device {wanted!r} is none of the adapters found ({listed}); choose one of them, 'auto', 'gpu' or 'numpy'")

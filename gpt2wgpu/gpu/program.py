@@ -38,7 +38,7 @@ class Program:
 
     def __init__(self, device: Device, output: Tensor, weights: Callable[[Tensor], Array], capacity: Mapping[str, int]) -> None:
         self.device, self.output = device, output
-        self.capacity = {symbol: -(-size // TILE) * TILE for symbol, size in capacity.items()}
+        self.capacity = {symbol: -(-max(size, 1) // TILE) * TILE for symbol, size in capacity.items()}
         self.bytes = 0  # of all buffers
         tensors = schedule(output)
         steps, bindings = self._plan(tensors, weights)
