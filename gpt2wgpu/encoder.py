@@ -207,7 +207,10 @@ class Encoder:
         limit = self.max_seq_length
         skip = 0 if not prompt or self._include_prompt else self.tokenizer.prompt_length(prompt)
         done = cut = 0
-        with ThreadPoolExecutor(1) as worker, progress(show_progress_bar, total) as advance:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-tokenizer") as worker,
+            progress(show_progress_bar, total) as advance,
+        ):
             ahead: deque[Future[tuple[list[Array], list[int]]]] = deque()
             read = 0
             while True:
