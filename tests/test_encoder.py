@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gpt2wgpu import Encoder, UserError, checkpoint
+from gpt2wgpu import Encoder, UserError, backend, checkpoint
 from gpt2wgpu import encoder as encoder_module
 from gpt2wgpu.gpu import Device, choose
 from gpt2wgpu.gpu import device as device_module
