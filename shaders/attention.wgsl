@@ -1,13 +1,15 @@
 // Softmax attention over packed sequences, online (Milakov & Gimelshein 2018): no T x T scores in memory.
-// A workgroup takes one tile of the work list and one head; a thread takes one query, its row of q and of the result in
-// registers. Keys and values come in blocks through workgroup memory. Blocks count from the start of the sequence, so a
-// text's bits do not depend on what else is in the batch.
+// A workgroup takes one tile of the work list and one head; a thread takes one query (or EACH of them, which share what
+// is loaded), its row of q and of the result in registers. Keys and values come in blocks through workgroup memory.
+// Blocks count from the start of the sequence, so a text's bits do not depend on what else is in the batch.
 struct Params { T: u32, C: u32, B: u32, G: u32, scale: f32 }
 alias A = f32;
 alias O = f32;
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;
 const QUERIES: u32 = 32u;
+const EACH: u32 = 1u;
+const LANES: u32 = QUERIES / EACH;
 const KEYS: u32 = 16u;
 const D4: u32 = (HEAD_SIZE + 3u) / 4u; // a head's row in groups of four, the last one filled up with zeros
 @group(0) @binding(0) var<uniform> p: Params;
@@ -29,50 +31,72 @@ fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
   return v;
 }
 
-@compute @workgroup_size(QUERIES)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let tile = tiles[group.x];
   let start = spans[tile.x].x;
   let end = spans[tile.x].y;
   let head = group.y * HEAD_SIZE;
-  let t = min(start + tile.y + lane, end - 1u); // lanes past the end repeat the last query and store nothing
+  let first = start + tile.y + lane;
 
-  var q: array<vec4<f32>, D4>;
-  var sum: array<vec4<f32>, D4>;
-  for (var d = 0u; d < D4; d++) { q[d] = load(t, head, d) * p.scale; }
-  var largest = -3.0e38;
-  var total = 0.0;
+  var q: array<vec4<f32>, EACH * D4>;
+  var sum: array<vec4<f32>, EACH * D4>;
+  var largest: array<f32, EACH>;
+  var total: array<f32, EACH>;
+  var keys_seen: array<u32, EACH>;
+  for (var e = 0u; e < EACH; e++) {
+    let t = min(first + e * LANES, end - 1u); // queries past the end repeat the last one and store nothing
+    for (var d = 0u; d < D4; d++) { q[e * D4 + d] = load(t, head, d) * p.scale; }
+    largest[e] = -3.0e38;
+    keys_seen[e] = select(end, t + 1u, CAUSAL == 1u);
+  }
 
   let last_key = select(end, min(start + tile.y + QUERIES, end), CAUSAL == 1u);
-  let keys_seen = select(end, t + 1u, CAUSAL == 1u);
   for (var block = start; block < last_key; block += KEYS) {
-    for (var i = lane; i < KEYS * D4; i += QUERIES) {
+    for (var i = lane; i < KEYS * D4; i += LANES) {
       let key = min(block + i / D4, end - 1u);
       keys[i] = load(key, p.C + head, i % D4);
       values[i] = load(key, 2u * p.C + head, i % D4);
     }
     workgroupBarrier();
 
-    var scores: array<f32, KEYS>;
-    var top = largest;
+    var scores: array<f32, EACH * KEYS>;
     for (var j = 0u; j < KEYS; j++) {
-      var s = vec4<f32>();
-      for (var d = 0u; d < D4; d++) { s = fma(q[d], keys[j * D4 + d], s); }
-      scores[j] = select(-3.0e38, (s.x + s.y) + (s.z + s.w), block + j < keys_seen);
-      top = max(top, scores[j]);
+      var s = array<vec4<f32>, EACH>(); // spelled out: without it naga 29 zeroes once, not in every turn of the loop
+      for (var d = 0u; d < D4; d++) {
+        let k = keys[j * D4 + d];
+        for (var e = 0u; e < EACH; e++) { s[e] = fma(q[e * D4 + d], k, s[e]); }
+      }
+      for (var e = 0u; e < EACH; e++) {
+        scores[e * KEYS + j] = select(-3.0e38, (s[e].x + s[e].y) + (s[e].z + s[e].w), block + j < keys_seen[e]);
+      }
     }
-    let fade = exp(largest - top);
-    largest = top;
-    total *= fade;
-    for (var d = 0u; d < D4; d++) { sum[d] *= fade; }
+    for (var e = 0u; e < EACH; e++) {
+      var top = largest[e];
+      for (var j = 0u; j < KEYS; j++) { top = max(top, scores[e * KEYS + j]); }
+      let fade = exp(largest[e] - top);
+      largest[e] = top;
+      total[e] *= fade;
+      for (var d = 0u; d < D4; d++) { sum[e * D4 + d] *= fade; }
+      for (var j = 0u; j < KEYS; j++) {
+        let weight = select(0.0, exp(scores[e * KEYS + j] - top), block + j < keys_seen[e]);
+        scores[e * KEYS + j] = weight;
+        total[e] += weight;
+      }
+    }
     for (var j = 0u; j < KEYS; j++) {
-      let weight = select(0.0, exp(scores[j] - top), block + j < keys_seen);
-      total += weight;
-      for (var d = 0u; d < D4; d++) { sum[d] = fma(vec4<f32>(weight), values[j * D4 + d], sum[d]); }
+      for (var d = 0u; d < D4; d++) {
+        let v = values[j * D4 + d];
+        for (var e = 0u; e < EACH; e++) { sum[e * D4 + d] = fma(vec4<f32>(scores[e * KEYS + j]), v, sum[e * D4 + d]); }
+      }
     }
     workgroupBarrier();
   }
 
-  if (start + tile.y + lane >= end) { return; }
-  for (var d = 0u; d < HEAD_SIZE; d++) { out[t * p.C + head + d] = O(sum[d / 4u][d % 4u] / total); }
+  for (var e = 0u; e < EACH; e++) {
+    let t = first + e * LANES;
+    if (t < end) {
+      for (var d = 0u; d < HEAD_SIZE; d++) { out[t * p.C + head + d] = O(sum[e * D4 + d / 4u][d % 4u] / total[e]); }
+    }
+  }
 }
