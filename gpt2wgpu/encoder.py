@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, ops, packing, reference
+from . import checkpoint, matrix, ops, packing, reference
 from .backend import find_device, find_dtype
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
@@ -71,8 +71,10 @@ class Encoder:
         self.prompts = {**c.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
         self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
-        if self.similarity_fn_name not in SIMILARITIES:
-            raise UserError(f"similarity_fn_name must be one of {', '.join(SIMILARITIES)}, not {self.similarity_fn_name!r}")
+        if self.similarity_fn_name not in matrix.SIMILARITIES:
+            raise UserError(
+                f"similarity_fn_name must be one of {', '.join(matrix.SIMILARITIES)}, not {self.similarity_fn_name!r}"
+            )
         self._prompt(None, None)  # refuses an unknown default
         self.tokenizer = Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
         self.context = c.config.context - (0 if pad_id(c) is None else int(pad_id(c) or 0) + 1)
@@ -288,42 +290,12 @@ class Encoder:
 
     def similarity(self, a: Array, b: Array) -> Array:
         """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer."""
-        a, b = matrix(a), matrix(b)
-        if a.shape[1] != b.shape[1]:
-            raise UserError(f"similarity needs vectors of one length, got {a.shape[1]} and {b.shape[1]}")
-        block = 2048
-        x, y = Tensor(("M", a.shape[1]), name="a"), Tensor(("N", a.shape[1]), name="b")
-        if self.similarity_fn_name == "cosine":
-            x, y = ops.l2_normalize(x), ops.l2_normalize(y)
-        output = ops.similarity(x, y, metric=SIMILARITIES[self.similarity_fn_name])
-        out = np.empty((len(a), len(b)), np.float32)
-        if not out.size:
-            return out
         with self._lock:
-            if self.opened_device is None:
-                program: Any = reference.Program(output, self.checkpoint.weights)
-            else:
-                from .gpu import Program
-
-                capacity = {"M": min(block, len(a)), "N": min(block, len(b))}
-                program = Program(self.opened_device, output, self.checkpoint.weights, capacity)
-            for i in range(0, len(a), block):
-                for j in range(0, len(b), block):
-                    out[i : i + block, j : j + block] = program.run({"a": a[i : i + block], "b": b[j : j + block]})
-        return -out if self.similarity_fn_name in ("euclidean", "manhattan") else out
+            return matrix.all_pairs(a, b, self.similarity_fn_name, self.opened_device)
 
     def similarity_pairwise(self, a: Array, b: Array) -> Array:
         """Row by row, float32 (n,): a[i] with b[i]."""
-        a, b = matrix(a), matrix(b)
-        if a.shape != b.shape:
-            raise UserError(f"similarity_pairwise needs as many vectors on both sides, got {a.shape} and {b.shape}")
-        if self.similarity_fn_name == "euclidean":
-            return -np.sqrt(np.square(a - b).sum(1))
-        if self.similarity_fn_name == "manhattan":
-            return -np.abs(a - b).sum(1)
-        if self.similarity_fn_name == "cosine":
-            a, b = ops.l2_normalize.reference(a), ops.l2_normalize.reference(b)
-        return np.einsum("nc,nc->n", a, b)
+        return matrix.row_by_row(a, b, self.similarity_fn_name)
 
     def similarity_matrix(self, sentences: Iterable[str], **encode: Any) -> Array:
         """The similarity of every sentence with every other, float32 (n, n). Keywords go to `encode`."""
@@ -357,17 +329,6 @@ class Encoder:
             "tokens per batch": self.max_tokens,
             "bytes on device": self._program.bytes,
         }
-
-
-SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> the op's metric
-
-
-def matrix(vectors: Array) -> Array:
-    """Vectors as rows, float32 (n, C); a lone one is one row."""
-    found = np.atleast_2d(np.ascontiguousarray(vectors, np.float32))
-    if found.ndim != 2 or not found.shape[1]:
-        raise UserError(f"expected vectors as rows of a matrix, got an array of {found.ndim} dimensions, {found.shape}")
-    return found
 
 
 def take_window(texts: Iterator[str]) -> list[str]:

@@ -16,7 +16,7 @@ PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
     *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
-    *("checks", "backend", "sentence", "progress", "encoder", "doctor", "files", "cli", "__init__", "__main__"),
+    *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "files", "cli", "__init__", "__main__"),
 )
 OPS = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 
