@@ -22,7 +22,7 @@ class Tensor:
     op: "Op | None" = None
     inputs: tuple["Tensor", ...] = ()
     dims: dict[str, Dim] = field(default_factory=dict)  # the signature's letters here, such as {"T": "T", "C": 768}
-    types: dict[str, str] = field(default_factory=dict)  # its type letters, such as {"A": "f16"}
+    types: dict[str, str] = field(default_factory=dict)  # its type letters, such as {"X": "f16"}
     attrs: dict[str, Any] = field(default_factory=dict)  # keyword arguments, such as {"eps": 1e-5}
     id: int = field(default_factory=lambda: next(_ids))
 
@@ -87,7 +87,7 @@ class Op:
 
 
 def is_open(dtype: str) -> bool:
-    """A type letter such as "A" stands for f32 or f16, as the graph decides."""
+    """A type letter such as "X" stands for f32 or f16, as the graph decides."""
     return dtype.isupper()
 
 

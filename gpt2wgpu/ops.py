@@ -1,7 +1,7 @@
 """Every operation, once: signature, numpy maths, dispatch grid. Its kernel is shaders/<name>.wgsl.
 
 Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles,
-M/N rows compared. A, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
+M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
 
@@ -21,8 +21,8 @@ def cdiv(a: int, b: int) -> int:
 
 
 def row_blocks(rows: int, row_bytes: int) -> list[slice]:
-    """Blocks of rows of about 256 KiB: what is done to a block step by step stays in the cache."""
-    step = max(1, (1 << 18) // row_bytes)
+    """Blocks of rows of about 512 KiB: what is done to a block step by step stays in the cache."""
+    step = max(1, (1 << 19) // row_bytes)
     return [slice(first, first + step) for first in range(0, rows, step)]
 
 
@@ -89,7 +89,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Ar
     return out
 
 
-@op("x:A[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
+@op("x:X[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
 def linear(x: Array, weight: Array, bias: Array, *, activation: str = "none") -> Array:
     """activation(x @ weight + bias)"""
     out = x @ weight
@@ -101,7 +101,7 @@ def linear(x: Array, weight: Array, bias: Array, *, activation: str = "none") ->
     return out
 
 
-@op("x:A[T,K] weight:W[K,N] bias[N] residual[T,N] -> out[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
+@op("x:X[T,K] weight:W[K,N] bias[N] residual[T,N] -> out[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
 def linear_add(x: Array, weight: Array, bias: Array, residual: Array) -> Array:
     """residual + (x @ weight + bias)"""
     out = x @ weight
@@ -115,28 +115,40 @@ QUERIES = 64  # at a time: a long text needs no T x T scores in memory
 FUTURE = np.where(np.tri(QUERIES, dtype=bool), np.float32(0), np.float32(-np.inf))
 
 
-@op("qkv:A[T,3C] spans:u32[B,2] tiles:u32[G,2] -> out:O[T,C]", grid=lambda p: (p.G, p.C // p.HEAD_SIZE, 1))
+@op("qkv:X[T,3C] spans:u32[B,2] tiles:u32[G,2] -> out:O[T,C]", grid=lambda p: (p.G, p.C // p.HEAD_SIZE, 1))
 def attention(qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool) -> Array:
     """Softmax attention inside each packed sequence: tokens of different sequences never meet.
 
     spans: first and one-past-last token of each sequence. tiles: (sequence, first query inside it), the GPU's work list.
     """
-    T, C = len(qkv), qkv.shape[1] // 3
-    out = np.empty((T, C), np.float32)
-    q, k, v = qkv.reshape(T, 3, C // head_size, head_size).transpose(1, 2, 0, 3)  # each (H, T, D)
-    heads_out = out.reshape(T, C // head_size, head_size).transpose(1, 0, 2)  # (H, T, D)
-
-    for start, end in spans.tolist():
-        for first in range(start, end, QUERIES):
-            last = min(first + QUERIES, end)
-            keys = slice(start, last if causal else end)
-            scores = (q[:, first:last] * np.float32(scale)) @ k[:, keys].swapaxes(1, 2)  # (H, queries, keys)
+    C = qkv.shape[1] // 3
+    out = np.empty((len(qkv), C), np.float32)
+    for start, count, n in alike(spans):
+        rows = slice(start, start + count * n)
+        q, k, v = qkv[rows].reshape(count, n, 3, C // head_size, head_size).transpose(2, 0, 3, 1, 4)  # each (b, H, n, D)
+        result = out[rows].reshape(count, n, C // head_size, head_size).transpose(0, 2, 1, 3)  # (b, H, n, D)
+        for first in range(0, n, QUERIES):
+            last = min(first + QUERIES, n)
+            keys = slice(0, last if causal else n)
+            scores = (q[:, :, first:last] * np.float32(scale)) @ k[:, :, keys].swapaxes(2, 3)  # (b, H, queries, keys)
             if causal:
-                scores[:, :, first - start :] += FUTURE[: last - first, : last - first]
+                scores[..., first:] += FUTURE[: last - first, : last - first]
             scores -= scores.max(-1, keepdims=True)
             np.exp(scores, out=scores)
-            np.divide(scores @ v[:, keys], scores.sum(-1, keepdims=True), out=heads_out[:, first:last])
+            np.divide(scores @ v[:, :, keys], scores.sum(-1, keepdims=True), out=result[:, :, first:last])
     return out
+
+
+def alike(spans: Array) -> list[tuple[int, int, int]]:
+    """Neighbouring sequences of one length: (first token, how many sequences, their length). Up to 1024 tokens together."""
+    runs: list[tuple[int, int, int]] = []
+    for start, end in spans.tolist():
+        n = end - start
+        if runs and runs[-1][2] == n and (runs[-1][1] + 1) * n <= 1024:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1, n)
+        else:
+            runs.append((start, 1, n))
+    return runs
 
 
 @op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=lambda p: (cdiv(p.C, 64), p.B, 1))

@@ -3,7 +3,7 @@
 // is loaded), its row of q and of the result in registers. Keys and values come in blocks through workgroup memory.
 // Blocks count from the start of the sequence, so a text's bits do not depend on what else is in the batch.
 struct Params { T: u32, C: u32, B: u32, G: u32, scale: f32 }
-alias A = f32;
+alias X = f32;
 alias O = f32;
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;
@@ -13,7 +13,7 @@ const LANES: u32 = QUERIES / EACH;
 const KEYS: u32 = 16u;
 const D4: u32 = (HEAD_SIZE + 3u) / 4u; // a head's row in groups of four, the last one filled up with zeros
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<A>;
+@group(0) @binding(1) var<storage, read> qkv: array<X>;
 @group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> tiles: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<O>;

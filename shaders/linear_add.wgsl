@@ -1,9 +1,9 @@
 // residual + (x @ weight + bias). The matmul itself is in matmul_*.wgsl, which calls `finish` once for every four columns.
 struct Params { T: u32, K: u32, N: u32 }
-alias A = f32;
+alias X = f32;
 alias W = f32;
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4<A>>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<X>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<W>>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> residual: array<vec4<f32>>;

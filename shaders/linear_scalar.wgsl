@@ -1,12 +1,12 @@
 // linear.wgsl where K or N is no multiple of four: one thread per element, k ascending as in the other matmuls.
 struct Params { T: u32, K: u32, N: u32 }
-alias A = f32;
+alias X = f32;
 alias W = f32;
 alias O = f32;
 const TILE_T: u32 = 8u;
 const TILE_N: u32 = 8u;
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<A>;
+@group(0) @binding(1) var<storage, read> x: array<X>;
 @group(0) @binding(2) var<storage, read> weight: array<W>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<O>;

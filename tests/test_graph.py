@@ -11,7 +11,7 @@ def test_symbols_and_sizes_go_through():
     x = Tensor(("T", 8), name="x")
     y = ops.linear(x, Tensor((8, 12), name="w"), Tensor((12,), name="b"), activation="relu", out="f16")
     assert y.shape == ("T", 12) and y.dtype == "f16"
-    assert y.dims == {"T": "T", "K": 8, "N": 12} and y.types == {"A": "f32", "W": "f32", "O": "f16"}
+    assert y.dims == {"T": "T", "K": 8, "N": 12} and y.types == {"X": "f32", "W": "f32", "O": "f16"}
     assert schedule(y)[-1] is y
 
 
@@ -26,7 +26,7 @@ def test_multiples_and_sums_of_dimensions():
     [
         ((Tensor(("T", 8)), Tensor((7, 12)), Tensor((12,))), r"linear: weight must be W\[K,N\], got f32\[7, 12\] where K=8"),
         ((Tensor(("T", 8), "u32"), Tensor((8, 12)), Tensor((12,), "u32")), "linear: bias must be f32"),
-        ((Tensor(("T",)), Tensor((8, 12)), Tensor((12,))), r"linear: x must be A\[T,K\], got f32\['T'\]"),
+        ((Tensor(("T",)), Tensor((8, 12)), Tensor((12,))), r"linear: x must be X\[T,K\], got f32\['T'\]"),
     ],
 )
 def test_a_mismatch_is_named(inputs: tuple[Tensor, ...], message: str):
@@ -35,7 +35,7 @@ def test_a_mismatch_is_named(inputs: tuple[Tensor, ...], message: str):
 
 
 def test_not_a_multiple():
-    with pytest.raises(ValueError, match=r"qkv must be A\[T,3C\]"):
+    with pytest.raises(ValueError, match=r"qkv must be X\[T,3C\]"):
         ops.attention(Tensor(("T", 25)), Tensor(("B", 2), "u32"), Tensor(("G", 2), "u32"), head_size=4, scale=1.0, causal=True)
     with pytest.raises(ValueError, match="a dimension is"):
         op("x[T,c] -> out[T]", grid=lambda p: (1, 1, 1))(lambda x: x)(Tensor(("T", 3)))
