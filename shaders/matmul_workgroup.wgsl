@@ -1,14 +1,16 @@
-// x @ weight for GPUs. A workgroup of 64 threads computes 64 x 64 outputs, a thread 8 rows x 2 groups of four columns;
+// x @ weight for GPUs. A workgroup computes TILE_T x TILE_N outputs, a thread THREAD_ROWS rows x 2 groups of four columns;
 // slices of 16 k of both matrices are staged in workgroup memory, so each element is read once per tile.
-// Every output is one f32 accumulator with k ascending, so its bits do not depend on the tile or on T.
+// Every output is one f32 accumulator with k ascending, so its bits do not depend on the tile or on T:
+// gpu/tiles.py sets the shape that is fastest on the device.
 const TILE_T: u32 = 64u;
 const TILE_N: u32 = 64u;
-const SLICE4: u32 = 4u; // groups of four k staged at a time
 const THREAD_ROWS: u32 = 8u;
-const THREADS_N: u32 = 8u;
-const THREADS_T: u32 = 8u;
+const SLICE4: u32 = 4u; // groups of four k staged at a time
+const THREADS_N: u32 = TILE_N / 8u;
+const THREADS_T: u32 = TILE_T / THREAD_ROWS;
+const PITCH: u32 = TILE_T + 1u; // the groups of a row, and the rows that threads read together, lie in different banks
 
-var<workgroup> x_slice: array<vec4<f32>, TILE_T * SLICE4>;
+var<workgroup> x_slice: array<vec4<f32>, SLICE4 * PITCH>;
 var<workgroup> weight_slice: array<vec4<f32>, SLICE4 * TILE_N>;
 
 @compute @workgroup_size(THREADS_N, THREADS_T)
@@ -24,8 +26,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     for (var i = lane; i < TILE_T * SLICE4; i += THREADS_N * THREADS_T) {
       let t = row0 + i / SLICE4;
       let k = k4 + i % SLICE4;
-      x_slice[i] = vec4<f32>();
-      if (t < p.T && k < k4s) { x_slice[i] = vec4<f32>(x[t * k4s + k]); }
+      var value = vec4<f32>();
+      if (t < p.T && k < k4s) { value = vec4<f32>(x[t * k4s + k]); }
+      x_slice[(i % SLICE4) * PITCH + i / SLICE4] = value;
     }
     for (var i = lane; i < SLICE4 * TILE_N; i += THREADS_N * THREADS_T) {
       let k = k4 * 4u + i / (TILE_N / 4u);
@@ -36,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     workgroupBarrier();
     for (var s = 0u; s < SLICE4; s++) {
       var rows: array<vec4<f32>, THREAD_ROWS>;
-      for (var r = 0u; r < THREAD_ROWS; r++) { rows[r] = x_slice[(local.y + r * THREADS_T) * SLICE4 + s]; }
+      for (var r = 0u; r < THREAD_ROWS; r++) { rows[r] = x_slice[s * PITCH + local.y + r * THREADS_T]; }
       for (var j = 0u; j < 4u; j++) {
         let at = (s * 4u + j) * (TILE_N / 4u) + local.x;
         let w_left = weight_slice[at];

@@ -19,6 +19,14 @@ def no_device_from_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("GPT2WGPU_DEVICE", raising=False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory):
+    """What is measured of a GPU is kept in the user's cache folder, which is not ours to write."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def open_any(checked: bool) -> Device:
     """The GPU if there is one, else a software adapter. In CI there must be one; elsewhere the tests that need it are skipped."""
     try:

@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import UserError
 from .commands import doctor, embed, info, similarity
 from .console import say
+from .measure import profile, tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an exception that reaches the user is a bug: show it whole
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, info, doctor):
+for command in (embed, similarity, info, doctor, tune, profile):
     app.command()(command)
 
 
@@ -51,6 +52,11 @@ def gpt2wgpu(
 
     [cyan]  gpt2wgpu info[/cyan]
     [cyan]  gpt2wgpu doctor[/cyan]
+
+    [bold]How fast is it, and why?[/bold]
+
+    [cyan]  gpt2wgpu profile --texts 32 --tokens 128[/cyan]
+    [cyan]  gpt2wgpu tune[/cyan]
 
     Results go to stdout, messages to stderr. Exit code: 0, 1 for an error (one line says which), 2 for wrong usage.
     """

@@ -1,11 +1,35 @@
 """Run a graph on the GPU. The only package that imports wgpu.
 
-device.py   adapters, and opening one
-kernels.py  an op and its sizes -> WGSL source -> compute pipeline
-program.py  a graph and its weights -> buffers, bind groups, dispatches
+device.py    adapters, and opening one
+kernels.py   an op and its sizes -> WGSL source -> compute pipeline
+tiles.py     which tile shape a matmul gets on this adapter, and the cache of what was measured
+tune.py      measuring the tile shapes
+program.py   a graph and its weights -> buffers, bind groups, dispatches
+clock.py     the device's time stamps
+ceilings.py  what the device can do at best
+native.py    what wgpu-py has no call for, or a slow one
 """
 
+from .ceilings import Ceilings, measure_ceilings
+from .clock import Clock
 from .device import Adapter, Device, adapters, choose, open_device
+from .kernels import Tile
 from .program import Program, fitting_tokens
+from .tune import Measurement, matmuls, tune_matmuls
 
-__all__ = ["Adapter", "Device", "Program", "adapters", "choose", "fitting_tokens", "open_device"]
+__all__ = [
+    "Adapter",
+    "Ceilings",
+    "Clock",
+    "Device",
+    "Measurement",
+    "Program",
+    "Tile",
+    "adapters",
+    "choose",
+    "fitting_tokens",
+    "matmuls",
+    "measure_ceilings",
+    "open_device",
+    "tune_matmuls",
+]

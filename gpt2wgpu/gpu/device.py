@@ -45,7 +45,14 @@ class Device:
     adapter: Adapter
     raw: Any = field(repr=False)
     checked: bool = False
-    pipelines: dict[Any, Any] = field(default_factory=dict, repr=False)  # compiled kernels, shared by all programs
+    kernels: dict[str, Any] = field(default_factory=dict, repr=False)  # by their source, shared by all programs
+    layouts: dict[int, Any] = field(default_factory=dict, repr=False)  # of bind groups, by the number of bindings
+    tuned: dict[str, Any] = field(default_factory=dict, repr=False)  # tile shapes, once tiles.py has read or measured them
+
+    @property
+    def clock(self) -> bool:
+        """Whether it can say when a compute pass began and ended."""
+        return "timestamp-query" in self.adapter.features
 
     @property
     def half(self) -> bool:
@@ -100,5 +107,5 @@ def choose(wanted: str) -> Adapter | None:
 
 def open_device(adapter: Adapter, checked: bool = False) -> Device:
     """Ask for the adapter's own limits and the features that the kernels use."""
-    features = [f for f in ("shader-f16",) if f in adapter.features]
+    features = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
     return Device(adapter, adapter.raw.request_device_sync(required_features=features, required_limits=adapter.limits), checked)

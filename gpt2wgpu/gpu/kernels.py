@@ -1,32 +1,54 @@
 """An op and its sizes -> WGSL source -> compute pipeline.
 
 Shaders are plain WGSL. What varies is a line of its own in them, which is set here by replacing it:
-`alias A = f32;` (a type letter of the signature) and `const HEAD_SIZE: u32 = 64u;` (an attribute).
+`alias X = f32;` (a type letter of the signature) and `const HEAD_SIZE: u32 = 64u;` (an attribute, or the shape of a tile).
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
-from wgpu.backends.wgpu_native import GPUShaderModule, _api
+import wgpu
 
 from ..graph import Grid, Tensor
+from . import native
 from .device import Device
 
 PACKAGE = Path(__file__).parents[1]
 SHADERS = PACKAGE / "shaders" if (PACKAGE / "shaders").is_dir() else PACKAGE.parent / "shaders"  # a wheel, or a checkout
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A compiled op: its pipeline, the fields of its uniform block and its constants."""
+class Tile(NamedTuple):
+    """The outputs of a matmul that one workgroup computes, and how many rows of them one thread does."""
 
-    pipeline: Any
-    fields: tuple[str, ...]
-    constants: dict[str, int]
+    rows: int
+    columns: int
+    thread_rows: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}/{self.thread_rows}"
+
+
+class Kernel:
+    """An op's kernel: its source, the fields of its uniform block and its constants. Compiled when it is first needed."""
+
+    def __init__(self, device: Device, t: Tensor, source: str) -> None:
+        assert t.op is not None
+        self.device, self.name, self.source, self.bindings = device, t.op.name, source, 1 + len(t.op.args)
+        block = re.search(r"struct Params \{(.*?)\}", source)
+        assert block is not None
+        self.fields = tuple(re.findall(r"(\w+):", block[1]))
+        self.constants = {name: int(value) for name, value in re.findall(r"^const (\w+): u32 = (\d+)u;", source, flags=re.M)}
+
+        self._pipeline: Any = None
+
+    def compile(self) -> Any:
+        """The pipeline. Raises wgpu's error with its text if the shader is wrong."""
+        if self._pipeline is None:
+            self._pipeline = compile_pipeline(self.device, self.name, self.source, self.bindings)
+        return self._pipeline
 
     def grid(self, t: Tensor, params: dict[str, Any]) -> Grid:
         assert t.op is not None
@@ -41,7 +63,7 @@ def files(t: Tensor, software: bool) -> tuple[str, ...]:
         return name, "row_sum"
     if name in ("linear", "linear_add"):
         activation = ("activation", "is_nan") if name == "linear" else ()
-        if int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4:
+        if not is_tiled(t):
             return f"{name}_scalar", *activation
         return name, "matmul_registers" if software else "matmul_workgroup", *activation
     return (name, "is_nan") if name == "pool" else (name,)
@@ -52,46 +74,54 @@ def read(name: str) -> str:
     return (SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
 
 
-def specialise(t: Tensor, software: bool) -> str:
+def is_tiled(t: Tensor) -> bool:
+    """Whether an op is a matmul whose kernel comes in several tile shapes."""
+    return t.op is not None and t.op.name in ("linear", "linear_add") and not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
+
+
+def specialise(t: Tensor, software: bool, tile: Tile | None = None) -> str:
     """The source of an op's kernel with its types and constant attributes set."""
     source = "\n".join(read(name) for name in files(t, software))
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
-    for name, value in t.attrs.items():
+    constants = dict(t.attrs)
+    if tile is not None:
+        constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
+    if software and t.op is not None and t.op.name == "attention":
+        constants["each"] = 2  # two queries a thread halve what is loaded; a GPU has no registers left for it
+    for name, value in constants.items():
         value = value.upper() if isinstance(value, str) else f"{int(value)}u"
         source = re.sub(rf"^const {name.upper()}: u32 = .*?;", f"const {name.upper()}: u32 = {value};", source, flags=re.M)
     return "enable f16;\n" + source if "f16" in t.types.values() else source
 
 
-def compile_kernel(device: Device, t: Tensor) -> Kernel:
-    """The kernel of an op, compiled once per device. Raises wgpu's error with its text if the shader is wrong."""
-    source = specialise(t, device.adapter.software)
-    if source not in device.pipelines:
-        assert t.op is not None
-        module = shader_module(device, t.op.name, source)
-        pipeline = device.raw.create_compute_pipeline(
-            label=t.op.name, layout="auto", compute={"module": module, "entry_point": "main"}
-        )
-        block = re.search(r"struct Params \{(.*?)\}", source)
-        assert block is not None
-        fields = tuple(re.findall(r"(\w+):", block[1]))
-        constants = {name: int(value) for name, value in re.findall(r"^const (\w+): u32 = (\d+)u;", source, flags=re.M)}
-        device.pipelines[source] = Kernel(pipeline, fields, constants)
-    return device.pipelines[source]
+def kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
+    """The kernel of an op, one per device for the same source."""
+    source = specialise(t, device.adapter.software, tile)
+    if source not in device.kernels:
+        device.kernels[source] = Kernel(device, t, source)
+    return device.kernels[source]
 
 
-def shader_module(device: Device, label: str, source: str) -> Any:
-    """A module without wgpu's bounds checks and loop counters, unless the device is opened for checking.
+def compile_pipeline(device: Device, label: str, source: str, bindings: int) -> Any:
+    """A pipeline for a uniform block, the inputs and an output: all such share a layout, so tiles share bind groups.
 
-    wgpu-py has no call of its own for `wgpuDeviceCreateShaderModuleTrusted`. Ours stay in range because ids are
-    checked on the host and buffers are padded to whole tiles; the tests run every kernel with the checks on.
+    Without wgpu's bounds checks and loop counters, unless the device is opened for checking. Our kernels stay in range
+    because ids are checked on the host and buffers are padded to whole tiles; the tests run every kernel with the checks on.
     """
     if device.checked:
-        return device.raw.create_shader_module(label=label, code=source)
-    code = _api.new_struct_p("WGPUShaderSourceWGSL *", code=_api.to_c_string_view(source))
-    code[0].chain.next = _api.ffi.NULL
-    code[0].chain.sType = _api.lib.WGPUSType_ShaderSourceWGSL
-    descriptor = _api.new_struct_p("WGPUShaderModuleDescriptor *", label=_api.to_c_string_view(label))
-    descriptor.nextInChain = _api.ffi.cast("WGPUChainedStruct *", code)
-    module = _api.libf.wgpuDeviceCreateShaderModuleTrusted(device.raw._internal, descriptor, 0)
-    return GPUShaderModule(label, module, device.raw)
+        module = device.raw.create_shader_module(label=label, code=source)
+    else:
+        module = native.trusted_module(device.raw, label, source)
+    layout = device.raw.create_pipeline_layout(bind_group_layouts=[bind_group_layout(device, bindings)])
+    return device.raw.create_compute_pipeline(label=label, layout=layout, compute={"module": module, "entry_point": "main"})
+
+
+def bind_group_layout(device: Device, bindings: int) -> Any:
+    if bindings not in device.layouts:
+        kinds = ["uniform", *["read-only-storage"] * (bindings - 2), "storage"]
+        entries = [
+            {"binding": i, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": {"type": kind}} for i, kind in enumerate(kinds)
+        ]
+        device.layouts[bindings] = device.raw.create_bind_group_layout(entries=entries)
+    return device.layouts[bindings]

@@ -1,5 +1,6 @@
 """A graph and its weights on a device: buffers, bind groups and dispatches, made once and used for every batch."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,14 @@ import numpy as np
 import wgpu
 
 from ..errors import UserError
-from ..graph import Tensor, schedule
+from ..graph import Grid, Tensor, schedule
 from ..ops import Array
+from . import native
+from .clock import Clock
 from .device import Device
-from .kernels import Kernel, compile_kernel
+from .kernels import Kernel, bind_group_layout, kernel
+from .tiles import ladder
+from .tune import prepare
 
 DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "u32": np.dtype(np.uint32)}
 ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
@@ -21,12 +26,22 @@ PADDING = 256  # bytes after a weight, for kernels that load whole tiles of colu
 
 @dataclass
 class Step:
-    """One dispatch: its uniform values, those that stand for a size of the batch still by name."""
+    """One dispatch: its uniform values, those that stand for a size of the batch still by name.
+
+    kernels: (most rows T, the kernel for them), ascending. kind: steps of one kind have the same kernels and values.
+    """
 
     tensor: Tensor
-    kernel: Kernel
+    kernels: tuple[tuple[float, Kernel], ...]
     params: dict[str, Any]
+    kind: int
     bind_group: Any = None
+
+    def choose(self, sizes: Mapping[str, int]) -> tuple[Kernel, Grid]:
+        """The kernel and its grid for a batch."""
+        params = {name: sizes[v] if isinstance(v, str) and v in sizes else v for name, v in self.params.items()}
+        chosen = next(k for most, k in self.kernels if params.get("T", 0) <= most)
+        return chosen, chosen.grid(self.tensor, params)
 
 
 class Program:
@@ -41,6 +56,7 @@ class Program:
         self.capacity = {symbol: -(-max(size, 1) // TILE) * TILE for symbol, size in capacity.items()}
         self.bytes = 0  # of all buffers
         tensors = schedule(output)
+        prepare(device, tensors)
         steps, bindings = self._plan(tensors, weights)
         self.steps = steps
 
@@ -56,12 +72,12 @@ class Program:
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         self.batch_buffer = device.raw.create_buffer(label="batch", size=offset, usage=usage)
 
-        self.symbols: list[tuple[int, int, str]] = []  # (row, column, symbol) of the uniforms that vary with the batch
+        varying: dict[str, list[tuple[int, int]]] = {}  # (row, column) of the uniforms that are a size of the batch
         for i, (step, tensors_bound) in enumerate(zip(steps, bindings, strict=True)):
-            for column, name in enumerate(step.kernel.fields):
+            for column, name in enumerate(step.kernels[0][1].fields):
                 value = step.params[name]
                 if isinstance(value, str):
-                    self.symbols.append((i, column, value))
+                    varying.setdefault(value, []).append((i, column))
                 else:
                     self.uniforms[i, column] = np.float32(value).view(np.uint32) if isinstance(value, float) else int(value)
             resources = [{"buffer": self.batch_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
@@ -73,10 +89,11 @@ class Program:
                     resources.append({"buffer": x})
             step.bind_group = device.raw.create_bind_group(
                 label=step.tensor.op.name if step.tensor.op else "",
-                layout=step.kernel.pipeline.get_bind_group_layout(0),
+                layout=bind_group_layout(device, len(resources)),
                 entries=[{"binding": b, "resource": r} for b, r in enumerate(resources)],
             )
-        self.readbacks: list[Any] = []
+        self.varying = {symbol: tuple(np.transpose(at)) for symbol, at in varying.items()}
+        self.readbacks: list[native.Readback] = []
 
     def _bytes(self, t: Tensor) -> int:
         count = 1
@@ -119,6 +136,7 @@ class Program:
         free: list[Any] = []
         last_reader = {x: t for t in tensors for x in t.inputs}
         steps, bindings = [], []
+        kinds: dict[Any, int] = {}
         for t in tensors:
             if t.is_weight:
                 pieces[t] = self._upload(t, weights(t))
@@ -129,9 +147,13 @@ class Program:
             if reusable is not None:
                 free.remove(reusable)
             results[t] = reusable or self._buffer(f"result of {t.op.name}", size)
+            kernels = tuple((most, kernel(self.device, t, tile)) for most, tile in ladder(self.device, t))
+            if len(kernels) == 1:  # of several, those that batches need are compiled as they come
+                kernels[0][1].compile()
             for params, table in self._dispatches(t, pieces):
+                kind = kinds.setdefault((kernels, *params.items()), len(kinds))
                 bound = [table.get(x) or results.get(x) or (pieces[x][0][1] if x in pieces else x) for x in t.inputs]
-                steps.append(Step(t, compile_kernel(self.device, t), params))
+                steps.append(Step(t, kernels, params, kind))
                 bindings.append([*bound, results[t]])
             free.extend(results[x] for x in set(t.inputs) if x in results and last_reader[x] is t)
         self.result = results[self.output]
@@ -152,8 +174,11 @@ class Program:
             yield params | {"V": rows, "first": first}, {parted[0]: buffer}
             first += rows
 
-    def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
-        """Start computing one batch of named arrays. The call that is returned waits for the output."""
+    def submit(self, batch: Mapping[str, Array], clock: Clock | None = None) -> Callable[[], Array]:
+        """Start computing one batch of named arrays. The call that is returned waits for the output.
+
+        clock: takes the time of the whole batch if it is for one pass, else of every step, each in a pass of its own.
+        """
         sizes: dict[str, int] = {}
         for t in self.inputs:
             array = batch[t.name]
@@ -164,45 +189,48 @@ class Program:
                 if isinstance(dim, str) and size > self.capacity[dim]:
                     raise ValueError(f"{t.name}: {dim} is {size}, over the program's capacity of {self.capacity[dim]}")
             self.host_views[t][: array.size] = array.reshape(-1)
-        for row, column, symbol in self.symbols:
-            self.uniforms[row, column] = sizes[symbol]
+        for symbol, at in self.varying.items():
+            self.uniforms[at] = sizes[symbol]
 
-        queue = self.device.raw.queue
-        queue.write_buffer(self.batch_buffer, 0, self.host)
+        self.device.raw.queue.write_buffer(self.batch_buffer, 0, self.host)
         encoder = self.device.raw.create_command_encoder()
-        compute = encoder.begin_compute_pass()
-        for step in self.steps:
-            compute.set_pipeline(step.kernel.pipeline)
-            compute.set_bind_group(0, step.bind_group)
-            params = {name: sizes[v] if isinstance(v, str) and v in sizes else v for name, v in step.params.items()}
-            compute.dispatch_workgroups(*step.kernel.grid(step.tensor, params))
-        compute.end()
+        dispatches = self._dispatch_list(sizes)
+        passes = [dispatches] if clock is None or clock.passes == 1 else [[d] for d in dispatches]
+        for i, part in enumerate(passes):
+            compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
+            native.record(compute, part)
+            compute.end()
+        if clock is not None:
+            clock.resolve(encoder)
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in self.output.shape)
         dtype = DTYPES[self.output.dtype]
-        size = -(-int(np.prod(shape)) * dtype.itemsize // 4) * 4
-        readback = self._take_readback()
-        encoder.copy_buffer_to_buffer(self.result, 0, readback, 0, size)
-        queue.submit([encoder.finish()])
-        mapped = readback.map_async(wgpu.MapMode.READ, 0, size)
+        size = -(-math.prod(shape) * dtype.itemsize // 4) * 4
+        readback = self.readbacks.pop() if self.readbacks else native.Readback(self.device.raw, self._bytes(self.output))
+        encoder.copy_buffer_to_buffer(self.result, 0, readback.buffer, 0, size)
+        readback.submit(encoder.finish(), size)
 
         def wait() -> Array:
-            mapped.sync_wait()
-            array = np.frombuffer(readback.read_mapped(0, size, copy=True), dtype)[: int(np.prod(shape))].reshape(shape)
-            readback.unmap()
+            array = np.frombuffer(readback.wait(), dtype)[: math.prod(shape)].reshape(shape)
             self.readbacks.append(readback)
             return array
 
         return wait
 
+    def _dispatch_list(self, sizes: Mapping[str, int]) -> list[native.Dispatch]:
+        """What a batch of these sizes dispatches. A model has many layers but few kinds of steps."""
+        chosen: dict[int, tuple[Any, Grid]] = {}
+        found = []
+        for step in self.steps:
+            if step.kind not in chosen:
+                found_kernel, grid = step.choose(sizes)
+                chosen[step.kind] = found_kernel.compile()._internal, grid
+            pipeline, grid = chosen[step.kind]
+            found.append((pipeline, step.bind_group._internal, grid))
+        return found
+
     def run(self, batch: Mapping[str, Array]) -> Array:
         """The output for one batch of named arrays."""
         return self.submit(batch)()
-
-    def _take_readback(self) -> Any:
-        if self.readbacks:
-            return self.readbacks.pop()
-        usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
-        return self.device.raw.create_buffer(label="readback", size=-(-self._bytes(self.output) // 4) * 4, usage=usage)
 
 
 def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:

@@ -1,0 +1,31 @@
+"""When compute passes began and ended, by the device's own clock."""
+
+from typing import Any
+
+import numpy as np
+import wgpu
+
+from ..ops import Array
+from . import native
+from .device import Device
+
+
+class Clock:
+    """Timestamps of `passes` compute passes: `around(i)` goes into pass i, `resolve` after them, `seconds` when all is done."""
+
+    def __init__(self, device: Device, passes: int) -> None:
+        self.device, self.passes = device, passes
+        self.queries = device.raw.create_query_set(type="timestamp", count=2 * passes)
+        usage = wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC
+        self.buffer = device.raw.create_buffer(label="timestamps", size=16 * passes, usage=usage)
+
+    def around(self, i: int) -> dict[str, Any]:
+        return {"query_set": self.queries, "beginning_of_pass_write_index": 2 * i, "end_of_pass_write_index": 2 * i + 1}
+
+    def resolve(self, encoder: Any) -> None:
+        encoder.resolve_query_set(self.queries, 0, 2 * self.passes, self.buffer, 0)
+
+    def seconds(self) -> Array:
+        """Of each pass, float64. Waits for the device."""
+        ticks = np.frombuffer(self.device.raw.queue.read_buffer(self.buffer), np.int64).reshape(-1, 2)
+        return np.maximum(ticks[:, 1] - ticks[:, 0], 0) * native.timestamp_period(self.device.raw) / 1e9

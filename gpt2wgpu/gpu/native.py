@@ -1,0 +1,92 @@
+"""Calls of wgpu-native that wgpu-py has not, or only in a form that costs: straight through its cffi binding.
+
+Waiting is why this matters. wgpu-py maps buffers with the help of a thread that waits for all submitted work and keeps
+the device locked meanwhile, so the batch that is submitted next waits for the one before. Here the caller's own thread
+waits, and for one submission only: the next batch is in the queue before the device has finished the last one.
+"""
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import wgpu
+from wgpu.backends.wgpu_native import GPUShaderModule, _api
+
+ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises wgpu's errors, at ten times the price of a call
+
+Dispatch = tuple[Any, Any, tuple[int, int, int]]  # handles of a pipeline and a bind group, and the grid
+
+
+def trusted_module(device: Any, label: str, source: str) -> GPUShaderModule:
+    """A shader module without wgpu's bounds checks and loop counters."""
+    code = _api.new_struct_p("WGPUShaderSourceWGSL *", code=_api.to_c_string_view(source))
+    code[0].chain.next = ffi.NULL
+    code[0].chain.sType = lib.WGPUSType_ShaderSourceWGSL
+    descriptor = _api.new_struct_p("WGPUShaderModuleDescriptor *", label=_api.to_c_string_view(label))
+    descriptor.nextInChain = ffi.cast("WGPUChainedStruct *", code)
+    return GPUShaderModule(label, libf.wgpuDeviceCreateShaderModuleTrusted(device._internal, descriptor, 0), device)
+
+
+def record(compute_pass: Any, dispatches: Iterable[Dispatch]) -> None:
+    """Dispatches into a compute pass. What is wrong with one is raised by the encoder's finish()."""
+    handle, null = compute_pass._internal, ffi.NULL
+    set_pipeline, set_bind_group = lib.wgpuComputePassEncoderSetPipeline, lib.wgpuComputePassEncoderSetBindGroup
+    dispatch = lib.wgpuComputePassEncoderDispatchWorkgroups
+    for pipeline, bind_group, (x, y, z) in dispatches:
+        set_pipeline(handle, pipeline)
+        set_bind_group(handle, 0, bind_group, 0, null)
+        dispatch(handle, x, y, z)
+
+
+def timestamp_period(device: Any) -> float:
+    """Nanoseconds of one tick of the device's clock."""
+    return float(libf.wgpuQueueGetTimestampPeriod(device.queue._internal))
+
+
+def mapped(status: int, _message: Any, key: Any, _: Any) -> None:
+    MAPPED[int(ffi.cast("uintptr_t", key))] = status
+
+
+MAPPED: dict[int, int] = {}  # what became of each mapping, by its key
+KEYS = itertools.count(1)
+ON_MAPPED = ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", mapped)  # for ever: it may be called late
+
+
+class Readback:
+    """A buffer that results are copied to, for the host to read: copy into `buffer`, `submit`, later `wait`."""
+
+    def __init__(self, device: Any, size: int) -> None:
+        usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
+        self.device, self.buffer = device, device.create_buffer(label="readback", size=-(-size // 4) * 4, usage=usage)
+
+    def submit(self, commands: Any, size: int) -> None:
+        """Start the commands, the last of which is a copy of `size` bytes into `buffer`."""
+        handles = ffi.new("WGPUCommandBuffer []", [commands._internal])
+        self._submission = ffi.new("WGPUSubmissionIndex *", libf.wgpuQueueSubmitForIndex(self.device.queue._internal, 1, handles))
+        self._size = -(-size // 4) * 4
+
+    def wait(self) -> bytearray:
+        """The bytes, when the device is done. The buffer can then be used again.
+
+        It is mapped only then, so that no time is spent where Ctrl-C would be lost: inside a callback.
+        """
+        self._poll()
+        key, buffer = next(KEYS), self.buffer._internal
+        info = _api.new_struct(
+            "WGPUBufferMapCallbackInfo",
+            mode=lib.WGPUCallbackMode_AllowProcessEvents,
+            callback=ON_MAPPED,
+            userdata1=ffi.cast("void *", key),
+        )
+        libf.wgpuBufferMapAsync(buffer, lib.WGPUMapMode_Read, 0, self._size, info)
+        while key not in MAPPED:
+            self._poll()
+        if MAPPED.pop(key) != lib.WGPUMapAsyncStatus_Success:
+            raise wgpu.GPUError("the results cannot be read: the device was lost")
+        data = bytearray(ffi.buffer(libf.wgpuBufferGetConstMappedRange(buffer, 0, self._size), self._size))
+        libf.wgpuBufferUnmap(buffer)
+        return data
+
+    def _poll(self) -> None:
+        """Until this submission is done, whatever else is in the queue."""
+        libf.wgpuDevicePoll(self.device._internal, True, self._submission)

@@ -1,0 +1,124 @@
+"""Which tile shape a matmul gets: by its sizes K and N, its dtype and a bucket of rows, as measured on this adapter once.
+
+Every shape gives the same bits (k ascending, one accumulator), so the choice changes speed and nothing else.
+"""
+
+import json
+import math
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..graph import Tensor
+from .device import Device
+from .kernels import Tile, is_tiled
+
+# Of shaders/matmul_workgroup.wgsl. Small ones make more workgroups of a small batch, large ones load less.
+GPU_TILES = (
+    Tile(64, 64, 8),
+    Tile(32, 32, 4),
+    Tile(128, 128, 8),
+    Tile(128, 64, 8),
+    Tile(32, 64, 4),
+    Tile(64, 128, 8),
+    Tile(16, 64, 2),
+    Tile(64, 64, 4),
+)
+SOFTWARE_TILES = (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8))  # of shaders/matmul_registers.wgsl
+BUCKETS = (32, 128, 512, math.inf)  # most rows T of each
+
+Matmul = tuple[int, int, str]  # K, N and the dtype of its weights
+Choice = tuple[Tile, ...]  # one for each of BUCKETS
+
+
+def matmul(t: Tensor) -> Matmul:
+    return int(t.dims["K"]), int(t.dims["N"]), t.types["W"]
+
+
+def candidates(device: Device) -> list[Tile]:
+    """The shapes that fit the device, the default one first."""
+    if device.adapter.software:
+        return list(SOFTWARE_TILES)
+    limits = device.adapter.limits
+    return [
+        tile
+        for tile in GPU_TILES
+        if 16 * (4 * (tile.rows + 1) + 4 * tile.columns) <= limits["max-compute-workgroup-storage-size"]
+        and tile.rows // tile.thread_rows * tile.columns // 8 <= limits["max-compute-invocations-per-workgroup"]
+    ]
+
+
+def ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
+    """(most rows T, the tile for them), ascending; without a tile for an op that has none."""
+    choice = chosen(device).get(matmul(t)) if is_tiled(t) else None
+    if choice is None:
+        return ((math.inf, candidates(device)[0] if is_tiled(t) else None),)
+    above = (*choice[1:], None)
+    return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
+
+
+def chosen(device: Device) -> dict[Matmul, Choice]:
+    """What was measured on this adapter, now or by an earlier process. Filled by tune.py."""
+    if "tiles" not in device.tuned:
+        device.tuned["tiles"] = load(device)
+    return device.tuned["tiles"]
+
+
+# --- the cache: one JSON file, {"version": ..., "adapters": {adapter: {"768x3072 f16": ["16x64/2", ...]}}}
+
+
+def cache_file() -> Path:
+    """In the folder where this system's programs keep what they can measure again."""
+    home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
+    return Path(os.environ.get("XDG_CACHE_HOME") or home or "~/.cache").expanduser() / "gpt2wgpu" / "tiles.json"
+
+
+def read_cache() -> dict[str, Any]:
+    """The adapters in the file; none if there is no such file, or if it is broken or another version's."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(cache_file().read_text("utf-8"))
+        if isinstance(found, dict) and found.get("version") == __version__ and isinstance(found.get("adapters"), dict):
+            return found["adapters"]
+    return {}
+
+
+def adapter_key(device: Device) -> str:
+    a = device.adapter
+    return f"{a.name} | {a.driver} | {a.backend}"
+
+
+def load(device: Device) -> dict[Matmul, Choice]:
+    """This adapter's choices in the cache. What cannot be understood counts as not there."""
+    known = {str(tile): tile for tile in candidates(device)}
+    entries = read_cache().get(adapter_key(device))
+    found: dict[Matmul, Choice] = {}
+    for name, tiles in entries.items() if isinstance(entries, dict) else ():
+        with suppress(ValueError, TypeError, KeyError):
+            sizes, dtype = name.split(" ")
+            k, n = sizes.split("x")
+            choice = tuple(known[tile] for tile in tiles)
+            if len(choice) == len(BUCKETS):
+                found[int(k), int(n), dtype] = choice
+    return found
+
+
+def save(device: Device) -> None:
+    """Add this adapter's choices to the file, in one step. Where it cannot be written they are measured again next time."""
+    entries = {f"{k}x{n} {dtype}": [str(tile) for tile in choice] for (k, n, dtype), choice in chosen(device).items()}
+    whole = {"version": __version__, "adapters": {**read_cache(), adapter_key(device): entries}}
+    path = cache_file()
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as file:
+            temporary = Path(file.name)
+            json.dump(whole, file, indent=1)
+        temporary.replace(path)
+    except OSError:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

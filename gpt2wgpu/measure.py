@@ -1,0 +1,162 @@
+"""Where a batch's time goes on a device, step by step, and which tiles suit a model's matmuls."""
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, packing
+from .backend import find_device, find_dtype
+from .encoder import BUILT_IN, Encoder
+from .errors import UserError, between
+from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
+from .graph import Tensor, schedule
+from .ops import Array
+from .sentence import default_layer, head, modules, pad_id, positions
+
+ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4}
+SECONDS = 1.0  # about, of each measurement
+
+
+@dataclass(frozen=True)
+class Line:
+    """All steps of one op, shape and tile: how often, and what they take, compute and move together."""
+
+    op: str
+    shape: str
+    tile: str  # of a matmul, rows x columns
+    calls: int
+    seconds: float
+    flops: float
+    bytes: float
+
+    @property
+    def gflops(self) -> float:
+        return self.flops / max(self.seconds, 1e-9) / 1e9
+
+    @property
+    def gbps(self) -> float:
+        return self.bytes / max(self.seconds, 1e-9) / 1e9
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One batch on a device. `wall` is a batch's time with two under way, `busy` what the device computes in it."""
+
+    lines: list[Line]
+    wall: float
+    busy: float
+    ceilings: Ceilings
+
+    @property
+    def idle(self) -> float:
+        """The share of wall time in which the device had nothing to compute."""
+        return max(0.0, 1 - self.busy / self.wall)
+
+
+def profile(encoder: Encoder, texts: int, tokens: int) -> Profile:
+    """A batch of so many texts of so many random tokens. The device must have a clock."""
+    device = encoder.opened_device
+    if device is None or not device.clock:
+        raise UserError(f"{encoder.device} has no timestamp-query: it cannot be profiled")
+    between("tokens", tokens, 1, encoder.context)
+    between("texts", texts, 1, max(1, encoder.max_tokens // tokens))
+    rng = np.random.default_rng(0)
+    ids = rng.integers(encoder.checkpoint.config.vocab, size=(texts, tokens))
+    pad = pad_id(encoder.checkpoint)
+
+    def pack() -> dict[str, Array]:
+        return packing.pack([*ids], [positions(s, pad) for s in ids], [0] * texts)
+
+    program = encoder._program
+    batch = pack()
+    for _ in range(2):
+        program.run(batch)
+    wall, busy = throughput(program, device, pack)
+    runs = []
+    for _ in range(max(3, min(20, int(SECONDS / wall)))):
+        clock = Clock(device, len(program.steps))
+        program.submit(batch, clock)()
+        runs.append(clock.seconds())
+    return Profile(summary(program, batch, np.median(runs, axis=0)), wall, busy, measure_ceilings(device))
+
+
+def throughput(program: Any, device: Device, pack: Callable[[], dict[str, Array]]) -> tuple[float, float]:
+    """Seconds of wall time per batch, and seconds of it in which the device computes; as in the encoder, two under way."""
+    start = time.perf_counter()
+    program.run(pack())
+    count = max(4, min(100, int(SECONDS / (time.perf_counter() - start))))
+    clocks = [Clock(device, 1) for _ in range(count)]
+    pending: deque[Callable[[], Array]] = deque()
+    start = time.perf_counter()
+    for clock in clocks:
+        pending.append(program.submit(pack(), clock))
+        if len(pending) > 1:
+            pending.popleft()()
+    while pending:
+        pending.popleft()()
+    wall = (time.perf_counter() - start) / count
+    return wall, statistics.fmean(float(clock.seconds()[0]) for clock in clocks)
+
+
+def summary(program: Any, batch: Mapping[str, Array], seconds: Array) -> list[Line]:
+    """The steps' times by op, shape and tile, longest first."""
+    sizes = {dim: n for t in program.inputs for dim, n in zip(t.shape, batch[t.name].shape, strict=True) if isinstance(dim, str)}
+    lengths = batch["spans"][:, 1].astype(np.int64) - batch["spans"][:, 0]
+    found: dict[tuple[str, str, str], Line] = {}
+    for step, taken in zip(program.steps, seconds.tolist(), strict=True):
+        t = step.tensor
+        kernel, _ = step.choose(sizes)
+        tile = f"{kernel.constants['TILE_T']}x{kernel.constants['TILE_N']}" if "TILE_T" in kernel.constants else ""
+        key = t.op.name, describe(t, sizes), tile
+        old = found.get(key, Line(*key, 0, 0.0, 0.0, 0.0))
+        flops, moved = work(t, sizes, lengths)
+        found[key] = Line(*key, old.calls + 1, old.seconds + taken, old.flops + flops, old.bytes + moved)
+    return sorted(found.values(), key=lambda line: -line.seconds)
+
+
+def describe(t: Tensor, sizes: Mapping[str, int]) -> str:
+    """ "T=768 K=768 N=3072 gelu_tanh f16" """
+    dims = [f"{name}={sizes.get(str(size), size)}" for name, size in t.dims.items()]
+    words = [value for value in t.attrs.values() if isinstance(value, str) and value != "none"]
+    return " ".join([*dims, *words, *(["f16"] if "f16" in t.types.values() else [])])
+
+
+def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, float]:
+    """Floating-point operations of a step (0 where memory alone counts), and the bytes it has to read and write at least."""
+    dims = {name: sizes.get(str(size), size) for name, size in t.dims.items()}
+    name = t.op.name if t.op else ""
+
+    def size(x: Tensor) -> float:
+        return math.prod(int(sizes.get(str(d), d)) for d in x.shape) * ITEMSIZE[x.dtype]
+
+    inputs = [*t.inputs]
+    flops = 0.0
+    if name in ("linear", "linear_add"):
+        flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
+    elif name == "attention":
+        pairs = lengths * (lengths + 1) / 2 if t.attrs["causal"] else lengths**2
+        flops = 4.0 * float(pairs.sum()) * int(dims["C"])
+    rows = 0.0
+    if name == "embed":  # of its tables only the rows of the batch's tokens
+        inputs, tables = inputs[:2], inputs[2:]
+        rows = sum(int(dims["T"]) * int(dims["C"]) * ITEMSIZE[x.dtype] for x in tables)
+    return flops, rows + sum(map(size, inputs)) + size(t)
+
+
+def tune(model: str | Path | None, device: str, dtype: str, layer: int | None) -> tuple[Device, list[Measurement]]:
+    """Measure the tiles of a model's matmuls anew, and remember the fastest ones for this adapter."""
+    opened, reason = find_device(device)
+    if opened is None:
+        raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
+    c = checkpoint.load(BUILT_IN if model is None else Path(model))
+    half = "f16" if find_dtype(dtype, opened) == "float16" else "f32"
+    layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
+    found = matmuls(schedule(head(c, layer, half, modules(c, None))))
+    return opened, tune_matmuls(opened, found)

@@ -1,0 +1,22 @@
+// How fast can this device multiply and add? Chains of fma in registers, and nothing else: the ceiling of the matmuls.
+struct Params { rounds: u32 }
+const FLOPS: u32 = 128u; // of a thread in a round: 4 times 4 vectors of four, multiplied and added
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let by = vec4<f32>(0.999);
+  let plus = vec4<f32>(f32(id.x % 7u));
+  var a = vec4<f32>(f32(id.x));
+  var b = a + 1.0;
+  var c = a + 2.0;
+  var d = a + 3.0;
+  for (var i = 0u; i < p.rounds; i++) {
+    a = fma(a, by, plus); b = fma(b, by, plus); c = fma(c, by, plus); d = fma(d, by, plus);
+    a = fma(a, by, plus); b = fma(b, by, plus); c = fma(c, by, plus); d = fma(d, by, plus);
+    a = fma(a, by, plus); b = fma(b, by, plus); c = fma(c, by, plus); d = fma(d, by, plus);
+    a = fma(a, by, plus); b = fma(b, by, plus); c = fma(c, by, plus); d = fma(d, by, plus);
+  }
+  out[id.x] = a + b + c + d;
+}

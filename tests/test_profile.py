@@ -1,0 +1,195 @@
+"""`profile`: what is added up, against what is counted by hand; and calls of wgpu-native that wgpu-py has not."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import wgpu
+
+from gpt2wgpu import Encoder, UserError, ops
+from gpt2wgpu.cli import main
+from gpt2wgpu.gpu import Clock, Device, Program, measure_ceilings, native
+from gpt2wgpu.graph import Tensor
+from gpt2wgpu.measure import Profile, profile, work
+
+C, INNER, VOCAB, CONTEXT = 256, 1024, 12288, 128  # of the built-in model
+
+
+@pytest.fixture
+def encoder(production_device: Device, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Encoder]:
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (production_device, "the tests'"))
+    return lambda **options: Encoder(device="gpu", layer=1, **options)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.measure.SECONDS", 0.05)
+
+
+def test_every_step_is_counted_once(encoder: Callable[..., Encoder], quick: None):
+    model = encoder()
+    p = profile(model, texts=3, tokens=10)
+    assert sum(line.calls for line in p.lines) == len(model._program.steps)
+    assert [line.seconds for line in p.lines] == sorted((line.seconds for line in p.lines), reverse=True)
+    assert all(line.seconds >= 0 and line.bytes > 0 for line in p.lines)
+    linears = {line.shape: line for line in p.lines if line.op.startswith("linear")}
+    activation = model.checkpoint.config.activation
+    assert {*linears} == {
+        f"T=30 K={C} N={3 * C}",
+        f"T=30 K={C} N={C}",
+        f"T=30 K={C} N={INNER} {activation}",
+        f"T=30 K={INNER} N={C}",
+    }
+    line = linears[f"T=30 K={INNER} N={C}"]
+    assert line.flops == 2 * 30 * INNER * C
+    assert line.bytes == 4 * (30 * INNER + INNER * C + C + 30 * C + 30 * C)  # x, weight, bias, residual, output
+    assert line.tile.count("x") == 1
+    embed = next(line for line in p.lines if line.op == "embed")
+    assert embed.bytes == 4 * (2 * 30 + 3 * 30 * C)  # ids, positions; rows of both tables, output
+
+
+def test_work_of_attention_by_hand():
+    """5 tokens: 15 pairs of query and key where the future is hidden, 25 where not; twice 2 C operations each."""
+    qkv, spans, tiles = Tensor(("T", 24), name="qkv"), Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
+    sizes, lengths = {"T": 7, "B": 2, "G": 2}, np.array([5, 2])
+    for causal, pairs in ((True, 15 + 3), (False, 25 + 4)):
+        t = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=causal)
+        flops, moved = work(t, sizes, lengths)
+        assert flops == 4 * pairs * 8
+        assert moved == 4 * (7 * 24 + 2 * 2 + 2 * 2 + 7 * 8)
+
+
+def test_idle_share():
+    assert Profile([], 0.004, 0.003, None).idle == 0.25  # type: ignore[arg-type]
+    assert Profile([], 0.004, 0.0041, None).idle == 0  # type: ignore[arg-type]
+
+
+def test_steps_take_about_what_the_batch_takes(encoder: Callable[..., Encoder], quick: None):
+    p = profile(encoder(), texts=16, tokens=32)
+    assert 0.3 < sum(line.seconds for line in p.lines) / p.busy < 3  # the machine does other things too
+    assert p.busy > 0
+    assert 0 <= p.idle < 1
+    best = max(p.lines, key=lambda line: line.gflops)
+    assert best.gflops < 1.5 * p.ceilings.gflops
+
+
+def test_what_does_not_fit_is_refused(encoder: Callable[..., Encoder]):
+    model = encoder(max_tokens=100)
+    with pytest.raises(UserError, match=r"^tokens must be a whole number from 1 to 128, not 129"):
+        profile(model, 1, 129)
+    with pytest.raises(UserError, match=r"^texts must be a whole number from 1 to 10, not 11"):
+        profile(model, 11, 10)
+    model.opened_device = None
+    with pytest.raises(UserError, match="has no timestamp-query: it cannot be profiled"):
+        profile(model, 1, 1)
+
+
+def test_results_do_not_depend_on_the_clock(device: Device):
+    t = ops.l2_normalize(ops.l2_normalize(Tensor(("B", 8), name="x")))
+    program = Program(device, t, lambda _: None, {"B": 3})
+    batch = {"x": np.random.default_rng(0).standard_normal((3, 8), dtype=np.float32)}
+    expected = program.run(batch)
+    for passes in (1, 2):
+        clock = Clock(device, passes)
+        np.testing.assert_array_equal(program.submit(batch, clock)(), expected)
+        assert clock.seconds().shape == (passes,)
+        assert (clock.seconds() > 0).all()
+
+
+def test_ceilings(production_device: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.gpu.ceilings.COPIED_BY_SOFTWARE", 1 << 20)
+    monkeypatch.setattr("gpt2wgpu.gpu.ceilings.LONG_ENOUGH", 0.001)
+    found = measure_ceilings(production_device)
+    assert 0.1 < found.gflops < 1e6
+    assert 0.1 < found.gbps < 1e5
+
+
+# --- the command
+
+
+def printed(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(["profile", "--layer", "1", *args])
+    assert not caught.value.code
+    return capsys.readouterr().out
+
+
+def test_the_command(encoder: Callable[..., Encoder], capsys: pytest.CaptureFixture[str], quick: None):
+    lines = printed(capsys, "--texts", "2", "--tokens", "5").splitlines()
+    assert lines[0].endswith("float32, built-in model, layer 1: 2 texts of 5 tokens")
+    assert lines[2].split() == ["op", "shape", "tile", "calls", "ms", "share", "GFLOP/s", "GB/s"]
+    assert lines[-2].startswith("at best: ")
+    assert lines[-1].startswith("a batch: ")
+    report = json.loads(printed(capsys, "--texts", "2", "--tokens", "5", "--json"))
+    assert len(report["ops"]) == len(lines) - 6
+    assert sum(o["share"] for o in report["ops"]) == pytest.approx(1)
+    assert 0 <= report["idle"] < 1
+    assert report["ceilings"]["gflops"] > 0
+
+
+def test_a_device_without_a_clock_says_so_in_one_line(device: Device, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    adapter = dataclasses.replace(device.adapter, features=device.adapter.features - {"timestamp-query"})
+    blind = dataclasses.replace(device, adapter=adapter)
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (blind, ""))
+    assert printed(capsys) == f"{adapter} has no timestamp-query: it cannot say what its kernels take\n"
+
+
+def test_numpy_says_so_in_one_line(capsys: pytest.CaptureFixture[str]):
+    assert (
+        printed(capsys, "--device", "numpy") == "profile measures a GPU, this is numpy (--device gpu takes a software driver)\n"
+    )
+
+
+# --- native calls
+
+
+def chain(device: Device, count: int) -> tuple[Program, dict[str, np.ndarray]]:
+    weights = {"w": np.eye(512, dtype=np.float32), "b": np.zeros(512, np.float32)}
+    t = Tensor(("T", 512), name="x")
+    for _ in range(count):
+        t = ops.linear(t, Tensor((512, 512), name="w"), Tensor((512,), name="b"))
+    batch = {"x": np.random.default_rng(0).standard_normal((256, 512), dtype=np.float32)}
+    return Program(device, t, lambda w: weights[w.name], {"T": 256}), batch
+
+
+def test_submit_does_not_wait_for_the_device(production_device: Device):
+    program, batch = chain(production_device, 20)
+    expected = program.run(batch)
+    start = time.perf_counter()
+    wait = program.submit(batch)
+    submitted = time.perf_counter()
+    np.testing.assert_array_equal(wait(), expected)
+    assert submitted - start < 0.5 * (time.perf_counter() - start)
+
+
+def test_batches_under_way_have_readbacks_of_their_own(production_device: Device):
+    program, batch = chain(production_device, 2)
+    waits = [program.submit({"x": batch["x"][:n]}) for n in (1, 256, 7)]
+    assert program.readbacks == []
+    for n, wait in zip((1, 256, 7), waits, strict=True):
+        np.testing.assert_array_equal(wait(), batch["x"][:n])
+    assert len(program.readbacks) == 3
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_dispatch_that_is_not_allowed_is_an_error_with_wgpus_text(checked: bool, request: pytest.FixtureRequest):
+    """`native.record` has no check of its own; the encoder's finish() raises."""
+    device = request.getfixturevalue("device" if checked else "production_device")
+    program, _ = chain(device, 1)
+    pipeline, bind_group, _ = program._dispatch_list({"T": 1})[0]
+    encoder = device.raw.create_command_encoder()
+    compute = encoder.begin_compute_pass()
+    native.record(compute, [(pipeline, bind_group, (1 << 20, 1, 1))])
+    compute.end()
+    with pytest.raises(wgpu.GPUError, match="dispatch group size"):
+        encoder.finish()
+
+
+def test_a_layer_costs_no_new_kind_of_step(device: Device):
+    """Grids are worked out once for each kind."""
+    program, _ = chain(device, 5)
+    assert len(program.steps) == 5
+    assert {step.kind for step in program.steps} == {0}
