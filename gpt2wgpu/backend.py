@@ -49,3 +49,17 @@ def find_dtype(wanted: str, device: Any) -> str:
     if wanted == "float16" and not device.half:
         raise UserError(f"dtype float16: {device.adapter.name} has no shader-f16; use float32")
     return wanted
+
+
+def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
+    """The device as matmuls are to use it, and in one line how: matrix units where f16 is wanted and they are right."""
+    if device is None:
+        return None, "BLAS"
+    if device.adapter.software:
+        return device, "register tiles"
+    if dtype != "float16":
+        return device, "workgroup tiles"
+    from .checks import with_matrix_units
+
+    found, why = with_matrix_units(device)
+    return found, why if found.matrix_units else f"workgroup tiles ({why})"

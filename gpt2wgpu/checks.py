@@ -1,14 +1,14 @@
 """Every kernel on a device against numpy: what `gpt2wgpu doctor`, the start-up self-test and the op tests run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from . import ops, packing, reference
 from .errors import UserError
-from .gpu import Device, Program
+from .gpu import Device, GPUError, Program
 from .graph import Op, Tensor, measure
 from .ops import Array
 
@@ -112,6 +112,30 @@ def cases(half: bool) -> list[Case]:
     found += [Case(ops.concat, {"J": 70, "K": 3}), Case(ops.l2_normalize, {"C": 70})]
     found += [Case(ops.similarity, {"M": 34, "N": 65, "C": 37}, attrs={"metric": m}) for m in ("dot", "euclidean", "manhattan")]
     return found
+
+
+def with_matrix_units(device: Device) -> tuple[Device, str]:
+    """The device with matrix units in its f16 matmuls if they agree with numpy, else as it was; and one line about it.
+
+    A driver may list them and compute nonsense, for other fragment sizes or wrong strides: the sizes here are neither
+    square nor multiples of a tile, and a kernel that does not compile counts as wrong.
+    """
+    if "cooperative-matrix" not in device.granted:
+        return device, "the device does not grant cooperative-matrix"
+    tried = replace(device, matrix_units=True)
+    lengths = (1, 70, 132)
+    for case in (
+        Case(ops.linear_add, {"K": 36, "N": 68}, lengths, half=True),
+        Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
+        Case(ops.linear, {"K": 768, "N": 260}, lengths, {"activation": "gelu_tanh"}, half=True),
+    ):
+        try:
+            check = check_op(tried, case)
+        except GPUError as error:
+            return device, f"matrix units refused {case.op.name}: {' '.join(str(error).split())[:300]}"
+        if not check.error <= TOLERANCE["f16"]:
+            return device, f"matrix units computed {case.op.name} ({check.shape}) wrongly: error {check.error:.1e}"
+    return tried, "matrix units"
 
 
 def self_test(device: Device) -> None:

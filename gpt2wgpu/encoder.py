@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, matrix, ops, packing, reference
-from .backend import find_device, find_dtype
+from .backend import find_device, find_dtype, find_matmul
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
 from .graph import Tensor
@@ -84,6 +84,7 @@ class Encoder:
 
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
+        self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
         half = "f16" if self.dtype == "float16" else "f32"
         output = head(c, self.layer, half, self.modules)
         self.width = int(output.shape[1])
@@ -326,6 +327,7 @@ class Encoder:
             "similarity": self.similarity_fn_name,
             "device": self.device,
             "dtype": self.dtype,
+            "matmul": self.matmul,
             "tokens per batch": self.max_tokens,
             "bytes on device": self._program.bytes,
         }

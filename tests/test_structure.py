@@ -102,6 +102,7 @@ def test_every_shader_file_is_used():
     }
     ceilings = (PACKAGE / "gpu" / "ceilings.py").read_text(encoding="utf-8")
     used |= set(re.findall(r'"(ceiling_\w+)"', ceilings))  # kernels of no op
+    used |= set(files(Tensor((), op=ops.linear, dims={"K": 4, "N": 4}, types={"W": "f16"}), False, matrix_units=True))
     assert {p.stem for p in SHADERS.glob("*.wgsl")} == used
 
 

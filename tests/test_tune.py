@@ -257,8 +257,8 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
     first, second, *rest = tiles.candidates(either)
     right = kernels.specialise
 
-    def change(t: Tensor, software: bool, tile: Tile | None = None) -> str:
-        source = right(t, software, tile)
+    def change(t: Tensor, software: bool, tile: Tile | None = None, matrix_units: bool = False) -> str:
+        source = right(t, software, tile, matrix_units)
         if tile == first:
             return source
         return source.replace("k4 = 0u;", "k4 = 1u;") if tile == second else source.replace("k4s", "nonsense", 1)

@@ -11,6 +11,7 @@ from wgpu.backends.wgpu_native import extras
 
 from ..errors import UserError
 
+GPUError = wgpu.GPUError
 DRIVER_HELP = (
     "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers; NVIDIA: its own driver, which brings Vulkan; "
     "macOS and Windows have one), or use device='numpy'"
@@ -45,6 +46,8 @@ class Device:
     adapter: Adapter
     raw: Any = field(repr=False)
     checked: bool = False
+    granted: frozenset[str] = frozenset()  # the features asked for and got
+    matrix_units: bool = False  # f16 matmuls use cooperative matrices: only once checks.py has seen that they are right
     kernels: dict[str, Any] = field(default_factory=dict, repr=False)  # by their source, shared by all programs
     layouts: dict[int, Any] = field(default_factory=dict, repr=False)  # of bind groups, by the number of bindings
     tuned: dict[str, Any] = field(default_factory=dict, repr=False)  # tile shapes, once tiles.py has read or measured them
@@ -108,4 +111,10 @@ def choose(wanted: str) -> Adapter | None:
 def open_device(adapter: Adapter, checked: bool = False) -> Device:
     """Ask for the adapter's own limits and the features that the kernels use."""
     features = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
-    return Device(adapter, adapter.raw.request_device_sync(required_features=features, required_limits=adapter.limits), checked)
+    matrices = ["cooperative-matrix", "subgroup"] if "shader-f16" in features else []
+    if matrices and all(f in adapter.features for f in matrices):
+        with suppress(GPUError, RuntimeError):  # listed, but experimental: a driver or wgpu may refuse it after all
+            raw = adapter.raw.request_device_sync(required_features=features + matrices, required_limits=adapter.limits)
+            return Device(adapter, raw, checked, frozenset(features + matrices))
+    raw = adapter.raw.request_device_sync(required_features=features, required_limits=adapter.limits)
+    return Device(adapter, raw, checked, frozenset(features))

@@ -55,8 +55,12 @@ class Kernel:
         return t.op.grid(SimpleNamespace(**params, **self.constants))
 
 
-def files(t: Tensor, software: bool) -> tuple[str, ...]:
-    """The shader files of an op: which variant, and what it shares with others. Variants give the same bits."""
+def files(t: Tensor, software: bool, matrix_units: bool = False) -> tuple[str, ...]:
+    """The shader files of an op: which variant, and what it shares with others.
+
+    Variants give the same bits, but for the one on matrix units, which rounds a sum in another way: a device has it in
+    every f16 matmul or in none.
+    """
     assert t.op is not None
     name = t.op.name
     if name in ("layer_norm", "l2_normalize"):
@@ -65,6 +69,8 @@ def files(t: Tensor, software: bool) -> tuple[str, ...]:
         activation = ("activation", "is_nan") if name == "linear" else ()
         if not is_tiled(t):
             return f"{name}_scalar", *activation
+        if matrix_units and on_matrix_units(t):
+            return name, "matmul_cooperative", *activation
         return name, "matmul_registers" if software else "matmul_workgroup", *activation
     return (name, "is_nan") if name == "pool" else (name,)
 
@@ -79,9 +85,15 @@ def is_tiled(t: Tensor) -> bool:
     return t.op is not None and t.op.name in ("linear", "linear_add") and not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
 
 
-def specialise(t: Tensor, software: bool, tile: Tile | None = None) -> str:
+def on_matrix_units(t: Tensor) -> bool:
+    """Whether an op is a matmul that matrix units can do, where they are in use: with f16 weights."""
+    return is_tiled(t) and t.types["W"] == "f16"
+
+
+def specialise(t: Tensor, software: bool, tile: Tile | None = None, matrix_units: bool = False) -> str:
     """The source of an op's kernel with its types and constant attributes set."""
-    source = "\n".join(read(name) for name in files(t, software))
+    parts = files(t, software, matrix_units)
+    source = "\n".join(read(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
     constants = dict(t.attrs)
@@ -92,12 +104,13 @@ def specialise(t: Tensor, software: bool, tile: Tile | None = None) -> str:
     for name, value in constants.items():
         value = value.upper() if isinstance(value, str) else f"{int(value)}u"
         source = re.sub(rf"^const {name.upper()}: u32 = .*?;", f"const {name.upper()}: u32 = {value};", source, flags=re.M)
-    return "enable f16;\n" + source if "f16" in t.types.values() else source
+    enable = "enable wgpu_cooperative_matrix;\n" if "matmul_cooperative" in parts else ""
+    return "enable f16;\n" + enable + source if "f16" in t.types.values() else source
 
 
 def kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
     """The kernel of an op, one per device for the same source."""
-    source = specialise(t, device.adapter.software, tile)
+    source = specialise(t, device.adapter.software, tile, device.matrix_units)
     if source not in device.kernels:
         device.kernels[source] = Kernel(device, t, source)
     return device.kernels[source]

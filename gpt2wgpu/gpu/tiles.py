@@ -15,7 +15,7 @@ from typing import Any
 from .. import __version__
 from ..graph import Tensor
 from .device import Device
-from .kernels import Tile, is_tiled
+from .kernels import Tile, is_tiled, on_matrix_units
 
 # Of shaders/matmul_workgroup.wgsl. Small ones make more workgroups of a small batch, large ones load less.
 GPU_TILES = (
@@ -54,6 +54,8 @@ def candidates(device: Device) -> list[Tile]:
 
 def ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
     """(most rows T, the tile for them), ascending; without a tile for an op that has none."""
+    if device.matrix_units and on_matrix_units(t):
+        return ((math.inf, None),)
     choice = chosen(device).get(matmul(t)) if is_tiled(t) else None
     if choice is None:
         return ((math.inf, candidates(device)[0] if is_tiled(t) else None),)

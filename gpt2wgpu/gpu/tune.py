@@ -13,7 +13,7 @@ from ..ops import Array, linear
 from . import native
 from .clock import Clock
 from .device import Device
-from .kernels import Kernel, Tile, bind_group_layout, is_tiled, kernel
+from .kernels import Kernel, Tile, bind_group_layout, is_tiled, kernel, on_matrix_units
 from .tiles import Matmul, candidates, chosen, matmul, save
 
 ROWS = (24, 96, 384, 2048)  # measured for each of BUCKETS
@@ -42,7 +42,9 @@ def prepare(device: Device, tensors: Sequence[Tensor]) -> None:
     """Before a graph is compiled: measure those of its matmuls that this GPU has not met. Software drivers keep the defaults."""
     if device.adapter.software:
         return
-    missing = [m for m in matmuls(tensors) if m not in chosen(device)]
+    missing = [
+        m for m in matmuls(t for t in tensors if not (device.matrix_units and on_matrix_units(t))) if m not in chosen(device)
+    ]
     if missing:
         tune_matmuls(device, missing, SECONDS)
 
