@@ -200,14 +200,14 @@ def test_an_endless_stream_takes_bounded_memory(tmp_path: Path, monkeypatch: pyt
     rows = model.encode_stream(endless())
     peaks = []
     tracemalloc.start()
-    for _ in range(3):
+    for texts in (1024, 9 * 1024, 1024):
         tracemalloc.reset_peak()
-        for _ in range(1024):
+        for _ in range(texts):
             next(rows)
         peaks.append(tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
     rows.close()
-    assert peaks[2] < 1.2 * peaks[0] + 100_000
+    assert peaks[2] < peaks[0] + 600_000  # the smallest array takes 112 bytes: ten thousand that stay would be over a million
 
 
 def test_an_abandoned_stream_leaves_no_thread(built_in: Encoder):
@@ -653,6 +653,7 @@ def test_info(make: Callable[..., Encoder], built_in: Encoder):
     assert found.pop("device") == model.device
     assert found.pop("bytes on device") >= 4 * found["parameters"]
     assert str(found.pop("layer used")).startswith("6 of 6 (")
+    assert found.pop("matmul") == model.matmul in ("BLAS", "register tiles", "workgroup tiles")
     assert found == {
         "model": "built-in",
         "architecture": "gpt2",
