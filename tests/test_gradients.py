@@ -56,7 +56,7 @@ GRAPHS = {
     "l2_normalize": lambda: ops.l2_normalize(leaf("x", "B", 12)),
     "concat": lambda: ops.concat(bend(X), ops.concat(X, leaf("y", "T", 1))),
     "add": lambda: train_ops.add(bend(X), X),
-    "dropout": lambda: train_ops.dropout(bend(X), TOKENS, SEED, rate=0.4, site=3),
+    "dropout": lambda: train_ops.dropout(bend(X), TOKENS, SEED, threshold=1 << 31, scale=2.0, site=3),
 }
 GRAPHS |= {f"activate {a}": lambda a=a: train_ops.activate(bend(X), activation=a) for a in ops.ACTIVATIONS if a != "none"}
 GRAPHS |= {f"pool {mode}": lambda m=mode: ops.pool(bend(X), SPANS, SKIP, mode=m) for mode in ops.POOLINGS}

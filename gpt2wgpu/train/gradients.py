@@ -22,7 +22,10 @@ def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
     sites = itertools.count()
 
     def drop(x: Tensor) -> Tensor:
-        return ops.dropout(x, TOKENS, SEED, rate=dropout, site=next(sites)) if dropout else x
+        """Zero with probability `dropout`: that share of all u32 is below the threshold."""
+        if not dropout:
+            return x
+        return ops.dropout(x, TOKENS, SEED, threshold=int(dropout * 2**32), scale=1 / (1 - dropout), site=next(sites))
 
     new: dict[Tensor, Tensor] = {}
     for t in schedule(output):

@@ -42,19 +42,19 @@ def activate(x: Array, *, activation: str) -> Array:
 
 
 @op("x[T,C] tokens:u32[T] seed:u32[1] -> out[T,C]", grid=elements)
-def dropout(x: Array, tokens: Array, seed: Array, *, rate: float, site: int) -> Array:
-    """Srivastava et al. 2014: zero with probability `rate`, else x / (1 - rate). It is its own backward op.
+def dropout(x: Array, tokens: Array, seed: Array, *, threshold: int, scale: float, site: int) -> Array:
+    """Srivastava et al. 2014: zero where a hash is below the threshold, else scale * x. It is its own backward op.
 
-    tokens: the index of each token in the micro-batch. The mask of an element is a hash of (seed, site, token, column),
-    computed anew where it is needed, and the same however a micro-batch is shared out.
+    tokens: the index of each token in the micro-batch. The hash of an element is of (seed, site, token, column): masks
+    are computed anew where they are needed, and are the same however a micro-batch is shared out.
     """
     rows = scramble(scramble(tokens ^ scramble(seed)) + np.uint32(site))
     columns = np.arange(x.shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9)
     out = np.empty_like(x)
     for at in row_blocks(len(x), x.itemsize * x.shape[1]):
-        keep = scramble(rows[at, None] ^ columns) >= threshold(rate)
+        keep = scramble(rows[at, None] ^ columns) >= np.uint32(threshold)
         np.multiply(x[at], keep, out=out[at])
-        out[at] *= np.float32(1 / (1 - rate))
+        out[at] *= np.float32(scale)
     return out
 
 
@@ -68,25 +68,20 @@ def scramble(x: Array) -> Array:
     return x
 
 
-def threshold(rate: float) -> np.uint32:
-    """The hashes below it are dropped: that share of all u32."""
-    return np.uint32(int(rate * 2**32))
-
-
 # --- linear layers
 
 
-@op("dout[T,N] weight[K,N] -> dx[T,K]", grid=lambda p: (cdiv(p.K, 64), cdiv(p.T, 64), 1))
+@op("dout[T,N] weight[K,N] -> dx[T,K]", grid=lambda p: (cdiv(p.K, p.TILE), cdiv(p.T, p.TILE), 1))
 def linear_dx(dout: Array, weight: Array) -> Array:
     return dout @ weight.T
 
 
-@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, 64), cdiv(p.K, 64), 1))
+@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE), cdiv(p.K, p.TILE), 1))
 def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
     return x.T @ dout
 
 
-@op("dout[T,C] -> dbias[C]", grid=lambda p: (cdiv(p.C, 16), 1, 1))
+@op("dout[T,C] -> dbias[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
 def sum_rows(dout: Array, *, onto: int | str = 0) -> Array:
     return dout.sum(0)
 
@@ -172,7 +167,7 @@ def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
     return dx
 
 
-@op("x[T,C] stats[T,2] dout[T,C] -> dweight[C]", grid=lambda p: (cdiv(p.C, 16), 1, 1))
+@op("x[T,C] stats[T,2] dout[T,C] -> dweight[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
 def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str = 0) -> Array:
     """The sum over tokens of dout (x - mean) / std."""
     total = np.zeros(x.shape[1], x.dtype)
