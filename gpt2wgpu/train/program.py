@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition
+from typing import Any
 
 import numpy as np
 
@@ -130,22 +131,27 @@ class TrainProgram:
 
     def state(self) -> dict[str, Array]:
         """A copy of all that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
-        found = {f"weight/{t.name}": a.copy() for t, a in self.weights.items()}
-        for kind, arrays in (("m", self.m), ("v", self.v)):
-            found |= {f"{kind}/{t.name}": a.copy() for t, a in arrays.items()}
-        return found | {"step": np.array(self.steps)}
+        return {name: a.copy() for name, a in self._state().items()} | {"step": np.array(self.steps)}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Go on from a `state`. Raises ValueError if it is another model's."""
-        for kind, arrays in (("weight", self.weights), ("m", self.m), ("v", self.v)):
-            for t, a in arrays.items():
-                found = state.get(f"{kind}/{t.name}")
-                if found is None or found.shape != a.shape:
-                    raise ValueError(f"{kind}/{t.name} must be {a.shape}, got {'none' if found is None else found.shape}")
-        for kind, arrays in (("weight", self.weights), ("m", self.m), ("v", self.v)):
-            for t, a in arrays.items():
-                a[...] = state[f"{kind}/{t.name}"]
+        arrays = self._state()
+        check_state({name: a.shape for name, a in arrays.items()}, state)
+        for name, a in arrays.items():
+            a[...] = state[name]
         self.steps = int(state["step"])
+
+    def _state(self) -> dict[str, Array]:
+        kinds = {"weight": self.weights, "m": self.m, "v": self.v}
+        return {f"{kind}/{t.name}": a for kind, arrays in kinds.items() for t, a in arrays.items()}
+
+
+def check_state(shapes: Mapping[str, Sequence[Any]], state: Mapping[str, Array]) -> None:
+    """Raises ValueError if a state lacks an array or has it in another shape."""
+    for name, shape in shapes.items():
+        found = state.get(name)
+        if found is None or found.shape != tuple(shape):
+            raise ValueError(f"{name} must be {tuple(shape)}, got {'nothing' if found is None else found.shape}")
 
 
 class Turns:
