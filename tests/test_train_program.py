@@ -247,6 +247,15 @@ def test_what_cannot_be_trained_is_refused(make: Make):
         make(vectors_of(gpt2(GPT2Config(layers=1), 1, "f16")), random_weights)
 
 
+def test_shaders_without_checks_compute_the_same(device: Device, production_device: Device):
+    programs = [on(d)(small(), random_weights, dropout=0.1) for d in (device, production_device)]
+    for p in programs:
+        for i in range(2):
+            p.gradients(batch(i), pull, i)
+    for t in programs[0].graph.trained:
+        assert error(gradient(programs[1], t.name), gradient(programs[0], t.name)) < 1e-5, t.name
+
+
 # --- numpy's shares
 
 
