@@ -58,8 +58,8 @@ class TrainProgram:
             rows.append(part)
             shares.append({t: named[t.name] for t in self.graph.inputs})
         vectors = np.empty((len(spans), int(self.graph.output.shape[1])), np.float32)
-        with one_thread_each():
-            for part, result in zip(rows, reference.threads().map(self._forward, shares), strict=True):
+        with reference.ONE_THREAD_BLAS:  # also in the loss: the threads of a BLAS spin when they are done
+            for part, result in zip(rows, on_all_cores(self._forward, shares), strict=True):
                 vectors[part] = result
             value, dvectors = loss(vectors)
             turns = Turns()
@@ -120,7 +120,7 @@ class TrainProgram:
         blocks = [(t, slice(i, i + BLOCK)) for t in self.graph.trained for i in range(0, self.weights[t].size, BLOCK)]
         count = -(-len(blocks) // cores())
         parts = [blocks[i : i + count] for i in range(0, len(blocks), count)]
-        with one_thread_each():
+        with reference.ONE_THREAD_BLAS:
             squares = on_all_cores(self._squares, parts)
             norm = math.sqrt(sum(square for part in squares for square in part)) / self.micro_batches
             if math.isfinite(norm):
@@ -173,14 +173,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """The BLAS works in the thread that calls it: the cores are busy with shares."""
-    with reference.BLAS_LIMIT, reference.blas().limit(limits=1, user_api="blas"):
-        yield
-
-
 def on_all_cores(work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
+    """Each part in a thread of its own. Call it where BLAS has one thread, as the cores are busy with the other parts."""
     return list(reference.threads().map(work, parts))
 
 
