@@ -17,7 +17,7 @@ from .gradients import TrainGraph
 
 Loss = Callable[[Array], tuple[float, Array]]  # vectors -> loss, and its gradient in them
 Block = tuple[Tensor, slice]  # a part of a weight
-BLOCK = 1 << 15  # numbers that are updated together, so that they stay in the cache
+BLOCK = 1 << 16  # numbers that are updated together, so that they stay in the cache
 
 
 class TrainProgram:
