@@ -1,6 +1,6 @@
 // x @ weight on matrix units: f16 fragments of FRAGMENT x FRAGMENT, f32 accumulation with k ascending, so every tile shape
 // gives the same bits. A workgroup computes TILE_T x TILE_N outputs, each of its first PARTS subgroups a part of
-// SUBGROUP_ROWS x SUBGROUP_ROWS, in 4 x 4 fragments or 2 x 2. Slices of 32 k of both matrices are staged in workgroup
+// THREAD_ROWS x THREAD_ROWS, in 4 x 4 fragments or 2 x 2. Slices of 32 k of both matrices are staged in workgroup
 // memory, rows padded by 8 halves so that fragments are read without bank conflicts; the next slice is on its way into
 // registers while one is multiplied. Fragments have no elements to get at, so results pass through workgroup memory to
 // `finish`. No subgroup arithmetic here: some drivers crash on the two together. Arrays are multiples of 16 bytes long.
@@ -11,11 +11,11 @@ alias Sum = coop_mat16x16<f32, C>;
 const FRAGMENT: u32 = 16u;
 const TILE_T: u32 = 128u;
 const TILE_N: u32 = 128u;
-const SUBGROUP_ROWS: u32 = 64u;
+const THREAD_ROWS: u32 = 64u; // and columns, of a subgroup
 const SUBGROUP: u32 = 32u; // lanes
-const LARGE: bool = SUBGROUP_ROWS == 4u * FRAGMENT; // 4 x 4 fragments
-const PARTS_N: u32 = TILE_N / SUBGROUP_ROWS;
-const PARTS: u32 = TILE_T / SUBGROUP_ROWS * PARTS_N;
+const LARGE: bool = THREAD_ROWS == 4u * FRAGMENT; // 4 x 4 fragments
+const PARTS_N: u32 = TILE_N / THREAD_ROWS;
+const PARTS: u32 = TILE_T / THREAD_ROWS * PARTS_N;
 const LANES: u32 = PARTS * SUBGROUP;
 const SLICE: u32 = 32u;
 const X_PITCH: u32 = SLICE + 8u;
@@ -66,8 +66,8 @@ fn finish_strips(t0: u32, n0: u32, row: u32, column: u32, lane: u32, subgroups: 
   workgroupBarrier();
   for (var i = lane; i < PARTS * FRAGMENT * STRIP / 4u; i += LANES) {
     let part = i / (FRAGMENT * STRIP / 4u);
-    let t = t0 + part / PARTS_N * SUBGROUP_ROWS + row + i / (STRIP / 4u) % FRAGMENT;
-    let n = n0 + part % PARTS_N * SUBGROUP_ROWS + column + i % (STRIP / 4u) * 4u;
+    let t = t0 + part / PARTS_N * THREAD_ROWS + row + i / (STRIP / 4u) % FRAGMENT;
+    let n = n0 + part % PARTS_N * THREAD_ROWS + column + i % (STRIP / 4u) * 4u;
     var v = vec4(results[4u * i], results[4u * i + 1u], results[4u * i + 2u], results[4u * i + 3u]);
     if (subgroups < PARTS) { v = vec4(bitcast<f32>(p.K | 0x7fc00000u)); } // wider than SUBGROUP: NaN, never a part left out
     finish(t, n / 4u, v);
@@ -80,8 +80,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let t0 = group.y * TILE_T;
   let n0 = group.x * TILE_N;
   let part = subgroup % PARTS; // more subgroups than parts do the same again: matrix units want uniform control flow
-  let row = part / PARTS_N * SUBGROUP_ROWS;
-  let column = part % PARTS_N * SUBGROUP_ROWS;
+  let row = part / PARTS_N * THREAD_ROWS;
+  let column = part % PARTS_N * THREAD_ROWS;
   let strip = part * FRAGMENT * STRIP;
   let beside = strip + FRAGMENT;
   var c00 = Sum(); var c01 = Sum(); var c02 = Sum(); var c03 = Sum();

@@ -19,6 +19,7 @@ ORDER = (
     *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
     *("cli", "__init__", "__main__"),
 )
+MATMULS = ("matmul_registers", "matmul_workgroup", "matmul_cooperative")
 OPS = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 
 
@@ -58,11 +59,9 @@ def test_files_are_small():
 def heads() -> list[tuple[str, Op]]:
     """The shader files that declare an op's bindings: one per op and variant."""
     found = {}
-    for software in (True, False):
-        for k in (4, 3):
-            for name, o in OPS.items():
-                t = Tensor((), op=o, dims={"K": k, "N": k})
-                found[files(t, software)[0]] = OPS[name]
+    for k in (4, 3):
+        for o in OPS.values():
+            found[files(Tensor((), op=o, dims={"K": k, "N": k}), MATMULS[0])[0]] = o
     return sorted(found.items())
 
 
@@ -93,16 +92,13 @@ def keywords(o: Op) -> list[str]:
 
 def shared(shader: str) -> tuple[str, ...]:
     name = shader.removesuffix("_scalar")
-    return files(Tensor((), op=OPS[name], dims={"K": 4, "N": 4}), True)[1:]
+    return files(Tensor((), op=OPS[name], dims={"K": 4, "N": 4}), MATMULS[0])[1:]
 
 
 def test_every_shader_file_is_used():
-    used = {
-        f for s in (True, False) for k in (4, 3) for o in OPS.values() for f in files(Tensor((), op=o, dims={"K": k, "N": k}), s)
-    }
+    used = {f for m in MATMULS for k in (4, 3) for o in OPS.values() for f in files(Tensor((), op=o, dims={"K": k, "N": k}), m)}
     ceilings = (PACKAGE / "gpu" / "ceilings.py").read_text(encoding="utf-8")
     used |= set(re.findall(r'"(ceiling_\w+)"', ceilings))  # kernels of no op
-    used |= set(files(Tensor((), op=ops.linear, dims={"K": 4, "N": 4}, types={"W": "f16"}), False, matrix_units=True))
     assert {p.stem for p in SHADERS.glob("*.wgsl")} == used
 
 
