@@ -127,7 +127,7 @@ def choose(wanted: str) -> Adapter | None:
 
 def open_device(adapter: Adapter, checked: bool = False) -> Device:
     """Ask for the adapter's own limits and the features that the kernels use."""
-    features = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
+    features: list[str] = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
     missing = [f for f in ("shader-f16", *MATRICES) if f not in adapter.features]
     refused = f"it has no {missing[0]}" if missing else ""
     if not missing:

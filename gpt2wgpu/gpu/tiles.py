@@ -46,7 +46,7 @@ def candidates(device: Device, dtype: str) -> list[Tile]:
     kind = device.matmul(dtype)
     if kind == "matmul_registers":
         return list(SOFTWARE_TILES)
-    found = GPU_TILES
+    found: tuple[Tile, ...] = GPU_TILES
     if device.matrix_units and kind == "matmul_cooperative":
         part = device.matrix_units.size / 16
         found = tuple(Tile(*(int(part * n) for n in tile)) for tile in MATRIX_TILES)
