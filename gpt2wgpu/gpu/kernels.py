@@ -34,6 +34,9 @@ class Tile(NamedTuple):
         return f"{self.rows}x{self.columns}/{self.thread_rows}"
 
 
+MATRIX_HEADS = (32, 64)  # sizes of attention heads that divide into fragments of 16 x 16 and of 8 x 8
+
+
 class Kernel:
     """An op's kernel: its source, the fields of its uniform block and its constants. Compiled when it is first needed."""
 
@@ -73,6 +76,8 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
         if not is_tiled(t):
             return f"{name}_scalar", *activation
         return name, matmul, *activation
+    if name == "attention" and matmul == "matmul_cooperative" and t.attrs["head_size"] in MATRIX_HEADS:
+        return ("attention_cooperative",)
     return (name, "is_nan") if name == "pool" else (name,)
 
 
@@ -88,7 +93,7 @@ def is_tiled(t: Tensor) -> bool:
 
 def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel with its types and constant attributes set."""
-    parts = files(t, device.matmul(t.types.get("W", "f32")))
+    parts = files(t, device.matmul(t.types.get("W") or t.types.get("X", "f32")))
     source = "\n".join(read(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
