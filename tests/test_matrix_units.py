@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpt2wgpu import Encoder, backend, ops
-from gpt2wgpu.checks import Case, arrays, cases, check_op, with_matrix_units
-from gpt2wgpu.gpu import Device, MatrixUnits, Program, Tile, kernels, open_device, tiles
+from gpt2wgpu import Encoder, backend, ops, reference
+from gpt2wgpu.checks import Case, arrays, cases, check_op, compare, with_matrix_units
+from gpt2wgpu.gpu import Device, MatrixUnits, Program, Tile, kernels, measure_ceilings, open_device, tiles
 from gpt2wgpu.gpu.tune import Bench
 
 ONE = (MatrixUnits(16, 32),)
@@ -30,14 +30,14 @@ def granted(device: Device) -> Device:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Put the workgroup kernel, changed, in the place of the one on matrix units, which few drivers compile."""
+    """Put the kernels without matrix units, the matmul changed, in the place of those with, which few drivers compile."""
     original = kernels.read
 
     def put(old: str = "", new: str = "") -> None:
         source = original("matmul_workgroup")
         assert old in source
-        source = source.replace(old, new)
-        monkeypatch.setattr(kernels, "read", lambda name: source if name == "matmul_cooperative" else original(name))
+        others = {"matmul_cooperative": source.replace(old, new), "attention_cooperative": original("attention")}
+        monkeypatch.setattr(kernels, "read", lambda name: others.get(name) or original(name))
 
     return put
 
@@ -161,6 +161,65 @@ def test_every_epilogue_and_awkward_shapes_equal_numpy(units: Device):
     tried += [Case(ops.linear_add, {"K": k, "N": n}, (t,), half=True) for t in (1, 32, 33, 129) for k, n in shapes]
     checks = [check_op(units, case) for case in tried]
     assert [c for c in checks if not c.ok] == []
+
+
+@pytest.mark.parametrize(("head", "causal"), [(32, False), (64, True)])
+def test_attention_equals_numpy(units: Device, head: int, causal: bool):
+    """Sequences of any length; scores that grow along the keys, so that results are rescaled."""
+    lengths = (1, 70, 17, 32, 33, 130)
+    for scale in (0.01, 0.3, 3.0):
+        case = Case(ops.attention, {"C": 3 * head}, lengths, {"head_size": head, "scale": scale, "causal": causal}, half=True)
+        check = check_op(units, case)
+        assert check.ok, check
+    output, values = arrays(case)
+    assert "coop_mat" in kernels.kernel(units, output).source
+    qkv = values["qkv"].astype(np.float32)
+    qkv[:, 3 * head : 6 * head] *= np.linspace(0, 4, len(qkv))[:, None]
+    values["qkv"] = qkv.astype(np.float16)
+    expected = reference.Program(output, lambda t: values[t.name]).run(values)
+    capacity = {"T": sum(lengths), "B": len(lengths), "G": len(values["tiles"])}
+    found = Program(units, output, lambda t: values[t.name], capacity).run(values)
+    assert compare("attention", "growing", expected, found, 1e-3).ok
+
+
+def test_attention_does_not_depend_on_the_batch(units: Device):
+    """The growth of its maxima decides when results are rescaled: of its own sequence only."""
+    lengths = (33, 70, 5, 130)
+    case = Case(ops.attention, {"C": 192}, lengths, {"head_size": 64, "scale": 1.0, "causal": True}, half=True)
+    output, values = arrays(case)
+    program = Program(units, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
+    whole = program.run(values)
+    for start, end in values["spans"].tolist():
+        n = end - start
+        alone = {"qkv": values["qkv"][start:end], "spans": np.array([[0, n]], np.uint32)}
+        alone["tiles"] = np.array([(0, first) for first in range(0, n, 32)], np.uint32)
+        np.testing.assert_array_equal(program.run(alone), whole[start:end])
+
+
+def test_other_heads_and_f32_attention_do_without(units: Device):
+    for head, half in ((64, False), (10, True), (128, True)):
+        attrs = {"head_size": head, "scale": 1.0, "causal": True}
+        output, _ = arrays(Case(ops.attention, {"C": head}, attrs=attrs, half=half))
+        assert "coop_mat" not in kernels.kernel(units, output).source
+
+
+def test_a_model_in_f16_equals_numpy_and_does_not_depend_on_the_batch(units: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (units, "the device of the tests"))
+    model = Encoder(device="gpu", dtype="float16", layer=1)
+    on_matrix_units = {step.tensor.op.name for step in model._program.steps if "coop_mat" in step.kernels[0][1].source}
+    assert on_matrix_units == {"linear", "linear_add", "attention"}
+    texts = ["a cat", "the quick brown fox jumps over the lazy dog " * 8, "rain falls outside", "12 °C"]
+    found = model.encode(texts)
+    wanted = Encoder(device="numpy", layer=1).encode(texts)
+    assert np.abs(found - wanted).max() < 2e-2 * np.abs(wanted).max()
+    np.testing.assert_array_equal(np.stack([model.encode([t])[0] for t in texts]), found)
+
+
+def test_their_ceiling(units: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.gpu.ceilings.COPIED_BY_SOFTWARE", 1 << 20)
+    monkeypatch.setattr("gpt2wgpu.gpu.ceilings.LONG_ENOUGH", 0.001)
+    assert measure_ceilings(replace(units, matrix_units=None)).matrix_gflops == 0
+    assert 0.01 < measure_ceilings(units).matrix_gflops < 1e7
 
 
 def test_every_tile_gives_the_same_bits(units: Device):

@@ -5,6 +5,7 @@ Shaders are plain WGSL. What varies is a line of its own in them, which is set h
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,7 +77,7 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
         if not is_tiled(t):
             return f"{name}_scalar", *activation
         return name, matmul, *activation
-    if name == "attention" and matmul == "matmul_cooperative" and t.attrs["head_size"] in MATRIX_HEADS:
+    if name == "attention" and matmul == "matmul_cooperative" and t.attrs.get("head_size") in MATRIX_HEADS:
         return ("attention_cooperative",)
     return (name, "is_nan") if name == "pool" else (name,)
 
@@ -100,17 +101,27 @@ def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     constants = dict(t.attrs)
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
-    if device.matrix_units:
-        size, lanes = device.matrix_units
-        constants |= {"fragment": size, "subgroup": lanes}
-        source = source.replace("coop_mat16x16", f"coop_mat{size}x{size}")
     if device.adapter.software and t.op is not None and t.op.name == "attention":
         constants["each"] = 2  # two queries a thread halve what is loaded; a GPU has no registers left for it
+    source = set_constants(source, constants)
+    if "coop_mat" in source:
+        return for_matrix_units(device, source)
+    return "enable f16;\n" + source if "f16" in t.types.values() else source
+
+
+def set_constants(source: str, constants: Mapping[str, Any]) -> str:
     for name, value in constants.items():
         value = value.upper() if isinstance(value, str) else f"{int(value)}u"
         source = re.sub(rf"^const {name.upper()}: u32 = .*?;", f"const {name.upper()}: u32 = {value};", source, flags=re.M)
-    enable = "enable wgpu_cooperative_matrix;\n" if "coop_mat" in source else ""
-    return "enable f16;\n" + enable + source if "f16" in t.types.values() else source
+    return source
+
+
+def for_matrix_units(device: Device, source: str) -> str:
+    """Fragments and subgroups of the sizes that the device has."""
+    assert device.matrix_units is not None
+    size, lanes = device.matrix_units
+    source = set_constants(source, {"fragment": size, "subgroup": lanes}).replace("coop_mat16x16", f"coop_mat{size}x{size}")
+    return "enable f16;\nenable wgpu_cooperative_matrix;\n" + source
 
 
 def kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
