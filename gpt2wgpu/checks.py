@@ -130,7 +130,7 @@ def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UN
         return device, f"cooperative-matrix is not granted: {device.refused}"
     reasons = []
     for units in choices:
-        tried = replace(device, matrix_units=units)
+        tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel mean nothing to this one
         if not (reason := matrix_error(tried)):
             return tried, ""
         reasons.append(f"{units.size} x {units.size}, {units.lanes} lanes: {reason}")

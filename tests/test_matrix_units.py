@@ -103,6 +103,15 @@ def test_right_results_are_used_by_every_f16_matmul_and_no_other(granted: Device
     assert kernels.files(odd, found.matmul("f16"))[0] == "linear_scalar"
 
 
+def test_tiles_of_the_other_kernel_are_not_taken_over(granted: Device, stand_in: Callable[..., None]):
+    """They may have been read from the cache by then."""
+    granted = replace(granted, tuned={"tiles": {(84, 148, "f16"): (Tile(16, 64, 2),) * 4}})
+    stand_in()
+    found, _ = with_matrix_units(granted, ONE)
+    assert found.matrix_units
+    assert (84, 148, "f16") not in tiles.chosen(found)
+
+
 def test_what_info_says(device: Device, granted: Device, stand_in: Callable[..., None]):
     assert backend.find_matmul(None, "float32") == (None, "BLAS")
     assert Encoder(device="numpy", layer=0).info()["matmul"] == "BLAS"
@@ -141,16 +150,21 @@ def test_tiles_fit_every_device(device: Device):
 # --- the kernel itself
 
 
-@pytest.fixture(params=[MatrixUnits(8, 8), MatrixUnits(8, 32)], ids=str)
-def units(request: pytest.FixtureRequest, device: Device) -> Device:
-    """Matrix units in use. 8 x 8 is what software drivers list; with 32 lanes most of their subgroups repeat others' work."""
+@pytest.fixture
+def granting(device: Device) -> Device:
     if "cooperative-matrix" not in device.granted:
         pytest.skip("the device grants no cooperative-matrix")
-    return replace(device, matrix_units=request.param, tuned={})
+    return device
 
 
-def test_they_are_admitted(device: Device, units: Device):
-    found, why = with_matrix_units(device, [MatrixUnits(8, 4), units.matrix_units])
+@pytest.fixture(params=[MatrixUnits(8, 8), MatrixUnits(8, 32)], ids=str)
+def units(request: pytest.FixtureRequest, granting: Device) -> Device:
+    """Matrix units in use. 8 x 8 is what software drivers list; with 32 lanes most of their subgroups repeat others' work."""
+    return replace(granting, matrix_units=request.param, tuned={})
+
+
+def test_they_are_admitted(granting: Device, units: Device):
+    found, why = with_matrix_units(granting, [MatrixUnits(8, 4), units.matrix_units])
     assert found.matrix_units == units.matrix_units
     assert why == ""
 
@@ -208,7 +222,7 @@ def test_a_model_in_f16_equals_numpy_and_does_not_depend_on_the_batch(units: Dev
     model = Encoder(device="gpu", dtype="float16", layer=1)
     on_matrix_units = {step.tensor.op.name for step in model._program.steps if "coop_mat" in step.kernels[0][1].source}
     assert on_matrix_units == {"linear", "linear_add", "attention"}
-    texts = ["a cat", "the quick brown fox jumps over the lazy dog " * 8, "rain falls outside", "12 °C"]
+    texts = ["a cat", "the quick brown fox jumps over the lazy dog " * 5, "rain falls outside", "12 °C"]
     found = model.encode(texts)
     wanted = Encoder(device="numpy", layer=1).encode(texts)
     assert np.abs(found - wanted).max() < 2e-2 * np.abs(wanted).max()
@@ -246,14 +260,14 @@ def test_a_nan_stays_in_its_row(units: Device):
     assert np.isfinite(np.delete(found, 7, axis=0)).all()
 
 
-def test_subgroups_wider_than_expected_give_nan_and_are_refused(device: Device, units: Device):
+def test_subgroups_wider_than_expected_give_nan_and_are_refused(granting: Device):
     """Then some parts of a tile are nobody's."""
-    found, why = with_matrix_units(device, [MatrixUnits(8, 1)])
-    assert found is device
+    found, why = with_matrix_units(granting, [MatrixUnits(8, 1)])
+    assert found is granting
     assert "wrong, error inf" in why
 
 
-def test_fragments_that_sum_in_f16_are_refused(device: Device, units: Device, monkeypatch: pytest.MonkeyPatch):
+def test_fragments_that_sum_in_f16_are_refused(granting: Device, monkeypatch: pytest.MonkeyPatch):
     original = kernels.read
 
     def changed(name: str) -> str:
@@ -270,7 +284,7 @@ def test_fragments_that_sum_in_f16_are_refused(device: Device, units: Device, mo
         return source
 
     monkeypatch.setattr(kernels, "read", changed)
-    found, why = with_matrix_units(replace(device, kernels={}), [MatrixUnits(8, 8)])
+    found, why = with_matrix_units(replace(granting, kernels={}), [MatrixUnits(8, 8)])
     assert found.matrix_units is None
     assert "linear_add" in why
     assert "wrong, error" in why
