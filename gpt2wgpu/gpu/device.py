@@ -134,7 +134,7 @@ def open_device(adapter: Adapter, checked: bool = False) -> Device:
         try:
             return request(adapter, checked, [*features, *MATRICES])
         except (GPUError, RuntimeError) as error:  # listed, but experimental: wgpu-native 29 refuses it to everybody
-            refused = " ".join(str(error).split())[-200:]
+            refused = " ".join(str(error).split("Caused by:")[-1].split())[:200]
     return replace(request(adapter, checked, features), refused=refused)
 
 
