@@ -12,7 +12,7 @@ native.py    what wgpu-py has no call for, or a slow one
 
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
-from .device import Adapter, Device, GPUError, adapters, choose, open_device
+from .device import Adapter, Device, GPUError, MatrixUnits, adapters, choose, open_device
 from .kernels import Tile
 from .program import Program, fitting_tokens
 from .tune import Measurement, matmuls, tune_matmuls
@@ -23,6 +23,7 @@ __all__ = [
     "Clock",
     "Device",
     "GPUError",
+    "MatrixUnits",
     "Measurement",
     "Program",
     "Tile",
