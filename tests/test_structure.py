@@ -19,7 +19,7 @@ ORDER = (
     *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
     *("cli", "__init__", "__main__"),
 )
-MATMULS = ("matmul_registers", "matmul_workgroup", "matmul_cooperative")
+MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
 OPS = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -115,7 +116,10 @@ def test_tiles_are_within_the_limits_of_every_device(device: Device):
 
 def test_matmul_shaders_allow_only_what_is_listed():
     """Widths that the shader files take for granted."""
-    assert all(t.columns == 128 and t.rows == t.thread_rows for t in tiles.SOFTWARE_TILES)
+    assert all(t.columns == 128 and t.rows == t.thread_rows for t in tiles.SOFTWARE_TILES["matmul_registers"])
+    assert [t.rows for t in tiles.SOFTWARE_TILES["matmul_unrolled"]] == [
+        1 + len(re.findall(r"t \+ \d+u, last", kernels.read("matmul_unrolled")))
+    ]
     assert "@workgroup_size(8)" in kernels.read("matmul_registers")
 
 

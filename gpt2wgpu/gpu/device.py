@@ -77,7 +77,9 @@ class Device:
         """The kernel of its matmuls with weights of a dtype, f32 or f16: shaders/<this>.wgsl."""
         if self.matrix_units and dtype == "f16":
             return "matmul_cooperative"
-        return "matmul_registers" if self.adapter.software else "matmul_workgroup"
+        if not self.adapter.software:
+            return "matmul_workgroup"
+        return "matmul_unrolled" if "SwiftShader" in self.adapter.name else "matmul_registers"
 
 
 @cache

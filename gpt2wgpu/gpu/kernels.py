@@ -101,8 +101,10 @@ def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     constants = dict(t.attrs)
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
-    if device.adapter.software and t.op is not None and t.op.name == "attention":
+    if device.adapter.software and "attention" in parts:
         constants["each"] = 2  # two queries a thread halve what is loaded; a GPU has no registers left for it
+    if device.adapter.software and "row_sum" in parts:
+        constants["lanes"] = 8  # what runs at once; with more, they wait for each other at every barrier
     source = set_constants(source, constants)
     if "coop_mat" in source:
         return for_matrix_units(device, source)

@@ -28,7 +28,10 @@ GPU_TILES = (
     Tile(16, 64, 2),
     Tile(64, 64, 4),
 )
-SOFTWARE_TILES = (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8))  # of shaders/matmul_registers.wgsl
+SOFTWARE_TILES = {
+    "matmul_registers": (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8)),
+    "matmul_unrolled": (Tile(12, 64, 12),),
+}
 # Of shaders/matmul_cooperative.wgsl, for fragments of 16 x 16; for 8 x 8 a half of each. The first one is quickly compiled.
 MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64, 128, 32), Tile(128, 64, 64))
 BUCKETS = (32, 128, 512, math.inf)  # most rows T of each
@@ -44,8 +47,8 @@ def matmul(t: Tensor) -> Matmul:
 def candidates(device: Device, dtype: str) -> list[Tile]:
     """The shapes of a matmul with weights of a dtype that fit the device, the default one first."""
     kind = device.matmul(dtype)
-    if kind == "matmul_registers":
-        return list(SOFTWARE_TILES)
+    if kind in SOFTWARE_TILES:
+        return list(SOFTWARE_TILES[kind])
     found: tuple[Tile, ...] = GPU_TILES
     if device.matrix_units and kind == "matmul_cooperative":
         part = device.matrix_units.size / 16
