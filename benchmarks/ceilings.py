@@ -16,6 +16,7 @@ import numpy as np
 import wgpu
 
 from gpt2wgpu import gpu
+from gpt2wgpu.checks import MATRIX_UNITS, with_matrix_units
 from gpt2wgpu.gpu import native
 
 FEATURES = ("shader-f16", "timestamp-query", "subgroup", "cooperative-matrix")
@@ -33,25 +34,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         e = fma(e, m, m); f = fma(f, m, m); g = fma(g, m, m); h = fma(h, m, m);
     }
     x[64u + id.x] = a + b + c + d + e + f + g + h;
-}
-"""
-
-# 2 x 4 accumulators of 16 x 16 per subgroup. Each starts from values of its own, so that no two of them are the same.
-TENSOR = """
-enable f16;
-enable wgpu_cooperative_matrix;
-@group(0) @binding(0) var<storage, read> a: array<f16>;
-@group(0) @binding(1) var<storage, read> b: array<f16>;
-@group(0) @binding(2) var<storage, read> start: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
-@compute @workgroup_size(128)
-fn main(@builtin(workgroup_id) w: vec3<u32>) {
-    LOADS
-    for (var i = 0u; i < ROUNDSu; i++) {
-        PRODUCTS
-    }
-    let first = w.x * 2048u;
-    STORES
 }
 """
 
@@ -126,34 +108,12 @@ def fma(device: Any, dtype: str, workgroups: int, rounds: int) -> None:
     say(ceiling=f"multiply-add, {dtype}", tflops=2 * 4 * 8 * rounds * THREADS * workgroups / seconds / 1e12)
 
 
-def tensor_source(rounds: int) -> str:
-    pairs = [(i, j) for i in range(2) for j in range(4)]
-    loads = [f"let a{i} = coopLoadT<coop_mat16x16<f16, A>>(&a[{256 * i}u], 16u);" for i in range(2)]
-    loads += [f"let b{j} = coopLoadT<coop_mat16x16<f16, B>>(&b[{256 * j}u], 16u);" for j in range(4)]
-    loads += [f"var c{i}{j} = coopLoadT<coop_mat16x16<f32, C>>(&start[{256 * (4 * i + j)}u], 16u);" for i, j in pairs]
-    products = [f"c{i}{j} = coopMultiplyAdd(a{i}, b{j}, c{i}{j});" for i, j in pairs]
-    stores = [f"let at{i}{j} = first + {256 * (4 * i + j)}u; coopStoreT(c{i}{j}, &out[at{i}{j}], 16u);" for i, j in pairs]
-    source = TENSOR.replace("ROUNDS", str(rounds))
-    for name, lines in (("LOADS", loads), ("PRODUCTS", products), ("STORES", stores)):
-        source = source.replace(name, "\n    ".join(lines))
-    return source
-
-
-def tensor(device: Any, workgroups: int, rounds: int, subgroup: int) -> None:
-    """Checked against numpy before its rate counts; the four subgroups of a workgroup write the same values."""
-    rng = np.random.default_rng(0)
-    a, b = (rng.integers(-4, 5, size=(n, 16, 16)).astype(np.float16) / 64 for n in (2, 4))
-    start = rng.integers(-8, 9, size=(2, 4, 16, 16)).astype(np.float32)
-    out = buffer(device, 4 * 2048 * workgroups)
-    inputs = [buffer(device, x.nbytes, x) for x in (a, b, start)]
-    dispatcher(device, tensor_source(8), [*inputs, out], workgroups)(1)
-    found = np.frombuffer(device.queue.read_buffer(out), np.float32).reshape(workgroups, 2, 4, 16, 16)
-    wanted = start + 8 * np.einsum("imk,jkn->ijmn", a.astype(np.float32), b.astype(np.float32))
-    error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-    say(check="cooperative matrix 16x16x16, f16 to f32", error=error, ok=bool(error < 1e-5))
-    seconds = rate(dispatcher(device, tensor_source(rounds), [*inputs, out], workgroups))
-    work = 2 * 16**3 * 8 * rounds * (THREADS // subgroup) * workgroups
-    say(ceiling="cooperative matrix multiply-add, f16 to f32", tflops=work / seconds / 1e12, subgroup=subgroup)
+def matrices(device: gpu.Device) -> None:
+    """Checked against numpy before their rate counts."""
+    found, why = with_matrix_units(device, MATRIX_UNITS[2:] if device.adapter.software else MATRIX_UNITS)
+    say(check="matrix units", fragments=found.matrix_units and found.matrix_units.size, why=why)
+    if found.matrix_units and found.clock:
+        say(ceiling="matrix units, f16 to f32", tflops=gpu.measure_ceilings(found).matrix_gflops / 1e3)
 
 
 def main() -> None:
@@ -164,15 +124,15 @@ def main() -> None:
             say(feature=feature, offered=feature in adapter.features, granted=feature in device.features)
         except Exception as e:
             say(feature=feature, offered=feature in adapter.features, granted=False, why=str(e)[:300])
-    device = gpu.open_device(adapter).raw
+    opened = gpu.open_device(adapter)
+    device = opened.raw
     workgroups, rounds = (8, 256) if adapter.software else (132 * 16, 4096)
     copy(device, (64 if adapter.software else 1024) << 20)
     fma(device, "f32", workgroups, rounds)
     if "shader-f16" in adapter.features and not adapter.software:
         fma(device, "f16", workgroups, rounds)
-    if "cooperative-matrix" in adapter.features:
-        wanted = ["cooperative-matrix", "shader-f16"]
-        tensor(adapter.raw.request_device_sync(required_features=wanted), workgroups, rounds, 32)
+    if "cooperative-matrix" in opened.granted:
+        matrices(opened)
 
 
 if __name__ == "__main__":

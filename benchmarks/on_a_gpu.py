@@ -2,12 +2,14 @@
 
     python benchmarks/on_a_gpu.py --output gpu.json           (or with the environment variable OUT naming a folder)
     python benchmarks/on_a_gpu.py --quick --device gpu        (smaller; also runs on a software adapter)
+    WGPU_LIB_PATH=$(python benchmarks/experimental_wgpu.py /tmp) python benchmarks/on_a_gpu.py    (with matrix units)
 
 In this order: the adapters and their features; what the device can do at most (ceilings.py, in a process of its own);
-every kernel against numpy, with wgpu's checks on and off; every model against numpy (as `gpt2wgpu doctor`); each op and
-each model timed in f32 and f16, by the device's clock and by wall time; texts in to vectors out; PyTorch beside it where
-there is one (--python PATH). The JSON is written after every step, so that a run that is cut off leaves what it
-has. A step that fails is recorded, and the next one runs. The exit code is 1 if anything computed wrongly.
+matrix units, each kind against numpy, and the matmul's tiles on them and without them; every kernel against numpy, with
+wgpu's checks on and off; every model against numpy (as `gpt2wgpu doctor`); each op and each model timed in f32 and f16, by
+the device's clock and by wall time; texts in to vectors out; PyTorch beside it where there is one (--python PATH). The JSON
+is written after every step, so that a run that is cut off leaves what it has. A step that fails is recorded, and the next
+one runs. The exit code is 1 if anything computed wrongly.
 """
 
 import argparse
@@ -44,7 +46,8 @@ from work import (
 from workers import HERE, Gone, Worker, environment
 
 from gpt2wgpu import Encoder, gpu
-from gpt2wgpu.checks import cases, check_op
+from gpt2wgpu.backend import find_matmul
+from gpt2wgpu.checks import MATRIX_UNITS, cases, check_op, with_matrix_units
 from gpt2wgpu.doctor import check_device
 
 TOLERANCE = {"float32": (2e-5, 1e-4), "float16": (2e-3, 2e-2)}  # of an op, of a model
@@ -60,7 +63,8 @@ class Run:
         self.adapter = gpu.choose(options.device)
         if self.adapter is None:
             sys.exit("no GPU found; --device gpu takes a software adapter if there is one")
-        self.device = gpu.open_device(self.adapter)
+        self.device, self.matmul = find_matmul(gpu.open_device(self.adapter), "float16")
+        self.result["matmul"] = self.matmul
         self.small = options.quick or self.adapter.software
         self.dtypes = ["float32", *(["float16"] if self.device.half else [])]
         skipped = "GPT-2" if self.adapter.software and not options.all else "nothing"  # seconds a call there
@@ -101,7 +105,7 @@ class Run:
 def environments(run: Run) -> Iterator[dict[str, Any]]:
     for a in gpu.adapters():
         yield {"adapter": str(a), "driver": a.driver, "features": sorted(a.features), "limits": a.limits}
-    yield {"chosen": str(run.adapter)}
+    yield {"chosen": str(run.adapter), "f16 matmuls": run.matmul}
     if shutil.which("nvidia-smi"):
         query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
         done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True)
@@ -123,10 +127,33 @@ def ceilings(run: Run) -> Iterator[dict[str, Any]]:
             yield {"ended": code, "why": errors.read().strip()[-1500:]}
 
 
+def matrix_units(run: Run) -> Iterator[dict[str, Any]]:
+    """Which fragments and subgroups are right, then TFLOP/s of every tile of GPT-2's matmuls, with matrix units and without."""
+    device = gpu.open_device(run.adapter)
+    yield {"granted": sorted(device.granted), "refused": device.refused}
+    right = None
+    if "cooperative-matrix" in device.granted:
+        for units in MATRIX_UNITS[2:] if run.small else MATRIX_UNITS:  # a software driver compiles large fragments for minutes
+            found, why = with_matrix_units(device, [units])
+            if found.matrix_units and right is None:
+                right = found
+            yield {"fragments": units.size, "lanes": units.lanes, "right": found.matrix_units is not None, "why": why}
+    if run.small or not device.half:
+        return
+    for used in (right, device) if right else (device,):
+        top = gpu.measure_ceilings(used) if used.clock else None
+        if top:
+            yield {"matmul": used.matmul("f16"), "ceiling_tflops": (top.matrix_gflops or top.gflops) / 1e3}
+        for k, n in ((768, 2304), (768, 3072), (3072, 768), (768, 768)):
+            for f in gpu.tune_matmuls(used, [(k, n, "f16")], 10.0):
+                row = {"matmul": used.matmul("f16"), "k": k, "n": n, "rows": f.rows, "tile": str(f.tile)}
+                yield row | {"tflops": f.gflops / 1e3}
+
+
 def kernels(run: Run) -> Iterator[dict[str, Any]]:
     """With wgpu's bounds checks on, and as it is used."""
     for checked in (True, False):
-        device = gpu.open_device(run.adapter, checked=checked)
+        device, _ = find_matmul(gpu.open_device(run.adapter, checked=checked), "float16")
         for case in cases(device.half):
             c = check_op(device, case)
             yield {"op": c.name, "shape": c.shape, "checked": checked, "error": c.error, "tolerance": c.tolerance, "ok": c.ok}
@@ -262,6 +289,7 @@ def main() -> None:
     for name, rows, share in (
         ("environment", environments, 0.2),
         ("ceilings", ceilings, 0.2),
+        ("matrix units", matrix_units, 0.3),
         ("kernels", kernels, 0.3),
         ("models against numpy", whole_models, 0.3),
         ("model times", time_models, 0.5),

@@ -52,14 +52,16 @@ def find_dtype(wanted: str, device: Any) -> str:
 
 
 def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
-    """The device as matmuls are to use it, and in one line how: matrix units where f16 is wanted and they are right."""
+    """The device as matmuls are to use it, and in one line with which kernel: on matrix units in f16 where they are right.
+
+    Not on a software driver, which may have them but not faster.
+    """
     if device is None:
         return None, "BLAS"
-    if device.adapter.software:
-        return device, "register tiles"
-    if dtype != "float16":
-        return device, "workgroup tiles"
-    from .checks import with_matrix_units
+    half, why = dtype == "float16", ""
+    if half and not device.adapter.software:
+        from .checks import with_matrix_units
 
-    found, why = with_matrix_units(device)
-    return found, why if found.matrix_units else f"workgroup tiles ({why})"
+        device, why = with_matrix_units(device)
+    name = device.matmul("f16" if half else "f32")
+    return device, f"{name} ({why})" if why else name

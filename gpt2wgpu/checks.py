@@ -8,12 +8,13 @@ import numpy as np
 
 from . import ops, packing, reference
 from .errors import UserError
-from .gpu import Device, GPUError, Program
+from .gpu import Device, GPUError, MatrixUnits, Program
 from .graph import Op, Tensor, measure
 from .ops import Array
 
 # Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
-# by a few units in the last place on a GPU. f16: one rounding of the output, 2^-11.
+# by a few units in the last place on a GPU. f16: one rounding of the output, 2^-11; in attention on matrix units one more,
+# of its weights.
 TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
 SYMBOLS = ("T", "B", "G", "M")
 
@@ -117,28 +118,49 @@ def cases(half: bool) -> list[Case]:
     return found
 
 
-def with_matrix_units(device: Device) -> tuple[Device, str]:
-    """The device with matrix units in its f16 matmuls if they agree with numpy, else as it was; and one line about it.
+# NVIDIA, AMD and Intel have fragments of 16 x 16, Apple of 8 x 8; subgroups of 32 lanes come first, as most have them.
+MATRIX_UNITS = (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 64))
+# f32 accumulation stays below 2e-5 of the largest value, also where products are cut off and not rounded; f16 is above 3e-4
+MATRIX_TOLERANCE = 1e-4
 
-    A driver may list them and compute nonsense, for other fragment sizes or wrong strides: the sizes here are neither
-    square nor multiples of a tile, and a kernel that does not compile counts as wrong.
+
+def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UNITS) -> tuple[Device, str]:
+    """The device with the first matrix units of `choices` that agree with numpy, else as it was and one line why.
+
+    A driver may list them and compute nonsense, for other fragment sizes or wrong strides, or accumulate in f16.
     """
     if "cooperative-matrix" not in device.granted:
-        return device, "the device does not grant cooperative-matrix"
-    tried = replace(device, matrix_units=True)
+        return device, f"cooperative-matrix is not granted: {device.refused}"
+    reasons = []
+    for units in choices:
+        tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel mean nothing to this one
+        if not (reason := matrix_error(tried)):
+            return tried, ""
+        reasons.append(f"{units.size} x {units.size}, {units.lanes} lanes: {reason}")
+    return device, f"no matrix units agree with numpy: {'; '.join(reasons)}"
+
+
+def matrix_error(device: Device) -> str:
+    """What is wrong with the device's matrix units, "" if nothing is. No size is a multiple of a tile.
+
+    Compared are results in f32, before they are rounded to f16: after that an f16 accumulator would not be noticed.
+    """
     lengths = (1, 70, 132)
     for case in (
         Case(ops.linear_add, {"K": 36, "N": 68}, lengths, half=True),
         Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
-        Case(ops.linear, {"K": 768, "N": 260}, lengths, {"activation": "gelu_tanh"}, half=True),
+        Case(ops.linear_add, {"K": 768, "N": 260}, lengths, half=True),
+        Case(ops.linear, {"K": 84, "N": 148}, lengths, {"activation": "gelu_tanh"}, half=True),
+        Case(ops.attention, {"C": 192}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
+        Case(ops.attention, {"C": 96}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
     ):
         try:
-            check = check_op(tried, case)
+            check = check_op(device, case)
         except GPUError as error:
-            return device, f"matrix units refused {case.op.name}: {' '.join(str(error).split())[:300]}"
-        if not check.error <= TOLERANCE["f16"]:
-            return device, f"matrix units computed {case.op.name} ({check.shape}) wrongly: error {check.error:.1e}"
-    return tried, "matrix units"
+            return f"{case.op.name} refused: {' '.join(str(error).split())[:200]}"
+        if not check.error <= (MATRIX_TOLERANCE if case.op is ops.linear_add else TOLERANCE["f16"]):
+            return f"{case.op.name} ({check.shape}) wrong, error {check.error:.1e}"
+    return ""
 
 
 def self_test(device: Device) -> None:

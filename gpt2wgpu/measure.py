@@ -31,6 +31,7 @@ class Line:
     op: str
     shape: str
     tile: str  # of a matmul, rows x columns
+    matrix: bool  # on matrix units
     calls: int
     seconds: float
     flops: float
@@ -109,12 +110,12 @@ def summary(program: Any, batch: Mapping[str, Array], seconds: Array) -> list[Li
     """The steps' times by op, shape and tile, longest first."""
     sizes = {dim: n for t in program.inputs for dim, n in zip(t.shape, batch[t.name].shape, strict=True) if isinstance(dim, str)}
     lengths = batch["spans"][:, 1].astype(np.int64) - batch["spans"][:, 0]
-    found: dict[tuple[str, str, str], Line] = {}
+    found: dict[tuple[str, str, str, bool], Line] = {}
     for step, taken in zip(program.steps, seconds.tolist(), strict=True):
         t = step.tensor
         kernel, _ = step.choose(sizes)
         tile = f"{kernel.constants['TILE_T']}x{kernel.constants['TILE_N']}" if "TILE_T" in kernel.constants else ""
-        key = t.op.name, describe(t, sizes), tile
+        key = t.op.name, describe(t, sizes), tile, "coop_mat" in kernel.source
         old = found.get(key, Line(*key, 0, 0.0, 0.0, 0.0))
         flops, moved = work(t, sizes, lengths)
         found[key] = Line(*key, old.calls + 1, old.seconds + taken, old.flops + flops, old.bytes + moved)

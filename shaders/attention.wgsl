@@ -47,10 +47,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var e = 0u; e < EACH; e++) {
     let t = min(first + e * LANES, end - 1u); // queries past the end repeat the last one and store nothing
     for (var d = 0u; d < D4; d++) { q[e * D4 + d] = load(t, head, d) * p.scale; }
-    largest[e] = -3.0e38;
+    largest[e] = -1.0e38; // above what is masked: its weight is 0 even where every score is smaller
     keys_seen[e] = select(end, t + 1u, CAUSAL == 1u);
   }
 
+  let seen_by_all = select(end, start + tile.y + 1u, CAUSAL == 1u); // keys before it need no mask
   let last_key = select(end, min(start + tile.y + QUERIES, end), CAUSAL == 1u);
   for (var block = start; block < last_key; block += KEYS) {
     for (var i = lane; i < KEYS * D4; i += LANES) {
@@ -68,8 +69,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var e = 0u; e < EACH; e++) { s[e] = fma(q[e * D4 + d], k, s[e]); }
       }
       for (var e = 0u; e < EACH; e++) {
-        scores[e * KEYS + j] = select(-3.0e38, (s[e].x + s[e].y) + (s[e].z + s[e].w), block + j < keys_seen[e]);
+        scores[e * KEYS + j] = (s[e].x + s[e].y) + (s[e].z + s[e].w);
       }
+    }
+    if (block + KEYS > seen_by_all) {
+      for (var i = 0u; i < EACH * KEYS; i++) { scores[i] = select(-3.0e38, scores[i], block + i % KEYS < keys_seen[i / KEYS]); }
     }
     for (var e = 0u; e < EACH; e++) {
       var top = largest[e];
@@ -79,7 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       total[e] *= fade;
       for (var d = 0u; d < D4; d++) { sum[e * D4 + d] *= fade; }
       for (var j = 0u; j < KEYS; j++) {
-        let weight = select(0.0, exp(scores[e * KEYS + j] - top), block + j < keys_seen[e]);
+        let weight = exp(scores[e * KEYS + j] - top);
         scores[e * KEYS + j] = weight;
         total[e] += weight;
       }

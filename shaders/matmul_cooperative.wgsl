@@ -1,79 +1,151 @@
-// x @ weight on matrix units: 16 x 16 fragments, f16 operands, f32 accumulation. A workgroup of four subgroups computes
-// 64 x 64 outputs, a subgroup 32 x 32 as 2 x 2 fragments; slices of 32 k of both matrices are staged in workgroup memory,
-// rows padded by 8 halves so that fragments are read without bank conflicts. Fragments have no elements to get at, so
-// the results pass through workgroup memory to `finish`. No subgroup arithmetic here: some drivers crash on the two together.
-const TILE_T: u32 = 64u;
-const TILE_N: u32 = 64u;
+// x @ weight on matrix units: f16 fragments of FRAGMENT x FRAGMENT, f32 accumulation with k ascending, so every tile shape
+// gives the same bits. A workgroup computes TILE_T x TILE_N outputs, each of its first PARTS subgroups a part of
+// THREAD_ROWS x THREAD_ROWS, in 4 x 4 fragments or 2 x 2. Slices of 32 k of both matrices are staged in workgroup
+// memory, rows padded by 8 halves so that fragments are read without bank conflicts; the next slice is on its way into
+// registers while one is multiplied. Fragments have no elements to get at, so results pass through workgroup memory to
+// `finish`. No subgroup arithmetic here: some drivers crash on the two together. Arrays are multiples of 16 bytes long.
+// The tile is that of the fastest public kernel of the kind (cmf's zi_mm); gpu/tiles.py and checks.py set the constants.
+alias Left = coop_mat16x16<f16, A>;
+alias Right = coop_mat16x16<f16, B>;
+alias Sum = coop_mat16x16<f32, C>;
+const FRAGMENT: u32 = 16u;
+const TILE_T: u32 = 128u;
+const TILE_N: u32 = 128u;
+const THREAD_ROWS: u32 = 64u; // and columns, of a subgroup
+const SUBGROUP: u32 = 32u; // lanes
+const LARGE: bool = THREAD_ROWS == 4u * FRAGMENT; // 4 x 4 fragments
+const PARTS_N: u32 = TILE_N / THREAD_ROWS;
+const PARTS: u32 = TILE_T / THREAD_ROWS * PARTS_N;
+const LANES: u32 = PARTS * SUBGROUP;
 const SLICE: u32 = 32u;
-const X_PITCH: u32 = 40u;
-const WEIGHT_PITCH: u32 = 72u;
-const LANES: u32 = 128u;
+const X_PITCH: u32 = SLICE + 8u;
+const WEIGHT_PITCH: u32 = TILE_N + 8u;
+const X_LOADS: u32 = TILE_T * SLICE / 4u / LANES; // of a lane
+const WEIGHT_LOADS: u32 = TILE_N * SLICE / 4u / LANES;
+const STRIP: u32 = 2u * FRAGMENT; // columns of the results that a subgroup hands on at a time, in FRAGMENT rows
 
 var<workgroup> x_slice: array<f16, TILE_T * X_PITCH>;
 var<workgroup> weight_slice: array<f16, SLICE * WEIGHT_PITCH>;
-var<workgroup> results: array<f32, TILE_T * TILE_N>;
+var<workgroup> results: array<f32, PARTS * FRAGMENT * STRIP>;
+
+// The i-th four elements of a slice from k on; zeros outside of the matrices, as they are multiplied all the same.
+fn load_x(t0: u32, k: u32, i: u32) -> vec4<f16> {
+  let t = t0 + i / (SLICE / 4u);
+  let k4 = k / 4u + i % (SLICE / 4u);
+  var v = vec4<f16>();
+  if (t < p.T && k4 < p.K / 4u) { v = vec4<f16>(x[t * (p.K / 4u) + k4]); }
+  return v;
+}
+
+fn load_weight(n0: u32, k: u32, i: u32) -> vec4<f16> {
+  let row = k + i / (TILE_N / 4u);
+  let n4 = n0 / 4u + i % (TILE_N / 4u);
+  var v = vec4<f16>();
+  if (row < p.K && n4 < p.N / 4u) { v = vec4<f16>(weight[row * (p.N / 4u) + n4]); }
+  return v;
+}
+
+fn stage_x(i: u32, v: vec4<f16>) {
+  let at = i / (SLICE / 4u) * X_PITCH + i % (SLICE / 4u) * 4u;
+  x_slice[at] = v.x;
+  x_slice[at + 1u] = v.y;
+  x_slice[at + 2u] = v.z;
+  x_slice[at + 3u] = v.w;
+}
+
+fn stage_weight(i: u32, v: vec4<f16>) {
+  let at = i / (TILE_N / 4u) * WEIGHT_PITCH + i % (TILE_N / 4u) * 4u;
+  weight_slice[at] = v.x;
+  weight_slice[at + 1u] = v.y;
+  weight_slice[at + 2u] = v.z;
+  weight_slice[at + 3u] = v.w;
+}
+
+// The strips of all subgroups, which begin at `row` and `column` of their parts.
+fn finish_strips(t0: u32, n0: u32, row: u32, column: u32, lane: u32, subgroups: u32) {
+  workgroupBarrier();
+  for (var i = lane; i < PARTS * FRAGMENT * STRIP / 4u; i += LANES) {
+    let part = i / (FRAGMENT * STRIP / 4u);
+    let t = t0 + part / PARTS_N * THREAD_ROWS + row + i / (STRIP / 4u) % FRAGMENT;
+    let n = n0 + part % PARTS_N * THREAD_ROWS + column + i % (STRIP / 4u) * 4u;
+    var v = vec4(results[4u * i], results[4u * i + 1u], results[4u * i + 2u], results[4u * i + 3u]);
+    if (subgroups < PARTS) { v = vec4(bitcast<f32>(p.K | 0x7fc00000u)); } // wider than SUBGROUP: NaN, never a part left out
+    finish(t, n / 4u, v);
+  }
+  workgroupBarrier();
+}
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
-  let k4s = p.K / 4u;
-  let n4s = p.N / 4u;
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32) {
   let t0 = group.y * TILE_T;
-  let n0 = group.x * (TILE_N / 4u);
-  let row = (subgroup / 2u) * 32u;
-  let column = (subgroup % 2u) * 32u;
-  var c00 = coop_mat16x16<f32, C>();
-  var c01 = coop_mat16x16<f32, C>();
-  var c10 = coop_mat16x16<f32, C>();
-  var c11 = coop_mat16x16<f32, C>();
+  let n0 = group.x * TILE_N;
+  let part = subgroup % PARTS; // more subgroups than parts do the same again: matrix units want uniform control flow
+  let row = part / PARTS_N * THREAD_ROWS;
+  let column = part % PARTS_N * THREAD_ROWS;
+  let strip = part * FRAGMENT * STRIP;
+  let beside = strip + FRAGMENT;
+  var c00 = Sum(); var c01 = Sum(); var c02 = Sum(); var c03 = Sum();
+  var c10 = Sum(); var c11 = Sum(); var c12 = Sum(); var c13 = Sum();
+  var c20 = Sum(); var c21 = Sum(); var c22 = Sum(); var c23 = Sum();
+  var c30 = Sum(); var c31 = Sum(); var c32 = Sum(); var c33 = Sum();
+  var next_x: array<vec4<f16>, X_LOADS>;
+  var next_weight: array<vec4<f16>, WEIGHT_LOADS>;
+  for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(t0, 0u, lane + i * LANES); }
+  for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(n0, 0u, lane + i * LANES); }
 
   for (var k = 0u; k < p.K; k += SLICE) {
-    for (var i = lane; i < TILE_T * SLICE / 4u; i += LANES) {
-      let t = i / (SLICE / 4u);
-      let k4 = i % (SLICE / 4u);
-      var v = vec4<f16>();
-      if (t0 + t < p.T && k / 4u + k4 < k4s) { v = vec4<f16>(x[(t0 + t) * k4s + k / 4u + k4]); }
-      let at = t * X_PITCH + k4 * 4u;
-      x_slice[at] = v.x;
-      x_slice[at + 1u] = v.y;
-      x_slice[at + 2u] = v.z;
-      x_slice[at + 3u] = v.w;
-    }
-    for (var i = lane; i < SLICE * TILE_N / 4u; i += LANES) {
-      let j = i / (TILE_N / 4u);
-      let n4 = i % (TILE_N / 4u);
-      var v = vec4<f16>();
-      if (k + j < p.K && n0 + n4 < n4s) { v = vec4<f16>(weight[(k + j) * n4s + n0 + n4]); }
-      let at = j * WEIGHT_PITCH + n4 * 4u;
-      weight_slice[at] = v.x;
-      weight_slice[at + 1u] = v.y;
-      weight_slice[at + 2u] = v.z;
-      weight_slice[at + 3u] = v.w;
-    }
+    for (var i = 0u; i < X_LOADS; i++) { stage_x(lane + i * LANES, next_x[i]); }
+    for (var i = 0u; i < WEIGHT_LOADS; i++) { stage_weight(lane + i * LANES, next_weight[i]); }
     workgroupBarrier();
-    for (var j = 0u; j < SLICE; j += 16u) {
-      let a0 = coopLoadT<coop_mat16x16<f16, A>>(&x_slice[row * X_PITCH + j], X_PITCH);
-      let a1 = coopLoadT<coop_mat16x16<f16, A>>(&x_slice[(row + 16u) * X_PITCH + j], X_PITCH);
-      let b0 = coopLoadT<coop_mat16x16<f16, B>>(&weight_slice[j * WEIGHT_PITCH + column], WEIGHT_PITCH);
-      let b1 = coopLoadT<coop_mat16x16<f16, B>>(&weight_slice[j * WEIGHT_PITCH + column + 16u], WEIGHT_PITCH);
+    for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(t0, k + SLICE, lane + i * LANES); }
+    for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(n0, k + SLICE, lane + i * LANES); }
+    for (var j = 0u; j < SLICE; j += FRAGMENT) {
+      let a0 = coopLoadT<Left>(&x_slice[row * X_PITCH + j], X_PITCH);
+      let a1 = coopLoadT<Left>(&x_slice[(row + FRAGMENT) * X_PITCH + j], X_PITCH);
+      let b0 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column], WEIGHT_PITCH);
+      let b1 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + FRAGMENT], WEIGHT_PITCH);
       c00 = coopMultiplyAdd(a0, b0, c00);
       c01 = coopMultiplyAdd(a0, b1, c01);
       c10 = coopMultiplyAdd(a1, b0, c10);
       c11 = coopMultiplyAdd(a1, b1, c11);
+      if (LARGE) {
+        let a2 = coopLoadT<Left>(&x_slice[(row + 2u * FRAGMENT) * X_PITCH + j], X_PITCH);
+        let a3 = coopLoadT<Left>(&x_slice[(row + 3u * FRAGMENT) * X_PITCH + j], X_PITCH);
+        let b2 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + 2u * FRAGMENT], WEIGHT_PITCH);
+        let b3 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + 3u * FRAGMENT], WEIGHT_PITCH);
+        c02 = coopMultiplyAdd(a0, b2, c02);
+        c03 = coopMultiplyAdd(a0, b3, c03);
+        c12 = coopMultiplyAdd(a1, b2, c12);
+        c13 = coopMultiplyAdd(a1, b3, c13);
+        c20 = coopMultiplyAdd(a2, b0, c20);
+        c21 = coopMultiplyAdd(a2, b1, c21);
+        c22 = coopMultiplyAdd(a2, b2, c22);
+        c23 = coopMultiplyAdd(a2, b3, c23);
+        c30 = coopMultiplyAdd(a3, b0, c30);
+        c31 = coopMultiplyAdd(a3, b1, c31);
+        c32 = coopMultiplyAdd(a3, b2, c32);
+        c33 = coopMultiplyAdd(a3, b3, c33);
+      }
     }
     workgroupBarrier();
   }
 
-  let at = row * TILE_N + column;
-  let right = at + 16u;
-  let below = at + 16u * TILE_N;
-  let below_right = below + 16u;
-  coopStoreT(c00, &results[at], TILE_N);
-  coopStoreT(c01, &results[right], TILE_N);
-  coopStoreT(c10, &results[below], TILE_N);
-  coopStoreT(c11, &results[below_right], TILE_N);
-  workgroupBarrier();
-  for (var i = lane; i < TILE_T * TILE_N / 4u; i += LANES) {
-    let v = vec4(results[4u * i], results[4u * i + 1u], results[4u * i + 2u], results[4u * i + 3u]);
-    finish(t0 + i / (TILE_N / 4u), n0 + i % (TILE_N / 4u), v);
+  coopStoreT(c00, &results[strip], STRIP); coopStoreT(c01, &results[beside], STRIP);
+  finish_strips(t0, n0, 0u, 0u, lane, subgroups);
+  coopStoreT(c10, &results[strip], STRIP); coopStoreT(c11, &results[beside], STRIP);
+  finish_strips(t0, n0, FRAGMENT, 0u, lane, subgroups);
+  if (LARGE) {
+    coopStoreT(c02, &results[strip], STRIP); coopStoreT(c03, &results[beside], STRIP);
+    finish_strips(t0, n0, 0u, STRIP, lane, subgroups);
+    coopStoreT(c12, &results[strip], STRIP); coopStoreT(c13, &results[beside], STRIP);
+    finish_strips(t0, n0, FRAGMENT, STRIP, lane, subgroups);
+    coopStoreT(c20, &results[strip], STRIP); coopStoreT(c21, &results[beside], STRIP);
+    finish_strips(t0, n0, 2u * FRAGMENT, 0u, lane, subgroups);
+    coopStoreT(c22, &results[strip], STRIP); coopStoreT(c23, &results[beside], STRIP);
+    finish_strips(t0, n0, 2u * FRAGMENT, STRIP, lane, subgroups);
+    coopStoreT(c30, &results[strip], STRIP); coopStoreT(c31, &results[beside], STRIP);
+    finish_strips(t0, n0, 3u * FRAGMENT, 0u, lane, subgroups);
+    coopStoreT(c32, &results[strip], STRIP); coopStoreT(c33, &results[beside], STRIP);
+    finish_strips(t0, n0, 3u * FRAGMENT, STRIP, lane, subgroups);
   }
 }

@@ -1,13 +1,23 @@
-"""Matrix units are used where they are granted and right. No device here has any: the decision is tested, not the kernel."""
+"""Matrix units are used where they are granted and right.
 
+The decision is tested on every device, with another kernel in the place of the one on matrix units. The kernel itself is
+tested where cooperative-matrix is granted: lavapipe has it since Mesa 25, but wgpu-py's own wgpu-native refuses it, see
+benchmarks/experimental_wgpu.py.
+"""
+
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from gpt2wgpu import Encoder, backend, ops
-from gpt2wgpu.checks import Case, arrays, check_op, with_matrix_units
-from gpt2wgpu.gpu import Device, kernels, open_device
+from gpt2wgpu import Encoder, backend, ops, reference
+from gpt2wgpu.checks import Case, arrays, cases, check_op, compare, with_matrix_units
+from gpt2wgpu.gpu import Device, MatrixUnits, Program, Tile, kernels, measure_ceilings, open_device, tiles
+from gpt2wgpu.gpu.tune import Bench
+
+ONE = (MatrixUnits(16, 32),)
 
 
 @pytest.fixture
@@ -20,76 +30,262 @@ def granted(device: Device) -> Device:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Put the workgroup kernel, changed, in the place of the one on matrix units, which no driver here compiles."""
+    """Put the kernels without matrix units, the matmul changed, in the place of those with, which few drivers compile."""
+    original = kernels.read
 
     def put(old: str = "", new: str = "") -> None:
-        read, compile_pipeline = kernels.read, kernels.compile_pipeline
-
-        def changed(name: str) -> str:
-            return read("matmul_workgroup").replace(old, new) if name == "matmul_cooperative" else read(name)
-
-        def without_extension(device: Device, label: str, source: str, bindings: int) -> object:
-            return compile_pipeline(device, label, source.replace("enable wgpu_cooperative_matrix;\n", ""), bindings)
-
-        monkeypatch.setattr(kernels, "read", changed)
-        monkeypatch.setattr(kernels, "compile_pipeline", without_extension)
+        source = original("matmul_workgroup")
+        assert old in source
+        others = {"matmul_cooperative": source.replace(old, new), "attention_cooperative": original("attention")}
+        monkeypatch.setattr(kernels, "read", lambda name: others.get(name) or original(name))
 
     return put
 
 
 def test_not_granted(device: Device):
-    assert with_matrix_units(device) == (device, "the device does not grant cooperative-matrix")
+    without = replace(device, granted=device.granted - {"cooperative-matrix"}, refused="as a test")
+    assert with_matrix_units(without) == (without, "cooperative-matrix is not granted: as a test")
 
 
 def test_a_feature_that_is_listed_and_then_refused_is_done_without(device: Device):
-    listed = replace(device.adapter, features=device.adapter.features | {"cooperative-matrix", "subgroup"})
-    opened = open_device(listed)
-    assert "cooperative-matrix" not in opened.granted
-    assert opened.half == device.half
+    """Here by the driver, which does not have it."""
+    if "cooperative-matrix" in device.adapter.features:
+        opened = open_device(device.adapter)
+        assert ("cooperative-matrix" in opened.granted) == (opened.refused == "")
+    else:
+        assert open_device(device.adapter).refused.startswith("it has no ")
+        listed = replace(device.adapter, features=device.adapter.features | {"cooperative-matrix", "subgroup", "shader-f16"})
+        opened = open_device(listed) if device.half else None
+        if opened:
+            assert "cooperative-matrix" not in opened.granted
+            assert opened.half
+            assert opened.refused
+            assert "\n" not in opened.refused
 
 
-def test_a_kernel_that_does_not_compile_is_refused_in_one_line(granted: Device):
+def test_a_kernel_that_does_not_compile_is_refused_in_one_line(granted: Device, stand_in: Callable[..., None]):
+    stand_in("let k4s", "let nonsense")
     found, why = with_matrix_units(granted)
     assert found is granted
-    assert not found.matrix_units
-    assert why.startswith("matrix units refused linear_add: ")
-    assert "wgpu_cooperative_matrix" in why
+    assert found.matrix_units is None
+    assert why.startswith("no matrix units agree with numpy: 16 x 16, 32 lanes: linear_add refused: ")
+    assert "8 x 8, 64 lanes: linear_add refused: " in why
     assert "\n" not in why
 
 
-@pytest.mark.parametrize(("old", "new"), [("k4 < k4s", "k4 + 1u < k4s"), ("row0 + ", "row0 + 1u * ")])
+@pytest.mark.parametrize(("old", "new"), [("k4 < k4s", "k4 + 1u < k4s"), ("row0 + ", "row0 + 1u + ")])
 def test_wrong_results_are_refused(old: str, new: str, granted: Device, stand_in: Callable[..., None]):
     stand_in(old, new)
-    found, why = with_matrix_units(granted)
-    if new == "row0 + 1u * ":  # the same kernel, written differently
-        assert found.matrix_units
-        return
+    found, why = with_matrix_units(granted, ONE)
     assert found is granted
-    assert "wrongly: error" in why
+    assert "wrong, error" in why
+
+
+def test_sums_in_f16_are_refused(granted: Device, stand_in: Callable[..., None]):
+    """Of the matmul's results, rounded to f16 after every step."""
+    stand_in("left[r] = fma(v, w_left, left[r]);", "left[r] = quantizeToF16(fma(v, w_left, left[r]));")
+    found, why = with_matrix_units(granted, ONE)
+    assert found is granted
+    assert "linear_add" in why
+    assert "wrong, error" in why
 
 
 def test_right_results_are_used_by_every_f16_matmul_and_no_other(granted: Device, stand_in: Callable[..., None]):
     stand_in()
     found, why = with_matrix_units(granted)
-    assert found.matrix_units
-    assert why == "matrix units"
+    assert found.matrix_units == MatrixUnits(16, 32)
+    assert why == ""
+    assert found.matmul("f16") == "matmul_cooperative"
+    assert found.matmul("f32") == granted.matmul("f32") == granted.matmul("f16") != "matmul_cooperative"
     for half in (False, True):
-        output, _ = arrays(Case(ops.linear, {"K": 8, "N": 12}, half=half))
-        assert ("matmul_cooperative" in kernels.files(output, False, matrix_units=True)) == half
         assert check_op(found, Case(ops.linear, {"K": 20, "N": 36}, half=half)).ok
     odd, _ = arrays(Case(ops.linear, {"K": 5, "N": 12}, half=True))
-    assert kernels.files(odd, False, matrix_units=True)[0] == "linear_scalar"
+    assert kernels.files(odd, found.matmul("f16"))[0] == "linear_scalar"
+
+
+def test_tiles_of_the_other_kernel_are_not_taken_over(granted: Device, stand_in: Callable[..., None]):
+    """They may have been read from the cache by then."""
+    granted = replace(granted, tuned={"tiles": {(84, 148, "f16"): (Tile(16, 64, 2),) * 4}})
+    stand_in()
+    found, _ = with_matrix_units(granted, ONE)
+    assert found.matrix_units
+    assert (84, 148, "f16") not in tiles.chosen(found)
 
 
 def test_what_info_says(device: Device, granted: Device, stand_in: Callable[..., None]):
     assert backend.find_matmul(None, "float32") == (None, "BLAS")
     assert Encoder(device="numpy", layer=0).info()["matmul"] == "BLAS"
     gpu = replace(granted, adapter=replace(granted.adapter, kind="DiscreteGPU"))
-    assert backend.find_matmul(gpu, "float32") == (gpu, "workgroup tiles")
+    assert backend.find_matmul(gpu, "float32") == (gpu, "matmul_workgroup")
+    stand_in("let k4s", "let nonsense")
     found, why = backend.find_matmul(gpu, "float16")
     assert found is gpu
-    assert why.startswith("workgroup tiles (matrix units refused")
+    assert why.startswith("matmul_workgroup (no matrix units agree with numpy: ")
     stand_in()
     found, why = backend.find_matmul(replace(gpu, kernels={}), "float16")
     assert found.matrix_units
-    assert why == "matrix units"
+    assert why == "matmul_cooperative"
+    software = replace(gpu, adapter=replace(gpu.adapter, kind="CPU"))
+    assert backend.find_matmul(software, "float16") == (software, software.matmul("f32"))
+
+
+def test_tiles_fit_every_device(device: Device):
+    """Workgroup memory as the arrays declare it, in multiples of 16 bytes; whole parts of whole fragments."""
+    for units in (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 8)):
+        found = replace(device, matrix_units=units)
+        limits = {**device.adapter.limits, "max-compute-workgroup-storage-size": 32768}
+        fitting = tiles.candidates(replace(found, adapter=replace(found.adapter, limits=limits)), "f16")
+        assert len(fitting) == len({str(t) for t in fitting}) == len(tiles.MATRIX_TILES)
+        for tile in fitting:
+            assert tile.thread_rows in (2 * units.size, 4 * units.size)
+            assert tile.rows % tile.thread_rows == tile.columns % tile.thread_rows == 0
+            memory, lanes = tiles.needs(found, "matmul_cooperative", tile)
+            assert memory % 16 == 0
+            assert (8 * tile.rows) % lanes == (8 * tile.columns) % lanes == 0  # whole loads of every lane
+        limits |= {"max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 64}
+        weak = replace(found, adapter=replace(found.adapter, limits=limits))
+        assert all(tiles.needs(weak, "matmul_cooperative", t)[1] <= 64 for t in tiles.candidates(weak, "f16"))
+
+
+# --- the kernel itself
+
+
+@pytest.fixture
+def granting(device: Device) -> Device:
+    if "cooperative-matrix" not in device.granted:
+        pytest.skip("the device grants no cooperative-matrix")
+    return device
+
+
+@pytest.fixture(params=[MatrixUnits(8, 8), MatrixUnits(8, 32)], ids=str)
+def units(request: pytest.FixtureRequest, granting: Device) -> Device:
+    """Matrix units in use. 8 x 8 is what software drivers list; with 32 lanes most of their subgroups repeat others' work."""
+    return replace(granting, matrix_units=request.param, tuned={})
+
+
+def test_they_are_admitted(granting: Device, units: Device):
+    found, why = with_matrix_units(granting, [MatrixUnits(8, 4), units.matrix_units])
+    assert found.matrix_units == units.matrix_units
+    assert why == ""
+
+
+def test_every_epilogue_and_awkward_shapes_equal_numpy(units: Device):
+    tried = [c for c in cases(half=True) if c.half and c.op in (ops.linear, ops.linear_add)]
+    shapes = [(4, 4), (32, 64), (36, 68), (100, 4), (768, 132)]
+    tried += [Case(ops.linear_add, {"K": k, "N": n}, (t,), half=True) for t in (1, 32, 33, 129) for k, n in shapes]
+    checks = [check_op(units, case) for case in tried]
+    assert [c for c in checks if not c.ok] == []
+
+
+@pytest.mark.parametrize(("head", "causal"), [(32, False), (64, True)])
+def test_attention_equals_numpy(units: Device, head: int, causal: bool):
+    """Sequences of any length; scores that grow along the keys, so that results are rescaled."""
+    lengths = (1, 70, 17, 32, 33, 130)
+    for scale in (0.01, 0.3, 3.0):
+        case = Case(ops.attention, {"C": 3 * head}, lengths, {"head_size": head, "scale": scale, "causal": causal}, half=True)
+        check = check_op(units, case)
+        assert check.ok, check
+    output, values = arrays(case)
+    assert "coop_mat" in kernels.kernel(units, output).source
+    qkv = values["qkv"].astype(np.float32)
+    qkv[:, 3 * head : 6 * head] *= np.linspace(0, 4, len(qkv))[:, None]
+    values["qkv"] = qkv.astype(np.float16)
+    expected = reference.Program(output, lambda t: values[t.name]).run(values)
+    capacity = {"T": sum(lengths), "B": len(lengths), "G": len(values["tiles"])}
+    found = Program(units, output, lambda t: values[t.name], capacity).run(values)
+    assert compare("attention", "growing", expected, found, 1e-3).ok
+
+
+def test_attention_does_not_depend_on_the_batch(units: Device):
+    """The growth of its maxima decides when results are rescaled: of its own sequence only."""
+    lengths = (33, 70, 5, 130)
+    case = Case(ops.attention, {"C": 192}, lengths, {"head_size": 64, "scale": 1.0, "causal": True}, half=True)
+    output, values = arrays(case)
+    program = Program(units, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
+    whole = program.run(values)
+    for start, end in values["spans"].tolist():
+        n = end - start
+        alone = {"qkv": values["qkv"][start:end], "spans": np.array([[0, n]], np.uint32)}
+        alone["tiles"] = np.array([(0, first) for first in range(0, n, 32)], np.uint32)
+        np.testing.assert_array_equal(program.run(alone), whole[start:end])
+
+
+def test_other_heads_and_f32_attention_do_without(units: Device):
+    for head, half in ((64, False), (10, True), (128, True)):
+        attrs = {"head_size": head, "scale": 1.0, "causal": True}
+        output, _ = arrays(Case(ops.attention, {"C": head}, attrs=attrs, half=half))
+        assert "coop_mat" not in kernels.kernel(units, output).source
+
+
+def test_a_model_in_f16_equals_numpy_and_does_not_depend_on_the_batch(units: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (units, "the device of the tests"))
+    model = Encoder(device="gpu", dtype="float16", layer=1)
+    on_matrix_units = {step.tensor.op.name for step in model._program.steps if "coop_mat" in step.kernels[0][1].source}
+    assert on_matrix_units == {"linear", "linear_add", "attention"}
+    texts = ["a cat", "the quick brown fox jumps over the lazy dog " * 5, "rain falls outside", "12 °C"]
+    found = model.encode(texts)
+    wanted = Encoder(device="numpy", layer=1).encode(texts)
+    assert np.abs(found - wanted).max() < 2e-2 * np.abs(wanted).max()
+    np.testing.assert_array_equal(np.stack([model.encode([t])[0] for t in texts]), found)
+
+
+def test_their_ceiling(units: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.gpu.ceilings.COPIED_BY_SOFTWARE", 1 << 20)
+    monkeypatch.setattr("gpt2wgpu.gpu.ceilings.LONG_ENOUGH", 0.001)
+    assert measure_ceilings(replace(units, matrix_units=None)).matrix_gflops == 0
+    assert 0.01 < measure_ceilings(units).matrix_gflops < 1e7
+
+
+def test_every_tile_gives_the_same_bits(units: Device):
+    bench = Bench(units, (84, 148, "f16"), math.inf)
+    assert [*bench.kernels] == tiles.candidates(units, "f16")
+    assert {t.thread_rows for t in bench.kernels} == {16, 32}
+
+
+def test_no_batch_changes_bits(units: Device):
+    output, values = arrays(Case(ops.linear, {"K": 68, "N": 132}, (130,), half=True))
+    units.tuned["tiles"] = {tiles.matmul(output): (Tile(16, 32, 16), Tile(32, 32, 16), Tile(64, 64, 32), Tile(32, 64, 16))}
+    program = Program(units, output, lambda t: values[t.name], {"T": 130})
+    whole = program.run(values)
+    for rows in (1, 31, 33, 128):
+        np.testing.assert_array_equal(program.run({**values, "x": values["x"][:rows]}), whole[:rows])
+    np.testing.assert_array_equal(program.run({**values, "x": values["x"][64:]}), whole[64:])
+
+
+def test_a_nan_stays_in_its_row(units: Device):
+    output, values = arrays(Case(ops.linear_add, {"K": 36, "N": 68}, (40,), half=True))
+    values["x"][7, 35] = np.nan
+    found = Program(units, output, lambda t: values[t.name], {"T": 40}).run(values)
+    assert np.isnan(found[7]).all()
+    assert np.isfinite(np.delete(found, 7, axis=0)).all()
+
+
+def test_subgroups_wider_than_expected_give_nan_and_are_refused(granting: Device):
+    """Then some parts of a tile are nobody's."""
+    found, why = with_matrix_units(granting, [MatrixUnits(8, 1)])
+    assert found is granting
+    assert "wrong, error inf" in why
+
+
+def test_fragments_that_sum_in_f16_are_refused(granting: Device, monkeypatch: pytest.MonkeyPatch):
+    original = kernels.read
+
+    def changed(name: str) -> str:
+        source = original(name)
+        if name == "matmul_cooperative":
+            for old, new in (
+                ("<f32, C>", "<f16, C>"),
+                ("results: array<f32,", "results: array<f16,"),
+                ("vec4(results", "vec4<f32>(vec4(results"),
+                ("results[4u * i + 3u]);", "results[4u * i + 3u]));"),
+            ):
+                assert old in source
+                source = source.replace(old, new)
+        return source
+
+    monkeypatch.setattr(kernels, "read", changed)
+    found, why = with_matrix_units(replace(granting, kernels={}), [MatrixUnits(8, 8)])
+    assert found.matrix_units is None
+    assert "linear_add" in why
+    assert "wrong, error" in why
+    assert "inf" not in why

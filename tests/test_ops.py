@@ -1,6 +1,7 @@
 """Every kernel against numpy, on sizes that no tile divides; and numpy against plain formulas."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,14 +71,29 @@ def as_on_a_gpu(device: Device) -> Device:
     return opened
 
 
-@pytest.mark.parametrize("case", [c for c in AWKWARD + cases(half=False) if c.op.name.startswith("linear")], ids=name)
+@pytest.fixture(scope="module")
+def as_on_swiftshader(device: Device) -> Device:
+    """The same device, but using the matmul of a software driver that unrolls no loops."""
+    return replace(device, adapter=replace(device.adapter, name="SwiftShader", kind="CPU"), tuned={})
+
+
+MATMULS = [c for c in AWKWARD + cases(half=False) if c.op.name.startswith("linear")]
+
+
+@pytest.mark.parametrize("case", MATMULS, ids=name)
 def test_gpu_matmul_equals_numpy(case: Case, as_on_a_gpu: Device):
     check = check_op(as_on_a_gpu, case)
     assert check.ok, check
 
 
+@pytest.mark.parametrize("case", MATMULS, ids=name)
+def test_unrolled_matmul_equals_numpy(case: Case, as_on_swiftshader: Device):
+    check = check_op(as_on_swiftshader, case)
+    assert check.ok, check
+
+
 @pytest.mark.parametrize("half", [False, True])
-def test_matmul_variants_give_the_same_bits(half: bool, device: Device, as_on_a_gpu: Device):
+def test_matmul_variants_give_the_same_bits(half: bool, device: Device, as_on_a_gpu: Device, as_on_swiftshader: Device):
     """So the variant may depend on the device's kind and on T without changing a vector."""
     from gpt2wgpu.checks import arrays
     from gpt2wgpu.gpu import Program
@@ -85,8 +101,10 @@ def test_matmul_variants_give_the_same_bits(half: bool, device: Device, as_on_a_
     if half and not device.half:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(Case(ops.linear_add, {"K": 84, "N": 148}, (37,), half=half))
-    runs = [Program(d, output, lambda t: values[t.name], {"T": 37}).run(values) for d in (device, as_on_a_gpu)]
-    np.testing.assert_array_equal(*runs)
+    devices = device, as_on_a_gpu, as_on_swiftshader
+    runs = [Program(d, output, lambda t: values[t.name], {"T": 37}).run(values) for d in devices]
+    for run in runs[1:]:
+        np.testing.assert_array_equal(runs[0], run)
 
 
 # --- numpy itself, the definition, against formulas written another way, in float64

@@ -132,7 +132,7 @@ def test_the_command(encoder: Callable[..., Encoder], capsys: pytest.CaptureFixt
 
 def test_a_device_without_a_clock_says_so_in_one_line(device: Device, monkeypatch, capsys: pytest.CaptureFixture[str]):
     adapter = dataclasses.replace(device.adapter, features=device.adapter.features - {"timestamp-query"})
-    blind = dataclasses.replace(device, adapter=adapter)
+    blind = dataclasses.replace(device, adapter=adapter, granted=device.granted - {"timestamp-query"})
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (blind, ""))
     assert printed(capsys) == f"{adapter} has no timestamp-query: it cannot say what its kernels take\n"
 

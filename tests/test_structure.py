@@ -22,6 +22,7 @@ ORDER = (
     *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
     *("train", "cli", "__init__", "__main__"),
 )
+MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
 FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 BACKWARD = {name: value for name, value in vars(train_ops).items() if isinstance(value, Op)}
 OPS = FORWARD | BACKWARD
@@ -60,24 +61,24 @@ def test_files_are_small():
     assert {p.name: n for p in sources() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 380} == {}
 
 
-def heads() -> list[tuple[str, Op]]:
-    """The shader files that declare an op's bindings: one per op and variant."""
-    found = {}
-    for software in (True, False):
-        for k in (4, 3):
-            for name, o in OPS.items():
-                t = Tensor((), op=o, dims={"K": k, "N": k})
-                found[files(t, software)[0]] = OPS[name]
+def variants() -> list[tuple[tuple[str, ...], Op]]:
+    """The shader files of every op in every variant; the first one declares its bindings."""
+    found = {
+        files(Tensor((), op=o, dims={"K": k, "N": k}, attrs={"head_size": 64}), m): o
+        for o in OPS.values()
+        for k in (4, 3)
+        for m in MATMULS
+    }
     return sorted(found.items())
 
 
-@pytest.mark.parametrize(("shader", "o"), heads())
-def test_header_matches_signature(shader: str, o: Op):
-    source = read(shader)
+@pytest.mark.parametrize(("shaders", "o"), variants())
+def test_header_matches_signature(shaders: tuple[str, ...], o: Op):
+    source = read(shaders[0])
     block = re.search(r"struct Params \{(.*?)\}", source)
     assert block is not None
     fields = re.findall(r"(\w+):", block[1])
-    constants = set(re.findall(r"^const (\w+): u32", "\n".join([source, *map(read, shared(shader))]), re.M))
+    constants = set(re.findall(r"^const (\w+): u32", "\n".join(map(read, shaders)), re.M))
     letters = dict.fromkeys(d.lstrip("0123456789") for _, _, dims in o.args[:-1] for d in dims if not d.isdigit())
     attrs = [a for a in keywords(o) if a.upper() not in constants]
     assert fields == [*letters, *attrs]
@@ -96,19 +97,11 @@ def keywords(o: Op) -> list[str]:
     return list(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
 
 
-def shared(shader: str) -> tuple[str, ...]:
-    name = shader.removesuffix("_scalar")
-    return files(Tensor((), op=OPS[name], dims={"K": 4, "N": 4}), True)[1:]
-
-
 def test_every_shader_file_is_used():
-    used = {
-        f for s in (True, False) for k in (4, 3) for o in OPS.values() for f in files(Tensor((), op=o, dims={"K": k, "N": k}), s)
-    }
+    used = {f for shaders, _ in variants() for f in shaders}
     ceilings = (PACKAGE / "gpu" / "ceilings.py").read_text(encoding="utf-8")
     used |= set(re.findall(r'"(ceiling_\w+)"', ceilings))  # kernels of no op
     used |= set(re.findall(r'InPlace\(device, \["(\w+)"', (PACKAGE / "train" / "gpu.py").read_text(encoding="utf-8")))
-    used |= set(files(Tensor((), op=ops.linear, dims={"K": 4, "N": 4}, types={"W": "f16"}), False, matrix_units=True))
     assert {p.stem for p in SHADERS.glob("*.wgsl")} == used
 
 
@@ -117,7 +110,7 @@ def test_names_of_constants_match():
     assert [a.lower() for a in activations] == list(ops.ACTIVATIONS)
     assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool"), re.M)] == list(ops.POOLINGS)
     assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool_dx"), re.M)] == list(ops.POOLINGS)
-    for shader in ("attention", "attention_lse", "attention_dqkv"):
+    for shader in ("attention", "attention_cooperative", "attention_lse", "attention_dqkv"):
         assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read(shader)
     for shader in ("square_sum", "adamw"):
         assert f"const CHUNK: u32 = {CHUNK}u;" in read(shader)

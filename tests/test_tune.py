@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def either(request: pytest.FixtureRequest, device: Device) -> Device:
 def in_every_tile(device: Device, case: Case) -> list[np.ndarray]:
     output, values = arrays(case)
     found = []
-    for tile in tiles.candidates(device):
+    for tile in tiles.candidates(device, output.types["W"]):
         device.tuned["tiles"] = {tiles.matmul(output): (tile,) * len(tiles.BUCKETS)}
         program = Program(device, output, lambda t: values[t.name], {"T": sum(case.lengths)})
         assert f"TILE_T: u32 = {tile.rows}u" in program.steps[0].kernels[0][1].source
@@ -76,7 +77,7 @@ def test_every_tile_gives_the_same_bits(k: int, lengths: tuple[int], half: bool,
 def test_every_tile_equals_numpy(either: Device):
     case = Case(ops.linear_add, {"K": 84, "N": 148}, (37,))
     output, _ = arrays(case)
-    for tile in tiles.candidates(either):
+    for tile in tiles.candidates(either, "f32"):
         either.tuned["tiles"] = {tiles.matmul(output): (tile,) * len(tiles.BUCKETS)}
         check = check_op(either, case)
         assert check.ok, (tile, check)
@@ -85,7 +86,7 @@ def test_every_tile_equals_numpy(either: Device):
 def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
     """A row alone, and in batches on both sides of every seam."""
     output, values = arrays(Case(ops.linear, {"K": 68, "N": 132}, (520,)))
-    choice = tuple(tiles.candidates(either)[:4])
+    choice = tuple(tiles.candidates(either, "f32")[:4])
     either.tuned["tiles"] = {tiles.matmul(output): choice}
     program = Program(either, output, lambda t: values[t.name], {"T": 520})
     assert [most for most, _ in program.steps[0].kernels] == [32, 128, 512, math.inf]
@@ -100,14 +101,14 @@ def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
 
 def test_tiles_are_within_the_limits_of_every_device(device: Device):
     gpu = fresh(device, "DiscreteGPU")
-    found = tiles.candidates(gpu)
+    found = tiles.candidates(gpu, "f32")
     assert found == list(tiles.GPU_TILES)
     assert len({str(t) for t in found}) == len(found)
     for t in found:
         assert TILE % t.rows == 0 and t.rows % t.thread_rows == 0 and t.columns % 8 == 0
     weak = {**gpu.adapter.limits, "max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 128}
     weak_device = dataclasses.replace(gpu, adapter=dataclasses.replace(gpu.adapter, limits=weak))
-    left = tiles.candidates(weak_device)
+    left = tiles.candidates(weak_device, "f32")
     assert left[0] == found[0]
     assert Tile(128, 128, 8) not in left
     assert Tile(64, 64, 8) in left
@@ -115,7 +116,10 @@ def test_tiles_are_within_the_limits_of_every_device(device: Device):
 
 def test_matmul_shaders_allow_only_what_is_listed():
     """Widths that the shader files take for granted."""
-    assert all(t.columns == 128 and t.rows == t.thread_rows for t in tiles.SOFTWARE_TILES)
+    assert all(t.columns == 128 and t.rows == t.thread_rows for t in tiles.SOFTWARE_TILES["matmul_registers"])
+    assert [t.rows for t in tiles.SOFTWARE_TILES["matmul_unrolled"]] == [
+        1 + len(re.findall(r"t \+ \d+u, last", kernels.read("matmul_unrolled")))
+    ]
     assert "@workgroup_size(8)" in kernels.read("matmul_registers")
 
 
@@ -133,7 +137,7 @@ def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_what_was_measured_is_kept(device: Device, cache: Path, quick: None):
     first = fresh(device)
     found = tune_matmuls(first, [SMALL])
-    assert {(f.matmul, f.tile) for f in found} == {(SMALL, t) for t in tiles.candidates(device)}
+    assert {(f.matmul, f.tile) for f in found} == {(SMALL, t) for t in tiles.candidates(device, "f32")}
     assert all(f.gflops > 0 for f in found)
     kept = json.loads(cache.read_text())
     assert list(kept["adapters"]) == [tiles.adapter_key(device)]
@@ -248,17 +252,17 @@ def test_a_device_without_a_clock_is_measured_by_wall_time(device: Device, quick
     opened = open_device(adapter)
     assert not opened.clock
     found = tune_matmuls(opened, [SMALL])
-    assert len(found) == len(ROWS) * len(tiles.candidates(opened))
+    assert len(found) == len(ROWS) * len(tiles.candidates(opened, "f32"))
     assert all(f.seconds > 0 for f in found)
 
 
 def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeypatch: pytest.MonkeyPatch, quick: None):
     """Or that the driver cannot compile."""
-    first, second, *rest = tiles.candidates(either)
+    first, second, *rest = tiles.candidates(either, "f32")
     right = kernels.specialise
 
-    def change(t: Tensor, software: bool, tile: Tile | None = None, matrix_units: bool = False) -> str:
-        source = right(t, software, tile, matrix_units)
+    def change(device: Device, t: Tensor, tile: Tile | None = None) -> str:
+        source = right(device, t, tile)
         if tile == first:
             return source
         return source.replace("k4 = 0u;", "k4 = 1u;") if tile == second else source.replace("k4s", "nonsense", 1)

@@ -80,12 +80,15 @@ def profile(
     wide = max(len(line.shape) for line in p.lines)
     print(f"{'op':<13} {'shape':<{wide}} {'tile':<8} {'calls':>5} {'ms':>9} {'share':>6} {'GFLOP/s':>9} {'':>5} {'GB/s':>8}")
     for line in p.lines:
-        flops = f"{line.gflops:9,.1f} {line.gflops / top.gflops:5.0%}" if line.flops else f"{'':15}"
+        most = top.matrix_gflops if line.matrix else top.gflops
+        flops = f"{line.gflops:9,.1f} {line.gflops / most:5.0%}" if line.flops else f"{'':15}"
         print(
             f"{line.op:<13} {line.shape:<{wide}} {line.tile:<8} {line.calls:5} {1e3 * line.seconds:9.3f} "
             f"{line.seconds / total:6.1%} {flops} {line.gbps:8,.2f} {line.gbps / top.gbps:5.0%}"
         )
-    print(f"\nat best: {top.gflops:,.1f} GFLOP/s in a loop of fma, {top.gbps:,.1f} GB/s in a copy; the percentages are of these")
+    matrix = f"{top.matrix_gflops:,.1f} on matrix units, " if top.matrix_gflops else ""
+    best = f"{top.gflops:,.1f} GFLOP/s in a loop of fma, {matrix}{top.gbps:,.1f} GB/s in a copy"
+    print(f"\nat best: {best}; the percentages are of these")
     print(
         f"a batch: {1e3 * p.wall:.2f} ms, {texts * tokens / p.wall:,.0f} tokens/s with two under way; "
         f"the device computes for {1e3 * p.busy:.2f} ms of it and is idle for {p.idle:.1%}"

@@ -12,7 +12,7 @@ native.py    what wgpu-py has no call for, or a slow one
 
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
-from .device import Adapter, Device, GPUError, adapters, choose, open_device
+from .device import Adapter, Device, GPUError, MatrixUnits, adapters, choose, open_device
 from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Tile
 from .program import Program, fitting_tokens
@@ -26,6 +26,7 @@ __all__ = [
     "Dispatch",
     "GPUError",
     "InPlace",
+    "MatrixUnits",
     "Measurement",
     "Program",
     "Tile",

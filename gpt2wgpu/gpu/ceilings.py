@@ -1,4 +1,4 @@
-"""What a device can do at best, measured: a loop of nothing but fma, and a copy."""
+"""What a device can do at best, measured: a loop of nothing but fma, on matrix units too, and a copy."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import wgpu
 from . import native
 from .clock import Clock
 from .device import Device
-from .kernels import bind_group_layout, compile_pipeline, read
+from .kernels import bind_group_layout, compile_pipeline, for_matrix_units, read
 
 THREADS = 1 << 18  # of the fma loop
 COPIED = 128 << 20  # bytes, more than a GPU's cache
@@ -20,10 +20,14 @@ LONG_ENOUGH = 0.01  # seconds
 
 @dataclass(frozen=True)
 class Ceilings:
-    """gflops: f32 multiplications and additions, 1e9 per second. gbps: bytes read and written, 1e9 per second."""
+    """gflops: f32 multiplications and additions, 1e9 per second. gbps: bytes read and written, 1e9 per second.
+
+    matrix_gflops: f16 multiplications and f32 additions of the matrix units, 0 where they are not in use.
+    """
 
     gflops: float
     gbps: float
+    matrix_gflops: float = 0.0
 
 
 def measure_ceilings(device: Device) -> Ceilings:
@@ -31,22 +35,40 @@ def measure_ceilings(device: Device) -> Ceilings:
     limits = device.adapter.limits
     most = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"])
     size = min(COPIED_BY_SOFTWARE if device.adapter.software else COPIED, most // 4096 * 4096)
-    x, out = (device.raw.create_buffer(size=n, usage=wgpu.BufferUsage.STORAGE) for n in (size, max(size, 16 * THREADS)))
-    flops = re.search(r"FLOPS: u32 = (\d+)u", read("ceiling_fma"))
-    assert flops is not None
+    usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC
+    x, out = (device.raw.create_buffer(size=n, usage=usage) for n in (size, max(size, 16 * THREADS)))
+    copied = run(device, "ceiling_copy", read("ceiling_copy"), size // 16, [x, out], size // 16 // 256, 8)
+    fma = read("ceiling_fma")
+    gflops = longest(device, "ceiling_fma", fma, out, THREADS // 64) * THREADS * constant(fma, "FLOPS") / 1e9
+    matrix = 0.0
+    if device.matrix_units:
+        source = for_matrix_units(device, read("ceiling_matrix"))
+        groups = 64 if device.adapter.software else THREADS // 64
+        rate = longest(device, "ceiling_matrix", source, out, groups)
+        subgroups = float(np.frombuffer(device.raw.queue.read_buffer(out, 0, 4), np.float32)[0])
+        matrix = rate * groups * subgroups * constant(source, "PRODUCTS") * 2 * device.matrix_units.size**3 / 1e9
+    return Ceilings(gflops, 8 * 2 * size / copied / 1e9, matrix)
+
+
+def constant(source: str, name: str) -> int:
+    found = re.search(rf"const {name}: u32 = (\d+)u", source)
+    assert found is not None
+    return int(found[1])
+
+
+def longest(device: Device, label: str, source: str, out: Any, groups: int) -> float:
+    """Rounds per second of a shader's loop, made long enough to be measured."""
     rounds = 16
     while True:
-        seconds = run(device, "ceiling_fma", rounds, [out], THREADS // 64)
+        seconds = run(device, label, source, rounds, [out], groups)
         if seconds > LONG_ENOUGH or rounds >= 1 << 20:
-            break
+            return rounds / seconds
         rounds *= 4
-    copied = run(device, "ceiling_copy", size // 16, [x, out], size // 16 // 256, 8)
-    return Ceilings(THREADS * rounds * int(flops[1]) / seconds / 1e9, 8 * 2 * size / copied / 1e9)
 
 
-def run(device: Device, shader: str, param: int, buffers: list[Any], groups: int, repeats: int = 1) -> float:
+def run(device: Device, label: str, source: str, param: int, buffers: list[Any], groups: int, repeats: int = 1) -> float:
     """Seconds of so many dispatches of a shader: the best of three passes, after one that does not count."""
-    pipeline = compile_pipeline(device, shader, read(shader), 1 + len(buffers))
+    pipeline = compile_pipeline(device, label, source, 1 + len(buffers))
     uniform = device.raw.create_buffer(size=16, usage=wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST)
     device.raw.queue.write_buffer(uniform, 0, np.array([param, 0, 0, 0], np.uint32))
     bind_group = device.raw.create_bind_group(

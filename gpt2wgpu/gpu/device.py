@@ -2,9 +2,9 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import wgpu
 from wgpu.backends.wgpu_native import extras
@@ -16,6 +16,9 @@ DRIVER_HELP = (
     "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers; NVIDIA: its own driver, which brings Vulkan; "
     "macOS and Windows have one), or use device='numpy'"
 )
+
+
+MATRICES = ("cooperative-matrix", "subgroup")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class Adapter:
         return f"{self.name} ({self.backend}, {self.kind})"
 
 
+class MatrixUnits(NamedTuple):
+    """How a device multiplies cooperative matrices: square fragments of `size` x `size`, by subgroups of up to `lanes`."""
+
+    size: int
+    lanes: int
+
+
 @dataclass(frozen=True)
 class Device:
     """An opened adapter. `checked`: shaders keep wgpu's bounds checks and loop counters, for tests."""
@@ -47,7 +57,8 @@ class Device:
     raw: Any = field(repr=False)
     checked: bool = False
     granted: frozenset[str] = frozenset()  # the features asked for and got
-    matrix_units: bool = False  # f16 matmuls use cooperative matrices: only once checks.py has seen that they are right
+    refused: str = ""  # why cooperative-matrix was not granted
+    matrix_units: MatrixUnits | None = None  # f16 matmuls use them: only once checks.py has seen that they are right
     kernels: dict[str, Any] = field(default_factory=dict, repr=False)  # by their source, shared by all programs
     layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by numbers of bindings
     tuned: dict[str, Any] = field(default_factory=dict, repr=False)  # tile shapes, once tiles.py has read or measured them
@@ -55,12 +66,20 @@ class Device:
     @property
     def clock(self) -> bool:
         """Whether it can say when a compute pass began and ended."""
-        return "timestamp-query" in self.adapter.features
+        return "timestamp-query" in self.granted
 
     @property
     def half(self) -> bool:
         """Whether shaders may use f16."""
-        return "shader-f16" in self.adapter.features
+        return "shader-f16" in self.granted
+
+    def matmul(self, dtype: str) -> str:
+        """The kernel of its matmuls with weights of a dtype, f32 or f16: shaders/<this>.wgsl."""
+        if self.matrix_units and dtype == "f16":
+            return "matmul_cooperative"
+        if not self.adapter.software:
+            return "matmul_workgroup"
+        return "matmul_unrolled" if "SwiftShader" in self.adapter.name else "matmul_registers"
 
 
 @cache
@@ -110,11 +129,17 @@ def choose(wanted: str) -> Adapter | None:
 
 def open_device(adapter: Adapter, checked: bool = False) -> Device:
     """Ask for the adapter's own limits and the features that the kernels use."""
-    features = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
-    matrices = ["cooperative-matrix", "subgroup"] if "shader-f16" in features else []
-    if matrices and all(f in adapter.features for f in matrices):
-        with suppress(GPUError, RuntimeError):  # listed, but experimental: a driver or wgpu may refuse it after all
-            raw = adapter.raw.request_device_sync(required_features=features + matrices, required_limits=adapter.limits)
-            return Device(adapter, raw, checked, frozenset(features + matrices))
+    features: list[str] = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
+    missing = [f for f in ("shader-f16", *MATRICES) if f not in adapter.features]
+    refused = f"it has no {missing[0]}" if missing else ""
+    if not missing:
+        try:
+            return request(adapter, checked, [*features, *MATRICES])
+        except (GPUError, RuntimeError) as error:  # listed, but experimental: wgpu-native 29 refuses it to everybody
+            refused = " ".join(str(error).split("Caused by:")[-1].split())[:200]
+    return replace(request(adapter, checked, features), refused=refused)
+
+
+def request(adapter: Adapter, checked: bool, features: list[str]) -> Device:
     raw = adapter.raw.request_device_sync(required_features=features, required_limits=adapter.limits)
     return Device(adapter, raw, checked, frozenset(features))

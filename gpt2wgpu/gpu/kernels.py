@@ -5,6 +5,7 @@ Shaders are plain WGSL. What varies is a line of its own in them, which is set h
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,10 @@ SHADERS = PACKAGE / "shaders" if (PACKAGE / "shaders").is_dir() else PACKAGE.par
 
 
 class Tile(NamedTuple):
-    """The outputs of a matmul that one workgroup computes, and how many rows of them one thread does."""
+    """The outputs of a matmul that one workgroup computes, and how many rows of them one thread does.
+
+    On matrix units it is a subgroup that computes a square of `thread_rows` x `thread_rows` of them.
+    """
 
     rows: int
     columns: int
@@ -29,6 +33,9 @@ class Tile(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.columns}/{self.thread_rows}"
+
+
+MATRIX_HEADS = (32, 64)  # sizes of attention heads that divide into fragments of 16 x 16 and of 8 x 8
 
 
 class Kernel:
@@ -65,8 +72,8 @@ SHARED: dict[str, tuple[str, ...]] = {
 }
 
 
-def files(t: Tensor, software: bool, matrix_units: bool = False) -> tuple[str, ...]:
-    """The shader files of an op: which variant, and what it shares with others.
+def files(t: Tensor, matmul: str) -> tuple[str, ...]:
+    """The shader files of an op, and what it shares with others. `matmul`: the device's kernel for it (Device.matmul).
 
     Variants give the same bits, but for the one on matrix units, which rounds a sum in another way: a device has it in
     every f16 matmul or in none.
@@ -77,9 +84,9 @@ def files(t: Tensor, software: bool, matrix_units: bool = False) -> tuple[str, .
         activation = ("activation", "is_nan") if name == "linear" else ()
         if not is_tiled(t):
             return f"{name}_scalar", *activation
-        if matrix_units and on_matrix_units(t):
-            return name, "matmul_cooperative", *activation
-        return name, "matmul_registers" if software else "matmul_workgroup", *activation
+        return name, matmul, *activation
+    if name == "attention" and matmul == "matmul_cooperative" and t.attrs.get("head_size") in MATRIX_HEADS:
+        return ("attention_cooperative",)
     return name, *SHARED.get(name, ())
 
 
@@ -93,32 +100,43 @@ def is_tiled(t: Tensor) -> bool:
     return t.op is not None and t.op.name in ("linear", "linear_add") and not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
 
 
-def on_matrix_units(t: Tensor) -> bool:
-    """Whether an op is a matmul that matrix units can do, where they are in use: with f16 weights."""
-    return is_tiled(t) and t.types["W"] == "f16"
-
-
-def specialise(t: Tensor, software: bool, tile: Tile | None = None, matrix_units: bool = False) -> str:
+def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel with its types and constant attributes set."""
-    parts = files(t, software, matrix_units)
+    parts = files(t, device.matmul(t.types.get("W") or t.types.get("X", "f32")))
     source = "\n".join(read(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
     constants = dict(t.attrs)
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
-    if software and t.op is not None and t.op.name == "attention":
+    if device.adapter.software and "attention" in parts:
         constants["each"] = 2  # two queries a thread halve what is loaded; a GPU has no registers left for it
+    if device.adapter.software and "row_sum" in parts:
+        constants["lanes"] = 8  # what runs at once; with more, they wait for each other at every barrier
+    source = set_constants(source, constants)
+    if "coop_mat" in source:
+        return for_matrix_units(device, source)
+    return "enable f16;\n" + source if "f16" in t.types.values() else source
+
+
+def set_constants(source: str, constants: Mapping[str, Any]) -> str:
     for name, value in constants.items():
         value = value.upper() if isinstance(value, str) else f"{int(value)}u"
         source = re.sub(rf"^const {name.upper()}: u32 = .*?;", f"const {name.upper()}: u32 = {value};", source, flags=re.M)
-    enable = "enable wgpu_cooperative_matrix;\n" if "matmul_cooperative" in parts else ""
-    return "enable f16;\n" + enable + source if "f16" in t.types.values() else source
+    return source
+
+
+def for_matrix_units(device: Device, source: str) -> str:
+    """Fragments and subgroups of the sizes that the device has."""
+    assert device.matrix_units is not None
+    size, lanes = device.matrix_units
+    source = set_constants(source, {"fragment": size, "subgroup": lanes}).replace("coop_mat16x16", f"coop_mat{size}x{size}")
+    return "enable f16;\nenable wgpu_cooperative_matrix;\n" + source
 
 
 def kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
     """The kernel of an op, one per device for the same source."""
-    source = specialise(t, device.adapter.software, tile, device.matrix_units)
+    source = specialise(device, t, tile)
     if source not in device.kernels:
         device.kernels[source] = Kernel(device, t, source)
     return device.kernels[source]

@@ -15,7 +15,7 @@ from typing import Any
 from .. import __version__
 from ..graph import Tensor
 from .device import Device
-from .kernels import Tile, is_tiled, on_matrix_units
+from .kernels import Tile, is_tiled
 
 # Of shaders/matmul_workgroup.wgsl. Small ones make more workgroups of a small batch, large ones load less.
 GPU_TILES = (
@@ -28,7 +28,12 @@ GPU_TILES = (
     Tile(16, 64, 2),
     Tile(64, 64, 4),
 )
-SOFTWARE_TILES = (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8))  # of shaders/matmul_registers.wgsl
+SOFTWARE_TILES = {
+    "matmul_registers": (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8)),
+    "matmul_unrolled": (Tile(12, 64, 12),),
+}
+# Of shaders/matmul_cooperative.wgsl, for fragments of 16 x 16; for 8 x 8 a half of each. The first one is quickly compiled.
+MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64, 128, 32), Tile(128, 64, 64))
 BUCKETS = (32, 128, 512, math.inf)  # most rows T of each
 
 Matmul = tuple[int, int, str]  # K, N and the dtype of its weights
@@ -39,26 +44,40 @@ def matmul(t: Tensor) -> Matmul:
     return int(t.dims["K"]), int(t.dims["N"]), t.types["W"]
 
 
-def candidates(device: Device) -> list[Tile]:
-    """The shapes that fit the device, the default one first."""
-    if device.adapter.software:
-        return list(SOFTWARE_TILES)
+def candidates(device: Device, dtype: str) -> list[Tile]:
+    """The shapes of a matmul with weights of a dtype that fit the device, the default one first."""
+    kind = device.matmul(dtype)
+    if kind in SOFTWARE_TILES:
+        return list(SOFTWARE_TILES[kind])
+    found: tuple[Tile, ...] = GPU_TILES
+    if device.matrix_units and kind == "matmul_cooperative":
+        part = device.matrix_units.size / 16
+        found = tuple(Tile(*(int(part * n) for n in tile)) for tile in MATRIX_TILES)
     limits = device.adapter.limits
     return [
         tile
-        for tile in GPU_TILES
-        if 16 * (4 * (tile.rows + 1) + 4 * tile.columns) <= limits["max-compute-workgroup-storage-size"]
-        and tile.rows // tile.thread_rows * tile.columns // 8 <= limits["max-compute-invocations-per-workgroup"]
+        for tile, (memory, lanes) in ((tile, needs(device, kind, tile)) for tile in found)
+        if memory <= limits["max-compute-workgroup-storage-size"] and lanes <= limits["max-compute-invocations-per-workgroup"]
     ]
+
+
+def needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
+    """Bytes of workgroup memory and threads of a shape, as its shader declares them."""
+    if kind == "matmul_workgroup":
+        return 16 * (4 * (tile.rows + 1) + 4 * tile.columns), tile.rows // tile.thread_rows * tile.columns // 8
+    assert device.matrix_units is not None
+    size, lanes = device.matrix_units
+    parts = tile.rows // tile.thread_rows * tile.columns // tile.thread_rows
+    return 2 * (40 * tile.rows + 32 * (tile.columns + 8)) + 4 * parts * 2 * size * size, parts * lanes
 
 
 def ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
     """(most rows T, the tile for them), ascending; without a tile for an op that has none."""
-    if device.matrix_units and on_matrix_units(t):
+    if not is_tiled(t):
         return ((math.inf, None),)
-    choice = chosen(device).get(matmul(t)) if is_tiled(t) else None
+    choice = chosen(device).get(matmul(t))
     if choice is None:
-        return ((math.inf, candidates(device)[0] if is_tiled(t) else None),)
+        return ((math.inf, candidates(device, t.types["W"])[0]),)
     above = (*choice[1:], None)
     return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
 
@@ -95,13 +114,13 @@ def adapter_key(device: Device) -> str:
 
 def load(device: Device) -> dict[Matmul, Choice]:
     """This adapter's choices in the cache. What cannot be understood counts as not there."""
-    known = {str(tile): tile for tile in candidates(device)}
     entries = read_cache().get(adapter_key(device))
     found: dict[Matmul, Choice] = {}
     for name, tiles in entries.items() if isinstance(entries, dict) else ():
         with suppress(ValueError, TypeError, KeyError):
             sizes, dtype = name.split(" ")
             k, n = sizes.split("x")
+            known = {str(tile): tile for tile in candidates(device, dtype)}
             choice = tuple(known[tile] for tile in tiles)
             if len(choice) == len(BUCKETS):
                 found[int(k), int(n), dtype] = choice

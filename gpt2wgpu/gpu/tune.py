@@ -13,7 +13,7 @@ from ..ops import Array, linear
 from . import native
 from .clock import Clock
 from .device import Device
-from .kernels import Kernel, Tile, bind_group_layout, is_tiled, kernel, on_matrix_units
+from .kernels import Kernel, Tile, bind_group_layout, is_tiled, kernel
 from .tiles import Matmul, candidates, chosen, matmul, save
 
 ROWS = (24, 96, 384, 2048)  # measured for each of BUCKETS
@@ -42,9 +42,7 @@ def prepare(device: Device, tensors: Sequence[Tensor]) -> None:
     """Before a graph is compiled: measure those of its matmuls that this GPU has not met. Software drivers keep the defaults."""
     if device.adapter.software:
         return
-    missing = [
-        m for m in matmuls(t for t in tensors if not (device.matrix_units and on_matrix_units(t))) if m not in chosen(device)
-    ]
+    missing = [m for m in matmuls(tensors) if m not in chosen(device)]
     if missing:
         tune_matmuls(device, missing, SECONDS)
 
@@ -70,7 +68,7 @@ def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = floa
             if time.perf_counter() < end:
                 found += [Measurement(m, rows, tile, taken) for tile, taken in bench.measure(rows).items()]
     for m in wanted:
-        chosen(device)[m] = tuple(fastest(found, m, rows) or candidates(device)[0] for rows in ROWS)
+        chosen(device)[m] = tuple(fastest(found, m, rows) or candidates(device, m[2])[0] for rows in ROWS)
     save(device)
     return found
 
@@ -104,7 +102,7 @@ class Bench:
         )
         self.kernels: dict[Tile, Kernel] = {}
         expected = None
-        for tile in candidates(device):
+        for tile in candidates(device, dtype):
             if self.kernels and time.perf_counter() > end:
                 break
             try:
