@@ -17,7 +17,7 @@ PACKAGE = Path(ops.__file__).parent
 ORDER = (
     *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
     *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
-    *("cli", "__init__", "__main__"),
+    *("pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
 )
 OPS = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 

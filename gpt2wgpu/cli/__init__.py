@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import UserError
 from .commands import doctor, embed, info, similarity
 from .console import say
+from .evaluate import evaluate
 from .measure import profile, tune
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an exception that reaches the user is a bug: show it whole
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, info, doctor, tune, profile):
+for command in (embed, similarity, evaluate, info, doctor, tune, profile):
     app.command()(command)
 
 
@@ -47,6 +48,11 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu embed "The quick brown fox jumps over the lazy dog"[/cyan]
     [cyan]  gpt2wgpu embed --input articles.csv --column title --output titles.npy[/cyan]
     [cyan]  gpt2wgpu embed --model path/to/all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
+
+    [bold]How good is a model, and which of its layers is the best?[/bold]
+
+    [cyan]  gpt2wgpu evaluate --data pairs.tsv[/cyan]
+    [cyan]  gpt2wgpu evaluate --data pairs.tsv --layers all --plot layers.png[/cyan]
 
     [bold]What would it run on, and can that be trusted?[/bold]
 
