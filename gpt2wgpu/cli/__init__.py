@@ -14,6 +14,7 @@ from .commands import doctor, embed, info, similarity
 from .console import say
 from .evaluate import evaluate
 from .measure import profile, tune
+from .tokens import app as tokens
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 for command in (embed, similarity, evaluate, info, doctor, tune, profile):
     app.command()(command)
+app.add_typer(tokens, name="tokens")
 
 
 def version(wanted: bool) -> None:
