@@ -49,7 +49,7 @@ class Device:
     granted: frozenset[str] = frozenset()  # the features asked for and got
     matrix_units: bool = False  # f16 matmuls use cooperative matrices: only once checks.py has seen that they are right
     kernels: dict[str, Any] = field(default_factory=dict, repr=False)  # by their source, shared by all programs
-    layouts: dict[int, Any] = field(default_factory=dict, repr=False)  # of bind groups, by the number of bindings
+    layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by numbers of bindings
     tuned: dict[str, Any] = field(default_factory=dict, repr=False)  # tile shapes, once tiles.py has read or measured them
 
     @property
