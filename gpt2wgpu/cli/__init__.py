@@ -15,6 +15,7 @@ from .console import say
 from .evaluate import evaluate
 from .measure import profile, tune
 from .tokens import app as tokens
+from .train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an exception that reaches the user is a bug: show it whole
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, evaluate, info, doctor, tune, profile):
+for command in (embed, similarity, evaluate, train, info, doctor, tune, profile):
     app.command()(command)
 app.add_typer(tokens, name="tokens")
 
