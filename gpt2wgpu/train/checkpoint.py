@@ -99,6 +99,7 @@ def write(run: Path, t: Template, card: str, state: Mapping[str, Array], progres
     tensors = {f"{folder}/model.safetensors": arrays for folder, arrays in weight_files(t, weights).items()}
     for name, arrays in {**tensors, STATE: dict(state)}.items():
         save_file(arrays, new / name, metadata={"format": "pt"})
+        shutil.copymode(new / PROGRESS, new / name)  # safetensors lets nobody else read its files
     for path in (*new.rglob("*"), new):
         sync(path)
     if model.exists():
