@@ -287,9 +287,11 @@ def test_doctor_on_a_device(device: gpt2wgpu.gpu.Device, run: Run):
 
 def test_help_and_version(run: Run):
     code, out, _ = run("--help")
-    assert code == 0 and all(word in out for word in ("embed", "similarity", "info", "doctor", "--version", "stderr"))
+    assert code == 0 and all(
+        word in out for word in ("embed", "similarity", "evaluate", "train", "tokens", "info", "doctor", "--version", "stderr")
+    )
     assert max(map(len, out.splitlines())) <= 200
-    for name in ("embed", "similarity", "evaluate", "info", "doctor"):
+    for name in ("embed", "similarity", "evaluate", "train", "info", "doctor"):
         code, out, _ = run(name, "--help")
         assert code == 0 and "--model" in out and "--device" in out
     assert run("--version") == (0, f"gpt2wgpu {gpt2wgpu.__version__}\n", "")

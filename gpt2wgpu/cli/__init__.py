@@ -57,6 +57,11 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu evaluate --data pairs.tsv[/cyan]
     [cyan]  gpt2wgpu evaluate --data pairs.tsv --layers all --plot layers.png[/cyan]
 
+    [bold]A model of your own[/bold]
+
+    [cyan]  gpt2wgpu train --data pairs.tsv --validation dev.tsv --output my_run[/cyan]
+    [cyan]  gpt2wgpu train --data texts.txt --teacher path/to/all-MiniLM-L6-v2 --output my_run[/cyan]
+
     [bold]What would it run on, and can that be trusted?[/bold]
 
     [cyan]  gpt2wgpu info[/cyan]

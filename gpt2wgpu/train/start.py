@@ -59,9 +59,9 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
         progress = checkpoint.read_progress(folder)
         settings = Settings.from_json(progress["settings"])
         check_same(settings, given)
-        run = prepare(folder, settings, folder / checkpoint.MODEL, device, say)
-        if run.digest != progress["digest"]:
+        if digest(settings) != progress["digest"]:
             raise UserError("the data or the validation file changed since the run began: put them back, or start another run")
+        run = prepare(folder, settings, folder / checkpoint.MODEL, device, say)
         if run.device != progress["device"]:
             say(f"the run was on {progress['device']} and goes on on {run.device}: the bits of its result depend on that")
         run.program.load_state(checkpoint.read_state(folder))
@@ -85,6 +85,10 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
         return prepare(folder, settings, from_scratch(folder / START, settings), device, say)
     finally:
         shutil.rmtree(folder / START, ignore_errors=True)
+
+
+def digest(s: Settings) -> str:
+    return data.digest([*s.data, *([s.validation] if s.validation else ())])
 
 
 def from_scratch(folder: Path, s: Settings) -> Path:
@@ -130,10 +134,9 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
         pairs = pairs if s.limit_validation is None else data.take(pairs, np.arange(min(s.limit_validation, len(pairs))))
         check(pairs)
         validation = pairs, Examples(data.of_pairs(pairs, tokenize).texts, 1, None)
-    digest = data.digest([*s.data, *([s.validation] if s.validation else ())])
     trained = sum(int(np.prod([int(d) for d in t.shape])) for t in program.graph.trained)
     say(f"{trained:,} weights are trained on {name}, loss {s.loss}, on {len(examples):,} {'pairs' if group == 2 else 'texts'}")
-    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), pad_id(c), digest)
+    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), pad_id(c), digest(s))
 
 
 def read_examples(folder: Path, s: Settings, width: int, tokenize: Callable[..., Texts], device: str) -> Examples:
