@@ -243,9 +243,15 @@ class Encoder:
         return self.tokenizer.encode([prompt + t if isinstance(t, str) else t for t in texts] if prompt else texts, limit, first)
 
     def _compute(self, sequences: list[Array], skip: int, most: int, done: int, advance: Callable[[int], None]) -> Array:
-        """The vectors of one window, (n, C). Two batches are under way at a time: one computes, one is prepared."""
+        """The vectors of one window, (n, C). Two batches are under way at a time: one computes, one is prepared.
+
+        Equal texts are computed once.
+        """
         vectors = np.empty((len(sequences), self.width), np.float32)
         pad = pad_id(self.checkpoint)
+        seen: dict[bytes, int] = {}
+        same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
+        distinct = [*seen.values()]
 
         def collect(rows: list[int], wait: Callable[[], Array]) -> None:
             found = wait()
@@ -260,7 +266,8 @@ class Encoder:
         with self._lock:
             pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
             try:
-                for rows in packing.plan([len(s) for s in sequences], self.max_tokens, most):
+                for planned in packing.plan([len(sequences[i]) for i in distinct], self.max_tokens, most):
+                    rows = [distinct[i] for i in planned]
                     batch = [sequences[i] for i in rows]
                     arrays = packing.pack(batch, [positions(s, pad) for s in batch], [min(skip, len(s) - 1) for s in batch])
                     pending.append((rows, self._program.submit(arrays)))
@@ -269,7 +276,8 @@ class Encoder:
             finally:
                 while pending:
                     collect(*pending.popleft())
-        return vectors
+        advance(len(sequences) - len(distinct))
+        return vectors if len(distinct) == len(sequences) else vectors[same_as]
 
     @property
     def _include_prompt(self) -> bool:

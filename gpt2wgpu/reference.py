@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from threading import Lock
+from threading import Event, Lock, Thread
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -22,6 +22,9 @@ class Program:
         self.weights = {t: widen(weights(t)) for t in self.tensors if t.is_weight}
         self.bytes = sum(a.nbytes for a in self.weights.values())
         self.last_reader = {x: t for t in self.tensors for x in t.inputs}
+        # glibc keeps freed blocks for the next layer only up to the size of the largest it has seen come and go;
+        # others go back to the system and cost page faults: 15 % of a batch's time
+        np.empty(24 << 20, np.uint8)
 
     def run(self, batch: Mapping[str, Array]) -> Array:
         """The output for a batch of named arrays. A tensor is let go after its last reader."""
@@ -39,23 +42,64 @@ class Program:
         return values[self.output]
 
     def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
-        """The rows (B, C) of a packed batch, behind a call as in the GPU's program, which computes in between.
+        """Start computing the rows (B, C) of a packed batch. The call that is returned waits for them.
 
         Every core takes some of the sequences through the whole graph, with a BLAS of one thread: no core ever waits
-        for another, while the threads of a BLAS meet after every matrix and spin in between.
+        for another, while the threads of a BLAS meet after every matrix and spin in between. A batch that is submitted
+        before this one is collected begins on the core that is done first.
         """
         parts = split(batch, os.cpu_count() or 1)
         if len(parts) == 1:
             result = self.run(batch)
             return lambda: result
-        rows = np.empty((len(batch["spans"]), int(self.output.shape[1])), np.float32)
-        with BLAS_LIMIT, blas().limit(limits=1, user_api="blas"):
-            for (part, _), result in zip(parts, threads().map(self.run, [arrays for _, arrays in parts]), strict=True):
-                rows[part] = result
-        return lambda: rows
+        running = [(rows, threads().submit(self._run_on_one_core, arrays)) for rows, arrays in parts]
+
+        def wait() -> Array:
+            found = np.empty((len(batch["spans"]), int(self.output.shape[1])), np.float32)
+            for rows, future in running:
+                found[rows] = future.result()
+            return found
+
+        return wait
+
+    def _run_on_one_core(self, batch: Mapping[str, Array]) -> Array:
+        with ONE_THREAD_BLAS:
+            return self.run(batch)
 
 
-BLAS_LIMIT = Lock()  # it is the whole process's: two that set and restore it crosswise would leave it at 1
+class OneThreadBLAS:
+    """While any thread is inside, BLAS has one thread.
+
+    The setting is the whole process's, and threadpoolctl ignores all threads but the one that changed it first: so the
+    first one in starts a thread that changes it, and the last one out has the same thread change it back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                entered, self.left = Event(), Event()
+                self.holder = Thread(target=self._hold, args=(entered, self.left), name="gpt2wgpu-blas", daemon=True)
+                self.holder.start()
+                entered.wait()
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.left.set()
+                self.holder.join()
+
+    def _hold(self, entered: Event, left: Event) -> None:
+        with blas().limit(limits=1, user_api="blas"):
+            entered.set()
+            left.wait()
+
+
+ONE_THREAD_BLAS = OneThreadBLAS()
 
 
 @cache
@@ -68,8 +112,13 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gpt2wgpu")
 
 
+def forget_threads() -> None:
+    threads.cache_clear()
+    ONE_THREAD_BLAS.__init__()  # type: ignore[misc]
+
+
 if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads, and would wait for them for ever
-    os.register_at_fork(after_in_child=threads.cache_clear)
+    os.register_at_fork(after_in_child=forget_threads)
 
 
 def widen(array: Array) -> Array:

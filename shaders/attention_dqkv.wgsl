@@ -6,8 +6,8 @@ struct Params { T: u32, C: u32, H: u32, B: u32, G: u32, scale: f32 }
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;
 const QUERIES: u32 = 32u;
-const BLOCK: u32 = 16u;
 const D4: u32 = (HEAD_SIZE + 3u) / 4u; // a head's row in groups of four, the last one filled up with zeros
+const BLOCK: u32 = 256u / max(D4, 16u); // 4 KiB of each of the two, whatever the head
 const QUERY: u32 = 0u; // its row of qkv is at QUERY C, KEY C and VALUE C
 const KEY: u32 = 1u;
 const VALUE: u32 = 2u;

@@ -3,11 +3,14 @@
 import io
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from process import Run
 
+from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
 from gpt2wgpu.gpu import Device, adapters, choose, open_device
 
@@ -27,6 +30,8 @@ def no_device_from_environment(monkeypatch: pytest.MonkeyPatch):
 def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory):
     """What is measured of a GPU is kept in the user's cache folder, which is not ours to write."""
     with pytest.MonkeyPatch.context() as patch:
+        compiled = os.environ.get("MESA_SHADER_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        patch.setenv("MESA_SHADER_CACHE_DIR", str(compiled))  # compiling every shader anew takes minutes
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
@@ -70,6 +75,24 @@ def device() -> Device:
 def production_device() -> Device:
     """Shaders as users run them."""
     return open_any(checked=False)
+
+
+@pytest.fixture(scope="session")
+def built_in() -> Encoder:
+    return Encoder(device="numpy")
+
+
+@pytest.fixture
+def use_gpu(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders made from here on compute on the tests' device."""
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, "the device of the tests"))
+
+
+@pytest.fixture(params=["numpy", "gpu"])
+def make(request: pytest.FixtureRequest) -> Callable[..., Encoder]:
+    if request.param == "gpu":
+        request.getfixturevalue("use_gpu")
+    return lambda *args, **options: Encoder(*args, device=request.param, **options)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport):

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.cli.live import Lines, Live, duration
+from gpt2wgpu.gpu import Device
 from gpt2wgpu.tokens import characters, save
 from gpt2wgpu.train import loop, teacher
 
@@ -98,7 +99,7 @@ def test_it_learns(run: Run, data: Path, tmp_path: Path, name: str, loss: str, b
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in out.iterdir()) == ["loss.png", "metrics.jsonl", "model"]
     score = json.loads(run("evaluate", "--data", data / "labels.tsv", "--model", out / "model", "--json")[1])
-    assert score["scores"]["cosine"]["spearman"] == pytest.approx(checks[-1]["spearman"], abs=1e-4)
+    assert score["scores"]["cosine"]["spearman"] == pytest.approx(checks[-1]["spearman"], abs=0.01)  # near ties
 
 
 def test_a_line_of_metrics(run: Run, data: Path, tmp_path: Path):
@@ -224,6 +225,22 @@ def test_distillation(run: Run, data: Path, tmp_path: Path):
     texts = (data / "texts.txt").read_text().splitlines()
     a, b = (Encoder(path, device="numpy").encode(texts, normalize_embeddings=True) for path in (source, out / "model"))
     assert (a * b).sum(1).mean() > 0.9
+
+
+# --- on a device
+
+
+def test_a_device_trains_like_numpy(device: Device, run: Run, data: Path, tmp_path: Path):
+    args = ("--data", data / "labels.tsv", "--validation", data / "labels.tsv", *SCRATCH, "--dropout", 0.1, "--accumulate", 2)
+    for name in ("numpy", device.adapter.index):
+        code, _, err = run("train", *args, "--epochs", 2, "--batch-tokens", 96, "--device", name, "-o", tmp_path / f"on_{name}")
+        assert code == 0, err
+    here, there = tmp_path / "on_numpy", tmp_path / f"on_{device.adapter.index}"
+    assert losses(there) == pytest.approx(losses(here), rel=1e-3)
+    a, b = (load_file(folder / "model/model.safetensors") for folder in (here, there))
+    assert a.keys() == b.keys() and max(float(np.abs(a[name] - b[name]).max()) for name in a) < 1e-3
+    code, _, err = run("train", "--resume", "--device", "numpy", "-o", there)
+    assert code == 0 and re.search(r"^the run was on .* and goes on on numpy: the bits", err, re.M), err
 
 
 # --- stopping and going on

@@ -41,3 +41,9 @@ AWKWARD = [
 def test_kernel_equals_numpy(case: Case, device: Device):
     check = check_op(device, case)
     assert check.ok, check
+
+
+def test_dropout_masks_are_the_same_bits_on_a_device(device: Device):
+    """Scaled by a power of two, so there is no rounding that a difference could hide in."""
+    for case in (checks.dropout(70), checks.dropout(300, (1, 150))):
+        assert check_op(device, case).error == 0

@@ -42,7 +42,7 @@ class Update:
 
 
 def adamw(weight: Array, m: Array, v: Array, gradient: Array, update: Update, decayed: bool, scratch: Array) -> None:
-    """In place; the gradient is left as zeros. All are flat and of one length, `scratch` at least as long."""
+    """In place; the gradient is used up. All are flat and of one length, `scratch` at least as long."""
     s = scratch[: len(weight)]
     gradient *= np.float32(update.factor)
     np.multiply(gradient, gradient, out=s)
@@ -59,4 +59,3 @@ def adamw(weight: Array, m: Array, v: Array, gradient: Array, update: Update, de
     if decayed:
         weight *= np.float32(update.decay)
     weight -= s
-    gradient[:] = 0

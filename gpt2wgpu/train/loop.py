@@ -194,6 +194,7 @@ def interruptible() -> Iterator[list[int]]:
         signal.signal(number, before[number])
 
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as nohup asks
     for number in before:
         signal.signal(number, note)
     try:

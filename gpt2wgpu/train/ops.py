@@ -83,15 +83,15 @@ def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
 
 @op("dout[T,C] -> dbias[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
 def sum_rows(dout: Array, *, onto: int | str = 0) -> Array:
-    return dout.sum(0)
+    return np.ones(len(dout), dout.dtype) @ dout
 
 
 @op("x[T,C] y[T,C] dout[T,C] -> dx[T,C]", grid=elements)
 def activate_dx(x: Array, y: Array, dout: Array, *, activation: str) -> Array:
     """dout times the derivative of the activation at x, where it is y.
 
-    Those of the form y = x s(x) have the derivative s + x s', and s = y / x without another tanh:
-    GELU by tanh has s = 0.5 (1 + tanh u) and s' = 2 s (1 - s) u', exact GELU s' = exp(-x^2 / 2) / sqrt(2 pi).
+    Those of the form y = x s(x) have the derivative s + x s', and s = y / x without another tanh: SiLU has s' = s (1 - s),
+    GELU by tanh s = 0.5 (1 + tanh u) and s' = 2 s (1 - s) u', exact GELU s' = exp(-x^2 / 2) / sqrt(2 pi).
     """
     dx = np.empty_like(x)
     blocks = row_blocks(len(x), x.itemsize * x.shape[1])
@@ -111,27 +111,33 @@ def derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) 
     elif activation == "sigmoid":
         np.subtract(1, y, out=out)
         out *= y
+    elif activation == "gelu_erf":
+        share(x, y, *scratch)
+        np.multiply(x, x, out=out)
+        out *= np.float32(-0.5)
+        np.exp(out, out=out)
+        out *= np.float32(0.3989422804014327)
+        out *= x
+        out += scratch[0]
     else:
         s, slope = scratch
-        tiny = np.float32(1e-30)  # makes 0 / 0 the 0.5 that it should be
-        np.add(x, tiny, out=slope)
-        np.add(y, tiny / 2, out=s)
-        s /= slope
-        if activation == "gelu_erf":
-            np.multiply(x, x, out=out)
-            out *= np.float32(-0.5)
-            np.exp(out, out=out)
-            out *= np.float32(0.3989422804014327)
-        else:
-            np.subtract(1, s, out=out)
-            out *= s
-            if activation == "gelu_tanh":  # 2 u' = 2 a + 6 b x^2
-                np.multiply(x, x, out=slope)
-                slope *= np.float32(6 * GELU_TANH[1])
-                slope += np.float32(2 * GELU_TANH[0])
-                out *= slope
-        out *= x
+        share(x, y, s, slope)
+        np.subtract(1, s, out=out)
+        out *= y
+        if activation == "gelu_tanh":  # 2 u' = 2 a + 6 b x^2
+            np.multiply(x, x, out=slope)
+            slope *= np.float32(6 * GELU_TANH[1])
+            slope += np.float32(2 * GELU_TANH[0])
+            out *= slope
         out += s
+
+
+def share(x: Array, y: Array, s: Array, scratch: Array) -> None:
+    """s = y / x, and the 0.5 that it should be where both are 0."""
+    tiny = np.float32(1e-30)
+    np.add(x, tiny, out=scratch)
+    np.add(y, tiny / 2, out=s)
+    s /= scratch
 
 
 # --- layer norm
@@ -141,8 +147,9 @@ def derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) 
 def layer_norm_stats(x: Array, *, eps: float) -> Array:
     """Mean and 1 / standard deviation of each row."""
     stats = np.empty((len(x), 2), x.dtype)
+    average = np.full(x.shape[1], 1 / x.shape[1], x.dtype)
     for at in row_blocks(len(x), x.itemsize * x.shape[1]):
-        mean = x[at].mean(-1)
+        mean = x[at] @ average
         rows = x[at] - mean[:, None]
         stats[at, 0] = mean
         stats[at, 1] = 1 / np.sqrt(np.einsum("tc,tc->t", rows, rows) / np.float32(x.shape[1]) + np.float32(eps))
@@ -156,14 +163,13 @@ def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
     C = np.float32(x.shape[1])
     for at in row_blocks(len(x), x.itemsize * x.shape[1]):
         mean, scale = stats[at, :1], stats[at, 1:]
-        n = x[at] - mean
-        n *= scale
+        centred = x[at] - mean
         d = np.multiply(dout[at], weight, out=dx[at])
-        means = d.mean(-1, keepdims=True)
-        n *= np.einsum("tc,tc->t", d, n)[:, None] / C
-        d -= n
-        d -= means
+        mean_dn = np.einsum("tc,tc->t", d, centred)[:, None] * scale / C
+        centred *= mean_dn * scale * scale
+        d -= (dout[at] @ weight)[:, None] / C
         d *= scale
+        d -= centred
     return dx
 
 
@@ -193,7 +199,7 @@ def attention_lse(qkv: Array, spans: Array, tiles: Array, *, H: int, head_size: 
             top = scores.max(-1, keepdims=True)
             scores -= top
             np.exp(scores, out=scores)
-            result = top[..., 0] + np.log(scores.sum(-1))  # (b, H, queries)
+            result = top[..., 0] + np.log(np.einsum("bhqk->bhq", scores))  # (b, H, queries)
             lse[rows].reshape(count, n, H)[:, first:last] = result.swapaxes(1, 2)
     return lse
 
@@ -206,28 +212,30 @@ def attention_dqkv(
 
     P = exp(scale q k - lse), dv = P^T dout, dS = P (dout v - sum(dout out)), dq = scale dS k, dk = scale dS^T q.
     """
-    dqkv = np.zeros_like(qkv)
-    H = lse.shape[1]
+    dqkv = np.empty_like(qkv)
+    T, H = lse.shape
+    delta = np.einsum("thd,thd->th", dout.reshape(T, H, head_size), out.reshape(T, H, head_size))
     for start, count, n in alike(spans):
         rows = slice(start, start + count * n)
         q, k, v = heads(qkv[rows], count, n, 3, head_size)
         dq, dk, dv = heads(dqkv[rows], count, n, 3, head_size)
         (do,) = heads(dout[rows], count, n, 1, head_size)
-        shift = lse[rows].reshape(count, n, H, 1).swapaxes(1, 2)  # (b, H, n, 1)
-        delta = np.einsum("tc,tc->tc", dout[rows], out[rows]).reshape(count, n, H, head_size).sum(-1, keepdims=True)
-        delta = delta.swapaxes(1, 2)
-        for first, last, keys in query_blocks(n, causal):
+        shift, drop = (a[rows].reshape(count, n, H, 1).swapaxes(1, 2) for a in (lse, delta))  # (b, H, n, 1)
+        for first, last, keys in reversed(query_blocks(n, causal)):  # the last block sees every key
             queries = slice(first, last)
             p = masked_scores(q, k, scale, first, last, keys, causal)
             p -= shift[:, :, queries]
             np.exp(p, out=p)
-            dv[:, :, keys] += p.swapaxes(2, 3) @ do[:, :, queries]
             ds = do[:, :, queries] @ v[:, :, keys].swapaxes(2, 3)
-            ds -= delta[:, :, queries]
+            ds -= drop[:, :, queries]
             ds *= p
             ds *= np.float32(scale)
-            dq[:, :, queries] = ds @ k[:, :, keys]
-            dk[:, :, keys] += ds.swapaxes(2, 3) @ q[:, :, queries]
+            np.matmul(ds, k[:, :, keys], out=dq[:, :, queries])
+            for d, weights, values in ((dv, p, do), (dk, ds, q)):
+                if last == n:
+                    np.matmul(weights.swapaxes(2, 3), values[:, :, queries], out=d)
+                else:
+                    d[:, :, keys] += weights.swapaxes(2, 3) @ values[:, :, queries]
     return dqkv
 
 
