@@ -42,6 +42,7 @@ class Case:
     lengths: Sequence[int] = (1, 5, 33)
     attrs: dict[str, Any] = field(default_factory=dict)
     half: bool = False  # its open types are f16
+    given: dict[str, Array] = field(default_factory=dict)  # inputs that are not random
 
     def __str__(self) -> str:
         details = [f"{k}={v}" for k, v in {"T": sum(self.lengths), **self.sizes, **self.attrs}.items()]
@@ -60,7 +61,9 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
     leaves, values = [], {}
     for name, dtype, dims in case.op.args[:-1]:
         shape = [int(measure(d, dict(counts))) for d in dims]
-        if dtype == "u32":
+        if name in case.given:
+            values[name] = case.given[name]
+        elif dtype == "u32":
             values[name] = batch[name]
         else:
             values[name] = rng.standard_normal(shape, dtype=np.float32)

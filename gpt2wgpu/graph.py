@@ -28,8 +28,8 @@ class Tensor:
 
     @property
     def is_weight(self) -> bool:
-        """A leaf of fixed size; the arrays of a batch have symbols in their shape."""
-        return self.op is None and all(isinstance(d, int) for d in self.shape)
+        """A leaf of fixed size; the arrays of a batch are u32 or have symbols in their shape."""
+        return self.op is None and self.dtype != "u32" and all(isinstance(d, int) for d in self.shape)
 
 
 def schedule(*outputs: Tensor) -> list[Tensor]:
@@ -57,7 +57,10 @@ class Op:
     grid: Callable[[SimpleNamespace], Grid]
 
     def __call__(self, *inputs: Tensor, out: str = "f32", **attrs: Any) -> Tensor:
-        """`out` is the output's dtype where the signature leaves it open. Raises ValueError on a mismatch."""
+        """`out` is the output's dtype where the signature leaves it open. Raises ValueError on a mismatch.
+
+        An attribute named by a letter, such as H=12, is the size of an output dimension that no input has.
+        """
         *args, (_, out_dtype, out_dims) = self.args
         dims: dict[str, Dim] = {}
         types: dict[str, str] = {}
@@ -79,6 +82,7 @@ class Op:
                 if dims.setdefault(name, size) != size:
                     raise ValueError(f"{want} where {name}={dims[name]}")
         dims = {name: size for name, size in dims.items() if not name.isdigit()}
+        dims |= {name: size for name, size in attrs.items() if name.isupper()}
         if is_open(out_dtype):
             out_dtype = types.setdefault(out_dtype, out)
         shape = tuple(measure(d, dims) for d in out_dims)

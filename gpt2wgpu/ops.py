@@ -102,7 +102,7 @@ def linear(x: Array, weight: Array, bias: Array, *, activation: str = "none") ->
     """activation(x @ weight + bias)"""
     out = x @ weight
     blocks = row_blocks(len(out), 4 * out.shape[1])
-    scratch = np.empty((2, *out[blocks[0]].shape), np.float32)
+    scratch = np.empty((2, *out[blocks[0]].shape), out.dtype)
     for at in blocks:
         out[at] += bias
         ACTIVATIONS[activation](out[at], scratch[:, : len(out[at])])
@@ -130,7 +130,7 @@ def attention(qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: 
     spans: first and one-past-last token of each sequence. tiles: (sequence, first query inside it), the GPU's work list.
     """
     C = qkv.shape[1] // 3
-    out = np.empty((len(qkv), C), np.float32)
+    out = np.empty((len(qkv), C), qkv.dtype)
     for start, count, n in alike(spans):
         rows = slice(start, start + count * n)
         q, k, v = qkv[rows].reshape(count, n, 3, C // head_size, head_size).transpose(2, 0, 3, 1, 4)  # each (b, H, n, D)
@@ -162,7 +162,7 @@ def alike(spans: Array) -> list[tuple[int, int, int]]:
 @op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=lambda p: (cdiv(p.C, 64), p.B, 1))
 def pool(x: Array, spans: Array, skip: Array, *, mode: str) -> Array:
     """One row per sequence; its `skip` leading tokens (a prompt) do not take part: "cls" is the first after them."""
-    out = np.empty((len(spans), x.shape[1]), np.float32)
+    out = np.empty((len(spans), x.shape[1]), x.dtype)
     for row, (start, end), leave in zip(out, spans.tolist(), skip.tolist(), strict=True):
         rows = x[start + leave : end]
         if mode == "mean":

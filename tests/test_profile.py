@@ -179,7 +179,7 @@ def test_a_dispatch_that_is_not_allowed_is_an_error_with_wgpus_text(checked: boo
     """`native.record` has no check of its own; the encoder's finish() raises."""
     device = request.getfixturevalue("device" if checked else "production_device")
     program, _ = chain(device, 1)
-    pipeline, bind_group, _ = program._dispatch_list({"T": 1})[0]
+    pipeline, bind_group, _ = program._dispatch_list({"T": 1}, program.steps)[0]
     encoder = device.raw.create_command_encoder()
     compute = encoder.begin_compute_pass()
     native.record(compute, [(pipeline, bind_group, (1 << 20, 1, 1))])

@@ -11,16 +11,21 @@ from gpt2wgpu.checks import cases
 from gpt2wgpu.gpu.kernels import SHADERS, files, read
 from gpt2wgpu.graph import Op, Tensor
 from gpt2wgpu.packing import QUERY_TILE
+from gpt2wgpu.train import checks as train_checks
+from gpt2wgpu.train import ops as train_ops
+from gpt2wgpu.train.gpu import CHUNK
 
 PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
     *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
     *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
-    *("cli", "__init__", "__main__"),
+    *("pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
 )
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
-OPS = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
+FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
+BACKWARD = {name: value for name, value in vars(train_ops).items() if isinstance(value, Op)}
+OPS = FORWARD | BACKWARD
 
 
 def sources() -> list[Path]:
@@ -96,6 +101,7 @@ def test_every_shader_file_is_used():
     used = {f for shaders, _ in variants() for f in shaders}
     ceilings = (PACKAGE / "gpu" / "ceilings.py").read_text(encoding="utf-8")
     used |= set(re.findall(r'"(ceiling_\w+)"', ceilings))  # kernels of no op
+    used |= set(re.findall(r'InPlace\(device, \["(\w+)"', (PACKAGE / "train" / "gpu.py").read_text(encoding="utf-8")))
     assert {p.stem for p in SHADERS.glob("*.wgsl")} == used
 
 
@@ -103,9 +109,13 @@ def test_names_of_constants_match():
     activations = re.findall(r"^const (\w+): u32 = \d+u;", read("activation"), re.M)
     assert [a.lower() for a in activations] == list(ops.ACTIVATIONS)
     assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool"), re.M)] == list(ops.POOLINGS)
-    for variant in ("attention", "attention_cooperative"):
-        assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read(variant)
+    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool_dx"), re.M)] == list(ops.POOLINGS)
+    for shader in ("attention", "attention_cooperative", "attention_lse", "attention_dqkv"):
+        assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read(shader)
+    for shader in ("square_sum", "adamw"):
+        assert f"const CHUNK: u32 = {CHUNK}u;" in read(shader)
 
 
 def test_every_op_is_checked():
-    assert {case.op.name for case in cases(half=True)} == set(OPS)
+    assert {case.op.name for case in cases(half=True)} == set(FORWARD)
+    assert {case.op.name for case in train_checks.cases()} == set(BACKWARD)

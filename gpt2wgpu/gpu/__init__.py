@@ -13,6 +13,7 @@ native.py    what wgpu-py has no call for, or a slow one
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
 from .device import Adapter, Device, GPUError, MatrixUnits, adapters, choose, open_device
+from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Tile
 from .program import Program, fitting_tokens
 from .tune import Measurement, matmuls, tune_matmuls
@@ -22,7 +23,9 @@ __all__ = [
     "Ceilings",
     "Clock",
     "Device",
+    "Dispatch",
     "GPUError",
+    "InPlace",
     "MatrixUnits",
     "Measurement",
     "Program",
@@ -32,6 +35,9 @@ __all__ = [
     "fitting_tokens",
     "matmuls",
     "measure_ceilings",
+    "new_buffer",
     "open_device",
+    "read_buffer",
     "tune_matmuls",
+    "write_buffer",
 ]

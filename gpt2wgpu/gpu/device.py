@@ -60,7 +60,7 @@ class Device:
     refused: str = ""  # why cooperative-matrix was not granted
     matrix_units: MatrixUnits | None = None  # f16 matmuls use them: only once checks.py has seen that they are right
     kernels: dict[str, Any] = field(default_factory=dict, repr=False)  # by their source, shared by all programs
-    layouts: dict[int, Any] = field(default_factory=dict, repr=False)  # of bind groups, by the number of bindings
+    layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by numbers of bindings
     tuned: dict[str, Any] = field(default_factory=dict, repr=False)  # tile shapes, once tiles.py has read or measured them
 
     @property

@@ -62,6 +62,16 @@ class Kernel:
         return t.op.grid(SimpleNamespace(**params, **self.constants))
 
 
+# what the other ops share
+SHARED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx", "l2_normalize", "l2_normalize_dx"), ("row_sum",)),
+    **dict.fromkeys(("activate", "activate_dx"), ("activation", "is_nan")),
+    **dict.fromkeys(("linear_dx", "linear_dweight"), ("matmul_gradient",)),
+    **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
+    "pool": ("is_nan",),
+}
+
+
 def files(t: Tensor, matmul: str) -> tuple[str, ...]:
     """The shader files of an op, and what it shares with others. `matmul`: the device's kernel for it (Device.matmul).
 
@@ -70,8 +80,6 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
     """
     assert t.op is not None
     name = t.op.name
-    if name in ("layer_norm", "l2_normalize"):
-        return name, "row_sum"
     if name in ("linear", "linear_add"):
         activation = ("activation", "is_nan") if name == "linear" else ()
         if not is_tiled(t):
@@ -79,7 +87,7 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
         return name, matmul, *activation
     if name == "attention" and matmul == "matmul_cooperative" and t.attrs.get("head_size") in MATRIX_HEADS:
         return ("attention_cooperative",)
-    return (name, "is_nan") if name == "pool" else (name,)
+    return name, *SHARED.get(name, ())
 
 
 @cache
@@ -134,8 +142,9 @@ def kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
     return device.kernels[source]
 
 
-def compile_pipeline(device: Device, label: str, source: str, bindings: int) -> Any:
+def compile_pipeline(device: Device, label: str, source: str, bindings: int, written: int = 1) -> Any:
     """A pipeline for a uniform block, the inputs and an output: all such share a layout, so tiles share bind groups.
+    `written`: how many of the last bindings are written, more than one in an optimiser.
 
     Without wgpu's bounds checks and loop counters, unless the device is opened for checking. Our kernels stay in range
     because ids are checked on the host and buffers are padded to whole tiles; the tests run every kernel with the checks on.
@@ -144,15 +153,15 @@ def compile_pipeline(device: Device, label: str, source: str, bindings: int) -> 
         module = device.raw.create_shader_module(label=label, code=source)
     else:
         module = native.trusted_module(device.raw, label, source)
-    layout = device.raw.create_pipeline_layout(bind_group_layouts=[bind_group_layout(device, bindings)])
+    layout = device.raw.create_pipeline_layout(bind_group_layouts=[bind_group_layout(device, bindings, written)])
     return device.raw.create_compute_pipeline(label=label, layout=layout, compute={"module": module, "entry_point": "main"})
 
 
-def bind_group_layout(device: Device, bindings: int) -> Any:
-    if bindings not in device.layouts:
-        kinds = ["uniform", *["read-only-storage"] * (bindings - 2), "storage"]
+def bind_group_layout(device: Device, bindings: int, written: int = 1) -> Any:
+    if (bindings, written) not in device.layouts:
+        kinds = ["uniform", *["read-only-storage"] * (bindings - 1 - written), *["storage"] * written]
         entries = [
             {"binding": i, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": {"type": kind}} for i, kind in enumerate(kinds)
         ]
-        device.layouts[bindings] = device.raw.create_bind_group_layout(entries=entries)
-    return device.layouts[bindings]
+        device.layouts[bindings, written] = device.raw.create_bind_group_layout(entries=entries)
+    return device.layouts[bindings, written]

@@ -1,7 +1,7 @@
 """A graph and its weights on a device: buffers, bind groups and dispatches, made once and used for every batch."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from .kernels import Kernel, bind_group_layout, kernel
 from .tiles import ladder
 from .tune import prepare
 
+Pieces = list[tuple[int, Any]]  # a weight: rows and their buffer, as many as a table needs that is over the limit of a binding
 DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "u32": np.dtype(np.uint32)}
 ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
 TILE = 128  # token capacities are rounded up to it, so that a tile never reaches past a buffer
@@ -47,17 +48,25 @@ class Step:
 class Program:
     """A graph compiled for one device, for batches of up to `capacity` (a size for each symbol in the graph).
 
-    `weights(tensor)` gives the array of a named weight. All batch arrays and all uniform values lie in one buffer,
-    so a batch is one upload, one compute pass and one readback.
+    `weights(tensor)` gives the array of a named weight, or its buffers in another program. All batch arrays and all
+    uniform values lie in one buffer, so a batch is one upload, one compute pass and one readback.
+    keep: more tensors to compute, each in a buffer that nothing else uses, found in `kept`.
     """
 
-    def __init__(self, device: Device, output: Tensor, weights: Callable[[Tensor], Array], capacity: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        device: Device,
+        output: Tensor,
+        weights: Callable[[Tensor], Array | Pieces],
+        capacity: Mapping[str, int],
+        keep: Collection[Tensor] = (),
+    ) -> None:
         self.device, self.output = device, output
         self.capacity = {symbol: -(-max(size, 1) // TILE) * TILE for symbol, size in capacity.items()}
         self.bytes = 0  # of all buffers
-        tensors = schedule(output)
+        tensors = schedule(output, *keep)
         prepare(device, tensors)
-        steps, bindings = self._plan(tensors, weights)
+        steps, bindings = self._plan(tensors, weights, set(keep))
         self.steps = steps
 
         self.inputs = [t for t in tensors if t.op is None and not t.is_weight]
@@ -112,8 +121,7 @@ class Program:
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
         return self.device.raw.create_buffer(label=label, size=-(-size // 4) * 4, usage=usage)
 
-    def _upload(self, t: Tensor, array: Array) -> list[tuple[int, Any]]:
-        """A weight as (number of rows, buffer): one, or as many as a table needs whose size is over the limit of a binding."""
+    def _upload(self, t: Tensor, array: Array) -> Pieces:
         limit = self.device.adapter.limits["max-storage-buffer-binding-size"] - PADDING
         step = max(1, limit // max(1, array[:1].nbytes))
         pieces = []
@@ -126,12 +134,15 @@ class Program:
             pieces.append((len(array[i : i + step]), buffer))
         return pieces
 
-    def _plan(self, tensors: list[Tensor], weights: Callable[[Tensor], Array]) -> tuple[list[Step], list[list[Any]]]:
+    def _plan(
+        self, tensors: list[Tensor], weights: Callable[[Tensor], Array | Pieces], keep: Collection[Tensor]
+    ) -> tuple[list[Step], list[list[Any]]]:
         """The dispatches, and what each one binds: a buffer, or a Tensor that stands for an array of the batch.
 
-        Every result gets a buffer, where possible one whose last reader is done.
+        Every result gets a buffer, where possible one whose last reader is done, unless it is to be kept.
         """
-        pieces: dict[Tensor, list[tuple[int, Any]]] = {}
+        self.weights: dict[Tensor, Pieces] = {}
+        pieces = self.weights
         results: dict[Tensor, Any] = {}
         free: list[Any] = []
         last_reader = {x: t for t in tensors for x in t.inputs}
@@ -139,11 +150,12 @@ class Program:
         kinds: dict[Any, int] = {}
         for t in tensors:
             if t.is_weight:
-                pieces[t] = self._upload(t, weights(t))
+                found = weights(t)
+                pieces[t] = found if isinstance(found, list) else self._upload(t, found)
             if t.op is None:
                 continue
             size = self._bytes(t)
-            reusable = min((b for b in free if b.size >= size), key=lambda b: b.size, default=None)
+            reusable = min((b for b in free if b.size >= size and t not in keep), key=lambda b: b.size, default=None)
             if reusable is not None:
                 free.remove(reusable)
             results[t] = reusable or self._buffer(f"result of {t.op.name}", size)
@@ -156,7 +168,7 @@ class Program:
                 steps.append(Step(t, kernels, params, kind))
                 bindings.append([*bound, results[t]])
             free.extend(results[x] for x in set(t.inputs) if x in results and last_reader[x] is t)
-        self.result = results[self.output]
+        self.result, self.kept = results[self.output], {t: results[t] for t in keep}
         return steps, bindings
 
     def _dispatches(self, t: Tensor, pieces: Mapping[Tensor, Any]) -> Iterator[tuple[dict[str, Any], dict[Tensor, Any]]]:
@@ -179,7 +191,12 @@ class Program:
 
         clock: takes the time of the whole batch if it is for one pass, else of every step, each in a pass of its own.
         """
-        sizes: dict[str, int] = {}
+        sizes = self.write(batch)
+        return self.read(self.compute(self.steps, sizes, clock), sizes)
+
+    def write(self, batch: Mapping[str, Array], **symbols: int) -> dict[str, int]:
+        """Upload a batch and the uniform values. Gives the size of each symbol; `symbols` are those that no array has."""
+        sizes = dict(symbols)
         for t in self.inputs:
             array = batch[t.name]
             for dim, size in zip(t.shape, array.shape, strict=True):
@@ -191,10 +208,18 @@ class Program:
             self.host_views[t][: array.size] = array.reshape(-1)
         for symbol, at in self.varying.items():
             self.uniforms[at] = sizes[symbol]
-
         self.device.raw.queue.write_buffer(self.batch_buffer, 0, self.host)
+        return sizes
+
+    def put(self, t: Tensor, array: Array) -> None:
+        """Upload one array of the batch again."""
+        at = self.host_views[t].ctypes.data - self.host.ctypes.data
+        self.device.raw.queue.write_buffer(self.batch_buffer, at, np.ascontiguousarray(array, DTYPES[t.dtype]))
+
+    def compute(self, steps: Sequence[Step], sizes: Mapping[str, int], clock: Clock | None = None) -> Any:
+        """An encoder with these steps, for a batch that was written."""
         encoder = self.device.raw.create_command_encoder()
-        dispatches = self._dispatch_list(sizes)
+        dispatches = self._dispatch_list(sizes, steps)
         passes = [dispatches] if clock is None or clock.passes == 1 else [[d] for d in dispatches]
         for i, part in enumerate(passes):
             compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
@@ -202,6 +227,14 @@ class Program:
             compute.end()
         if clock is not None:
             clock.resolve(encoder)
+        return encoder
+
+    def start(self, encoder: Any) -> None:
+        """Start what is in the encoder, with nothing to read."""
+        self.device.raw.queue.submit([encoder.finish()])
+
+    def read(self, encoder: Any, sizes: Mapping[str, int]) -> Callable[[], Array]:
+        """Start what is in the encoder. The call that is returned waits for the output."""
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in self.output.shape)
         dtype = DTYPES[self.output.dtype]
         size = -(-math.prod(shape) * dtype.itemsize // 4) * 4
@@ -216,11 +249,11 @@ class Program:
 
         return wait
 
-    def _dispatch_list(self, sizes: Mapping[str, int]) -> list[native.Dispatch]:
-        """What a batch of these sizes dispatches. A model has many layers but few kinds of steps."""
+    def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[native.Dispatch]:
+        """What these steps dispatch for a batch of these sizes. A model has many layers but few kinds of steps."""
         chosen: dict[int, tuple[Any, Grid]] = {}
         found = []
-        for step in self.steps:
+        for step in steps:
             if step.kind not in chosen:
                 found_kernel, grid = step.choose(sizes)
                 chosen[step.kind] = found_kernel.compile()._internal, grid

@@ -1,0 +1,85 @@
+"""Kernels that change buffers outside any graph, such as an optimiser's; and such buffers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import wgpu
+
+from ..graph import Grid
+from ..ops import Array
+from . import native
+from .device import Device
+from .kernels import bind_group_layout, compile_pipeline, read
+
+ROW_BYTES = 256  # of the uniform buffer, one row per dispatch
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Buffers in the order of the bindings, the uniform values that are always the same, and the grid."""
+
+    buffers: Sequence[Any]
+    params: Mapping[str, int | float]
+    grid: Grid
+
+
+class InPlace:
+    """A kernel and what it is dispatched on, all in one pass. files: its shader and what that shares with others."""
+
+    def __init__(self, device: Device, files: Sequence[str], dispatches: Sequence[Dispatch], written: int) -> None:
+        """written: how many of the last bindings are written."""
+        self.device = device
+        source = "\n".join(map(read, files))
+        block = re.search(r"struct Params \{(.*?)\}", source)
+        assert block is not None
+        self.fields: list[tuple[str, str]] = re.findall(r"(\w+): (\w+)", block[1])
+        self.fixed = [d.params for d in dispatches]
+        bindings = 1 + len(dispatches[0].buffers)
+        pipeline = compile_pipeline(device, files[0], source, bindings, written)
+        self.uniforms = np.zeros((len(dispatches), ROW_BYTES // 4), np.uint32)
+        usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
+        self.uniform_buffer = device.raw.create_buffer(label=files[0], size=self.uniforms.nbytes, usage=usage)
+        self.dispatches: list[native.Dispatch] = []
+        self.bind_groups = []  # kept alive
+        for i, d in enumerate(dispatches):
+            resources = [{"buffer": self.uniform_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
+            resources += [{"buffer": b} for b in d.buffers]
+            group = device.raw.create_bind_group(
+                label=files[0],
+                layout=bind_group_layout(device, bindings, written),
+                entries=[{"binding": b, "resource": r} for b, r in enumerate(resources)],
+            )
+            self.bind_groups.append(group)
+            self.dispatches.append((pipeline._internal, group._internal, d.grid))
+        self.pipeline = pipeline
+
+    def run(self, **params: int | float) -> None:
+        """Start it, with these uniform values beside the fixed ones."""
+        for row, fixed in zip(self.uniforms, self.fixed, strict=True):
+            values = {**params, **fixed}
+            for column, (name, kind) in enumerate(self.fields):
+                row[column] = np.float32(values[name]).view(np.uint32) if kind == "f32" else int(values[name])
+        self.device.raw.queue.write_buffer(self.uniform_buffer, 0, self.uniforms)
+        encoder = self.device.raw.create_command_encoder()
+        compute = encoder.begin_compute_pass()
+        native.record(compute, self.dispatches)
+        compute.end()
+        self.device.raw.queue.submit([encoder.finish()])
+
+
+def new_buffer(device: Device, label: str, count: int) -> Any:
+    """For `count` numbers in f32, at first zeros."""
+    usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
+    return device.raw.create_buffer(label=label, size=4 * count, usage=usage)
+
+
+def read_buffer(device: Device, buffer: Any, count: int) -> Array:
+    """Its first `count` numbers. Waits for the device."""
+    return np.frombuffer(device.raw.queue.read_buffer(buffer, 0, 4 * count), np.float32)
+
+
+def write_buffer(device: Device, buffer: Any, array: Array) -> None:
+    device.raw.queue.write_buffer(buffer, 0, np.ascontiguousarray(array, np.float32))

@@ -1,0 +1,151 @@
+"""A forward graph -> its trainable form, and the gradients of its weights: one table, one walk."""
+
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from ..graph import Tensor, schedule
+from ..ops import Array, attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
+from . import ops
+
+TOKENS, SEED = Tensor(("T",), "u32", "tokens"), Tensor((1,), "u32", "seed")
+Gradients = Sequence[Tensor | None]  # of an op's inputs; None for those that have none
+
+
+def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
+    """The same graph with the input of every activation a tensor of its own, and with dropout.
+
+    Dropout follows the embedding and ends every residual branch; attention's probabilities have none.
+    Raises ValueError unless everything is f32.
+    """
+    sites = itertools.count()
+
+    def drop(x: Tensor) -> Tensor:
+        """Zero with probability `dropout`: that share of all u32 is below the threshold."""
+        if not dropout:
+            return x
+        return ops.dropout(x, TOKENS, SEED, threshold=int(dropout * 2**32), scale=1 / (1 - dropout), site=next(sites))
+
+    new: dict[Tensor, Tensor] = {}
+    for t in schedule(output):
+        if t.dtype == "f16":
+            raise ValueError("only a graph in f32 can be trained")
+        inputs = [new[x] for x in t.inputs]
+        if t.op is None:
+            new[t] = t
+        elif t.op is linear and t.attrs["activation"] != "none":
+            new[t] = ops.activate(linear(*inputs), activation=t.attrs["activation"])
+        elif t.op is linear_add and dropout:
+            new[t] = ops.add(drop(linear(*inputs[:3])), inputs[3])
+        elif t.op is embed:
+            new[t] = drop(embed(*inputs, **t.attrs))
+        else:
+            new[t] = t.op(*inputs, **t.attrs)
+    return new[output]
+
+
+def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tensor, Tensor]:
+    """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on."""
+    wanted = set(of)
+    for t in schedule(output):
+        if any(x in wanted for x in t.inputs):
+            wanted.add(t)
+    found = {output: seed}
+    for t in reversed(schedule(output)):
+        if t.op is not None and t in found:
+            for x, g in zip(t.inputs, VJP[t.op.name](t, found[t]), strict=True):
+                if g is not None and x in wanted:
+                    found[x] = ops.add(found[x], g) if x in found else g
+    return {t: found[t] for t in of if t in found}
+
+
+# --- the table: an op's output and its gradient -> the gradients of its inputs
+
+
+def of_linear(t: Tensor, dout: Tensor) -> Gradients:
+    x, weight, _ = t.inputs
+    return ops.linear_dx(dout, weight), ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
+
+
+def of_linear_add(t: Tensor, dout: Tensor) -> Gradients:
+    x, weight, _, _ = t.inputs
+    return ops.linear_dx(dout, weight), ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO"), dout
+
+
+def of_layer_norm(t: Tensor, dout: Tensor) -> Gradients:
+    x, weight, _ = t.inputs
+    stats = ops.layer_norm_stats(x, **t.attrs)
+    return (
+        ops.layer_norm_dx(x, stats, weight, dout),
+        ops.layer_norm_dweight(x, stats, dout, onto="ONTO"),
+        ops.sum_rows(dout, onto="ONTO"),
+    )
+
+
+def of_attention(t: Tensor, dout: Tensor) -> Gradients:
+    qkv, spans, tiles = t.inputs
+    heads = int(t.dims["C"]) // t.attrs["head_size"]
+    lse = ops.attention_lse(qkv, spans, tiles, H=heads, **t.attrs)
+    return ops.attention_dqkv(qkv, t, dout, lse, spans, tiles, **t.attrs), None, None
+
+
+def of_embed(t: Tensor, dout: Tensor) -> Gradients:
+    def table(x: Tensor, taken: Tensor) -> Tensor:
+        order = Tensor(("T",), "u32", f"{taken.name}_order")
+        return ops.scatter_rows(dout, order, Tensor((x.shape[0], 2), "u32", f"{taken.name}_rows"), onto="ONTO")
+
+    ids, positions, wte, wpe = t.inputs
+    return None, None, table(wte, ids), table(wpe, positions)
+
+
+def of_concat(t: Tensor, dout: Tensor) -> Gradients:
+    j, k = int(t.dims["J"]), int(t.dims["K"])
+    return ops.columns(dout, M=j, first=0), ops.columns(dout, M=k, first=j)
+
+
+VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
+    linear.name: of_linear,
+    linear_add.name: of_linear_add,
+    layer_norm.name: of_layer_norm,
+    attention.name: of_attention,
+    embed.name: of_embed,
+    concat.name: of_concat,
+    pool.name: lambda t, dout: (ops.pool_dx(t.inputs[0], dout, *t.inputs[1:], **t.attrs), None, None),
+    l2_normalize.name: lambda t, dout: (ops.l2_normalize_dx(t.inputs[0], dout),),
+    ops.activate.name: lambda t, dout: (ops.activate_dx(t.inputs[0], t, dout, **t.attrs),),
+    ops.dropout.name: lambda t, dout: (ops.dropout(dout, *t.inputs[1:], **t.attrs), None, None),
+    ops.add.name: lambda t, dout: (dout, dout),
+}
+
+
+class TrainGraph:
+    """What is computed: the trainable form of an output, and the gradients of its weights but for the frozen ones.
+
+    Raises ValueError if a frozen name is none of the weights', or if all are frozen.
+    """
+
+    def __init__(self, output: Tensor, dropout: float, frozen: Collection[str]) -> None:
+        self.output = trainable(output, dropout)
+        self.weights = [t for t in schedule(self.output) if t.is_weight]
+        unknown = set(frozen) - {t.name for t in self.weights}
+        if unknown:
+            raise ValueError(f"no weight is called {sorted(unknown)[0]!r}")
+        self.trained = [t for t in self.weights if t.name not in frozen]
+        if not self.trained:
+            raise ValueError("every weight is frozen: there is nothing to train")
+        self.seed = Tensor(self.output.shape, name="doutput")
+        self.gradients = gradients(self.output, self.seed, self.trained)
+        self.forward = schedule(self.output)
+        known = set(self.forward)
+        self.backward = [t for t in schedule(self.output, *self.gradients.values()) if t not in known]
+        self.inputs = [t for t in (*self.forward, *self.backward) if t.op is None and not t.is_weight and t is not self.seed]
+        self.tables = {t.name: int(t.shape[0]) for t in self.inputs if t.name.endswith("_rows")}
+
+    def arrays(self, batch: Mapping[str, Array], seed: int, tokens: Array) -> dict[str, Array]:
+        """A batch and what training needs beside it. tokens: which of the micro-batch's tokens these are."""
+        found = dict(batch) | {"tokens": tokens.astype(np.uint32), "seed": np.array([seed & 0xFFFFFFFF], np.uint32)}
+        for name, count in self.tables.items():
+            taken = name.removesuffix("_rows")
+            found[f"{taken}_order"], found[name] = ops.sorted_rows(batch[taken], count)
+        return found

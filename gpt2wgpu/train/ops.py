@@ -1,0 +1,324 @@
+"""The ops of training: what a trainable forward graph has beside those of inference, and every backward op.
+
+Letters and grids as in gpt2wgpu/ops.py; a kernel is shaders/<name>.wgsl. `dout` is the gradient of the loss in an op's
+output, `dx` that in its input. Everything is f32; the numpy functions keep the dtype of their inputs, so that gradients
+can be checked in float64.
+
+The ops that sum over tokens give the gradients of weights. On a device they add to what their output buffer holds if
+`onto` is 1: so micro-batches accumulate. Numpy's program adds by itself.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..graph import Grid, op
+from ..ops import ACTIVATIONS, FUTURE, GELU_TANH, QUERIES, Array, alike, cdiv, row_blocks
+
+
+def elements(p: Any) -> Grid:
+    """One thread for each of (T, C)."""
+    return cdiv(p.C, 64), p.T, 1
+
+
+# --- forward
+
+
+@op("a[T,C] b[T,C] -> out[T,C]", grid=elements)
+def add(a: Array, b: Array) -> Array:
+    return a + b
+
+
+@op("x[T,C] -> out[T,C]", grid=elements)
+def activate(x: Array, *, activation: str) -> Array:
+    """What `linear` does in its epilogue, apart: the backward pass needs the input of an activation."""
+    out = np.empty_like(x)
+    blocks = row_blocks(len(x), x.itemsize * x.shape[1])
+    scratch = np.empty((2, *x[blocks[0]].shape), x.dtype)
+    for at in blocks:
+        out[at] = x[at]
+        ACTIVATIONS[activation](out[at], scratch[:, : len(out[at])])
+    return out
+
+
+@op("x[T,C] tokens:u32[T] seed:u32[1] -> out[T,C]", grid=elements)
+def dropout(x: Array, tokens: Array, seed: Array, *, threshold: int, scale: float, site: int) -> Array:
+    """Srivastava et al. 2014: zero where a hash is below the threshold, else scale * x. It is its own backward op.
+
+    tokens: the index of each token in the micro-batch. The hash of an element is of (seed, site, token, column): masks
+    are computed anew where they are needed, and are the same however a micro-batch is shared out.
+    """
+    rows = scramble(scramble(tokens ^ scramble(seed)) + np.uint32(site))
+    columns = np.arange(x.shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9)
+    out = np.empty_like(x)
+    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+        keep = scramble(rows[at, None] ^ columns) >= np.uint32(threshold)
+        np.multiply(x[at], keep, out=out[at])
+        out[at] *= np.float32(scale)
+    return out
+
+
+def scramble(x: Array) -> Array:
+    """A bijection of u32 in which every bit of the input reaches every bit of the output ("lowbias32", Wellons 2018)."""
+    x = x ^ (x >> np.uint32(16))
+    x *= np.uint32(0x7FEB352D)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    return x
+
+
+# --- linear layers
+
+
+@op("dout[T,N] weight[K,N] -> dx[T,K]", grid=lambda p: (cdiv(p.K, p.TILE), cdiv(p.T, p.TILE), 1))
+def linear_dx(dout: Array, weight: Array) -> Array:
+    return dout @ weight.T
+
+
+@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE), cdiv(p.K, p.TILE), 1))
+def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
+    return x.T @ dout
+
+
+@op("dout[T,C] -> dbias[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
+def sum_rows(dout: Array, *, onto: int | str = 0) -> Array:
+    return np.ones(len(dout), dout.dtype) @ dout
+
+
+@op("x[T,C] y[T,C] dout[T,C] -> dx[T,C]", grid=elements)
+def activate_dx(x: Array, y: Array, dout: Array, *, activation: str) -> Array:
+    """dout times the derivative of the activation at x, where it is y.
+
+    Those of the form y = x s(x) have the derivative s + x s', and s = y / x without another tanh: SiLU has s' = s (1 - s),
+    GELU by tanh s = 0.5 (1 + tanh u) and s' = 2 s (1 - s) u', exact GELU s' = exp(-x^2 / 2) / sqrt(2 pi).
+    """
+    dx = np.empty_like(x)
+    blocks = row_blocks(len(x), x.itemsize * x.shape[1])
+    scratch = np.empty((2, *x[blocks[0]].shape), x.dtype)
+    for at in blocks:
+        derivative(activation, x[at], y[at], dx[at], scratch[:, : len(dx[at])])
+        dx[at] *= dout[at]
+    return dx
+
+
+def derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) -> None:
+    if activation == "relu":
+        np.greater(y, 0, out=out)
+    elif activation == "tanh":
+        np.multiply(y, y, out=out)
+        np.subtract(1, out, out=out)
+    elif activation == "sigmoid":
+        np.subtract(1, y, out=out)
+        out *= y
+    elif activation == "gelu_erf":
+        share(x, y, *scratch)
+        np.multiply(x, x, out=out)
+        out *= np.float32(-0.5)
+        np.exp(out, out=out)
+        out *= np.float32(0.3989422804014327)
+        out *= x
+        out += scratch[0]
+    else:
+        s, slope = scratch
+        share(x, y, s, slope)
+        np.subtract(1, s, out=out)
+        out *= y
+        if activation == "gelu_tanh":  # 2 u' = 2 a + 6 b x^2
+            np.multiply(x, x, out=slope)
+            slope *= np.float32(6 * GELU_TANH[1])
+            slope += np.float32(2 * GELU_TANH[0])
+            out *= slope
+        out += s
+
+
+def share(x: Array, y: Array, s: Array, scratch: Array) -> None:
+    """s = y / x, and the 0.5 that it should be where both are 0."""
+    tiny = np.float32(1e-30)
+    np.add(x, tiny, out=scratch)
+    np.add(y, tiny / 2, out=s)
+    s /= scratch
+
+
+# --- layer norm
+
+
+@op("x[T,C] -> stats[T,2]", grid=lambda p: (1, p.T, 1))
+def layer_norm_stats(x: Array, *, eps: float) -> Array:
+    """Mean and 1 / standard deviation of each row."""
+    stats = np.empty((len(x), 2), x.dtype)
+    average = np.full(x.shape[1], 1 / x.shape[1], x.dtype)
+    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+        mean = x[at] @ average
+        rows = x[at] - mean[:, None]
+        stats[at, 0] = mean
+        stats[at, 1] = 1 / np.sqrt(np.einsum("tc,tc->t", rows, rows) / np.float32(x.shape[1]) + np.float32(eps))
+    return stats
+
+
+@op("x[T,C] stats[T,2] weight[C] dout[T,C] -> dx[T,C]", grid=lambda p: (1, p.T, 1))
+def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
+    """With n = (x - mean) / std and d = dout * weight: (d - mean(d) - n mean(d n)) / std."""
+    dx = np.empty_like(x)
+    C = np.float32(x.shape[1])
+    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+        mean, scale = stats[at, :1], stats[at, 1:]
+        centred = x[at] - mean
+        d = np.multiply(dout[at], weight, out=dx[at])
+        mean_dn = np.einsum("tc,tc->t", d, centred)[:, None] * scale / C
+        centred *= mean_dn * scale * scale
+        d -= (dout[at] @ weight)[:, None] / C
+        d *= scale
+        d -= centred
+    return dx
+
+
+@op("x[T,C] stats[T,2] dout[T,C] -> dweight[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
+def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str = 0) -> Array:
+    """The sum over tokens of dout (x - mean) / std."""
+    total = np.zeros(x.shape[1], x.dtype)
+    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+        rows = x[at] - stats[at, :1]
+        rows *= dout[at]
+        total += np.ascontiguousarray(stats[at, 1]) @ rows
+    return total
+
+
+# --- attention
+
+
+@op("qkv[T,3C] spans:u32[B,2] tiles:u32[G,2] -> lse[T,H]", grid=lambda p: (p.G, p.H, 1))
+def attention_lse(qkv: Array, spans: Array, tiles: Array, *, H: int, head_size: int, scale: float, causal: bool) -> Array:
+    """log(sum(exp(scores))) of each token and head: with it the backward pass has the softmax of a score at once."""
+    lse = np.empty((len(qkv), H), qkv.dtype)
+    for start, count, n in alike(spans):
+        rows = slice(start, start + count * n)
+        q, k, _ = heads(qkv[rows], count, n, 3, head_size)
+        for first, last, keys in query_blocks(n, causal):
+            scores = masked_scores(q, k, scale, first, last, keys, causal)
+            top = scores.max(-1, keepdims=True)
+            scores -= top
+            np.exp(scores, out=scores)
+            result = top[..., 0] + np.log(np.einsum("bhqk->bhq", scores))  # (b, H, queries)
+            lse[rows].reshape(count, n, H)[:, first:last] = result.swapaxes(1, 2)
+    return lse
+
+
+@op("qkv[T,3C] out[T,C] dout[T,C] lse[T,H] spans:u32[B,2] tiles:u32[G,2] -> dqkv[T,3C]", grid=lambda p: (p.G, p.H, 1))
+def attention_dqkv(
+    qkv: Array, out: Array, dout: Array, lse: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool
+) -> Array:
+    """The gradients of queries, keys and values, the softmax recomputed (Dao et al. 2022, appendix B).
+
+    P = exp(scale q k - lse), dv = P^T dout, dS = P (dout v - sum(dout out)), dq = scale dS k, dk = scale dS^T q.
+    """
+    dqkv = np.empty_like(qkv)
+    T, H = lse.shape
+    delta = np.einsum("thd,thd->th", dout.reshape(T, H, head_size), out.reshape(T, H, head_size))
+    for start, count, n in alike(spans):
+        rows = slice(start, start + count * n)
+        q, k, v = heads(qkv[rows], count, n, 3, head_size)
+        dq, dk, dv = heads(dqkv[rows], count, n, 3, head_size)
+        (do,) = heads(dout[rows], count, n, 1, head_size)
+        shift, drop = (a[rows].reshape(count, n, H, 1).swapaxes(1, 2) for a in (lse, delta))  # (b, H, n, 1)
+        for first, last, keys in reversed(query_blocks(n, causal)):  # the last block sees every key
+            queries = slice(first, last)
+            p = masked_scores(q, k, scale, first, last, keys, causal)
+            p -= shift[:, :, queries]
+            np.exp(p, out=p)
+            ds = do[:, :, queries] @ v[:, :, keys].swapaxes(2, 3)
+            ds -= drop[:, :, queries]
+            ds *= p
+            ds *= np.float32(scale)
+            np.matmul(ds, k[:, :, keys], out=dq[:, :, queries])
+            for d, weights, values in ((dv, p, do), (dk, ds, q)):
+                if last == n:
+                    np.matmul(weights.swapaxes(2, 3), values[:, :, queries], out=d)
+                else:
+                    d[:, :, keys] += weights.swapaxes(2, 3) @ values[:, :, queries]
+    return dqkv
+
+
+def heads(rows: Array, count: int, n: int, parts: int, head_size: int) -> Array:
+    """Views of `parts` matrices side by side, each (sequences, heads, tokens, head size)."""
+    return rows.reshape(count, n, parts, -1, head_size).transpose(2, 0, 3, 1, 4)
+
+
+def query_blocks(n: int, causal: bool) -> list[tuple[int, int, slice]]:
+    """First and one-past-last query of each block, and the keys that it sees."""
+    return [
+        (first, min(first + QUERIES, n), slice(0, min(first + QUERIES, n) if causal else n)) for first in range(0, n, QUERIES)
+    ]
+
+
+def masked_scores(q: Array, k: Array, scale: float, first: int, last: int, keys: slice, causal: bool) -> Array:
+    scores = (q[:, :, first:last] * np.float32(scale)) @ k[:, :, keys].swapaxes(2, 3)
+    if causal:
+        scores[..., first:] += FUTURE[: last - first, : last - first]
+    return scores
+
+
+# --- embedding
+
+
+@op("dout[T,C] order:u32[T] rows:u32[V,2] -> dtable[V,C]", grid=lambda p: (cdiv(p.C, 32), cdiv(p.V, 8), 1))
+def scatter_rows(dout: Array, order: Array, rows: Array, *, onto: int | str = 0) -> Array:
+    """The gradient of a table from that of its rows: sums over the tokens that took the same row, in their order.
+
+    order: tokens sorted by the row they took. rows: first and one-past-last of each table row's tokens in `order`.
+    """
+    dtable = np.zeros((len(rows), dout.shape[1]), dout.dtype)
+    taken, sums = row_sums(dout, order, rows)
+    dtable[taken] = sums
+    return dtable
+
+
+def row_sums(dout: Array, order: Array, rows: Array) -> tuple[Array, Array]:
+    """The table rows that were taken, and their sums."""
+    taken = np.flatnonzero(rows[:, 0] < rows[:, 1])
+    return taken, np.add.reduceat(dout[order], rows[taken, 0].astype(np.intp), axis=0)
+
+
+def sorted_rows(taken: Array, count: int) -> tuple[Array, Array]:
+    """`order` and `rows` of `scatter_rows` for tokens that took these rows of a table of `count`."""
+    counts = np.bincount(taken, minlength=count)
+    ends = np.cumsum(counts)
+    return np.argsort(taken, kind="stable").astype(np.uint32), np.stack([ends - counts, ends], axis=1).astype(np.uint32)
+
+
+# --- from vectors to tokens
+
+
+@op("x[T,C] dout[B,C] spans:u32[B,2] skip:u32[B] -> dx[T,C]", grid=lambda p: (cdiv(p.C, 64), p.B, 1))
+def pool_dx(x: Array, dout: Array, spans: Array, skip: Array, *, mode: str) -> Array:
+    """Each token's share of its sequence's gradient. Of several largest values the first one gets it."""
+    dx = np.zeros_like(x)
+    for row, (start, end), leave in zip(dout, spans.tolist(), skip.tolist(), strict=True):
+        rows = dx[start + leave : end]
+        if mode == "mean":
+            rows[:] = row / np.float32(len(rows))
+        elif mode == "max":
+            rows[x[start + leave : end].argmax(0), np.arange(len(row))] = row
+        elif mode == "sqrt_len_mean":
+            rows[:] = row / np.sqrt(np.float32(len(rows)))
+        elif mode == "weighted_mean":
+            weights = np.arange(leave + 1, end - start + 1, dtype=x.dtype)
+            np.multiply((weights / weights.sum())[:, None], row, out=rows)
+        else:
+            rows[{"cls": 0, "last": -1}[mode]] = row
+    return dx
+
+
+@op("x[T,N] -> out[T,M]", grid=lambda p: (cdiv(p.M, 64), p.T, 1))
+def columns(x: Array, *, M: int, first: int) -> Array:
+    """M columns from `first` on: the backward op of `concat`."""
+    return x[:, first : first + M].copy()
+
+
+@op("x[B,C] dout[B,C] -> dx[B,C]", grid=lambda p: (1, p.B, 1))
+def l2_normalize_dx(x: Array, dout: Array) -> Array:
+    """With u = x / |x|: (dout - u (u dout)) / |x|. Where |x| is held at 1e-12, dout / 1e-12."""
+    norm = np.sqrt(np.einsum("bc,bc->b", x, x))[:, None]
+    held = np.maximum(norm, np.float32(1e-12))
+    u = x / held * (norm > np.float32(1e-12))
+    return (dout - u * np.einsum("bc,bc->b", u, dout)[:, None]) / held

@@ -1,0 +1,210 @@
+"""A training step in numpy: forward, loss, backward and AdamW, on all cores."""
+
+import math
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Condition
+from typing import Any
+
+import numpy as np
+
+from .. import packing, reference
+from ..graph import Tensor
+from ..ops import Array
+from . import adamw, ops
+from .gradients import TrainGraph
+
+Loss = Callable[[Array], tuple[float, Array]]  # vectors -> loss, and its gradient in them
+Block = tuple[Tensor, slice]  # a part of a weight
+BLOCK = 1 << 15  # numbers that are updated together, so that they stay in the cache
+
+
+class TrainProgram:
+    """A graph that can be trained. `weights(tensor)` gives the array of a named weight, which is copied.
+
+    frozen: names of weights that stay as they are. Same weights, batches and seeds, and as many cores: same bits.
+    As in inference, every core takes some of a micro-batch's sequences through the whole graph, its share.
+    """
+
+    def __init__(
+        self,
+        output: Tensor,
+        weights: Callable[[Tensor], Array],
+        *,
+        dropout: float = 0.0,
+        frozen: Collection[str] = (),
+    ) -> None:
+        self.graph = TrainGraph(output, dropout, frozen)
+        self.steps = 0
+        self.micro_batches = 0  # since the last step, as are the sums of their gradients in `total`
+        self.total: dict[Tensor, Array] = {}
+        self.weights = {t: np.array(weights(t), np.float32) for t in self.graph.weights}
+        self.m, self.v = ({t: np.zeros_like(self.weights[t]) for t in self.graph.trained} for _ in range(2))
+        self.inference = reference.Program(output, lambda t: self.weights[t])
+        self.weight_of = {gradient: t for t, gradient in self.graph.gradients.items()}
+        self.last_reader = {x: t for t in (*self.graph.forward, *self.graph.backward) for x in t.inputs}
+
+    def vectors(self, batch: Mapping[str, Array]) -> Array:
+        """The output for a packed batch, without dropout."""
+        return self.inference.submit(batch)()
+
+    def gradients(self, batch: Mapping[str, Array], loss: Loss, seed: int) -> float:
+        """The loss of one micro-batch; its gradient is added to what `step` will use. seed: of the dropout, a u32."""
+        spans = batch["spans"].tolist()
+        rows, shares = [], []
+        for part, arrays in packing.split(batch, cores()):
+            named = self.graph.arrays(arrays, seed, np.concatenate([np.arange(*spans[b]) for b in part]))
+            rows.append(part)
+            shares.append({t: named[t.name] for t in self.graph.inputs})
+        vectors = np.empty((len(spans), int(self.graph.output.shape[1])), np.float32)
+        with reference.ONE_THREAD_BLAS:  # also in the loss: the threads of a BLAS spin when they are done
+            for part, result in zip(rows, on_all_cores(self._forward, shares), strict=True):
+                vectors[part] = result
+            value, dvectors = loss(vectors)
+            turns = Turns()
+            on_all_cores(lambda i: self._backward(i, shares[i], dvectors[rows[i]], turns), range(len(shares)))
+        self.micro_batches += 1
+        return value
+
+    def _forward(self, values: dict[Tensor, Array]) -> Array:
+        """The vectors of a share. `values` are its batch arrays, and then also what the backward pass needs."""
+        with np.errstate(all="ignore"):  # what overflows shows in the loss
+            for t in self.graph.forward:
+                if t.op is not None:
+                    values[t] = t.op.reference(*self._inputs(t, values), **t.attrs)
+                    self._let_go(t, values)
+        return values[self.graph.output]
+
+    def _backward(self, share: int, values: dict[Tensor, Array], dvectors: Array, turns: "Turns") -> None:
+        """The gradients of a share, added to `total`."""
+        values[self.graph.seed] = dvectors
+        with np.errstate(all="ignore"), turns.given_up_on_failure():
+            for t in self.graph.backward:
+                if t.op is None:
+                    continue
+                inputs = self._inputs(t, values)
+                if t not in self.weight_of:
+                    values[t] = t.op.reference(*inputs, **t.attrs)
+                else:
+                    # most rows of a table get nothing
+                    rows, result = (
+                        ops.row_sums(*inputs) if t.op is ops.scatter_rows else (..., t.op.reference(*inputs, **t.attrs))
+                    )
+                    with turns.of(t, share):
+                        self._add(self.weight_of[t], rows, result)
+                self._let_go(t, values)
+
+    def _inputs(self, t: Tensor, values: Mapping[Tensor, Array]) -> list[Array]:
+        return [self.weights[x] if x in self.weights else values[x] for x in t.inputs]
+
+    def _let_go(self, t: Tensor, values: dict[Tensor, Array]) -> None:
+        """Of what t was the last reader of."""
+        for x in set(t.inputs):
+            if self.last_reader[x] is t and x not in self.weights:
+                del values[x]
+
+    def _add(self, weight: Tensor, rows: Any, gradient: Array) -> None:
+        if rows is ... and weight not in self.total:
+            self.total[weight] = gradient
+            return
+        if weight not in self.total:
+            self.total[weight] = np.zeros_like(self.weights[weight])
+        self.total[weight][rows] += gradient
+
+    def step(self, lr: float, *, weight_decay: float, clip: float) -> float:
+        """AdamW with the mean gradient of the micro-batches since the last step, clipped to the norm `clip`.
+
+        Returns the norm before clipping. If that is not finite, the weights stay as they are.
+        """
+        blocks = [(t, slice(i, i + BLOCK)) for t in self.graph.trained for i in range(0, self.weights[t].size, BLOCK)]
+        count = -(-len(blocks) // cores())
+        parts = [blocks[i : i + count] for i in range(0, len(blocks), count)]
+        with reference.ONE_THREAD_BLAS:
+            squares = on_all_cores(self._squares, parts)
+            norm = math.sqrt(sum(square for part in squares for square in part)) / self.micro_batches
+            if math.isfinite(norm):
+                self.steps += 1
+                factor = adamw.clipping(norm, clip) / self.micro_batches
+                update = adamw.Update.of_step(self.steps, lr, weight_decay, factor)
+                on_all_cores(lambda part: self._update(part, update), parts)
+        self.total, self.micro_batches = {}, 0
+        return norm
+
+    def _squares(self, blocks: Sequence[Block]) -> list[float]:
+        with np.errstate(all="ignore"):
+            return [float(np.dot(g, g)) for g in (self.total[t].reshape(-1)[at] for t, at in blocks)]
+
+    def _update(self, blocks: Sequence[Block], update: adamw.Update) -> None:
+        scratch = np.empty(BLOCK, np.float32)
+        for t, at in blocks:
+            w, m, v, g = (a[t].reshape(-1)[at] for a in (self.weights, self.m, self.v, self.total))
+            adamw.adamw(w, m, v, g, update, len(t.shape) == 2, scratch)
+
+    def state(self) -> dict[str, Array]:
+        """A copy of all that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
+        return {name: a.copy() for name, a in self._state().items()} | {"step": np.array(self.steps)}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Go on from a `state`. Raises ValueError if it is another model's."""
+        arrays = self._state()
+        check_state({name: a.shape for name, a in arrays.items()}, state)
+        for name, a in arrays.items():
+            a[...] = state[name]
+        self.steps = int(state["step"])
+
+    def _state(self) -> dict[str, Array]:
+        kinds = {"weight": self.weights, "m": self.m, "v": self.v}
+        return {f"{kind}/{t.name}": a for kind, arrays in kinds.items() for t, a in arrays.items()}
+
+
+def check_state(shapes: Mapping[str, Sequence[Any]], state: Mapping[str, Array]) -> None:
+    """Raises ValueError if a state lacks an array or has it in another shape."""
+    for name, shape in shapes.items():
+        found = state.get(name)
+        if found is None or found.shape != tuple(shape):
+            raise ValueError(f"{name} must be {tuple(shape)}, got {'nothing' if found is None else found.shape}")
+
+
+# --- all cores
+
+
+def cores() -> int:
+    return os.cpu_count() or 1
+
+
+def on_all_cores(work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
+    """Each part in a thread of its own. Call it where BLAS has one thread, as the cores are busy with the other parts."""
+    return list(reference.threads().map(work, parts))
+
+
+class Turns:
+    """The shares of a micro-batch add to a gradient in their order, so that a sum has the same bits every time.
+
+    All compute the same list, so a share hardly ever waits for the one before.
+    """
+
+    def __init__(self) -> None:
+        self.done: dict[Tensor, int] = {}  # how many shares have added to it
+        self.failed = False
+        self.changed = Condition()
+
+    @contextmanager
+    def of(self, gradient: Tensor, share: int) -> Iterator[None]:
+        with self.changed:
+            self.changed.wait_for(lambda: self.failed or self.done.get(gradient, 0) == share)
+        yield
+        with self.changed:
+            self.done[gradient] = share + 1
+            self.changed.notify_all()
+
+    @contextmanager
+    def given_up_on_failure(self) -> Iterator[None]:
+        """So that no share waits for one that has failed."""
+        try:
+            yield
+        except BaseException:
+            with self.changed:
+                self.failed = True
+                self.changed.notify_all()
+            raise

@@ -1,0 +1,12 @@
+// One thread per element. The functions are in activation.wgsl.
+struct Params { T: u32, C: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= p.C) { return; }
+  let at = id.y * p.C + id.x;
+  out[at] = activate(x[at]);
+}

@@ -1,0 +1,25 @@
+// One thread per element: dout times the derivative of the activation, from its input x and its output y.
+// Those of the form y = x s(x) have s = y / x (0.5 where both are 0) and the derivative s + x s'.
+struct Params { T: u32, C: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> y: array<f32>;
+@group(0) @binding(3) var<storage, read> dout: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<f32>;
+
+fn derivative(x: f32, y: f32) -> f32 {
+  if (ACTIVATION == RELU) { return select(0.0, 1.0, y > 0.0); }
+  if (ACTIVATION == TANH) { return fma(-y, y, 1.0); }
+  if (ACTIVATION == SIGMOID) { return y * (1.0 - y); }
+  let s = (y + 0.5e-30) / (x + 1e-30);
+  if (ACTIVATION == GELU_ERF) { return fma(x, 0.3989422804014327 * exp(-0.5 * x * x), s); }
+  if (ACTIVATION == GELU_TANH) { return fma(x, s * (1.0 - s) * fma(x * x, 0.21406444881780074, 1.5957691216057308), s); }
+  return fma(x, s * (1.0 - s), s); // SILU
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= p.C) { return; }
+  let at = id.y * p.C + id.x;
+  dx[at] = dout[at] * derivative(x[at], y[at]);
+}

@@ -1,0 +1,53 @@
+// log(sum(exp(scores))) of every query, online. Tiles, blocks and heads as in attention.wgsl; a thread takes one query.
+struct Params { T: u32, C: u32, B: u32, G: u32, H: u32, scale: f32 }
+const HEAD_SIZE: u32 = 64u;
+const CAUSAL: u32 = 1u;
+const QUERIES: u32 = 32u;
+const KEYS: u32 = 16u;
+const D4: u32 = (HEAD_SIZE + 3u) / 4u;
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> qkv: array<f32>;
+@group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;
+@group(0) @binding(3) var<storage, read> tiles: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>;
+
+var<workgroup> keys: array<vec4<f32>, KEYS * D4>;
+
+fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
+  var v = vec4<f32>();
+  let at = t * 3u * p.C + column + d4 * 4u;
+  for (var i = 0u; i < 4u; i++) {
+    if (d4 * 4u + i < HEAD_SIZE) { v[i] = qkv[at + i]; }
+  }
+  return v;
+}
+
+@compute @workgroup_size(QUERIES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let tile = tiles[group.x];
+  let start = spans[tile.x].x;
+  let end = spans[tile.x].y;
+  let head = group.y * HEAD_SIZE;
+  let query = start + tile.y + lane;
+  let t = min(query, end - 1u); // queries past the end repeat the last one and store nothing
+  var q: array<vec4<f32>, D4>;
+  for (var d = 0u; d < D4; d++) { q[d] = load(t, head, d) * p.scale; }
+  let keys_seen = select(end, t + 1u, CAUSAL == 1u);
+  let last_key = select(end, min(start + tile.y + QUERIES, end), CAUSAL == 1u);
+  var largest = -3.0e38;
+  var total = 0.0;
+  for (var block = start; block < last_key; block += KEYS) {
+    for (var i = lane; i < KEYS * D4; i += QUERIES) { keys[i] = load(min(block + i / D4, end - 1u), p.C + head, i % D4); }
+    workgroupBarrier();
+    for (var j = 0u; j < KEYS && block + j < keys_seen; j++) {
+      var s = vec4<f32>(0.0, 0.0, 0.0, 0.0);
+      for (var d = 0u; d < D4; d++) { s = fma(q[d], keys[j * D4 + d], s); }
+      let score = (s.x + s.y) + (s.z + s.w);
+      let top = max(largest, score);
+      total = fma(total, exp(largest - top), exp(score - top));
+      largest = top;
+    }
+    workgroupBarrier();
+  }
+  if (query < end) { lse[t * p.H + group.y] = largest + log(total); }
+}

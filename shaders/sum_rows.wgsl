@@ -1,0 +1,11 @@
+// The gradient of a bias. The sum over tokens is in column_sum.wgsl.
+struct Params { T: u32, C: u32, onto: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> dout: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dbias: array<f32>;
+
+fn value(t: u32, c: u32) -> f32 { return dout[t * p.C + c]; }
+
+fn store(c: u32, sum: f32) {
+  if (p.onto == 1u) { dbias[c] += sum; } else { dbias[c] = sum; }
+}

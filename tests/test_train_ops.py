@@ -1,0 +1,49 @@
+"""Every kernel of training against numpy, on sizes that no tile divides."""
+
+import pytest
+
+from gpt2wgpu import ops as inference_ops
+from gpt2wgpu.checks import Case, check_op
+from gpt2wgpu.gpu import Device
+from gpt2wgpu.train import checks, ops
+
+# T = 1, sequences of length 1, one past a tile (16, 32, 64) and past a block of 16 rows; K, N and C that no tile divides
+AWKWARD = [
+    Case(ops.add, {"C": 1}, (1,)),
+    checks.activate_dx("gelu_tanh", 65, (1,)),
+    checks.dropout(1, (1,)),
+    Case(ops.linear_dx, {"K": 1, "N": 1}, (1,)),
+    Case(ops.linear_dx, {"K": 129, "N": 17}, (65,)),
+    Case(ops.linear_dx, {"K": 64, "N": 64}, (64,)),
+    Case(ops.linear_dweight, {"K": 1, "N": 1}, (1,)),
+    Case(ops.linear_dweight, {"K": 65, "N": 129}, (17,)),
+    Case(ops.linear_dweight, {"K": 64, "N": 64}, (64,)),
+    Case(ops.sum_rows, {"C": 1}, (1,)),
+    Case(ops.sum_rows, {"C": 17}, (33,)),
+    *checks.layer_norm(1, (2,)),
+    *checks.layer_norm(65, (17, 1)),
+    *checks.layer_norm(1600, (3,)),
+    *(c for causal in (True, False) for c in checks.attention_cases(8, 4, causal, (1, 16, 17, 32, 33, 65))),
+    *checks.attention_cases(64, 64, True, (1,)),
+    *checks.attention_cases(6, 1, True, (5, 1)),
+    *checks.attention_cases(128, 128, False, (50,)),
+    *checks.attention_cases(8, 8, True, (300,)),
+    checks.scatter_rows(1, 1, (1,)),
+    checks.scatter_rows(1, 33, (40,)),
+    checks.scatter_rows(300, 33, (1, 70)),
+    *(Case(ops.pool_dx, {"C": 1}, (1,), {"mode": mode}) for mode in inference_ops.POOLINGS),
+    Case(ops.columns, {"N": 1}, (1,), {"M": 1, "first": 0}),
+    Case(ops.l2_normalize_dx, {"C": 1}, (1, 1)),
+]
+
+
+@pytest.mark.parametrize("case", [*checks.cases(), *AWKWARD], ids=lambda case: f"{case.op.name} {case}")
+def test_kernel_equals_numpy(case: Case, device: Device):
+    check = check_op(device, case)
+    assert check.ok, check
+
+
+def test_dropout_masks_are_the_same_bits_on_a_device(device: Device):
+    """Scaled by a power of two, so there is no rounding that a difference could hide in."""
+    for case in (checks.dropout(70), checks.dropout(300, (1, 150))):
+        assert check_op(device, case).error == 0
