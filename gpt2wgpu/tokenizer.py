@@ -103,6 +103,10 @@ class Tokenizer:
         """Tokens and their ids, added ones included."""
         return self._tokenizer.get_vocab()
 
+    def alone(self, size: int) -> list[str]:
+        """The text that each of the first `size` ids stands for by itself, "" where it is none."""
+        return [text.strip() for text in self._tokenizer.decode_batch([[i] for i in range(size)])]
+
     def unknown_ids(self) -> set[int]:
         """The token that stands for what the vocabulary lacks, if there is one: a byte-level vocabulary lacks nothing."""
         model = json.loads(self._tokenizer.to_str())["model"]

@@ -189,16 +189,40 @@ def test_a_teacher_that_is_wider(data: Path, tmp_path: Path):
     source = gpt2_teacher(tmp_path / "teacher")
     texts = (data / "texts.txt").read_text().splitlines()
     expected = Encoder(source, device="numpy").encode(texts)
-    assert np.array_equal(teacher.targets(tmp_path, str(source), texts, 8, "numpy"), expected)
-    found = teacher.targets(tmp_path, str(source), texts, 3, "numpy")
+    whole = teacher.ask(tmp_path, str(source), texts, 8, "numpy")
+    assert np.array_equal(whole.vectors, expected) and whole.directions is None
+    asked = teacher.ask(tmp_path, str(source), texts, 3, "numpy")
+    assert asked.directions is not None and np.allclose(asked.directions.T @ asked.directions, np.eye(3), atol=1e-5)
+    found = asked.vectors
+    assert np.array_equal(found, expected @ asked.directions)
     singular = np.linalg.svd(expected.astype(np.float64))[1]
     assert found.shape == (len(texts), 3) and np.square(found).sum() == pytest.approx(np.square(singular[:3]).sum(), rel=1e-5)
     assert np.abs(found @ found.T - expected @ expected.T).max() < 1.1 * singular[3] ** 2
     files = {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")}
-    teacher.targets(tmp_path, str(source), texts, 3, "numpy")
-    assert len(files) == 2 and {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")} == files  # made once
-    teacher.targets(tmp_path, str(source), texts[:-1], 3, "numpy")
-    assert len([*tmp_path.glob("teacher-*.npy")]) == 3
+    again = teacher.ask(tmp_path, str(source), texts, 3, "numpy")
+    assert np.array_equal(again.vectors, found) and np.array_equal(again.directions, asked.directions)
+    assert len(files) == 3 and {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")} == files  # made once
+    teacher.ask(tmp_path, str(source), texts[:-1], 8, "numpy")
+    assert len([*tmp_path.glob("teacher-*.npy")]) == 4
+
+
+def test_tokens_begin_with_the_teachers_vectors(run: Run, data: Path, tmp_path: Path):
+    """Without a step of training, a text's vector already points where the teacher's does."""
+    source = gpt2_teacher(tmp_path / "teacher")
+    texts = (data / "texts.txt").read_text().splitlines()
+    save(characters(lower_case=False), tmp_path / "characters")
+    sizes = ("--tokenizer", tmp_path / "characters", "--layers", 1, "--heads", 1, "--width", 4)
+    args = ("--data", data / "texts.txt", "--teacher", source, *sizes, "--epochs", 1, "--lr", 1e-12, "--batch-tokens", 512)
+    for name, options in {"with": (), "without": ("--no-token-vectors",)}.items():
+        assert run("train", *args, *options, "-o", tmp_path / name)[0] == 0
+    (found,) = (load_file(tmp_path / "with/model/model.safetensors")["wte.weight"],)
+    asked = teacher.ask(tmp_path / "with", str(source), texts, 4, "numpy")
+    letters = "".join(texts)
+    for letter in "aeloqZ":
+        vector = asked.encoder.encode(letter, normalize_embeddings=True) @ asked.directions
+        length = 1e-3 / (1e-3 + letters.count(letter) / len(letters))
+        assert np.abs(found[ord(letter)] - vector * length).max() < 1e-5
+    assert losses(tmp_path / "with")[0] < losses(tmp_path / "without")[0]
 
 
 def gpt2_teacher(folder: Path) -> Path:

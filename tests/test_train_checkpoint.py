@@ -107,6 +107,16 @@ def test_a_bare_transformer_becomes_a_sentence_model(tmp_path: Path):
     assert load(folder).sentence_model and not load(source).sentence_model
 
 
+def test_vocabulary_files_with_the_names_of_openai(tmp_path: Path):
+    source = tiny.save(tmp_path / "gpt2", tiny.gpt2_config(vocab_size=50257, n_embd=4, n_layer=1, n_positions=16))
+    for name in ("encoder.json", "vocab.bpe"):
+        shutil.copyfile(Path(__file__).parent / "fixtures/gpt2_tokenizer" / name, source / name)
+    folder = save(source, tmp_path / "run")
+    assert (folder / "vocab.json").exists() and (folder / "merges.txt").exists() and not (folder / "encoder.json").exists()
+    found, expected = (Encoder(path, device="numpy", layer=1).encode(["Hello world", "é"]) for path in (folder, source))
+    assert np.array_equal(found, expected)
+
+
 def test_float16(tmp_path: Path):
     source = tiny.sentence_model(tmp_path / "model", tiny.bert_config())
     folder = save(source, tmp_path / "run", "float16")

@@ -124,7 +124,7 @@ def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, pl
         spearman = {name: [scores[name]["spearman"] for scores in found.values()] for name in found[numbers[0]]}
         if drawing is not None:
             file, draw = drawing
-            draw(file, numbers, spearman, f"{encoder.model} on {Path(data).name}")
+            draw(file, numbers, spearman, f"{Path(encoder.model).name} on {Path(data).name}")
     best = numbers[spearman[encoder.similarity_fn_name].index(max(spearman[encoder.similarity_fn_name]))]
     if ctx.params["as_json"]:
         rows = [{"layer": n, "scores": scores} for n, scores in found.items()]

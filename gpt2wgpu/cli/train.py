@@ -64,6 +64,10 @@ def train(
     margin: Annotated[float, option(panel=LEARNING, help="contrastive: cosine distance that label 0 should have.")] = 0.5,
     temperature: Annotated[float, option(panel=LEARNING, help="info_nce: by which cosines are divided.")] = 0.05,
     teacher: Annotated[str | None, option(metavar="FOLDER", panel=LEARNING, help="distillation: the model to imitate.")] = None,
+    token_vectors: Annotated[
+        bool,
+        typer.Option(help="distillation from scratch: begin with the teacher's vectors of tokens.", rich_help_panel=LEARNING),
+    ] = True,
     epochs: Annotated[int, option(metavar="N", panel=LEARNING, help="Times through the data.")] = 3,
     batch_tokens: Annotated[int, option(metavar="TOKENS", panel=LEARNING, help="Of a batch: bounds memory.")] = 2048,
     accumulate: Annotated[int, option(metavar="N", panel=LEARNING, help="Batches whose gradients make a step.")] = 1,

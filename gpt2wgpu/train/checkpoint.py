@@ -47,6 +47,9 @@ def template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
     found = {p for folder in {c.path, c.folder, *modules} for p in folder.iterdir() if p.is_file() and p.suffix in SMALL}
     files = {p.relative_to(c.path).as_posix(): p.read_bytes() for p in found if not p.name.endswith(".index.json")}
     body = c.folder.relative_to(c.path)
+    for openai, name in {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}.items():
+        if (data := files.pop((body / openai).as_posix(), None)) is not None:  # names that `transformers` does not know
+            files.setdefault((body / name).as_posix(), data)
 
     def change(path: Path, **changes: Any) -> None:
         values = json.loads(files.get(path.as_posix(), b"{}")) | changes

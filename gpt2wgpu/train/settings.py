@@ -31,6 +31,7 @@ class Settings:
     margin: float = 0.5
     temperature: float = 0.05
     teacher: str | None = None
+    token_vectors: bool = True
     epochs: int = 3
     batch_tokens: int = 2048
     accumulate: int = 1

@@ -23,7 +23,7 @@ from ..pairs import Pairs, read_pairs
 from ..sentence import head, pad_id
 from ..tokenizer import Tokenizer
 from . import checkpoint, data, scratch, teacher
-from .data import Examples, Texts
+from .data import Examples
 from .settings import BUILT_IN, SIZES, Settings, check_same, frozen_weights
 
 Say = Callable[[str], None]
@@ -127,7 +127,16 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     program, name = open_program(device, output, c.weights, s.batch_tokens, s.dropout, frozen)
     template = checkpoint.template(c, max_seq_length=length, dtype=s.dtype)
     c.release()
-    examples = read_examples(folder, s, int(output.shape[1]), tokenize, device)
+    examples: Examples
+    if s.loss == "distillation":
+        texts = data.read_texts(s.data, s.limit_train)
+        asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device)
+        examples = Examples(tokenize(texts), 1, asked.vectors)
+        if s.token_vectors and source == folder / START:  # a model that has learnt nothing yet
+            table = teacher.token_table(asked, tokenizer, c.config.vocab, examples.texts)
+            program.load_state({**program.state(), "weight/wte.weight": table})
+    else:
+        examples = data.of_pairs(data.read_training(s.data, str(s.loss), s.limit_train), tokenize)
     validation = None
     if s.validation is not None:
         pairs = read_pairs(s.validation)
@@ -137,13 +146,6 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     trained = sum(int(np.prod([int(d) for d in t.shape])) for t in program.graph.trained)
     say(f"{trained:,} weights are trained on {name}, loss {s.loss}, on {len(examples):,} {'pairs' if group == 2 else 'texts'}")
     return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), pad_id(c), digest(s))
-
-
-def read_examples(folder: Path, s: Settings, width: int, tokenize: Callable[..., Texts], device: str) -> Examples:
-    if s.loss != "distillation":
-        return data.of_pairs(data.read_training(s.data, str(s.loss), s.limit_train), tokenize)
-    texts = data.read_texts(s.data, s.limit_train)
-    return Examples(tokenize(texts), 1, teacher.targets(folder, str(s.teacher), texts, width, device))
 
 
 def open_program(
