@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -35,6 +35,7 @@ import numpy as np
 from .errors import UserError
 from .ops import Array
 
+JSON_LINES = (".jsonl", ".ndjson")
 USUAL_COLUMNS = ("text", "sentence")
 NPZ_TEXT_BYTES = 1 << 32  # numpy gives every text the room of the longest one
 
@@ -83,14 +84,19 @@ def plain(path: str, name: str, column: str | None) -> Iterator[str]:
     yield from map(without_end, lines(path, name))
 
 
-def json_lines(path: str, name: str, column: str | None) -> Iterator[str]:
+def json_values(path: str, name: str) -> Iterator[tuple[int, Any]]:
+    """The values of a .jsonl file with the numbers of their lines."""
     for number, line in enumerate(lines(path, name), 1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{name}: line {number} is not JSON: {error}") from None
+
+
+def json_lines(path: str, name: str, column: str | None) -> Iterator[str]:
+    for number, value in json_values(path, name):
         if isinstance(value, dict):
             if column is None:
                 strings = [key for key, field in value.items() if isinstance(field, str)]
@@ -104,25 +110,36 @@ def json_lines(path: str, name: str, column: str | None) -> Iterator[str]:
         yield value
 
 
-def comma_separated(path: str, name: str, column: str | None) -> Iterator[str]:
+def comma_separated(path: str, name: str) -> Iterator[list[str]]:
     csv.field_size_limit(1 << 30)  # the default refuses texts over 128 KiB
     rows = csv.reader(lines(path, name), strict=True)
-
-    def checked() -> Iterator[list[str]]:
-        try:
-            yield from rows
-        except csv.Error as error:
-            raise UserError(f"{name}: line {rows.line_num}: {error}") from None
-
-    yield from cells(checked(), name, column)
+    try:
+        for row in rows:
+            yield row or [""]  # how csv reads a blank line
+    except csv.Error as error:
+        raise UserError(f"{name}: line {rows.line_num}: {error}") from None
 
 
-def tab_separated(path: str, name: str, column: str | None) -> Iterator[str]:
-    yield from cells((without_end(line).split("\t") for line in lines(path, name)), name, column)
+def tab_separated(path: str, name: str) -> Iterator[list[str]]:
+    return (without_end(line).split("\t") for line in lines(path, name))
 
 
-def cells(rows: Iterator[list[str]], name: str, column: str | None) -> Iterator[str]:
-    """One column of a table. Rows of another length than the first are refused: a stray separator would shift the columns."""
+TABLES: Mapping[str, Callable[[str, str], Iterator[list[str]]]] = {".csv": comma_separated, ".tsv": tab_separated}
+
+
+def table_rows(path: str, name: str) -> Iterator[list[str]]:
+    """The rows of a .csv or .tsv file. One of another length than the first is refused: a stray separator shifts columns."""
+    width = None
+    for number, row in enumerate(TABLES[Path(path).suffix.lower()](path, name), 1):
+        width = width or len(row)
+        if len(row) != width:
+            raise UserError(f"{name}: row {number} has {len(row)} columns, the first has {width}")
+        yield row
+
+
+def cells(path: str, name: str, column: str | None) -> Iterator[str]:
+    """One column of a table."""
+    rows = table_rows(path, name)
     first = next(rows, None)
     if first is None:
         return
@@ -133,10 +150,7 @@ def cells(rows: Iterator[list[str]], name: str, column: str | None) -> Iterator[
         yield first[at]
     else:
         at = first.index(choose_column(name, first, column, "--column NAME, or a number if the first row is no header"))
-    for number, row in enumerate(rows, 2):
-        row = row or [""]  # how csv reads a blank line
-        if len(row) != len(first):
-            raise UserError(f"{name}: row {number} has {len(row)} columns, the first has {len(first)}")
+    for row in rows:
         yield row[at]
 
 
@@ -151,10 +165,8 @@ def choose_column(name: str, names: list[str], column: str | None, how: str) -> 
 
 
 READERS: Mapping[str, Callable[[str, str, str | None], Iterator[str]]] = {
-    ".jsonl": json_lines,
-    ".ndjson": json_lines,
-    ".csv": comma_separated,
-    ".tsv": tab_separated,
+    **dict.fromkeys(JSON_LINES, json_lines),
+    **dict.fromkeys(TABLES, cells),
 }
 
 

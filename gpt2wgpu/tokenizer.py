@@ -1,5 +1,6 @@
 """Text -> token ids, as `transformers` does it, from the tokenizer files of a model folder."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ class Tokenizer:
         found: list[Ids] = []
         counts: list[int] = []
         for begin in range(0, len(texts), BATCH):
-            for ids in self._encode(texts[begin : begin + BATCH], first + begin):
+            for ids in self.plain(texts[begin : begin + BATCH], first + begin):
                 n = len(ids)
                 counts.append(n + special)
                 if n > room:
@@ -71,10 +72,10 @@ class Tokenizer:
         All tokens of the prompt alone, less the last one if it is special. (Where prompt and text meet, they may merge.)
         """
         ids = self.encode([prompt], np.iinfo(np.int32).max)[0][0]
-        return len(ids) - (int(ids[-1]) in self._special_ids())
+        return len(ids) - (int(ids[-1]) in self.special_ids())
 
-    def _encode(self, texts: Sequence[str], first: int) -> list[Ids]:
-        """Ids without the special tokens around them."""
+    def plain(self, texts: Sequence[str], first: int = 0) -> list[Ids]:
+        """Token ids per text, uint32 (n,), whole and without the special tokens around it. Raises UserError as `encode` does."""
         for i, text in enumerate(texts, first):
             if not isinstance(text, str):
                 raise UserError(f"text {i} is {show(text, 40)}, a {type(text).__name__}; expected a string")
@@ -98,7 +99,22 @@ class Tokenizer:
                 return np.array([config.integer(name, least=0)], np.uint32)
         raise UserError(f"text {text} has no tokens, and {show(self.folder)} names no eos_token to stand for it: leave it out")
 
-    def _special_ids(self) -> set[int]:
+    def vocabulary(self) -> dict[str, int]:
+        """Tokens and their ids, added ones included."""
+        return self._tokenizer.get_vocab()
+
+    def alone(self, size: int) -> list[str]:
+        """The text that each of the first `size` ids stands for by itself, "" where it is none."""
+        return [text.strip() for text in self._tokenizer.decode_batch([[i] for i in range(size)])]
+
+    def unknown_ids(self) -> set[int]:
+        """The token that stands for what the vocabulary lacks, if there is one: a byte-level vocabulary lacks nothing."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        token = self._tokenizer.token_to_id(model.get("unk_token") or "")
+        return {i for i in (token, model.get("unk_id")) if i is not None}
+
+    def special_ids(self) -> set[int]:
+        """Tokens with a meaning of their own, such as [CLS]."""
         marked = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         named = (self._tokenizer.token_to_id(named_token(self.config, name)) for name in NAMED)
         return marked.union(i for i in named if i is not None)

@@ -1,13 +1,17 @@
-"""Fixtures for every test: strict numerics, and a device whose shaders keep wgpu's checks."""
+"""Fixtures for every test: strict numerics, the command line, and a device whose shaders keep wgpu's checks."""
 
+import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process import Run
 
 from gpt2wgpu import Encoder
+from gpt2wgpu.cli import main
 from gpt2wgpu.gpu import Device, adapters, choose, open_device
 
 
@@ -30,6 +34,23 @@ def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("MESA_SHADER_CACHE_DIR", str(compiled))  # compiling every shader anew takes minutes
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in numpy and gives exit code, stdout and stderr."""
+    monkeypatch.setenv("GPT2WGPU_DEVICE", "numpy")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run_main(*args: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            with pytest.raises(SystemExit) as caught:
+                main([str(a) for a in args])
+        out, err = capfdbinary.readouterr()
+        return int(caught.value.code or 0), out.decode(), err.decode()
+
+    return run_main
 
 
 def open_any(checked: bool) -> Device:

@@ -1,18 +1,16 @@
 """The command line with the built-in model: what is printed, where, and with which exit code."""
 
-import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process import Run, command, environment
 
 import gpt2wgpu
 import gpt2wgpu.gpu
@@ -21,27 +19,8 @@ from gpt2wgpu.checks import Check
 from gpt2wgpu.cli import main
 from gpt2wgpu.similarity import METRICS
 
-ROOT = Path(gpt2wgpu.__file__).parent.parent
 A, B = "The cat is sleeping", "A feline is resting"
 LONG = "word " * 300
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in numpy and gives exit code, stdout and stderr."""
-    monkeypatch.setenv("GPT2WGPU_DEVICE", "numpy")
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run_main(*args: object, stdin: bytes = b"") -> tuple[int, str, str]:
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-            with pytest.raises(SystemExit) as caught:
-                main([str(a) for a in args])
-        out, err = capfdbinary.readouterr()
-        return int(caught.value.code or 0), out.decode(), err.decode()
-
-    return run_main
 
 
 @pytest.fixture(scope="module")
@@ -308,20 +287,14 @@ def test_doctor_on_a_device(device: gpt2wgpu.gpu.Device, run: Run):
 
 def test_help_and_version(run: Run):
     code, out, _ = run("--help")
-    assert code == 0 and all(word in out for word in ("embed", "similarity", "info", "doctor", "--version", "stderr"))
+    assert code == 0 and all(
+        word in out for word in ("embed", "similarity", "evaluate", "train", "tokens", "info", "doctor", "--version", "stderr")
+    )
     assert max(map(len, out.splitlines())) <= 200
-    for command in ("embed", "similarity", "info", "doctor"):
-        code, out, _ = run(command, "--help")
+    for name in ("embed", "similarity", "evaluate", "train", "info", "doctor"):
+        code, out, _ = run(name, "--help")
         assert code == 0 and "--model" in out and "--device" in out
     assert run("--version") == (0, f"gpt2wgpu {gpt2wgpu.__version__}\n", "")
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "gpt2wgpu", *map(str, args)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "GPT2WGPU_DEVICE": "numpy", "PYTHONIOENCODING": "ascii"}
 
 
 def test_a_real_process():

@@ -12,7 +12,7 @@ from ..models.bert import BertConfig
 from ..models.gpt2 import GPT2Config
 from ..ops import Array
 from . import modules as sentence
-from .architectures import Body, cast, hidden, read_config, usable_length
+from .architectures import Body, as_in_files, cast, hidden, read_config, usable_length
 from .modules import Dense, Module, Normalize, Pooling
 from .tensors import Tensors
 
@@ -53,6 +53,26 @@ class Checkpoint:
         if name not in tensors.entries:
             return np.zeros(int(t.shape[0]), np.float32)  # a Dense without bias; checked at load
         return cast(tensors.read(name).T, t)
+
+    def in_files(self, name: str, array: Array) -> tuple[str, dict[str, Array]]:
+        """The inverse of `weights`: a folder inside the model folder, and what its file holds for the weight of this name."""
+        folder, _, part = name.rpartition(".linear.")
+        if folder in self._dense:
+            return folder, {f"linear.{part}": array.T}
+        return self.folder.relative_to(self.path).as_posix(), as_in_files(self.config, name, array)
+
+    def beside(self) -> dict[str, Array]:
+        """What else `transformers` expects in the transformer's file, though no vector depends on it, f32 copies."""
+        return self._body.beside()
+
+    def release(self) -> None:
+        """Let go of the mapped files, which Windows neither moves nor deletes before. No view of them may be in use."""
+        for tensors in (self._body.tensors, *self._dense.values()):
+            tensors.release()
+
+    def absent(self) -> set[str]:
+        """Names of weights of the graph that are no part of the model: the zero biases of a Dense without bias."""
+        return {f"{name}.linear.bias" for name, t in self._dense.items() if "linear.bias" not in t.entries}
 
 
 def load(path: Path) -> Checkpoint:

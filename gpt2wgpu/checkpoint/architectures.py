@@ -12,7 +12,7 @@ from ..jsonfile import Fields, show
 from ..models.bert import BertConfig, bert
 from ..models.gpt2 import GPT2Config, gpt2
 from ..ops import Array
-from .tensors import Tensors, is_finite
+from .tensors import FLOATS, Tensors, is_finite
 
 Config = GPT2Config | BertConfig
 DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}
@@ -106,6 +106,7 @@ GPT2_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 BERT_BUFFERS = re.compile(r"embeddings\.(position_ids|token_type_ids)")
 GPT2_BODY = re.compile(r"(wte|wpe|h|ln_f)\.")
 BERT_BODY = re.compile(r"(embeddings|encoder)\.")
+POSITIONS, TYPES = "embeddings.positions_and_type.weight", "embeddings.token_type_embeddings.weight"
 
 
 class Body:
@@ -126,7 +127,7 @@ class Body:
         self._check(table, (config.vocab, config.width))
         self._check(last, (config.width,))
         for leaf in schedule(hidden(config, config.layers, "f32")):
-            for name, shape in self._parts(leaf) if leaf.is_weight else ():
+            for name, shape in parts(config, leaf) if leaf.is_weight else ():
                 self._check(name, shape)
                 self.parameters += int(np.prod(shape))
                 known.add(self._stored(name))
@@ -139,29 +140,24 @@ class Body:
 
     def weights(self, leaf: Tensor) -> Array:
         """The values of a weight of the graph: its shape, its dtype, laid out (in, out)."""
-        arrays = [self.tensors.read(self._stored(name)) for name, _ in self._parts(leaf)]
-        if leaf.name == "embeddings.positions_and_type.weight":
+        arrays = [self.tensors.read(self._stored(name)) for name, _ in parts(self.config, leaf)]
+        if leaf.name == POSITIONS:
             positions, types = arrays
             return cast(positions.astype(np.float32) + types[0].astype(np.float32), leaf)
-        if self._is_linear(leaf):  # torch's Linear holds (out, in)
+        if is_linear(self.config, leaf):  # torch's Linear holds (out, in)
             arrays = [a.T for a in arrays]
         return cast(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1), leaf)
 
-    def _parts(self, leaf: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Names and shapes in the files of what a weight of the graph is made of."""
-        c, shape = self.config, tuple(int(d) for d in leaf.shape)
-        if isinstance(c, BertConfig) and leaf.name == "embeddings.positions_and_type.weight":
-            yield "embeddings.position_embeddings.weight", shape
-            yield "embeddings.token_type_embeddings.weight", (c.types, c.width)
-        elif isinstance(c, BertConfig) and ".self.qkv." in leaf.name:
-            for name in ("query", "key", "value"):
-                yield leaf.name.replace(".qkv.", f".{name}."), (c.width,) * len(shape)
-        else:
-            yield leaf.name, shape[::-1] if self._is_linear(leaf) else shape
-
-    def _is_linear(self, leaf: Tensor) -> bool:
-        """GPT-2's Conv1D weights are (in, out) in the file already."""
-        return isinstance(self.config, BertConfig) and len(leaf.shape) == 2 and not leaf.name.startswith("embeddings.")
+    def beside(self) -> dict[str, Array]:
+        """Copies, f32, of what `transformers` expects in the files and no text's vector depends on: the pooler, and the
+        differences of the token types from type 0, which is part of `POSITIONS`."""
+        entries = self.tensors.entries.items()
+        names = [n.removeprefix(self.prefix) for n, e in entries if n.startswith(f"{self.prefix}pooler.") and e.dtype in FLOATS]
+        found = {name: self.tensors.read(self.prefix + name).astype(np.float32) for name in names}
+        if isinstance(self.config, BertConfig):
+            types = self.tensors.read(self._stored(TYPES)).astype(np.float32)
+            found[TYPES] = types - types[0]
+        return found
 
     def _stored(self, name: str) -> str:
         """The name in the files: with a prefix, or with the names that LayerNorm had in TensorFlow."""
@@ -173,6 +169,35 @@ class Body:
         if stored not in self.tensors.entries:
             stored = self.prefix + name
         self.tensors.check(stored, shape, "config.json")
+
+
+def parts(c: Config, leaf: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes in the files of what a weight of the graph is made of."""
+    shape = tuple(int(d) for d in leaf.shape)
+    if isinstance(c, BertConfig) and leaf.name == POSITIONS:
+        yield "embeddings.position_embeddings.weight", shape
+        yield TYPES, (c.types, c.width)
+    elif isinstance(c, BertConfig) and ".self.qkv." in leaf.name:
+        for name in ("query", "key", "value"):
+            yield leaf.name.replace(".qkv.", f".{name}."), (c.width,) * len(shape)
+    else:
+        yield leaf.name, shape[::-1] if is_linear(c, leaf) else shape
+
+
+def is_linear(c: Config, leaf: Tensor) -> bool:
+    """GPT-2's Conv1D weights are (in, out) in the file already."""
+    return isinstance(c, BertConfig) and len(leaf.shape) == 2 and not leaf.name.startswith("embeddings.")
+
+
+def as_in_files(c: Config, name: str, array: Array) -> dict[str, Array]:
+    """A weight of the graph as the files hold it, the inverse of `Body.weights`; names have no prefix. Token type 0 stays in
+    the table of positions, so that reading the files again gives the same bits: `Body.beside` has types whose row 0 is zero."""
+    leaf = Tensor(array.shape, name=name)
+    names = [part for part, _ in parts(c, leaf)]
+    if name == POSITIONS:
+        return {names[0]: array}
+    arrays = np.split(array, len(names), axis=-1)
+    return {part: a.T if is_linear(c, leaf) else a for part, a in zip(names, arrays, strict=True)}
 
 
 def cast(array: Array, leaf: Tensor) -> Array:

@@ -46,6 +46,10 @@ class Tensors:
         if entry.dtype not in FLOATS:
             raise UserError(f"{show(entry.file)}: tensor {name} is {entry.dtype}, expected F32, F16 or BF16 (not quantised)")
 
+    def release(self) -> None:
+        """Close the files, which are mapped again if anything is read."""
+        self._map.cache_clear()
+
     def read(self, name: str) -> Array:
         """The values of a checked tensor, f32 or f16: a view of the mapped file where possible. Refuses NaN and infinity."""
         entry = self.entries[name]

@@ -12,7 +12,10 @@ from .. import __version__
 from ..errors import UserError
 from .commands import doctor, embed, info, similarity
 from .console import say
+from .evaluate import evaluate
 from .measure import profile, tune
+from .tokens import app as tokens
+from .train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,8 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an exception that reaches the user is a bug: show it whole
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, info, doctor, tune, profile):
+for command in (embed, similarity, evaluate, train, info, doctor, tune, profile):
     app.command()(command)
+app.add_typer(tokens, name="tokens")
 
 
 def version(wanted: bool) -> None:
@@ -47,6 +51,16 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu embed "The quick brown fox jumps over the lazy dog"[/cyan]
     [cyan]  gpt2wgpu embed --input articles.csv --column title --output titles.npy[/cyan]
     [cyan]  gpt2wgpu embed --model path/to/all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
+
+    [bold]How good is a model, and which of its layers is the best?[/bold]
+
+    [cyan]  gpt2wgpu evaluate --data pairs.tsv[/cyan]
+    [cyan]  gpt2wgpu evaluate --data pairs.tsv --layers all --plot layers.png[/cyan]
+
+    [bold]A model of your own[/bold]
+
+    [cyan]  gpt2wgpu train --data pairs.tsv --validation dev.tsv --output my_run[/cyan]
+    [cyan]  gpt2wgpu train --data texts.txt --teacher path/to/all-MiniLM-L6-v2 --output my_run[/cyan]
 
     [bold]What would it run on, and can that be trusted?[/bold]
 

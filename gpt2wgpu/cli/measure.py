@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, DType, Layer, Model
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from .options import Device, DType, Json, Layer, Model
 
 
 def tune(

@@ -70,14 +70,15 @@ Column = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Of a .jsonl, .tsv or .csv file; a number if it has no header.", rich_help_panel=TEXT),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def load(ctx: typer.Context) -> "Encoder":
-    """The Encoder that a command's model options describe."""
+def load(ctx: typer.Context, **instead: Any) -> "Encoder":
+    """The Encoder that a command's model options describe; `instead` comes before them."""
     from ..encoder import Encoder
 
     names = "model", "device", "dtype", "layer", "pooling", "truncate_dim", "max_seq_length", "max_tokens"
-    return Encoder(**{name: ctx.params[name] for name in names})
+    return Encoder(**{name: ctx.params[name] for name in names} | instead)
 
 
 def encode_options(ctx: typer.Context) -> dict[str, Any]:

@@ -38,6 +38,11 @@ class Adapter:
     def software(self) -> bool:
         return self.kind == "CPU"
 
+    @property
+    def unrolls(self) -> bool:
+        """Whether the driver unrolls loops, so that arrays with indices known then are registers."""
+        return "SwiftShader" not in self.name
+
     def __str__(self) -> str:
         return f"{self.name} ({self.backend}, {self.kind})"
 
@@ -79,7 +84,7 @@ class Device:
             return "matmul_cooperative"
         if not self.adapter.software:
             return "matmul_workgroup"
-        return "matmul_unrolled" if "SwiftShader" in self.adapter.name else "matmul_registers"
+        return "matmul_registers" if self.adapter.unrolls else "matmul_unrolled"
 
 
 @cache

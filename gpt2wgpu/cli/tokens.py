@@ -1,0 +1,106 @@
+"""The commands `tokens create` and `tokens count`: parse and print."""
+
+import json
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import one_line, say
+from .options import Column, Json, Model
+
+app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, and see what a tokenizer makes of texts.")
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FILES",
+        help="Texts: one a line, or the text column or sentence1 and sentence2 of .tsv, .csv and .jsonl.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def create(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where tokenizer.json is written.")],
+    files: Files = None,
+    column: Column = None,
+    vocab: Annotated[int, typer.Option(metavar="N", help="Tokens to have, at most.")] = 12288,
+    min_frequency: Annotated[int, typer.Option(metavar="N", help="Merge pairs that are met so often.")] = 2,
+    lower_case: Annotated[bool, typer.Option("--lower-case", help="Fold capitals and compatibility forms (NFKC).")] = False,
+    characters: Annotated[
+        bool, typer.Option("--characters", help='No files: a token is a byte and its id ("Hello" is 72, 101, 108, 108, 111).')
+    ] = False,
+) -> None:
+    """Learn a byte-pair vocabulary from texts.
+
+    The folder can be given to train --tokenizer, and is read by transformers. The same texts give the same files.
+    """
+    if characters == bool(files):
+        raise typer.BadParameter("give files to learn from, or --characters, which learns nothing")
+    from .. import tokens
+    from ..pairs import read_sentences
+
+    folder = Path(output)
+    tokens.check_folder(folder)
+    if characters:
+        tokenizer = tokens.characters(lower_case=lower_case)
+    else:
+        texts = (text for file in files or () for text in read_sentences(file, column))
+        tokenizer = tokens.train(texts, vocab=vocab, min_frequency=min_frequency, lower_case=lower_case)
+        if (found := tokenizer.get_vocab_size()) < vocab:
+            say(f"the texts give {found:,} tokens, not {vocab:,}: no other pair is met {min_frequency} times")
+    tokens.save(tokenizer, folder)
+    print(f"{one_line(output)}: a vocabulary of {tokenizer.get_vocab_size():,} tokens")
+
+
+@app.command()
+def count(
+    files: Files = None,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="Show the tokens of this text instead.")] = None,
+    column: Column = None,
+    as_json: Json = False,
+    model: Model = None,
+) -> None:
+    """Count the tokens of texts, or show those of one.
+
+    --model may also be a folder with nothing but a tokenizer, such as tokens create makes.
+    """
+    if (text is not None) == bool(files):
+        raise typer.BadParameter("give files whose tokens are counted, or --text TEXT whose tokens are shown")
+    from .. import tokens
+    from ..pairs import read_sentences
+
+    tokenizer = tokens.open_tokenizer(None if model is None else Path(model))
+    if text is not None:
+        ids = tokenizer.encode([text], 1 << 31)[0][0].tolist()
+        names = defaultdict(str, ((i, token) for token, i in tokenizer.vocabulary().items()))
+        if as_json:
+            print(json.dumps({"text": text, "tokens": [{"id": i, "token": names[i]} for i in ids]}, ensure_ascii=False))
+            return
+        for i in ids:
+            print(f"{i:>8}  {one_line(names.get(i, ''))}")
+        return
+    report = tokens.report(tokenizer, (t for file in files or () for t in read_sentences(file, column)))
+    if as_json:
+        frequent = [{"token": token, "id": i, "count": n} for token, i, n in report.frequent]
+        print(json.dumps({**asdict(report), "frequent": frequent}, indent=2, ensure_ascii=False))
+        return
+    rows = {
+        "texts": f"{report.texts:,}",
+        "words": f"{report.words:,}",
+        "tokens": f"{report.tokens:,}",
+        "tokens of a word": f"{report.tokens_per_word:.2f}",
+        "tokens of a text": f"mean {report.mean:.1f}, median {report.median:g}, 95 % up to {report.percentile_95:g}, "
+        f"longest {report.longest:,}",
+        "vocabulary": f"{report.vocabulary:,}",
+        "not used": f"{report.unused:,} ({report.unused_share:.1%})",
+        "unknown": f"{report.unknown:,} ({report.unknown_share:.2%})",
+    }
+    for name, value in rows.items():
+        print(f"{name:<18}{value}")
+    print("\nmost frequent")
+    for token, i, n in report.frequent:
+        print(f"{n:>12,} {n / report.tokens:6.2%}  {i:>8}  {one_line(token)}")

@@ -1,0 +1,117 @@
+"""The command `train`: parse and print."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import say
+from .live import live
+from .options import Device
+
+DATA, SCRATCH, LEARNING = "Data", "Model", "Learning"
+
+
+def option(*names: str, panel: str, help: str, metavar: str | None = None, default: str | bool = True) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, show_default=default)
+
+
+def train(
+    ctx: typer.Context,
+    output: Annotated[str, option("--output", "-o", metavar="RUN", panel=DATA, help="A folder; the model is RUN/model.")],
+    data: Annotated[
+        list[str] | None,
+        option("--data", metavar="FILE", panel=DATA, help="Pairs (as for evaluate), or with --teacher texts; may be repeated."),
+    ] = None,
+    validation: Annotated[
+        str | None, option(metavar="FILE", panel=DATA, help="Pairs with labels or scores, to see how good it gets.")
+    ] = None,
+    limit_train: Annotated[int | None, option(metavar="N", panel=DATA, help="Learn from the first N only.")] = None,
+    limit_validation: Annotated[int | None, option(metavar="N", panel=DATA, help="Validate with the first N only.")] = None,
+    resume: Annotated[bool, option("--resume", panel=DATA, help="Go on with the run in RUN, with its own settings.")] = False,
+    model: Annotated[
+        str | None,
+        option("--model", "-m", metavar="FOLDER", panel=SCRATCH, default="from scratch", help="Fine-tune it; or `built-in`."),
+    ] = None,
+    layers: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="6", help="Of a GPT-2 from scratch.")] = None,
+    heads: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="4", help="Of attention.")] = None,
+    width: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="256", help="Dimensions of a vector.")] = None,
+    context: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="128", help="Tokens it can read.")] = None,
+    vocab: Annotated[
+        int | None, option(metavar="N", panel=SCRATCH, default="12288", help="Make a tokenizer of so many from the data.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, option(metavar="FOLDER", panel=SCRATCH, help="Take this one, as tokens create makes it.")
+    ] = None,
+    max_seq_length: Annotated[
+        int | None, option(metavar="TOKENS", panel=SCRATCH, default="the model's", help="Cut longer texts there.")
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        option(metavar="NAME", panel=SCRATCH, help="Weights to leave as they are: wte, layers:0-3, h.0.attn.*; may be repeated."),
+    ] = None,
+    dtype: Annotated[str, option(metavar="TYPE", panel=SCRATCH, help="Of the saved weights: float32 or float16.")] = "float32",
+    loss: Annotated[
+        str | None,
+        option(
+            metavar="NAME",
+            panel=LEARNING,
+            default="by the data",
+            help="contrastive (labels), cosine (scores), info_nce (pairs that belong together), distillation (a teacher).",
+        ),
+    ] = None,
+    margin: Annotated[float, option(panel=LEARNING, help="contrastive: cosine distance that label 0 should have.")] = 0.5,
+    temperature: Annotated[float, option(panel=LEARNING, help="info_nce: by which cosines are divided.")] = 0.05,
+    teacher: Annotated[str | None, option(metavar="FOLDER", panel=LEARNING, help="distillation: the model to imitate.")] = None,
+    token_vectors: Annotated[
+        bool,
+        typer.Option(help="distillation from scratch: begin with the teacher's vectors of tokens.", rich_help_panel=LEARNING),
+    ] = True,
+    epochs: Annotated[int, option(metavar="N", panel=LEARNING, help="Times through the data.")] = 3,
+    batch_tokens: Annotated[int, option(metavar="TOKENS", panel=LEARNING, help="Of a batch: bounds memory.")] = 2048,
+    accumulate: Annotated[int, option(metavar="N", panel=LEARNING, help="Batches whose gradients make a step.")] = 1,
+    lr: Annotated[
+        float | None, option(panel=LEARNING, default="0.001, with --model 5e-05", help="Learning rate after warm-up.")
+    ] = None,
+    warmup: Annotated[
+        int | None, option(metavar="STEPS", panel=LEARNING, default="a tenth, at most 200", help="Then a half cosine to 0.")
+    ] = None,
+    weight_decay: Annotated[float, option(panel=LEARNING, help="Of matrices.")] = 0.01,
+    clip: Annotated[float, option(panel=LEARNING, help="Largest norm of a gradient.")] = 1.0,
+    dropout: Annotated[float, option(panel=LEARNING, help="After embeddings and residual branches.")] = 0.0,
+    seed: Annotated[int, option(panel=LEARNING, help="Of weights, order and dropout: the same gives the same bits.")] = 0,
+    save_every: Annotated[int, option(metavar="STEPS", panel=LEARNING, help="Validate and save; also after an epoch.")] = 500,
+    device: Device = "auto",
+) -> None:
+    """Train a model from scratch, or fine-tune one.
+
+    RUN/model is a sentence-transformers folder from the first checkpoint on, RUN/metrics.jsonl has a line for every step, and
+    RUN/loss.png is the curve. Ctrl-C saves; --resume goes on and ends with the same bits as a run that was not stopped.
+    """
+    from ..train.settings import Settings
+
+    names = {f.name for f in fields(Settings)}
+    options = {name: value for name, value in ctx.params.items() if name in names}
+    options |= {"data": data or [], "freeze": freeze or []}
+    given = {name: value for name, value in options.items() if is_given(ctx, name)}
+    from ..train import loop, start
+
+    with live() as report:
+        run = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
+        scores, stopped = loop.train(run, report)
+    if stopped is not None:
+        say(f"stopped after step {run.step:,}, which is saved: --resume goes on")
+        raise typer.Exit(128 + stopped)
+    from ..train.curve import draw
+
+    if (why := draw(run.folder)) is not None:
+        say(why)
+    found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
+    print(f"{run.folder / 'model'}: {run.step:,} steps{found}")
+
+
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"

@@ -1,0 +1,170 @@
+"""What training learns from: tokenised examples, and the order in which they come."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import packing
+from ..encoder import take_window
+from ..errors import UserError
+from ..ops import Array
+from ..pairs import Pairs, read_pairs, read_sentences
+from ..sentence import positions
+from ..tokenizer import Ids, Tokenizer
+
+LOSSES = ("contrastive", "info_nce", "cosine", "distillation")
+WINDOW = 16  # batches whose examples are sorted by length together
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Token ids of n texts, end to end: text i is ids[ends[i]:ends[i + 1]]."""
+
+    ids: Ids
+    ends: Array  # int64 (n + 1,)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, i: int) -> Ids:
+        return self.ids[self.ends[i] : self.ends[i + 1]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n examples of `group` texts each, 2 in a pair. targets: labels or scores (n,), a teacher's vectors (n, C), or None."""
+
+    texts: Texts
+    group: int
+    targets: Array | None
+
+    def __len__(self) -> int:
+        return len(self.texts) // self.group
+
+    @property
+    def tokens(self) -> Array:
+        """How many each example has, int64 (n,)."""
+        return np.diff(self.texts.ends[:: self.group])
+
+    def batch(self, examples: Sequence[int], pad: int | None) -> dict[str, Array]:
+        """A packed batch; the texts of an example lie in neighbouring rows."""
+        texts = [self.texts[self.group * e + i] for e in examples for i in range(self.group)]
+        return packing.pack(texts, [positions(ids, pad) for ids in texts], [0] * len(texts))
+
+
+def tokenize(tokenizer: Tokenizer, texts: Iterable[str], max_length: int) -> Texts:
+    """Texts over `max_length` tokens are cut, and a UserWarning counts them."""
+    found: list[Ids] = []
+    done = cut = 0
+    lengths = [np.zeros(1, np.int64)]
+    texts = iter(texts)
+    while window := take_window(texts):
+        ids, counts = tokenizer.encode(window, max_length, done)
+        found.append(np.concatenate(ids))
+        lengths.append(np.array([len(i) for i in ids]))
+        done += len(window)
+        cut += sum(n > max_length for n in counts)
+    if cut:
+        warnings.warn(f"{cut} of {done} texts have more than {max_length} tokens and are cut there", UserWarning, stacklevel=2)
+    return Texts(np.concatenate(found), np.cumsum(np.concatenate(lengths)))
+
+
+def batches(tokens: Array, budget: int, seed: int, epoch: int) -> list[Array]:
+    """The examples of every batch of an epoch, in the order they are trained on: a function of its arguments alone.
+
+    tokens: of each example (n,). A batch has at most `budget` of them (a longer example goes alone). Examples are shuffled,
+    and sorted by length within windows of some batches, so that a batch holds texts of like length; then batches are shuffled.
+    """
+    rng = np.random.default_rng([seed, 1, epoch])
+    order = rng.permutation(len(tokens))
+    window = max(1, int(WINDOW * budget / tokens.mean()))
+    for i in range(0, len(order), window):
+        part = order[i : i + window]
+        order[i : i + window] = part[np.argsort(tokens[part], kind="stable")]
+    cuts, room = [], 0
+    for i, n in enumerate(tokens[order].tolist()):
+        if n > room:
+            cuts.append(i)
+            room = budget
+        room -= n
+    found = np.split(order, cuts[1:])
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+def dropout_seed(seed: int, epoch: int, batch: int) -> int:
+    """A u32 of its own for every micro-batch."""
+    return int(np.random.SeedSequence([seed, 2, epoch, batch]).generate_state(1)[0])
+
+
+# --- files
+
+
+def choose_loss(asked: str | None, paths: Sequence[str], teacher: str | None) -> str:
+    """The loss asked for, else the one that the data suggest. Raises UserError where they do not fit together."""
+    if teacher is not None:
+        if asked not in (None, "distillation"):
+            raise UserError(f"loss {asked} learns from pairs: leave the teacher out, or choose distillation")
+        return "distillation"
+    if asked == "distillation":
+        raise UserError("loss distillation needs a teacher, the folder of a model")
+    if asked is not None:
+        if asked not in LOSSES:
+            raise UserError(f"loss must be one of {', '.join(LOSSES)}, not {asked!r}")
+        return asked
+    pairs = read_pairs(paths[0], target=False)
+    return "info_nce" if pairs.targets is None else "contrastive" if pairs.labelled else "cosine"
+
+
+def read_training(paths: Sequence[str], loss: str, limit: int | None) -> Pairs:
+    """The pairs of all files, as a loss takes them, at most `limit`. Raises UserError where they are of another kind."""
+    parts = [read_pairs(path, target=loss != "info_nce") for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        if (part.targets is None) != (parts[0].targets is None):
+            raise UserError(f"{path} and {paths[0]}: one of the two has labels or scores, the other none")
+    targets = None if parts[0].targets is None else np.concatenate([p.targets for p in parts if p.targets is not None])
+    pairs = Pairs([s for p in parts for s in p.sentences1], [s for p in parts for s in p.sentences2], targets)
+    if loss == "contrastive" and not pairs.labelled:
+        raise UserError(f"{paths[0]}: loss contrastive needs labels 0 and 1, these are scores: choose loss cosine")
+    if loss == "info_nce" and pairs.targets is not None:
+        if not pairs.labelled:
+            raise UserError(f"{paths[0]}: loss info_nce needs pairs that belong together, these are scores: choose loss cosine")
+        pairs = take(pairs, np.flatnonzero(pairs.targets == 1))
+    if loss == "cosine" and pairs.targets is not None and (pairs.targets.min() < 0 or pairs.targets.max() > 1):
+        low, high = pairs.targets.min(), pairs.targets.max()
+        if low == high:
+            raise UserError(f"{paths[0]}: all scores are {low:g}: there is nothing to learn from")
+        pairs = Pairs(pairs.sentences1, pairs.sentences2, (pairs.targets - low) / (high - low))
+    if not len(pairs):
+        raise UserError(f"{paths[0]}: there are no pairs with label 1 in it, which is what loss info_nce learns from")
+    return pairs if limit is None else take(pairs, np.arange(min(limit, len(pairs))))
+
+
+def take(pairs: Pairs, rows: Array) -> Pairs:
+    first, second = ([side[i] for i in rows.tolist()] for side in (pairs.sentences1, pairs.sentences2))
+    return Pairs(first, second, None if pairs.targets is None else pairs.targets[rows])
+
+
+def read_texts(paths: Sequence[str], limit: int | None) -> list[str]:
+    """The texts of all files but for blank ones, at most `limit`."""
+    texts = [text for path in paths for text in read_sentences(path) if text.strip()][:limit]
+    if not texts:
+        raise UserError(f"{paths[0]}: there are no texts in it")
+    return texts
+
+
+def of_pairs(pairs: Pairs, tokenize: Callable[[Iterable[str]], Texts]) -> Examples:
+    both = (text for pair in zip(pairs.sentences1, pairs.sentences2, strict=True) for text in pair)
+    return Examples(tokenize(both), 2, pairs.targets)
+
+
+def digest(paths: Iterable[str | Path]) -> str:
+    """Of what files hold: whether they are the same files later."""
+    found = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()

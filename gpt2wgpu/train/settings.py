@@ -1,0 +1,125 @@
+"""What a run of training is: all that its result depends on, but for the device."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, between
+
+PATHS = ("data", "validation", "model", "tokenizer", "teacher")
+SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # of a model from scratch
+BUILT_IN = "built-in"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of `gpt2wgpu train`. What is None is chosen when the run begins, and then kept here."""
+
+    data: list[str] = field(default_factory=list)
+    validation: str | None = None
+    model: str | None = None  # from scratch if None
+    tokenizer: str | None = None
+    layers: int | None = None
+    heads: int | None = None
+    width: int | None = None
+    context: int | None = None
+    vocab: int | None = None
+    loss: str | None = None
+    margin: float = 0.5
+    temperature: float = 0.05
+    teacher: str | None = None
+    token_vectors: bool = True
+    epochs: int = 3
+    batch_tokens: int = 2048
+    accumulate: int = 1
+    lr: float | None = None
+    warmup: int | None = None
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    dropout: float = 0.0
+    freeze: list[str] = field(default_factory=list)
+    seed: int = 0
+    max_seq_length: int | None = None
+    limit_train: int | None = None
+    limit_validation: int | None = None
+    save_every: int = 500
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can be."""
+        for name in ("epochs", "batch_tokens", "accumulate", "save_every"):
+            between(name, getattr(self, name), 1, 1 << 30)
+        for name in ("warmup", "max_seq_length", "limit_train", "limit_validation"):
+            if getattr(self, name) is not None:
+                between(name, getattr(self, name), 0 if name == "warmup" else 1, 1 << 40)
+        between("seed", self.seed, 0, (1 << 64) - 1)
+        ranges = {"margin": (0, 2), "temperature": (0, 100), "weight_decay": (0, 1), "clip": (0, 1e30), "dropout": (0, 1)}
+        ranges |= {} if self.lr is None else {"lr": (0, 1e3)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            zero = name in ("weight_decay", "dropout")
+            if not (low < value < high or (zero and value == 0) or (name == "margin" and value == high)):
+                raise UserError(f"{name} must be a number between {low} and {high:g}, not {value!r}")
+        if self.dtype not in ("float32", "float16"):
+            raise UserError(f"dtype must be float32 or float16, not {self.dtype!r}")
+        if self.model is not None:
+            for name in ("tokenizer", *SIZES):
+                if getattr(self, name) is not None:
+                    raise UserError(f"{name} is for a model from scratch, a given model has its own: leave one of the two out")
+        if self.tokenizer is not None and self.vocab is not None:
+            raise UserError("vocab is the size of a tokenizer to be made, and one is given: leave one of the two out")
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> "Settings":
+        """Paths become absolute, so that a run can be resumed from anywhere."""
+        return cls(**{name: absolute(name, value) for name, value in options.items()})
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Settings":
+        known = {f.name for f in fields(cls)}
+        if set(values) != known:
+            raise UserError("the run is of another version of gpt2wgpu: start again in another folder")
+        return cls(**values)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def chosen(self, **values: Any) -> "Settings":
+        """With a value for each of these that is None."""
+        return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
+
+
+def absolute(name: str, value: Any) -> Any:
+    if name not in PATHS or value is None or value == BUILT_IN:
+        return value
+    return str(Path(value).absolute()) if isinstance(value, str) else [str(Path(path).absolute()) for path in value]
+
+
+def check_same(settings: Settings, given: dict[str, Any]) -> None:
+    """Refuse an option given to a run that goes on, unless it says what the run has anyway."""
+    for name, value in given.items():
+        if (there := getattr(settings, name)) != (here := absolute(name, value)):
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} is {here!r} here and {there!r} in the run, which goes on as it began: leave it out")
+
+
+def frozen_weights(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
+    """Weights that patterns name: "layers:0-3" is blocks, "wte" a weight or a group of them, and * stands for anything."""
+    names = list(names)
+    found: set[str] = set()
+    for pattern in patterns:
+        if match := re.fullmatch(r"layers:(\d+)(?:-(\d+))?", pattern):
+            first, last = int(match[1]), int(match[2] or match[1])
+            blocks = ((name, re.match(r"(?:h|encoder\.layer)\.(\d+)\.", name)) for name in names)
+            hit = {name for name, block in blocks if block and first <= int(block[1]) <= last}
+        else:
+            hit = {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
+        if not hit:
+            raise UserError(f"freeze: no weight is called {pattern!r}; there are {', '.join(names[:20])}, ...; or layers:0-3")
+        found |= hit
+    if found == set(names):
+        raise UserError("freeze: every weight is frozen, so there is nothing to train")
+    return found

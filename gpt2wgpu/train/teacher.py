@@ -1,0 +1,92 @@
+"""Distillation: the vectors of another model as targets, made once and kept in a file."""
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from .. import files
+from ..encoder import Encoder
+from ..errors import UserError
+from ..ops import Array
+from ..tokenizer import Tokenizer
+from .data import Texts, digest
+
+BLOCK = 4096  # rows at a time
+RARE = 1e-3  # share of a token that halves its vector
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """vectors: of the texts, float32 (n, width), mapped from a file. directions: what all vectors of the teacher are
+    multiplied by to have `width` dimensions, (C, width), or None where they have it already."""
+
+    encoder: Encoder
+    vectors: Array
+    directions: Array | None
+
+
+def ask(run: Path, folder: str, texts: Sequence[str], width: int, device: str) -> Teacher:
+    """The teacher's vectors of texts, made once and kept in the run.
+
+    The names of the files hold a digest of the texts and of the teacher, so they are used again only where they belong.
+    """
+    encoder = Encoder(folder, device=device)
+    if encoder.dimensions < width:
+        found = f"the teacher's vectors have {encoder.dimensions} dimensions, the model's {width}"
+        raise UserError(f"{found}: a teacher must have as many or more")
+    key = hashlib.sha256(digest(sorted(Path(folder).rglob("*.safetensors"))).encode())
+    for text in texts:
+        key.update(f"{len(text)} {text}".encode())
+    name = f"teacher-{width}-{key.hexdigest()[:16]}"
+    path, projection = run / f"{name}.npy", run / f"{name}-directions.npy"
+    if not path.exists():
+        make(path, projection, encoder, texts, width)
+    return Teacher(encoder, np.load(path, mmap_mode="r"), np.load(projection) if encoder.dimensions > width else None)
+
+
+def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], width: int) -> None:
+    """Vectors and directions to their files. All vectors are needed for the directions, so they wait in a file too."""
+    moments = np.zeros((encoder.dimensions, encoder.dimensions))
+    with tempfile.TemporaryFile(dir=path.parent) as raw, files.output(str(path), {".npy": files.write_npy}) as (file, write):
+        stream = encoder.encode_stream(texts, show_progress_bar=sys.stderr.isatty())
+        while block := [*islice(stream, BLOCK)]:
+            rows = np.stack(block)
+            raw.write(rows.tobytes())
+            moments += rows.T.astype(np.float64) @ rows
+        directions = leading(moments, width)
+        if encoder.dimensions > width:
+            with files.output(str(projection), {".npy": files.write_npy}) as (beside, write_directions):
+                write_directions(beside, (("", row) for row in directions))
+
+        def projected() -> files.Rows:
+            raw.seek(0)
+            while data := raw.read(BLOCK * 4 * encoder.dimensions):
+                rows = np.frombuffer(data, np.float32).reshape(-1, encoder.dimensions)
+                yield from (("", row) for row in (rows @ directions if encoder.dimensions > width else rows))
+
+        write(file, projected())
+
+
+def token_table(teacher: Teacher, tokenizer: Tokenizer, size: int, texts: Texts) -> Array:
+    """A vector for each token, (size, width), to begin with: the teacher's of the token alone, and the rarer it is in the
+    texts the longer: a / (a + its share), a = 0.001 (Arora et al. 2017), so that the mean over a text is a fair guess."""
+    vectors = teacher.encoder.encode(tokenizer.alone(size), normalize_embeddings=True)
+    share = np.bincount(texts.ids, minlength=size) / len(texts.ids)
+    if teacher.directions is not None:
+        vectors = vectors @ teacher.directions
+    return (vectors * (RARE / (RARE + share))[:, None]).astype(np.float32)
+
+
+def leading(moments: Array, width: int) -> Array:
+    """The `width` leading singular directions of vectors, float32 (C, width), from the sum of their outer products (C, C).
+
+    The projection on them keeps as much of the vectors' squared lengths as `width` dimensions can, so it disturbs their
+    dot products least.
+    """
+    return np.ascontiguousarray(np.linalg.eigh(moments)[1][:, ::-1][:, :width], np.float32)

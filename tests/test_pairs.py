@@ -1,0 +1,97 @@
+"""Pairs of sentences from files, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+from refusals import one_line
+
+from gpt2wgpu.errors import UserError
+from gpt2wgpu.pairs import read_pairs, read_sentences
+
+PAIRS = Path(__file__).parent.parent / "data_sets"
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_bytes(text.encode())
+    return str(folder / name)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("a.tsv", "id\tsentence1\tsentence2\tlabel\n1\tone \tt\"wo\t1\n2\tthree\tfour, five\t0\n"),
+        ("a.tsv", "\ufefflabel\tsentence2\tsentence1\r\n1\tt\"wo\tone \r\n0.0\tfour, five\tthree"),
+        ("a.tsv", "1\tone \tt\"wo\n0\tthree\tfour, five\n"),
+        ("a.csv", 'sentence1,sentence2,score\none ,"t""wo",1\nthree,"four, five",0\n'),
+        ("a.jsonl", '{"sentence1": "one ", "sentence2": "t\\"wo", "label": 1}\n'
+                    '\n{"sentence2": "four, five", "score2": 3, "sentence1": "three", "label": 0}\n'),
+    ],
+)  # fmt: skip
+def test_formats(tmp_path: Path, name: str, text: str):
+    path = write(tmp_path, name, text)
+    pairs = read_pairs(path)
+    assert pairs.sentences1 == ["one ", "three"] and pairs.sentences2 == ['t"wo', "four, five"]
+    assert pairs.targets is not None and pairs.targets.tolist() == [1, 0] and pairs.labelled and len(pairs) == 2
+    assert list(read_sentences(path)) == ["one ", 't"wo', "three", "four, five"]
+
+
+def test_scores_are_told_from_labels_by_their_values(tmp_path: Path):
+    pairs = read_pairs(write(tmp_path, "a.tsv", "5\ta\tb\n-1.5e-1\tc\td\n.5\te\tf\n"))
+    assert pairs.targets is not None and pairs.targets.tolist() == [5, -0.15, 0.5] and not pairs.labelled
+    assert not read_pairs(write(tmp_path, "b.tsv", "sentence1\tsentence2\tlabel\na\tb\t0\nc\td\t2\n")).labelled
+    assert read_pairs(write(tmp_path, "c.tsv", "sentence1\tsentence2\tscore\na\tb\t0\nc\td\t1\n")).labelled
+
+
+def test_pairs_without_a_target(tmp_path: Path):
+    for name, text in {"a.tsv": "a\tb\nc\td\n", "b.csv": "sentence1,sentence2\na,b\nc,d\n"}.items():
+        path = write(tmp_path, name, text)
+        pairs = read_pairs(path, target=False)
+        assert (pairs.sentences1, pairs.sentences2, pairs.targets) == (["a", "c"], ["b", "d"], None)
+        assert not pairs.labelled
+        with pytest.raises(UserError, match="neither a label nor a score"):
+            read_pairs(path)
+
+
+@pytest.mark.parametrize(
+    "name, text, words",
+    [
+        ("a.txt", "5\ta\tb\n", [".tsv, .csv and .jsonl"]),
+        ("a.tsv", "", ["no pairs"]),
+        ("a.tsv", "sentence1\tsentence2\tlabel\n", ["no pairs"]),
+        ("a.tsv", "question1\tquestion2\tsame\na\tb\t1\n", ["row 1", "'question1'", "sentence1"]),
+        ("a.tsv", "sentence1\tsentence2\tsentence2\tlabel\na\tb\tc\t1\n", ["row 1"]),
+        ("a.tsv", "sentence1\tsentence2\tlabel\tscore\na\tb\t1\t1\n", ["row 2", "both"]),
+        ("a.tsv", "sentence1\tsentence2\tlabel\na\tb\t1\nc\td\tyes\n", ["row 3", "label is 'yes'", "number"]),
+        ("a.tsv", "5\ta\tb\nnan\tc\td\n", ["row 2", "score is 'nan'"]),
+        ("a.tsv", "5\ta\tb\n1_0\tc\td\n", ["row 2", "score is '1_0'"]),
+        ("a.tsv", "5\ta\tb\n4\tc\t \n", ["row 2", "sentence2 is ' '"]),
+        ("a.tsv", "5\ta\tb\n4\t\td\n", ["row 2", "sentence1 is empty"]),
+        ("a.tsv", "5\ta\tb\n4\tc\td\te\n", ["row 2 has 4 columns, the first has 3"]),
+        ("a.csv", 'sentence1,sentence2,label\na,"b,1\n', ["line 2"]),
+        ("a.jsonl", '["a", "b"]\n', ["line 1", "expected an object"]),
+        ("a.jsonl", '{"sentence1": "a", "sentence2": 3, "label": 1}\n', ["line 1", "sentence2 is 3"]),
+        ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "label": true}\n', ["line 1", "label is True"]),
+        ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "label": 1}\n{"sentence1": "a", "sentence2": "b", "score": 1}\n',
+         ["line 2 has score, the first has label"]),
+    ],
+)  # fmt: skip
+def test_what_is_unclear_is_refused(tmp_path: Path, name: str, text: str, words: list[str]):
+    path = write(tmp_path, name, text)
+    with pytest.raises(UserError) as caught:
+        read_pairs(path)
+    one_line(caught.value, path, *words)
+
+
+def test_sentences_of_other_files(tmp_path: Path):
+    assert list(read_sentences(write(tmp_path, "a.txt", "5\ta\tb\n\nc"))) == ["5\ta\tb", "", "c"]
+    table = write(tmp_path, "a.tsv", "id\ttext\n1\ta\n2\tb\n")
+    assert list(read_sentences(table)) == ["a", "b"] and list(read_sentences(table, "id")) == ["1", "2"]
+    assert list(read_sentences(write(tmp_path, "a.jsonl", '{"text": "a"}\n"b"\n'[:14]))) == ["a"]
+    with pytest.raises(UserError, match="there are no texts"):
+        read_sentences(write(tmp_path, "b.tsv", ""))
+
+
+def test_our_own_data_sets():
+    for name, count in {"train": 720, "dev": 180, "test": 180}.items():
+        pairs = read_pairs(str(PAIRS / f"{name}.tsv"))
+        assert len(pairs) == count and pairs.labelled and pairs.targets is not None and pairs.targets.sum() == count / 2

@@ -1,0 +1,477 @@
+"""Training from the command line: it learns, it stops and goes on with the same bits, and what goes wrong is named."""
+
+import io
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from process import Run, command, environment
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+from safetensors.numpy import load_file
+
+from gpt2wgpu import Encoder
+from gpt2wgpu.cli.live import Lines, Live, duration
+from gpt2wgpu.gpu import Device
+from gpt2wgpu.tokens import characters, save
+from gpt2wgpu.train import loop, teacher
+
+WORDS = ("sun", "moon", "river", "stone", "bread", "apple", "horse", "tiger", "violin", "drum", "paper", "silver")
+SCRATCH = ("--layers", 1, "--heads", 2, "--width", 16, "--context", 24, "--vocab", 300)
+
+
+def pairs(count: int) -> list[tuple[str, str, int]]:
+    """Sentences about words that belong together, such as sun and moon, and about others: nothing that shows in their letters."""
+    rng = random.Random(0)
+    found = []
+    for i in range(count):
+        a, b = rng.sample(range(len(WORDS) // 2), 2)
+        other = 2 * (a if i % 2 else b) + 1
+        found.append((f"look at the {WORDS[2 * a]}", f"here is a {WORDS[other]}", i % 2))
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
+
+
+def write_data(folder: Path) -> Path:
+    """labels.tsv, scores.tsv, bare.tsv and texts.txt of the same sentences."""
+    folder.mkdir()
+    found = pairs(60)
+    lines = [f"{a}\t{b}\t{label}" for a, b, label in found]
+    (folder / "labels.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *lines]))
+    (folder / "scores.tsv").write_text("".join(f"{1 + 4 * label}\t{a}\t{b}\n" for a, b, label in found))
+    (folder / "bare.tsv").write_text("".join(f"{a}\t{b}\n" for a, b, label in found if label))
+    (folder / "texts.txt").write_text("".join(f"{a}\n{b}\n" for a, b, _ in found))
+    return folder
+
+
+def metrics(run_folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run_folder: Path) -> list[float]:
+    return [line["loss"] for line in metrics(run_folder) if "loss" in line]
+
+
+def model_files(run_folder: Path) -> dict[str, bytes]:
+    """All that a run leaves, but for the times in its metrics and its picture."""
+    files = [p for p in run_folder.rglob("*") if p.is_file() and p.name not in ("metrics.jsonl", "loss.png")]
+    return {p.relative_to(run_folder).as_posix(): p.read_bytes() for p in files}
+
+
+def without_times(run_folder: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in metrics(run_folder)]
+
+
+# --- it learns
+
+
+@pytest.mark.parametrize(
+    "name, loss, better",
+    [("labels", "contrastive", 0.5), ("scores", "cosine", 0.5), ("bare", "info_nce", 0.6)],
+)
+def test_it_learns(run: Run, data: Path, tmp_path: Path, name: str, loss: str, better: float):
+    out = tmp_path / "run"
+    args = ("--data", data / f"{name}.tsv", "--validation", data / "labels.tsv", "--epochs", 20, "--lr", 0.01)
+    code, said, err = run("train", *args, *SCRATCH, "-o", out, "--batch-tokens", 256)
+    assert code == 0 and f"loss {loss}, on" in err, err
+    found = losses(out)
+    assert np.mean(found[-5:]) < better * np.mean(found[:5])
+    checks = [line for line in metrics(out) if "spearman" in line]
+    assert len(checks) == 21 and checks[0]["step"] == 0 and checks[-1]["step"] == len(found)
+    assert checks[-1]["accuracy"] > 0.95 > 0.8 > checks[0]["accuracy"] and checks[-1]["spearman"] > 0.8
+    expected = f"{out / 'model'}: {len(found)} steps, spearman {checks[-1]['spearman']:.4f}, accuracy "
+    assert said.startswith(expected) and said.count("\n") == 1
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in out.iterdir()) == ["loss.png", "metrics.jsonl", "model"]
+    score = json.loads(run("evaluate", "--data", data / "labels.tsv", "--model", out / "model", "--json")[1])
+    assert score["scores"]["cosine"]["spearman"] == pytest.approx(checks[-1]["spearman"], abs=0.01)  # near ties
+
+
+def test_a_line_of_metrics(run: Run, data: Path, tmp_path: Path):
+    run(
+        "train",
+        "--data",
+        data / "labels.tsv",
+        *SCRATCH,
+        "-o",
+        tmp_path / "run",
+        "--epochs",
+        2,
+        "--warmup",
+        4,
+        "--batch-tokens",
+        128,
+    )
+    found = metrics(tmp_path / "run")
+    assert [line["step"] for line in found] == [*range(1, len(found) + 1)] and {line["epoch"] for line in found} == {1, 2}
+    names = ["step", "epoch", "loss", "lr", "norm", "cosine_mean", "cosine_std", "texts", "seconds"]
+    assert all([*line] == names for line in found)
+    assert [line["lr"] for line in found[:4]] == pytest.approx([0.00025, 0.0005, 0.00075, 0.001])
+    assert sum(line["texts"] for line in found) == 2 * 120
+
+
+def test_the_card(run: Run, data: Path, tmp_path: Path):
+    args = ("--data", data / "labels.tsv", "--validation", data / "scores.tsv", "--epochs", 1, "--freeze", "wpe")
+    run("train", *args, *SCRATCH, "-o", tmp_path / "run")
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert str(tmp_path) not in card and all(word in card for word in ("labels.tsv: 60 pairs", "scores.tsv: spearman", "wpe"))
+    assert "margin 0.5" in card and "random weights" in card
+
+
+def test_fine_tuning_with_frozen_weights(run: Run, data: Path, tmp_path: Path):
+    source = bert(tmp_path / "bert")
+    out = tmp_path / "run"
+    args = ("--model", source, "--freeze", "embeddings", "--freeze", "layers:1", "--dropout", 0.2, "--accumulate", 2)
+    code, _, err = run(
+        "train", "--data", data / "labels.tsv", *args, "-o", out, "--epochs", 2, "--lr", 0.01, "--batch-tokens", 128
+    )
+    assert code == 0, err
+    before, after = (load_file(path / "model.safetensors") for path in (source, out / "model"))
+    assert before.keys() == after.keys()
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    frozen = {name for name in before if name.startswith(("embeddings.LayerNorm", "embeddings.word", "encoder.layer.1."))}
+    assert same == frozen and len(frozen) == 3 + 16
+    positions = (before, after)
+    a, b = ((t["embeddings.position_embeddings.weight"] + t["embeddings.token_type_embeddings.weight"][0]) for t in positions)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(*(Encoder(path, device="numpy").encode(["the sun"]) for path in (source, out / "model")))
+
+
+def bert(folder: Path) -> Path:
+    """A little BERT with a tokenizer, as a sentence-transformers folder."""
+    config = tiny.bert_config(vocab_size=30, max_position_embeddings=40)
+    weights = {name: 0.2 * a if a.ndim == 2 else a for name, a in tiny.tensors(config).items()}
+    tiny.sentence_model(folder, config)
+    tiny.save(folder, config, weights)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "and", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    return folder
+
+
+def test_seeds(run: Run, data: Path, tmp_path: Path):
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "--dropout", 0.1, "--seed", seed)
+        assert run("train", *args, "-o", tmp_path / name)[0] == 0
+    a, b, c = (model_files(tmp_path / name) for name in "abc")
+    assert a == b and a["model/model.safetensors"] != c["model/model.safetensors"]
+
+
+def test_limits_float16_and_a_given_tokenizer(run: Run, data: Path, tmp_path: Path):
+    save(characters(lower_case=False), tmp_path)
+    args = ("--data", data / "labels.tsv", "--limit-train", 7, "--validation", data / "labels.tsv", "--limit-validation", 5)
+    sizes = ("--tokenizer", tmp_path, "--layers", 1, "--heads", 1, "--width", 8, "--context", 64, "--max-seq-length", 12)
+    code, _, err = run("train", *args, *sizes, "--dtype", "float16", "--epochs", 1, "-o", tmp_path / "run")
+    assert code == 0 and "on 7 pairs" in err and "texts have more than 12 tokens" in err
+    assert {a.dtype for a in load_file(tmp_path / "run/model/model.safetensors").values()} == {np.dtype(np.float16)}
+    encoder = Encoder(tmp_path / "run/model", device="numpy")
+    assert encoder.max_seq_length == 12 and encoder.dimensions == 8 and encoder.checkpoint.config.vocab == 257
+
+
+# --- a teacher
+
+
+def test_a_teacher_that_is_wider(data: Path, tmp_path: Path):
+    source = gpt2_teacher(tmp_path / "teacher")
+    texts = (data / "texts.txt").read_text().splitlines()
+    expected = Encoder(source, device="numpy").encode(texts)
+    whole = teacher.ask(tmp_path, str(source), texts, 8, "numpy")
+    assert np.array_equal(whole.vectors, expected) and whole.directions is None
+    asked = teacher.ask(tmp_path, str(source), texts, 3, "numpy")
+    assert asked.directions is not None and np.allclose(asked.directions.T @ asked.directions, np.eye(3), atol=1e-5)
+    found = asked.vectors
+    assert np.array_equal(found, expected @ asked.directions)
+    singular = np.linalg.svd(expected.astype(np.float64))[1]
+    assert found.shape == (len(texts), 3) and np.square(found).sum() == pytest.approx(np.square(singular[:3]).sum(), rel=1e-5)
+    assert np.abs(found @ found.T - expected @ expected.T).max() < 1.1 * singular[3] ** 2
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")}
+    again = teacher.ask(tmp_path, str(source), texts, 3, "numpy")
+    assert np.array_equal(again.vectors, found) and np.array_equal(again.directions, asked.directions)
+    assert len(files) == 3 and {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")} == files  # made once
+    teacher.ask(tmp_path, str(source), texts[:-1], 8, "numpy")
+    assert len([*tmp_path.glob("teacher-*.npy")]) == 4
+
+
+def test_tokens_begin_with_the_teachers_vectors(run: Run, data: Path, tmp_path: Path):
+    """Without a step of training, a text's vector already points where the teacher's does."""
+    source = gpt2_teacher(tmp_path / "teacher")
+    texts = (data / "texts.txt").read_text().splitlines()
+    save(characters(lower_case=False), tmp_path / "characters")
+    sizes = ("--tokenizer", tmp_path / "characters", "--layers", 1, "--heads", 1, "--width", 4)
+    args = ("--data", data / "texts.txt", "--teacher", source, *sizes, "--epochs", 1, "--lr", 1e-12, "--batch-tokens", 512)
+    for name, options in {"with": (), "without": ("--no-token-vectors",)}.items():
+        assert run("train", *args, *options, "-o", tmp_path / name)[0] == 0
+    (found,) = (load_file(tmp_path / "with/model/model.safetensors")["wte.weight"],)
+    asked = teacher.ask(tmp_path / "with", str(source), texts, 4, "numpy")
+    letters = "".join(texts)
+    for letter in "aeloqZ":
+        vector = asked.encoder.encode(letter, normalize_embeddings=True) @ asked.directions
+        length = 1e-3 / (1e-3 + letters.count(letter) / len(letters))
+        assert np.abs(found[ord(letter)] - vector * length).max() < 1e-5
+    assert losses(tmp_path / "with")[0] < losses(tmp_path / "without")[0]
+
+
+def gpt2_teacher(folder: Path) -> Path:
+    tiny.sentence_model(folder, tiny.gpt2_config(vocab_size=257, n_positions=60))
+    save_characters(folder)
+    return folder
+
+
+def save_characters(folder: Path) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").unlink()
+    save(characters(lower_case=False), folder)
+    (folder / "model.safetensors").write_bytes(weights)
+
+
+def test_distillation(run: Run, data: Path, tmp_path: Path):
+    source = gpt2_teacher(tmp_path / "teacher")
+    args = ("--data", data / "texts.txt", "--teacher", source, "--layers", 1, "--heads", 1, "--width", 8, "--vocab", 300)
+    out = tmp_path / "run"
+    code, _, err = run("train", *args, "--epochs", 20, "--lr", 0.01, "--batch-tokens", 256, "-o", out)
+    assert code == 0 and "loss distillation, on 120 texts" in err, err
+    found = losses(out)
+    assert np.mean(found[-5:]) < 0.5 * np.mean(found[:5])
+    texts = (data / "texts.txt").read_text().splitlines()
+    a, b = (Encoder(path, device="numpy").encode(texts, normalize_embeddings=True) for path in (source, out / "model"))
+    assert (a * b).sum(1).mean() > 0.9
+
+
+# --- on a device
+
+
+def test_a_device_trains_like_numpy(device: Device, run: Run, data: Path, tmp_path: Path):
+    args = ("--data", data / "labels.tsv", "--validation", data / "labels.tsv", *SCRATCH, "--dropout", 0.1, "--accumulate", 2)
+    for name in ("numpy", device.adapter.index):
+        code, _, err = run("train", *args, "--epochs", 2, "--batch-tokens", 96, "--device", name, "-o", tmp_path / f"on_{name}")
+        assert code == 0, err
+    here, there = tmp_path / "on_numpy", tmp_path / f"on_{device.adapter.index}"
+    assert losses(there) == pytest.approx(losses(here), rel=1e-3)
+    a, b = (load_file(folder / "model/model.safetensors") for folder in (here, there))
+    assert a.keys() == b.keys() and max(float(np.abs(a[name] - b[name]).max()) for name in a) < 1e-3
+    code, _, err = run("train", "--resume", "--device", "numpy", "-o", there)
+    assert code == 0 and re.search(r"^the run was on .* and goes on on numpy: the bits", err, re.M), err
+
+
+# --- stopping and going on
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_data(folder / "data")
+    done = subprocess.run(arguments(folder, folder / "run"), env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def arguments(whole: Path, out: Path) -> list[str]:
+    labels = whole / "data" / "labels.tsv"
+    steps = ("--epochs", 3, "--batch-tokens", 64, "--accumulate", 2, "--dropout", 0.1, "--save-every", 4, "--lr", 0.01)
+    return command("train", "--data", labels, "--validation", labels, *SCRATCH, *steps, "-o", out)
+
+
+def interrupt(args: list[str], folder: Path, lines: int, number: int) -> tuple[int, str]:
+    """Start a process, send a signal when the metrics have so many lines, and give exit code and stderr."""
+    with subprocess.Popen(args, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 300
+        path = folder / "metrics.jsonl"
+        while process.poll() is None and (not path.exists() or path.read_text().count("\n") < lines):
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.send_signal(number)
+        err = process.communicate(timeout=300)[1]
+        return process.returncode, err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_run_goes_on_with_the_same_bits(whole: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    total = len(metrics(whole / "run"))
+    for lines in (6, random.randrange(10, total - 8)):  # any moment will do
+        code, err = interrupt([*arguments(whole, out), "--resume"], out, lines, signal.SIGKILL)
+        assert code == -signal.SIGKILL, err
+    done = subprocess.run(command("train", "--resume", "-o", out), env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and re.search(r"^going on after step \d+$", done.stderr, re.M), done.stderr
+    assert model_files(out) == model_files(whole / "run")
+    assert without_times(out) == without_times(whole / "run")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal it could answer")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_told_to_stop_is_saved(whole: Path, tmp_path: Path, number: int, code: int):
+    args, out = arguments(whole, tmp_path / "run"), tmp_path / "run"
+    found, err = interrupt(args, out, 7, number)
+    assert found == code and "Traceback" not in err, err
+    last = re.fullmatch(r"stopped after step (\d+), which is saved: --resume goes on", err.splitlines()[-1])
+    assert last is not None and int(last[1]) >= 6
+    assert json.loads((out / "model/training/state.json").read_text())["step"] == int(last[1])
+    assert max(line["step"] for line in metrics(out)) == int(last[1])
+    assert Encoder(out / "model", device="numpy").encode("a text").shape == (16,)
+    assert subprocess.run([*args, "--resume"], env=environment(), capture_output=True, timeout=300).returncode == 0
+    assert model_files(out) == model_files(whole / "run")
+
+
+def test_resuming_what_is_done_changes_nothing(run: Run, data: Path, tmp_path: Path):
+    args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
+    code, said, err = run("train", *args, "--resume")
+    assert code == 0 and "holds no run to go on with: this one begins" in err
+    before = model_files(tmp_path / "run"), metrics(tmp_path / "run")
+    code, again, err = run("train", "--resume", "-o", tmp_path / "run")
+    assert (code, again) == (0, said) and "going on after step" in err
+    assert (model_files(tmp_path / "run"), metrics(tmp_path / "run")) == before
+
+
+def test_what_keeps_a_run_from_going_on(run: Run, data: Path, tmp_path: Path):
+    args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
+    assert run("train", *args)[0] == 0
+    before = model_files(tmp_path / "run")
+
+    def refused(*given: object) -> str:
+        code, out, err = run("train", *given)
+        assert (code, out) == (1, "") and err.count("\n") == 1 and model_files(tmp_path / "run") == before, err
+        return err
+
+    assert "holds a run: go on with it (--resume)" in refused(*args)
+    assert "--lr is 0.5 here and 0.001 in the run" in refused(*args, "--resume", "--lr", 0.5)
+    assert "--epochs is 2" in refused("--resume", "-o", tmp_path / "run", "--epochs", 2)
+    (data / "labels.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t0\n")
+    assert "changed since the run began" in refused("--resume", "-o", tmp_path / "run")
+
+
+# --- what goes wrong
+
+
+def test_a_loss_that_is_no_number(run: Run, data: Path, tmp_path: Path):
+    """The residual stream overflows in the first step."""
+    source = tmp_path / "large"
+    config = tiny.gpt2_config(vocab_size=257, n_positions=60)
+    tiny.sentence_model(source, config)
+    weights = tiny.tensors(config)
+    for name in ("h.0.attn.c_proj.bias", "h.0.mlp.c_proj.bias"):
+        weights[name][:] = 3e38
+    tiny.save(source, config, weights)
+    save_characters(source)
+    args = ("--data", data / "labels.tsv", "--model", source)
+    code, out, err = run("train", *args, "-o", tmp_path / "a", "--lr", 0.125)
+    last = err.splitlines()[-1]
+    assert (code, out) == (1, "") and re.match(
+        r"error: step 1: the (loss|norm of the gradient) is nan at a learning rate of .*: lower --lr", last
+    ), err
+    assert json.loads((tmp_path / "a/model/training/state.json").read_text())["step"] == 0
+    code, _, err = run("train", *args, "-o", tmp_path / "b", "--validation", data / "labels.tsv")
+    assert code == 1 and re.match(r"error: step 0: a vector of the validation file holds NaN", err.splitlines()[-1]), err
+
+
+def test_a_collapse_is_noticed(run: Run, data: Path, tmp_path: Path):
+    """Without pairs that differ, the same vector for all texts is what the loss asks for."""
+    lines = (data / "labels.tsv").read_text().splitlines()
+    (data / "ones.tsv").write_text("\n".join([lines[0], *(line for line in lines if line.endswith("1"))]))
+    args = ("--data", data / "ones.tsv", *SCRATCH, "--epochs", 40, "--batch-tokens", 256, "--lr", 0.01)
+    code, _, err = run("train", *args, "-o", tmp_path / "run")
+    warnings = [line for line in err.splitlines() if line.startswith("warning:")]
+    assert code == 0 and len(warnings) == 1, err
+    assert re.match(
+        r"warning: step \d+: the embeddings have collapsed, .* (0\.99\d|1\.000) on average.*--loss info_nce", warnings[0]
+    )
+    code, _, err = run("train", "--data", data / "labels.tsv", *args[2:], "-o", tmp_path / "other")
+    assert code == 0 and "collapsed" not in err
+
+
+@pytest.mark.parametrize(
+    "args, code, message",
+    [
+        (["--data", "labels.tsv"], 2, "--output"),
+        (["-o", "out"], 1, "nothing to learn from"),
+        (["-o", "out", "--resume"], 1, "nothing to learn from"),
+        (["-o", "no/out", "--data", "labels.tsv"], 1, "there is no folder"),
+        (["-o", "labels.tsv", "--data", "labels.tsv"], 1, "labels.tsv"),
+        (["-o", "out", "--data", "nope.tsv"], 1, "nope.tsv: No such file"),
+        (["-o", "out", "--data", "texts.txt"], 1, "texts.txt: pairs are read from"),
+        (["-o", "out", "--data", "labels.tsv", "--loss", "hinge"], 1, "loss must be one of"),
+        (["-o", "out", "--data", "scores.tsv", "--loss", "contrastive"], 1, "loss cosine"),
+        (["-o", "out", "--data", "labels.tsv", "--lr", "0"], 1, "lr must be"),
+        (["-o", "out", "--data", "labels.tsv", "--model", "nope"], 1, "no folder"),
+        (["-o", "out", "--data", "labels.tsv", "--model", "built-in", "--layers", "2"], 1, "from scratch"),
+        (["-o", "out", "--data", "labels.tsv", "--width", "10", "--heads", "4"], 1, "10 cannot be divided among 4 heads"),
+        (["-o", "out", "--data", "labels.tsv", "--tokenizer", "."], 1, "has no tokenizer.json"),
+        (["-o", "out", "--data", "labels.tsv", "--batch-tokens", "60"], 1, "2 texts of 128 tokens must fit"),
+        (["-o", "out", "--data", "labels.tsv", "--freeze", "attention"], 1, "no weight is called 'attention'"),
+        (["-o", "out", "--data", "labels.tsv", "--validation", "ones.tsv"], 1, "same target"),
+        (["-o", "out", "--data", "texts.txt", "--teacher", "nope"], 1, "no folder"),
+        (["-o", "out", "--data", "labels.tsv", "--device", "no such device"], 1, "no such device"),
+    ],
+)
+def test_errors(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], code: int, message: str):
+    monkeypatch.chdir(data)
+    (data / "ones.tsv").write_text("1\ta\tb\n1\tc\td\n")
+    found, out, err = run("train", *args)
+    assert (found, out) == (code, "") and message in err, err
+    assert code == 2 or (len(re.findall("^error: ", err, re.M)) == 1 and err.splitlines()[-1].startswith("error: "))
+    assert not (data / "out/model").exists() and not (data / "out/.start").exists()
+
+
+def test_a_teacher_that_is_too_narrow(run: Run, data: Path, tmp_path: Path):
+    source = gpt2_teacher(tmp_path / "teacher")
+    args = ("--data", data / "texts.txt", "--teacher", source, *SCRATCH, "-o", tmp_path / "run")
+    code, _, err = run("train", *args)
+    assert code == 1 and "vectors have 8 dimensions, the model's 16" in err
+
+
+# --- how it is shown
+
+
+def shown(make: Callable[[], Lines]) -> Lines:
+    lines = make()
+    lines.begin(0, 4)
+    for step in range(1, 5):
+        lines.step({"step": step, "loss": 1 / step, "lr": 1e-3, "texts": 8})
+    lines.validated({"step": 4, "spearman": 0.5, "accuracy": 0.75})
+    return lines
+
+
+def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):
+    shown(Lines)
+    out, err = capsys.readouterr()
+    assert out == "" and re.match(r"step 4 of 4: loss 0\.\d{4}, learning rate 1\.00e-03, [\d,]+ texts/s, 0:00 left\n", err)
+    assert err.endswith("step 4: validation Spearman 0.5000, accuracy 0.7500\n")
+    assert [duration(s) for s in (0, 61.4, 3600, 7325)] == ["0:00", "1:01", "1:00:00", "2:02:05"]
+
+
+def test_a_bar_on_a_terminal():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with Progress(TextColumn("{task.fields[told]}"), console=console, auto_refresh=False) as bar:
+        found = shown(lambda: Live(bar))
+        found.step({"step": 4, "loss": 0.1, "lr": 1e-3, "texts": 8})
+        found.say("[red] a line\nof text")
+        bar.refresh()
+    text = screen.getvalue()
+    assert "validation Spearman 0.5000" in text and r"[red] a line\nof text" in text
+    assert re.search(r"loss 0\.\d{4}  Spearman 0\.500  accuracy 0\.750  lr 1\.0e-03  [\d,]+ texts/s", text)
+
+
+def test_metrics_that_end_in_the_middle_of_a_line(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n{"step": 3, "lo')
+    assert [line["step"] for line in loop.read_metrics(tmp_path)] == [1, 2]
+    with loop.metrics_file(tmp_path, 1) as file:
+        file.write('{"step": 2, "loss": 3}\n')
+    assert [line["loss"] for line in loop.read_metrics(tmp_path)] == [2, 3]
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    assert loop.read_metrics(tmp_path) == []

@@ -1,0 +1,202 @@
+"""What training learns from and in which order, its settings, and what does not fit together."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from refusals import one_line
+
+from gpt2wgpu.errors import UserError
+from gpt2wgpu.tokens import characters, open_tokenizer, save
+from gpt2wgpu.train import data
+from gpt2wgpu.train.settings import Settings, check_same, frozen_weights
+
+LABELS = "sentence1\tsentence2\tlabel\nab\tcd\t1\nef\tgh\t0\nij\tkl\t1\n"
+SCORES = "5\tab\tcd\n1\tef\tgh\n2\tij\tkl\n"
+BARE = "ab\tcd\nef\tgh\n"
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_bytes(text.encode())
+    return str(folder / name)
+
+
+# --- order
+
+
+def test_an_epoch_has_every_example_once_within_the_budget():
+    tokens = np.random.default_rng(0).integers(1, 50, 1000)
+    for budget in (60, 100, 1000, 10**6):
+        found = data.batches(tokens, budget, seed=3, epoch=1)
+        assert sorted(np.concatenate(found).tolist()) == [*range(1000)]
+        assert max(int(tokens[b].sum()) for b in found) <= budget
+        assert len(found) < 1.1 * tokens.sum() / (budget - 50) + 2  # and they are well filled
+    assert len(data.batches(tokens, 1, seed=3, epoch=1)) == 1000  # what is longer than the budget goes alone
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    tokens = np.random.default_rng(0).integers(1, 50, 300)
+    orders = [data.batches(tokens, 200, seed, epoch) for seed, epoch in ((0, 1), (0, 2), (1, 1), (0, 1))]
+    flat = [[b.tolist() for b in order] for order in orders]
+    assert flat[0] == flat[3] and flat[0] != flat[1] != flat[2] != flat[0]
+
+
+def test_a_batch_holds_texts_of_like_length():
+    tokens = np.random.default_rng(0).integers(1, 100, 5000)
+    order = data.batches(tokens, 1000, seed=0, epoch=1)
+    spread = np.mean([np.ptp(tokens[b]) for b in order])
+    assert spread < 20 < np.ptp(tokens)
+    means = [tokens[b].mean() for b in order]
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.4  # but batches come in no order of length
+
+
+def test_dropout_seeds():
+    seeds = {data.dropout_seed(seed, epoch, batch) for seed in range(3) for epoch in range(3) for batch in range(20)}
+    assert len(seeds) == 180 and all(0 <= s < 1 << 32 for s in seeds)
+
+
+# --- tokens
+
+
+def test_examples(tmp_path: Path):
+    save(characters(lower_case=False), tmp_path)
+    tokenizer = open_tokenizer(tmp_path)
+    with pytest.warns(UserWarning, match="1 of 6 texts have more than 4 tokens"):
+        texts = data.tokenize(tokenizer, ["a", "bc", "def", "ghij", "klmno", ""], 4)
+    assert [bytes(texts[i].tolist()).decode() for i in range(5)] == ["a", "bc", "def", "ghij", "klmn"]
+    assert texts[5].tolist() == [256] and len(texts) == 6
+    pairs = data.Examples(texts, 2, np.array([1, 0, 1]))
+    assert len(pairs) == 3 and pairs.tokens.tolist() == [3, 7, 5]
+    batch = pairs.batch([2, 0], None)
+    assert batch["ids"].tolist() == [*b"klmn", 256, *b"abc"] and batch["spans"].tolist() == [[0, 4], [4, 5], [5, 6], [6, 8]]
+    assert batch["positions"].tolist() == [0, 1, 2, 3, 0, 0, 0, 1]
+    assert data.Examples(texts, 1, None).batch([1], 1)["positions"].tolist() == [2, 3]  # RoBERTa counts from pad + 1
+
+
+# --- files and losses
+
+
+def test_the_loss_that_data_suggest(tmp_path: Path):
+    for text, loss in {LABELS: "contrastive", SCORES: "cosine", BARE: "info_nce"}.items():
+        assert data.choose_loss(None, [write(tmp_path, "a.tsv", text)], None) == loss
+    assert data.choose_loss(None, ["never.txt"], "teacher") == data.choose_loss("distillation", [], "teacher") == "distillation"
+    assert data.choose_loss("info_nce", ["never.tsv"], None) == "info_nce"
+
+
+def test_pairs_as_a_loss_takes_them(tmp_path: Path):
+    labels, scores, bare = (write(tmp_path, f"{i}.tsv", text) for i, text in enumerate((LABELS, SCORES, BARE)))
+    assert data.read_training([labels], "info_nce", None).sentences1 == ["ab", "ij"]
+    assert data.read_training([bare, bare], "info_nce", 3).sentences2 == ["cd", "gh", "cd"]
+    targets = data.read_training([scores, scores], "cosine", 5).targets
+    assert targets is not None and targets.tolist() == [1, 0, 0.25, 1, 0]
+    targets = data.read_training([labels], "cosine", None).targets
+    assert targets is not None and targets.tolist() == [1, 0, 1]  # within 0 and 1 they stay as they are
+    assert len(data.read_training([labels], "contrastive", 2)) == 2
+    text = write(tmp_path, "a.txt", "one\n\n  \ntwo\nthree\n")
+    assert data.read_texts([text, labels], 5) == ["one", "two", "three", "ab", "cd"]
+
+
+@pytest.mark.parametrize(
+    "names, loss, words",
+    [
+        (["scores"], "contrastive", ["scores.tsv", "loss cosine"]),
+        (["scores"], "info_nce", ["scores.tsv", "loss cosine"]),
+        (["bare"], "contrastive", ["bare.tsv", "neither a label nor a score"]),
+        (["labels", "bare"], "info_nce", ["bare.tsv", "labels.tsv", "one of the two"]),
+        (["zeros"], "info_nce", ["zeros.tsv", "label 1"]),
+        (["fives"], "cosine", ["fives.tsv", "all scores are 5"]),
+    ],
+)
+def test_pairs_that_a_loss_does_not_take(tmp_path: Path, names: list[str], loss: str, words: list[str]):
+    texts = {
+        "scores": SCORES,
+        "labels": LABELS,
+        "bare": BARE,
+        "zeros": LABELS.replace("\t1", "\t0"),
+        "fives": "5\ta\tb\n5\tc\td\n",
+    }
+    paths = [write(tmp_path, f"{name}.tsv", texts[name]) for name in names]
+    with pytest.raises(UserError) as caught:
+        data.read_training(paths, loss, None)
+    one_line(caught.value, *words)
+
+
+@pytest.mark.parametrize(
+    "loss, teacher, word", [("hinge", None, "contrastive"), ("distillation", None, "teacher"), ("cosine", "t", "pairs")]
+)
+def test_losses_that_are_refused(loss: str, teacher: str | None, word: str):
+    with pytest.raises(UserError, match=word):
+        data.choose_loss(loss, ["never.tsv"], teacher)
+
+
+def test_digest(tmp_path: Path):
+    a, b = write(tmp_path, "a", "one"), write(tmp_path, "b", "one")
+    assert data.digest([a, b]) == data.digest([b, a]) != data.digest([a])
+    write(tmp_path, "b", "two")
+    assert data.digest([a, b]) != data.digest([b, a])
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 0},
+        {"batch_tokens": 0},
+        {"accumulate": -1},
+        {"save_every": 0},
+        {"warmup": -1},
+        {"limit_train": 0},
+        {"seed": -1},
+        {"margin": 0.0},
+        {"margin": 2.1},
+        {"temperature": 0.0},
+        {"temperature": float("nan")},
+        {"lr": 0.0},
+        {"lr": float("inf")},
+        {"weight_decay": 1.0},
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"clip": 0.0},
+        {"dtype": "int8"},
+        {"model": "m", "layers": 2},
+        {"model": "m", "tokenizer": "t"},
+        {"vocab": 300, "tokenizer": "t"},
+    ],
+)
+def test_settings_that_are_refused(options: dict[str, Any]):
+    with pytest.raises(UserError) as caught:
+        Settings(**options)
+    one_line(caught.value, [*options][-1])
+
+
+def test_settings_survive_the_file_and_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_options({"data": ["a.tsv"], "model": "built-in", "freeze": ["wte"], "lr": 0.1})
+    assert settings.data == [str(tmp_path / "a.tsv")] and settings.model == "built-in"
+    assert Settings.from_json(settings.as_json()) == settings
+    with pytest.raises(UserError, match="another version"):
+        Settings.from_json({**settings.as_json(), "more": 1})
+    check_same(settings, {"data": ["a.tsv"], "lr": 0.1})
+    with pytest.raises(UserError, match=r"--lr is 0\.2 here and 0\.1 in the run"):
+        check_same(settings, {"lr": 0.2})
+
+
+def test_frozen_weights():
+    names = ["wte.weight", "wpe.weight", "h.0.ln_1.bias", "h.1.ln_1.bias", "h.11.ln_1.bias", "ln_f.bias"]
+    cases = {
+        ("wte",): {"wte.weight"},
+        ("wte.weight", "h.1"): {"wte.weight", "h.1.ln_1.bias"},
+        ("layers:0-1",): {"h.0.ln_1.bias", "h.1.ln_1.bias"},
+        ("layers:11",): {"h.11.ln_1.bias"},
+        ("*.bias",): {"h.0.ln_1.bias", "h.1.ln_1.bias", "h.11.ln_1.bias", "ln_f.bias"},
+        (): set(),
+    }
+    for patterns, expected in cases.items():
+        assert frozen_weights(patterns, names) == expected
+    assert frozen_weights(["layers:1-9"], ["encoder.layer.1.output.dense.bias", "other"]) == {"encoder.layer.1.output.dense.bias"}
+    for wrong in (["nothing"], ["layers:2-9"], ["layers:one"], ["*"], ["w"]):
+        with pytest.raises(UserError, match="freeze"):
+            frozen_weights(wrong, names)
