@@ -215,12 +215,14 @@ def test_tokens_begin_with_the_teachers_vectors(run: Run, data: Path, tmp_path: 
     args = ("--data", data / "texts.txt", "--teacher", source, *sizes, "--epochs", 1, "--lr", 1e-12, "--batch-tokens", 512)
     for name, options in {"with": (), "without": ("--no-token-vectors",)}.items():
         assert run("train", *args, *options, "-o", tmp_path / name)[0] == 0
-    (found,) = (load_file(tmp_path / "with/model/model.safetensors")["wte.weight"],)
+    weights = load_file(tmp_path / "with/model/model.safetensors")
+    found, position = weights["wte.weight"], weights["wpe.weight"][0]
+    assert np.abs(weights["wpe.weight"] - position).max() < 1e-6 and np.abs(weights["ln_f.bias"] + position).max() < 1e-6
     asked = teacher.ask(tmp_path / "with", str(source), texts, 4, "numpy")
     letters = "".join(texts)
     for letter in "aeloqZ":
         vector = asked.encoder.encode(letter, normalize_embeddings=True) @ asked.directions
-        length = 1e-3 / (1e-3 + letters.count(letter) / len(letters))
+        length = 1e-3 / (1e-3 + letters.count(letter) / len(letters)) * np.linalg.norm(position) / 4
         assert np.abs(found[ord(letter)] - vector * length).max() < 1e-5
     assert losses(tmp_path / "with")[0] < losses(tmp_path / "without")[0]
 

@@ -132,9 +132,9 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
         texts = data.read_texts(s.data, s.limit_train)
         asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device)
         examples = Examples(tokenize(texts), 1, asked.vectors)
-        if s.token_vectors and source == folder / START:  # a model that has learnt nothing yet
-            table = teacher.token_table(asked, tokenizer, c.config.vocab, examples.texts)
-            program.load_state({**program.state(), "weight/wte.weight": table})
+        if s.token_vectors and source == folder / START and isinstance(c.config, GPT2Config):  # it has learnt nothing yet
+            guess = teacher.first_guess(asked, tokenizer, c.config, examples.texts)
+            program.load_state(program.state() | {f"weight/{name}": array for name, array in guess.items()})
     else:
         examples = data.of_pairs(data.read_training(s.data, str(s.loss), s.limit_train), tokenize)
     validation = None

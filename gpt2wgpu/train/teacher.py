@@ -13,6 +13,7 @@ import numpy as np
 from .. import files
 from ..encoder import Encoder
 from ..errors import UserError
+from ..models.gpt2 import GPT2Config
 from ..ops import Array
 from ..tokenizer import Tokenizer
 from .data import Texts, digest
@@ -73,14 +74,24 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
         write(file, projected())
 
 
-def token_table(teacher: Teacher, tokenizer: Tokenizer, size: int, texts: Texts) -> Array:
-    """A vector for each token, (size, width), to begin with: the teacher's of the token alone, and the rarer it is in the
-    texts the longer: a / (a + its share), a = 0.001 (Arora et al. 2017), so that the mean over a text is a fair guess."""
+def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: GPT2Config, texts: Texts) -> dict[str, Array]:
+    """Weights of a GPT-2 to begin with, whose vector of a text is about the mean of its tokens' vectors: of each token the
+    teacher's vector of that token alone, the rarer in the texts the longer: a / (a + its share) (Arora et al. 2017).
+
+    The last norm would make all tokens equally long. So every position begins with one and the same vector, four times as
+    long as a rare token's, which makes the norm divide them all by about the same; its bias takes that vector away again.
+    Values are about 1, so that steps of the optimiser are small beside them.
+    """
+    size, width = config.vocab, config.width
     vectors = teacher.encoder.encode(tokenizer.alone(size), normalize_embeddings=True)
-    share = np.bincount(texts.ids, minlength=size) / len(texts.ids)
     if teacher.directions is not None:
         vectors = vectors @ teacher.directions
-    return (vectors * (RARE / (RARE + share))[:, None]).astype(np.float32)
+    share = np.bincount(texts.ids, minlength=size) / len(texts.ids)
+    common = np.arange(width) % 2 - 0.5
+    common = ((common - common.mean()) / common.std()).astype(np.float32)
+    table = vectors * (RARE / (RARE + share))[:, None] * (np.linalg.norm(common) / 4)
+    positions = np.tile(common, (config.context, 1))
+    return {"wte.weight": table.astype(np.float32), "wpe.weight": positions, "ln_f.bias": -common}
 
 
 def leading(moments: Array, width: int) -> Array:
