@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from process import Run
+from training import write_data
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
@@ -93,6 +94,11 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Encoder]:
     if request.param == "gpu":
         request.getfixturevalue("use_gpu")
     return lambda *args, **options: Encoder(*args, device=request.param, **options)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport):
