@@ -15,7 +15,7 @@ from gpt2wgpu.ops import Array
 
 GOLDEN = Path(__file__).parent / "golden"
 TEXTS = ["The cat is sleeping.", "a", "Über den Wolken: 12 °C, 東京, 🙂", "", "A feline is resting on the warm windowsill."]
-LONG = "word " * 100
+LONG = "word " * 1000  # more than the built-in model reads
 
 
 def add_tokenizer(folder: Path, vocab: int) -> Path:

@@ -112,7 +112,7 @@ def test_the_default_layer_of_a_raw_gpt2(layers: int, expected: int, tmp_path: P
 
 
 def test_the_default_layer_of_other_models(built_in: Encoder):
-    assert built_in.layer == 6
+    assert built_in.layer == built_in.layers
     for folder, layers in (("sentence_models/plain_bert", 2), ("sentence_models/old_gpt2_last", 2), ("models/roberta", 2)):
         assert default_layer(checkpoint.load(GOLDEN / folder)) == layers
     assert [default_layer(checkpoint.load(GOLDEN / "models" / f"gpt2_{n}")) for n in ("five_layers_bf16", "inverse_layer")] == [
@@ -252,19 +252,19 @@ def test_info(make: Callable[..., Encoder], built_in: Encoder):
     found = model.info()
     assert found.pop("device") == model.device
     assert found.pop("bytes on device") >= 4 * found["parameters"]
-    assert str(found.pop("layer used")).startswith("6 of 6 (")
+    assert str(found.pop("layer used")).startswith(f"{built_in.layers} of {built_in.layers} (")
     assert found.pop("matmul") == ("BLAS" if model.opened_device is None else model.opened_device.matmul("f32"))
     assert found == {
         "model": "built-in",
         "architecture": "gpt2",
-        "layers": 6,
+        "layers": built_in.layers,
         "width": 256,
         "heads": 4,
-        "vocabulary": 12288,
+        "vocabulary": built_in.checkpoint.config.vocab,
         "parameters": sum(a.size for a in built_in._program.weights.values()),
         "pooling": "mean then Normalize",
         "dimensions": 256,
-        "max_seq_length": 64,
+        "max_seq_length": built_in.max_seq_length,
         "prompts": "none",
         "similarity": "cosine",
         "dtype": "float32",

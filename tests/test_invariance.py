@@ -25,7 +25,7 @@ Make = Callable[..., Encoder]
 
 
 def mixed_texts(count: int, seed: int = 0) -> list[str]:
-    """Mostly short, some at the model's limit of 64 tokens and past it."""
+    """Mostly short, some at the model's limit and past it."""
     rng = np.random.default_rng(seed)
     lengths = 1 + (60 * rng.random(count) ** 3).astype(int)
     return [" ".join(rng.choice(WORDS, n)) for n in lengths]

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu import Encoder, UserError, ops
+from gpt2wgpu import Encoder, UserError, checkpoint, ops
+from gpt2wgpu import encoder as encoder_module
 from gpt2wgpu.cli import main
 from gpt2wgpu.gpu import Clock, Device, Program, measure_ceilings, native
 from gpt2wgpu.graph import Tensor
 from gpt2wgpu.measure import Profile, profile, work
 
-C, INNER, VOCAB, CONTEXT = 256, 1024, 12288, 128  # of the built-in model
+BUILT_IN = checkpoint.load(encoder_module.BUILT_IN).config
+C, INNER, VOCAB, CONTEXT = BUILT_IN.width, BUILT_IN.inner, BUILT_IN.vocab, BUILT_IN.context
 
 
 @pytest.fixture
