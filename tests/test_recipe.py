@@ -34,6 +34,7 @@ def test_the_short_recipe_goes_on_and_gives_a_model(everyday, tmp_path: Path):
     assert package is not None and package.origin is not None
     teacher = Path(package.origin).parent / "model"
     command = [sys.executable, str(RECIPE / "recipe.py"), str(tmp_path / "run"), "--teacher", str(teacher), "--short"]
+    command += ["--pack", str(tmp_path / "packed")]
     for _ in range(2):  # the second time there is nothing left to do
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=RECIPE.parents[1])
         assert done.returncode == 0, done.stderr
@@ -45,6 +46,6 @@ def test_the_short_recipe_goes_on_and_gives_a_model(everyday, tmp_path: Path):
         return (vectors @ vectors.T)[np.triu_indices(len(texts), 1)]
 
     wanted = cosines(Encoder(teacher, device="numpy"))
-    student = Encoder(tmp_path / "run" / "training" / "model", device="numpy")
+    student = Encoder(tmp_path / "packed", device="numpy")
     assert student.dimensions == 64
     assert measures(cosines(student), wanted, labelled=False)["spearman"] > 0.7
