@@ -91,11 +91,8 @@ def test_layers(encoder: Encoder):
 def test_the_command(run: Run, encoder: Encoder):
     expected = evaluate(encoder, read_pairs(str(DATA)))
     code, out, err = run("evaluate", "--data", DATA)
-    assert (
-        (code, err) == (0, "")
-        and "180 pairs with labels, 90 of them 1\n" in out
-        and f"layer {encoder.layers} of {encoder.layers}" in out
-    )
+    assert (code, err) == (0, "") and "180 pairs with labels, 90 of them 1\n" in out
+    assert f"layer {encoder.layers} of {encoder.layers}" in out
     rows = {line.split()[0]: [float(x) for x in line.split()[1:]] for line in out.splitlines()[-4:]}
     for name, values in expected.items():
         assert rows[name] == pytest.approx([*values.values()], abs=5.1e-5)

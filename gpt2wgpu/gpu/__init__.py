@@ -5,6 +5,7 @@ kernels.py   an op and its sizes -> WGSL source -> compute pipeline
 tiles.py     which tile shape a matmul gets on this adapter, and the cache of what was measured
 tune.py      measuring the tile shapes
 program.py   a graph and its weights -> buffers, bind groups, dispatches
+inplace.py   kernels outside any graph that change buffers, for training
 clock.py     the device's time stamps
 ceilings.py  what the device can do at best
 native.py    what wgpu-py has no call for, or a slow one

@@ -1,6 +1,5 @@
 """Kernels that change buffers outside any graph, such as an optimiser's; and such buffers."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,8 @@ from ..graph import Grid
 from ..ops import Array
 from . import native
 from .device import Device
-from .kernels import bind_group_layout, compile_pipeline, read
-
-ROW_BYTES = 256  # of the uniform buffer, one row per dispatch
+from .kernels import bind_group_layout, compile_pipeline, read, uniform_fields
+from .program import ROW_BYTES
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,7 @@ class InPlace:
         """written: how many of the last bindings are written."""
         self.device = device
         source = "\n".join(map(read, files))
-        block = re.search(r"struct Params \{(.*?)\}", source)
-        assert block is not None
-        self.fields: list[tuple[str, str]] = re.findall(r"(\w+): (\w+)", block[1])
+        self.fields = uniform_fields(source)
         self.fixed = [d.params for d in dispatches]
         bindings = 1 + len(dispatches[0].buffers)
         pipeline = compile_pipeline(device, files[0], source, bindings, written)

@@ -44,9 +44,7 @@ class Kernel:
     def __init__(self, device: Device, t: Tensor, source: str) -> None:
         assert t.op is not None
         self.device, self.name, self.source, self.bindings = device, t.op.name, source, 1 + len(t.op.args)
-        block = re.search(r"struct Params \{(.*?)\}", source)
-        assert block is not None
-        self.fields = tuple(re.findall(r"(\w+):", block[1]))
+        self.fields = tuple(name for name, _ in uniform_fields(source))
         self.constants = {name: int(value) for name, value in re.findall(r"^const (\w+): u32 = (\d+)u;", source, flags=re.M)}
 
         self._pipeline: Any = None
@@ -60,6 +58,13 @@ class Kernel:
     def grid(self, t: Tensor, params: dict[str, Any]) -> Grid:
         assert t.op is not None
         return t.op.grid(SimpleNamespace(**params, **self.constants))
+
+
+def uniform_fields(source: str) -> list[tuple[str, str]]:
+    """Names and types of the fields of a shader's uniform block."""
+    block = re.search(r"struct Params \{(.*?)\}", source)
+    assert block is not None
+    return re.findall(r"(\w+): (\w+)", block[1])
 
 
 # what the other ops share
