@@ -132,6 +132,12 @@ STATES = """parked,standing,broken,very old,new,on fire,painted red,empty,full,f
 moving,covered with snow,too small,too expensive,closed,open""".replace("\n", "").split(",")
 
 
+IRREGULAR = {
+    "rode": "ridden", "ate": "eaten", "drank": "drunk", "wrote": "written", "threw": "thrown", "drew": "drawn", "drove": "driven",
+    "took": "taken", "wore": "worn",
+}  # fmt: skip
+
+
 def article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -169,32 +175,52 @@ def deed(rng: random.Random, animal: bool) -> tuple[str, str, str]:
     return tuple(f"{verb} {what}" for verb in verbs.split(","))  # type: ignore[return-value]
 
 
+def action(rng: random.Random) -> str:
+    """Someone, or nobody, does something; or it is done."""
+    who, many, animal = someone(rng)
+    form = rng.random()
+    if form < 0.1:
+        verbs, objects = rng.choice(DONE).split(":")
+        _, did, _ = verbs.split(",")
+        what = rng.choice([o for o in objects.split(",") if not o.startswith(("on ", "in "))])
+        are = "are" if what.endswith("s") and not what.startswith(("a ", "an ", "the bus")) else "is"
+        by = f" by {who}" if rng.random() < 0.6 else ""
+        return f"{what} {are} {'not ' if rng.random() < 0.06 else ''}being {IRREGULAR.get(did, did)}{by}"
+    doing, did, does = deed(rng, animal)
+    are = "are" if many else "is"
+    if form < 0.14:
+        return f"{rng.choice(['nobody', 'someone', 'someone', 'a person', 'no one'])} is {doing}"
+    if form < 0.18:
+        return f"there {are} no {who.split(' ', 1)[1] if not many else rng.choice(MANY)} {doing}"
+    if form < 0.22 and not animal:
+        other = someone(rng)[0]
+        return f"{who} and {other} are {doing}"
+    if form < 0.25 and not animal:
+        return f"{who} {'who' if rng.random() < 0.5 else 'that'} {are} {deed(rng, False)[0]} {are} {doing}"
+    if form < 0.65:
+        return f"{who} {are} {'not ' if rng.random() < 0.08 else ''}{doing}"
+    if form < 0.8:
+        return f"{who} {did}"
+    if form < 0.88 and not many:
+        return f"{who} {does}"
+    if form < 0.95:
+        return f"{who} {doing}"
+    return f"there {are} {who} {doing}"
+
+
 def sentence(rng: random.Random) -> str:
     if rng.random() < 0.08:
         thing, state = rng.choice(THINGS), rng.choice(STATES)
         text = f"{rng.choice(['the', 'a'])} {rng.choice(COLOURS) + ' ' if rng.random() < 0.4 else ''}{thing} is {state}"
     else:
-        who, many, animal = someone(rng)
-        doing, did, does = deed(rng, animal)
-        form = rng.random()
-        if form < 0.6:
-            text = f"{who} {'are' if many else 'is'} {'not ' if rng.random() < 0.04 else ''}{doing}"
-        elif form < 0.8:
-            text = f"{who} {did}"
-        elif form < 0.9 and not many:
-            text = f"{who} {does}"
-        elif form < 0.95:
-            text = f"{who} {doing}"
-        else:
-            text = f"there {'are' if many else 'is'} {who} {doing}"
+        text = action(rng)
         if rng.random() < 0.45:
             text += f" {rng.choice(PLACES).strip()}"
         if rng.random() < 0.08:
             text += f" {rng.choice(HOW)}"
-        if rng.random() < 0.07:
-            other, others, beast = someone(rng)
-            text += f" {rng.choice(['while', 'and', 'as'])} {other} {'are' if others else 'is'} {deed(rng, beast)[0]}"
-    return text[0].upper() + text[1:] + ("." if rng.random() < 0.8 else "")
+        if rng.random() < 0.12:
+            text += f" {rng.choice(['while', 'and', 'as'])} {action(rng)}"
+    return text[0].upper() + text[1:] + ("." if rng.random() < 0.6 else "")
 
 
 def sentences(count: int, seed: int = 0) -> Iterator[str]:

@@ -20,11 +20,11 @@ from pathlib import Path
 from everyday import sentences
 
 SEED = 0
-SENTENCES, OF_PAIRS, EVERYDAY, LONG = 100_000, 20_000, 30_000, 1_500
+SENTENCES, OF_PAIRS, EVERYDAY, LONG = 240_000, 60_000, 80_000, 3_000
 SHORT = 6_000  # of everyday sentences, in the short version
 MODEL = {"layers": 5, "heads": 4, "width": 256, "context": 512}
 VOCAB = 20_480
-LEARNING = {"epochs": 1, "batch-tokens": 4096, "lr": 0.0004, "warmup": 60, "save-every": 120}
+LEARNING = {"epochs": 3, "batch-tokens": 4096, "lr": 0.0005, "warmup": 200, "save-every": 200}
 SHORT_MODEL = {"layers": 2, "heads": 2, "width": 64, "context": 128}
 SHORT_LEARNING = {"epochs": 6, "batch-tokens": 1024, "lr": 0.003, "save-every": 100}
 
