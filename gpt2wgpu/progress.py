@@ -48,4 +48,4 @@ def notice(message: str) -> None:
 
 
 def megabytes(n: int) -> str:
-    return f"{n / 1e6:,.1f} MB" if n < 1e7 else f"{n / 1e6:,.0f} MB"
+    return f"{n / 1e6:,.0f} MB" if n >= 1e7 else f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n:,} bytes"

@@ -61,9 +61,7 @@ def find(
     """
     if model is None or model == "built-in" or isinstance(model, Path) or not is_name(model) or Path(model).exists():
         if revision is not None:
-            raise UserError(
-                f"revision {revision!r} goes with the name of a model on the hub, not with {model or 'the built-in one'}"
-            )
+            raise UserError(f"revision {revision!r} goes with a name on the hub, not with {model or 'the built-in model'}")
         return BUILT_IN if model is None or model == "built-in" else Path(model)
     storage, revision = place(model, cache_folder), checked(revision)
     commit = storage.commit(revision)
@@ -77,7 +75,7 @@ def find(
             from .session import Unreachable
 
             try:
-                return download(storage, revision, token)
+                return bring(storage, revision, token)
             except Unreachable:
                 if commit is None or (folder := as_it_is(storage, commit)) is None:
                     raise
@@ -94,7 +92,7 @@ def pull(name: str, *, revision: str | None = None, token: str | bool | None = N
         raise UserError(f"{show(name)} is no name of a model on the hub: expected org/name, or a bare name such as gpt2")
     if offline := next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if is_set(name)), None):
         raise UserError(f"{offline} is set, and pull asks the hub: run it without")
-    return download(place(name, cache), checked(revision), token)
+    return bring(place(name, cache), checked(revision), token)
 
 
 def is_cached(name: str) -> bool:
@@ -140,7 +138,7 @@ def as_it_is(storage: Storage, commit: str) -> Path | None:
     return folder
 
 
-def download(storage: Storage, revision: str, token: str | bool | None) -> Path:
+def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
     """Download what is missing. A model that cannot be computed is refused before its weights are there."""
     from ..checkpoint.architectures import read_config
     from .download import Repository

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -185,6 +186,6 @@ def link(blob: Path, here: Path) -> None:
 
 def replace(path: Path, text: str) -> None:
     """A small file, complete or not there."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     part.write_text(text)
     part.replace(path)
