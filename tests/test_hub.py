@@ -239,7 +239,7 @@ def test_a_cached_model_starts_without_network_and_without_huggingface_hub(hub: 
 
 def test_offline(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     message = refusal(lambda: find("gpt2", local_files_only=True))
-    assert f"gpt2 is not in {tmp_path / 'hf' / 'hub'}, and local_files_only keeps it from being downloaded" in message
+    assert f"there is no folder gpt2, and gpt2 is not in {tmp_path / 'hf' / 'hub'}, and local_files_only keeps it" in message
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, "1")

@@ -64,34 +64,34 @@ def find(
             raise UserError(f"revision {revision!r} goes with a name on the hub, not with {model or 'the built-in model'}")
         return BUILT_IN if model is None or model == "built-in" else Path(model)
     storage, revision = place(model, cache_folder), checked(revision)
+    missing = f"there is no folder {model}, and {storage.name} is not in {show(storage.cache)}"
     commit = storage.commit(revision)
-    try:
-        if commit is None:
-            raise NotCached(f"{storage.name} is not in {show(storage.cache)}")
-        return complete(Snapshot(storage, commit))
-    except NotCached as missing:
-        offline = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if is_set(name)), None)
-        if not local_files_only and offline is None:
-            from .session import Unreachable
+    if commit is not None:
+        try:
+            return complete(Snapshot(storage, commit))
+        except NotCached as e:
+            missing = str(e)
+    why = "local_files_only" if local_files_only else offline()
+    if why is None:
+        from .session import Unreachable
 
-            try:
-                return bring(storage, revision, token)
-            except Unreachable:
-                if commit is None or (folder := as_it_is(storage, commit)) is None:
-                    raise
-                return folder
-        if commit is not None and (folder := as_it_is(storage, commit)) is not None:
+        try:
+            return bring(storage, revision, token)
+        except Unreachable:
+            if commit is None or (folder := as_it_is(storage, commit)) is None:
+                raise
             return folder
-        why = f"{'local_files_only' if local_files_only else offline} keeps it from being downloaded"
-        raise UserError(f"{missing}, and {why}: run `gpt2wgpu pull {model}` once without") from None
+    if commit is not None and (folder := as_it_is(storage, commit)) is not None:
+        return folder
+    raise UserError(f"{missing}, and {why} keeps it from being downloaded: run `gpt2wgpu pull {model}` once without")
 
 
 def pull(name: str, *, revision: str | None = None, token: str | bool | None = None, cache: str | Path | None = None) -> Path:
     """The folder of a repository as it is on the hub now; what the cache lacks is downloaded. Raises UserError."""
     if not is_name(name):
         raise UserError(f"{show(name)} is no name of a model on the hub: expected org/name, or a bare name such as gpt2")
-    if offline := next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if is_set(name)), None):
-        raise UserError(f"{offline} is set, and pull asks the hub: run it without")
+    if (why := offline()) is not None:
+        raise UserError(f"{why} is set, and pull asks the hub: run it without")
     return bring(place(name, cache), checked(revision), token)
 
 
@@ -149,5 +149,7 @@ def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
     return storage.snapshot(found.commit)
 
 
-def is_set(variable: str) -> bool:
-    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
+def offline() -> str | None:
+    """The variable that forbids the network, if one does."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), None)

@@ -89,7 +89,7 @@ class Session:
         headers |= {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         session: Any = self.utils.get_session()
         timeout = self.constants.HF_HUB_DOWNLOAD_TIMEOUT
-        if hasattr(session, "stream"):  # httpx, from huggingface_hub 1.0 on
+        if callable(getattr(session, "stream", None)):  # httpx, from huggingface_hub 1.0 on; before, requests
             opened = session.stream("GET", remote.url, headers=headers, timeout=timeout, follow_redirects=True)
         else:
             opened = session.get(remote.url, headers=headers, timeout=timeout, stream=True)
