@@ -203,9 +203,10 @@ class Encoder:
         before = self._prompt(prompt, prompt_name)
         if self._remind and prompt is None and prompt_name is None:
             self._remind = False
-            learnt = f"{self.model} was trained with a prompt before each text ({', '.join(self.prompts)}) and none is given"
-            advice = "encode_query and encode_document give it, prompt_name= chooses one, prompt='' asks for none"
-            warnings.warn(f"{learnt}: {advice}", UserWarning, stacklevel=2)
+            names = ", ".join(name for name, text in self.prompts.items() if text)
+            advice = "encode_query and encode_document choose one, or prompt_name=; prompt='' asks for none"
+            message = f"{self.model} was trained with prompts before its texts ({names}), and none is given: {advice}"
+            warnings.warn(message, UserWarning, stacklevel=2)
         total = len(inputs) if isinstance(inputs, Sized) else None
         asked = Pass(
             prompt=before,

@@ -63,6 +63,7 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)  # old names, which are redirected
     endpoint: str = ""
     cdn: str = ""
 
@@ -132,6 +133,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.cdn:
             content = self.hub.blob(path.removeprefix("/blob/"))
             return self.send(404, b"") if content is None else self.send_file(content, {}, fault)
+        for old, new in self.hub.renamed.items():
+            if path.startswith((f"/{old}/resolve/", f"/api/models/{old}/")):
+                return self.send(307, b"", {"Location": path.replace(old, new, 1)})
         if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
             return self.send_listing(match[1], match[2] or "main")
         if match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):

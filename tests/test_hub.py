@@ -35,7 +35,7 @@ def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """An empty hub, an empty cache, and no waiting."""
     from huggingface_hub import constants
 
-    for kept in (served.repositories, served.requests, served.faults):
+    for kept in (served.repositories, served.requests, served.faults, served.renamed):
         kept.clear()
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read when it was imported, in whatever test
@@ -113,6 +113,13 @@ def test_a_sentence_model_comes_with_its_modules(hub: Hub, tmp_path: Path):
     assert hub.requests == []
 
 
+def test_a_repository_that_was_renamed(hub: Hub, gpt2: Path):
+    """As gpt2 is openai-community/gpt2 now: the hub redirects, within itself and then to its CDN."""
+    hub.repositories["community/gpt2"] = hub.repositories.pop("gpt2")
+    hub.renamed["gpt2"] = "community/gpt2"
+    assert (find("gpt2") / "model.safetensors").read_bytes() == weights_of(gpt2)[0]
+
+
 def test_huggingface_hub_finds_what_is_in_the_cache(hub: Hub, gpt2: Path, tmp_path: Path):
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
@@ -122,22 +129,21 @@ def test_huggingface_hub_finds_what_is_in_the_cache(hub: Hub, gpt2: Path, tmp_pa
     assert snapshot_download("gpt2", cache_dir=where, local_files_only=True, allow_patterns="config.json") == str(folder)
 
 
-def test_what_huggingface_hub_downloaded_is_taken_as_it_is(hub: Hub, gpt2: Path, tmp_path: Path):
-    from huggingface_hub import snapshot_download
-
-    where = str(tmp_path / "hf" / "hub")
-    files = ["*.json", "*.safetensors", ".gitattributes"]
+def test_a_snapshot_of_another_program_is_taken_as_it_is(hub: Hub, gpt2: Path, tmp_path: Path):
+    """Without notes of what there is not: whoever downloads a whole snapshot leaves none."""
     commit = commit_of(hub.repositories["gpt2"].files)
     folder = cache(tmp_path) / "snapshots" / commit
     folder.mkdir(parents=True)
-    for file in gpt2.glob("*"):
-        if file.suffix in (".json", ".safetensors"):
-            (folder / file.name).write_bytes(file.read_bytes())
+    for file in (*gpt2.glob("*.json"), *gpt2.glob("*.safetensors")):
+        (folder / file.name).write_bytes(file.read_bytes())
     (cache(tmp_path) / "refs").mkdir()
     (cache(tmp_path) / "refs" / "main").write_text(commit)
-    assert snapshot_download("gpt2", cache_dir=where, local_files_only=True, allow_patterns=files) == str(folder)
     assert find("gpt2") == folder
     assert hub.requests == []
+    tree = cache(tmp_path) / "trees" / f"{commit}.json"
+    tiny.write_json(tree, {"files": {"modules.json": {}}})  # it is known to have one
+    assert find("gpt2") == folder
+    assert hub.requests != []
 
 
 def test_a_sharded_model(hub: Hub, tmp_path: Path):

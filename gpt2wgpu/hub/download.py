@@ -122,6 +122,8 @@ class Repository:
                         for chunk in chunks:
                             file.write(chunk)
                             advance(len(chunk))
+                        file.flush()
+                        os.fsync(file.fileno())  # before it gets its name, which would survive a power loss without it
                 expected = total if remote.size is None else remote.size
                 if expected is None or size_of(part) == expected:
                     return size_of(part)

@@ -99,7 +99,7 @@ class Session:
             if status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise self.no_hub()
             total = None if given is None else int(given) + (start if status == 206 else 0)
-            # in small pieces: what came before a connection breaks is kept
+            # in small pieces, so that what came before a connection breaks is kept (requests loses the last one)
             yield status, total, response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(1 << 16)
 
     def ask(self, call: Callable[[], T], file: str | None = None) -> T:
@@ -110,10 +110,10 @@ class Session:
             except self.status_error as e:
                 why, wait = self.busy(e, file)
                 tries = TRIES
+            except (ValueError, TypeError, KeyError, AttributeError):  # no JSON, or not of a hub
+                raise self.no_hub() from None
             except self.no_answer as e:
                 why, wait, tries = reason(e), None, 2
-            except (ValueError, TypeError, KeyError, AttributeError):
-                raise self.no_hub() from None
             except OSError as e:  # token=True without a stored one
                 raise UserError(f"{self.name}: {reason(e)}") from None
             if attempt >= tries:
