@@ -1,4 +1,4 @@
-"""Models of the hub that are known to work, as their authors describe them."""
+"""Models of the hub whose architectures are verified here. Sizes, dimensions and poolings are as their authors publish them."""
 
 from typing import NamedTuple
 

@@ -8,7 +8,8 @@ from .checkpoint import Checkpoint
 from .jsonfile import read_fields
 
 QUERY = "Represent this sentence for searching relevant passages: "
-NOMIC = {name: f"{name}: " for name in ("search_query", "search_document", "clustering", "classification")}
+NOMIC = {"query": "search_query: ", "document": "search_document: "}
+NOMIC |= {"clustering": "clustering: ", "classification": "classification: "}
 
 
 class Family(NamedTuple):
@@ -25,10 +26,7 @@ FAMILIES = (
     Family(r"bge-(small|base|large)-en(-v1\.5)?", {"query": QUERY, "document": ""}),
     Family(r"bge-(small|base|large)-zh(-v1\.5)?", {"query": "为这个句子生成表示以用于检索相关文章：", "document": ""}),
     # nomic-ai: Nussbaum et al. 2024
-    Family(
-        r"nomic-embed-text-v1(\.5)?(-unsupervised)?|modernbert-embed-(base|large)",
-        {"query": NOMIC["search_query"], "document": NOMIC["search_document"], **NOMIC},
-    ),
+    Family(r"nomic-embed-text-v1(\.5)?(-unsupervised)?|modernbert-embed-(base|large)", NOMIC),
 )
 
 

@@ -64,6 +64,7 @@ class Hub:
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)  # old names, which are redirected
+    bare: bool = False  # whether /api/models leaves the files out, which /tree lists
     endpoint: str = ""
     cdn: str = ""
 
@@ -136,6 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         for old, new in self.hub.renamed.items():
             if path.startswith((f"/{old}/resolve/", f"/api/models/{old}/")):
                 return self.send(307, b"", {"Location": path.replace(old, new, 1)})
+        if match := re.fullmatch(r"/api/models/(.+)/tree/([^/]+)", path):
+            return self.send_tree(match[1], match[2])
         if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
             return self.send_listing(match[1], match[2] or "main")
         if match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):
@@ -158,9 +161,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_listing(self, name: str, revision: str) -> None:
         if (found := self.find(name, revision)) is not None:
-            siblings = [{"rfilename": file} for file in sorted(found[1])]
-            body = json.dumps({"id": name, "modelId": name, "sha": found[0], "siblings": siblings, "tags": []})
-            self.send(200, body.encode(), {"Content-Type": "application/json"})
+            info = {"id": name, "modelId": name, "sha": found[0], "tags": []}
+            if not self.hub.bare:
+                info["siblings"] = [{"rfilename": file} for file in sorted(found[1])]
+            self.send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+
+    def send_tree(self, name: str, revision: str) -> None:
+        if (found := self.find(name, revision)) is not None:
+            entries = [{"type": "file", "path": f, "size": len(found[1][f]), "oid": "0" * 40} for f in sorted(found[1])]
+            self.send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def send_resolved(self, name: str, revision: str, file: str, fault: Fault | None) -> None:
         if (found := self.find(name, revision)) is None:

@@ -19,7 +19,9 @@ from loopback_hub import Hub, commit_of, serve
 from process import Run, command, environment
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.hub import BUILT_IN, find, pull, session
+from gpt2wgpu.hub import BUILT_IN, find, is_name, pull, repository, session
+from gpt2wgpu.known import MODELS
+from gpt2wgpu.ops import POOLINGS
 
 NOT_OURS = (".bin", ".onnx", ".h5", ".pt", ".msgpack", ".md")
 
@@ -35,6 +37,7 @@ def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """An empty hub, an empty cache, and no waiting."""
     from huggingface_hub import constants
 
+    served.bare = False
     for kept in (served.repositories, served.requests, served.faults, served.renamed):
         kept.clear()
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -290,6 +293,12 @@ def test_what_is_no_hub(hub: Hub, gpt2: Path):
     assert "does not answer as a hub does: check HF_ENDPOINT" in refusal(lambda: find("gpt2"))
 
 
+def test_a_hub_that_lists_files_elsewhere(hub: Hub, gpt2: Path):
+    hub.bare = True
+    assert find("gpt2").is_dir()
+    assert any("/tree/" in r.path for r in hub.requests)
+
+
 # --- what a hub refuses
 
 
@@ -483,6 +492,13 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert find(name) == Path(name)  # a folder or nothing, and no name
         assert "is no name of a model on the hub" in refusal(lambda name=name: pull(name))
     assert "there is no folder ../nothing: give a folder" in refusal(lambda: Encoder("../nothing"))
+
+
+def test_names_of_the_list():
+    for known in MODELS:
+        assert is_name(known.name) and repository(known.name) == known.name
+        assert known.pooling.split(",")[0] in POOLINGS and known.dimensions > 0 and known.download > known.parameters
+    assert len({known.name for known in MODELS}) == len(MODELS)
 
 
 # --- the commands

@@ -16,7 +16,7 @@ from .architectures import Body, as_in_files, cast, hidden, read_config, usable_
 from .modules import Dense, Module, Normalize, Pooling
 from .tensors import Tensors
 
-__all__ = ["Checkpoint", "Dense", "Normalize", "Pooling", "load"]
+__all__ = ["Checkpoint", "Dense", "Normalize", "Pooling", "load", "read_config"]
 
 
 @dataclass(frozen=True)

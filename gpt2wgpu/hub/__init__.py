@@ -8,6 +8,7 @@ import re
 import warnings
 from pathlib import Path
 
+from ..checkpoint import read_config
 from ..errors import UserError
 from ..jsonfile import read_fields, show
 from .cache import NotCached, Snapshot, Storage, cache_folder
@@ -140,7 +141,6 @@ def as_it_is(storage: Storage, commit: str) -> Path | None:
 
 def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
     """Download what is missing. A model that cannot be computed is refused before its weights are there."""
-    from ..checkpoint.architectures import read_config
     from .download import Repository
 
     found = Repository(storage, revision, token)

@@ -65,9 +65,11 @@ class Session:
         api = HfApi(endpoint=self.endpoint, token=self.token, library_name="gpt2wgpu")
         timeout = self.constants.HF_HUB_ETAG_TIMEOUT
         info = self.ask(lambda: api.model_info(self.name, revision=self.revision, timeout=timeout))
-        if not isinstance(info.sha, str) or not re.fullmatch(r"[\w-]+", info.sha) or info.siblings is None:
+        if not isinstance(info.sha, str) or not re.fullmatch(r"[\w-]+", info.sha):
             raise self.no_hub()
-        return info.sha, tuple(s.rfilename for s in info.siblings)
+        if info.siblings is not None:
+            return info.sha, tuple(s.rfilename for s in info.siblings)
+        return info.sha, tuple(self.ask(lambda: api.list_repo_files(self.name, revision=info.sha)))
 
     def look_up(self, file: str, commit: str) -> Remote:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
