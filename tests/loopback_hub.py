@@ -137,8 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         for old, new in self.hub.renamed.items():
             if path.startswith((f"/{old}/resolve/", f"/api/models/{old}/")):
                 return self.send(307, b"", {"Location": path.replace(old, new, 1)})
-        if match := re.fullmatch(r"/api/models/(.+)/tree/([^/]+)", path):
-            return self.send_tree(match[1], match[2])
+        if match := re.fullmatch(r"/api/models/(.+)/tree/([^/]+)(/.*)?", path):
+            return self.send_tree(match[1], match[2], (match[3] or "/")[1:])
         if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path):
             return self.send_listing(match[1], match[2] or "main")
         if match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):
@@ -166,9 +166,12 @@ class Handler(BaseHTTPRequestHandler):
                 info["siblings"] = [{"rfilename": file} for file in sorted(found[1])]
             self.send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
 
-    def send_tree(self, name: str, revision: str) -> None:
+    def send_tree(self, name: str, revision: str, folder: str) -> None:
         if (found := self.find(name, revision)) is not None:
-            entries = [{"type": "file", "path": f, "size": len(found[1][f]), "oid": "0" * 40} for f in sorted(found[1])]
+            inside = [f for f in sorted(found[1]) if f.startswith(folder)]
+            if not inside:
+                return self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            entries = [{"type": "file", "path": f, "size": len(found[1][f]), "oid": "0" * 40} for f in inside]
             self.send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def send_resolved(self, name: str, revision: str, file: str, fault: Fault | None) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from gpt2wgpu import Encoder
 from gpt2wgpu.hub import BUILT_IN, find, is_name, pull, repository, session
 from gpt2wgpu.known import MODELS
 from gpt2wgpu.ops import POOLINGS
+from gpt2wgpu.progress import downloading
 
 NOT_OURS = (".bin", ".onnx", ".h5", ".pt", ".msgpack", ".md")
 
@@ -499,6 +501,30 @@ def test_names_of_the_list():
         assert is_name(known.name) and repository(known.name) == known.name
         assert known.pooling.split(",")[0] in POOLINGS and known.dimensions > 0 and known.download > known.parameters
     assert len({known.name for known in MODELS}) == len(MODELS)
+
+
+# --- what is seen of it
+
+
+def test_a_bar_on_a_terminal_one_line_elsewhere(monkeypatch: pytest.MonkeyPatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return on_terminal
+
+    for on_terminal, variable, expected in (
+        (True, "", "downloading x "),
+        (False, "", "downloading x (2.0 MB)\n"),
+        (True, "1", ""),
+    ):
+        screen = Terminal()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", screen)
+            patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", variable)
+            patch.setenv("TERM", "xterm")
+            with downloading("x", 2_000_000) as advance:
+                advance(1_000_000)
+        assert expected in screen.getvalue() and bool(expected) == bool(screen.getvalue())
+        assert ("MB" in screen.getvalue()) == bool(expected)
 
 
 # --- the commands
