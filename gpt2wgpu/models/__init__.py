@@ -3,6 +3,7 @@
 from ..jsonfile import Fields
 from .architecture import Architecture
 from .bert import BertConfig
+from .distilbert import DistilBertConfig
 from .gpt2 import GPT2Config
 from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
 
@@ -14,6 +15,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.
     "roberta": RobertaConfig,
     "xlm-roberta": XLMRobertaConfig,
     "camembert": CamembertConfig,
+    "distilbert": DistilBertConfig,
 }
 
 
