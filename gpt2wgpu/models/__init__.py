@@ -5,6 +5,8 @@ from .architecture import Architecture
 from .bert import BertConfig
 from .distilbert import DistilBertConfig
 from .gpt2 import GPT2Config
+from .gpt_neo import GPTNeoConfig
+from .mpnet import MPNetConfig
 from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
 
 __all__ = ["ARCHITECTURES", "Architecture", "read_config"]
@@ -16,6 +18,8 @@ ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.
     "xlm-roberta": XLMRobertaConfig,
     "camembert": CamembertConfig,
     "distilbert": DistilBertConfig,
+    "mpnet": MPNetConfig,
+    "gpt_neo": GPTNeoConfig,
 }
 
 
