@@ -1,4 +1,5 @@
-"""Folders with the vocabulary files of the original releases only, and what `transformers` makes of texts, for make_golden.py."""
+"""Tiny tokenizers of every kind; and folders with the vocabulary files of the original releases only, and what `transformers`
+makes of texts with them, for make_golden.py."""
 
 import json
 import shutil
@@ -7,8 +8,24 @@ from typing import Any
 
 import transformers
 from golden_models import GOLDEN, write_json
-from golden_sentences import TEXTS, byte_bpe, roberta_bpe, wordpiece
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+CORPUS = """the quick brown fox jumps over the lazy dog. a feline is resting while the cat is sleeping on a warm mat.
+le chat dort, die katze schläft, el gato duerme, кошка спит. query: what is a model? passage: search document for an answer.
+numbers 0 1 2 3 4 5 6 7 8 9, and punctuation: commas; quotes "here" (brackets) [more] {braces} - dashes! strings of words
+long texts are cut at the limit of the model, and every token counts towards it."""
+
+TEXTS = [
+    "The cat is sleeping",
+    "ab",
+    "The quick brown fox jumps over the lazy dog. " * 6,
+    "Die Katze schläft, кошка спит, 猫が寝ている",
+    "cats 🐈 and dogs 🐕‍🦺!",
+    "   leading and trailing spaces  \n",
+    "Tabs\tand\nnewlines   and   many spaces",
+    'naïve café: "quotes" (and) [MASK] <unk> #1!',
+    "",
+]
 MORE = [
     "<s> hello </s> <mask> quick <pad> <unk>",
     "[CLS] hello [SEP] [MASK] quick [PAD] [UNK]",
@@ -17,6 +34,74 @@ MORE = [
     "ÄÖÜ Łódź ﬁne e\u0301 \u200bzero",
     "漢字 and kana",
 ]
+
+
+BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MPNET = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"]
+
+
+def wordpiece(special: list[str] = BERT, start: str = "[CLS]", end: str = "[SEP]") -> Tokenizer:
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = sorted({word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(CORPUS))})
+    letters = sorted({c for w in words for c in w})
+    pieces = ["##ing", "##er", "##s", *(f"##{c}" for c in letters)]
+    vocab = {t: i for i, t in enumerate(dict.fromkeys([*special, *letters, *words[::2], *pieces]))}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        pair=f"{start} $A {end} $B:1 {end}:1",
+        special_tokens=[(start, vocab[start]), (end, vocab[end])],
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def byte_bpe(special: list[str]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    size = len(alphabet) + len(special) + 60
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS.splitlines(), trainer)
+    return tokenizer
+
+
+def roberta_bpe() -> Tokenizer:
+    tokenizer = byte_bpe(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    return tokenizer
+
+
+def unigram() -> Tokenizer:
+    words = sorted(set(CORPUS.split()))
+    letters = sorted({c for w in words for c in w})
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = dict.fromkeys([*(f"▁{w}" for w in words[::2]), "▁", *letters])
+    vocab = [(t, 0.0) for t in special] + [(t, -2.0 - 0.01 * i) for i, t in enumerate(pieces)]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3, byte_fallback=False))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    return tokenizer
+
+
+def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """What tokenizer_config.json calls its special tokens."""
+    if tokenizer.token_to_id("[CLS]") is not None:
+        return {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    if tokenizer.token_to_id("<s>") is not None:
+        bounds = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
+        unknown = "[UNK]" if tokenizer.token_to_id("[UNK]") is not None else "<unk>"
+        return bounds | {"unk_token": unknown, "pad_token": "<pad>", "mask_token": "<mask>"}
+    end = "<|endoftext|>"
+    return {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": end}
 
 
 def write_vocabulary(folder: Path, model_type: str, special: list[str], config: dict[str, Any]) -> None:
@@ -34,8 +119,6 @@ def write_vocabulary(folder: Path, model_type: str, special: list[str], config: 
     write_json(folder / "tokenizer_config.json", config)
 
 
-BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-MPNET = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"]
 # as in RoBERTa's own tokenizer.json, and in `transformers` up to version 4; without it, 5.24 splits off the space before it
 MASK = {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
 FOLDERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
