@@ -144,7 +144,7 @@ def attention_sizes(p: SimpleNamespace) -> dict[str, int]:
 
 def attention_bias_sizes(p: SimpleNamespace) -> dict[str, int]:
     heads, _ = attention_heads(p.N, p.head_size, 0)
-    if p.H != heads or not p.R % 2:
+    if heads != p.H or not p.R % 2:
         raise ValueError(f"bias must be f32[H,R] with H={heads} and an odd R, got f32[{p.H}, {p.R}]")
     return {"C": heads * p.head_size}
 

@@ -49,7 +49,7 @@ def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
 def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tensor, Tensor]:
     """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on.
 
-    Raises UserError if one of the ops between has none.
+    Raises UserError if an op on the way has none.
     """
     wanted = set(of)
     for t in schedule(output):
@@ -59,7 +59,7 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
     for t in reversed(schedule(output)):
         if t.op is not None and t in found:
             if t.op.name not in VJP:
-                raise UserError(f"this model cannot be trained: {t.op.name}, a part of it, has no gradient")
+                raise UserError(f"a model with {t.op.name} cannot be trained: this op has no gradient")
             for x, g in zip(t.inputs, VJP[t.op.name](t, found[t]), strict=True):
                 if g is not None and x in wanted:
                     found[x] = ops.add(found[x], g) if x in found else g
