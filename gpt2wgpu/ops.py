@@ -229,7 +229,7 @@ def masked_scores(
 ) -> Array:
     """The scores of a block of queries, with the bias; -inf where a key is hidden."""
     scores = (q[..., first:last, :] * np.float32(scale)) @ k[..., keys, :].swapaxes(-1, -2)  # (b, KV, shared, queries, keys)
-    if window or bias is not None:
+    if bias is not None or 0 < window < k.shape[-2] - 1:
         scores += by_distance(first, last, keys, causal, window, bias)
     elif causal:
         scores[..., first:] += FUTURE[: last - first, : last - first]
