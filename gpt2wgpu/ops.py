@@ -1,7 +1,7 @@
 """Every operation, once: signature, numpy maths, dispatch grid. Its kernel is shaders/<name>.wgsl.
 
 Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles,
-M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
+H heads, R distances, M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
 
