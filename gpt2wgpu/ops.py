@@ -1,7 +1,7 @@
 """Every operation, once: signature, numpy maths, dispatch grid. Its kernel is shaders/<name>.wgsl.
 
 Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles,
-M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
+H heads, R distances, M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
 
@@ -229,7 +229,7 @@ def masked_scores(
 ) -> Array:
     """The scores of a block of queries, with the bias; -inf where a key is hidden."""
     scores = (q[..., first:last, :] * np.float32(scale)) @ k[..., keys, :].swapaxes(-1, -2)  # (b, KV, shared, queries, keys)
-    if window or bias is not None:
+    if bias is not None or 0 < window < k.shape[-2] - 1:
         scores += by_distance(first, last, keys, causal, window, bias)
     elif causal:
         scores[..., first:] += FUTURE[: last - first, : last - first]
