@@ -73,6 +73,8 @@ SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("activate", "activate_dx"), ("activation", "is_nan")),
     **dict.fromkeys(("linear_dx", "linear_dweight"), ("matmul_gradient",)),
     **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
+    **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys")),
+    **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys",)),
     "pool": ("is_nan",),
 }
 
@@ -90,9 +92,15 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
         if not is_tiled(t):
             return f"{name}_scalar", *activation
         return name, matmul, *activation
-    if name == "attention" and matmul == "matmul_cooperative" and t.attrs.get("head_size") in MATRIX_HEADS:
+    if name == "attention" and matmul == "matmul_cooperative" and suits_matrix_units(t):
         return ("attention_cooperative",)
     return name, *SHARED.get(name, ())
+
+
+def suits_matrix_units(t: Tensor) -> bool:
+    """Whether attention has heads of the right size, each with its own keys, and no window."""
+    a = t.attrs
+    return a["head_size"] in MATRIX_HEADS and not a.get("window") and a.get("kv_heads") in (None, 0, t.dims.get("H"))
 
 
 @cache
@@ -114,7 +122,7 @@ def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     constants = dict(t.attrs)
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
-    if device.adapter.software and "attention" in parts:
+    if device.adapter.software and "softmax_attention" in parts:
         constants["each"] = 2 if device.adapter.unrolls else 4  # share what is loaded; a GPU has no registers left for it
     if device.adapter.software and "row_sum" in parts:
         constants["lanes"] = 8  # what runs at once; with more, they wait for each other at every barrier
