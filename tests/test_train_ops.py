@@ -12,12 +12,19 @@ AWKWARD = [
     Case(ops.add, {"C": 1}, (1,)),
     checks.activate_dx("gelu_tanh", 65, (1,)),
     checks.dropout(1, (1,)),
-    Case(ops.linear_dx, {"K": 1, "N": 1}, (1,)),
-    Case(ops.linear_dx, {"K": 129, "N": 17}, (65,)),
-    Case(ops.linear_dx, {"K": 64, "N": 64}, (64,)),
-    Case(ops.linear_dweight, {"K": 1, "N": 1}, (1,)),
-    Case(ops.linear_dweight, {"K": 65, "N": 129}, (17,)),
-    Case(ops.linear_dweight, {"K": 64, "N": 64}, (64,)),
+    *(Case(ops.transpose, {"K": k, "N": n}) for k, n in ((1, 1), (1, 65), (65, 1), (64, 64), (129, 3))),
+    *(
+        Case(o, {"K": k, "N": n}, lengths)
+        for o in (ops.matmul, ops.linear_dweight)
+        for k, n, lengths in (
+            (1, 1, (1,)),
+            (65, 129, (17,)),
+            (4, 4, (1,)),
+            (64, 64, (64,)),
+            (36, 260, (65, 66)),
+            (260, 36, (99,)),
+        )
+    ),
     Case(ops.sum_rows, {"C": 1}, (1,)),
     Case(ops.sum_rows, {"C": 17}, (33,)),
     *checks.layer_norm(1, (2,)),
