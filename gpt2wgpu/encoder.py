@@ -5,6 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from .errors import UserError, between
 from .graph import Tensor
 from .ops import Array
 from .progress import progress
-from .sentence import default_layer, head, modules, pad_id, positions
+from .sentence import default_layer, head, heads, modules, pad_id, positions
 from .tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).parent / "model"
@@ -85,8 +86,8 @@ class Encoder:
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
         self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        half = "f16" if self.dtype == "float16" else "f32"
-        output = head(c, self.layer, half, self.modules)
+        self._half = "f16" if self.dtype == "float16" else "f32"
+        output = head(c, self.layer, self._half, self.modules)
         self.width = int(output.shape[1])
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
@@ -106,6 +107,14 @@ class Encoder:
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         return Program(self.opened_device, output, self.checkpoint.weights, capacity)
+
+    def with_layers(self, layers: Sequence[int]) -> "Encoder":
+        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
+        other = copy(self)
+        output = heads(self.checkpoint, layers, self._half, self.modules)
+        other.width, other.truncate_dim = int(output.shape[1]), None
+        other._program = other._compile(output, max(self.max_tokens, self.context))
+        return other
 
     @property
     def device(self) -> str:

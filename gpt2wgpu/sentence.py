@@ -7,7 +7,7 @@ import numpy as np
 from . import ops
 from .checkpoint import Checkpoint, Dense, Normalize, Pooling
 from .errors import UserError
-from .graph import Tensor
+from .graph import Tensor, merge
 from .models.gpt2 import GPT2Config
 from .ops import Array
 
@@ -46,6 +46,14 @@ def head(c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense |
             x = ops.linear(x, weight, Tensor((m.outputs,), name=f"{m.name}.linear.bias"), activation=m.activation)
         else:
             x = ops.l2_normalize(x)
+    return x
+
+
+def heads(c: Checkpoint, layers: Sequence[int], half: str, after: Sequence[Pooling | Dense | Normalize]) -> Tensor:
+    """`head` of several layers side by side, (B, layers x C); every block is run once."""
+    x, *others = merge([head(c, layer, half, after) for layer in layers])
+    for more in others:
+        x = ops.concat(x, more)
     return x
 
 
