@@ -19,7 +19,7 @@ from .errors import UserError, between
 from .graph import Tensor
 from .ops import Array
 from .progress import progress
-from .sentence import default_layer, head, heads, modules, pad_id, positions
+from .sentence import default_layer, head, modules, pad_id, positions, side_by_side
 from .tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).parent / "model"
@@ -86,8 +86,7 @@ class Encoder:
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
         self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        self._half = "f16" if self.dtype == "float16" else "f32"
-        output = head(c, self.layer, self._half, self.modules)
+        output = self._graph(self.layer)
         self.width = int(output.shape[1])
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
@@ -96,6 +95,10 @@ class Encoder:
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._lock = threading.Lock()
         self._program = self._compile(output, max(self.max_tokens, self.context))
+
+    def _graph(self, layer: int) -> Tensor:
+        """Texts' tokens to the vectors of a layer."""
+        return head(self.checkpoint, layer, "f16" if self.dtype == "float16" else "f32", self.modules)
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         if self.opened_device is None:
@@ -111,7 +114,7 @@ class Encoder:
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
         """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
         other = copy(self)
-        output = heads(self.checkpoint, layers, self._half, self.modules)
+        output = side_by_side([self._graph(layer) for layer in layers])
         other.width, other.truncate_dim = int(output.shape[1]), None
         other._program = other._compile(output, max(self.max_tokens, self.context))
         return other

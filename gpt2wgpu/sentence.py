@@ -49,9 +49,9 @@ def head(c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense |
     return x
 
 
-def heads(c: Checkpoint, layers: Sequence[int], half: str, after: Sequence[Pooling | Dense | Normalize]) -> Tensor:
-    """`head` of several layers side by side, (B, layers x C); every block is run once."""
-    x, *others = merge([head(c, layer, half, after) for layer in layers])
+def side_by_side(outputs: Sequence[Tensor]) -> Tensor:
+    """Several graphs' vectors (B, C) in one row, (B, sum of C); what the graphs have in common is computed once."""
+    x, *others = merge(outputs)
     for more in others:
         x = ops.concat(x, more)
     return x

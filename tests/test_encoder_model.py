@@ -16,7 +16,7 @@ from gpt2wgpu import encoder as encoder_module
 from gpt2wgpu.gpu import Device, choose
 from gpt2wgpu.gpu import device as device_module
 from gpt2wgpu.graph import schedule
-from gpt2wgpu.sentence import default_layer, heads
+from gpt2wgpu.sentence import default_layer, head, side_by_side
 
 # --- vectors that are not finite
 
@@ -110,7 +110,7 @@ def test_layers_side_by_side_are_the_same_bits(name: str, make: Callable[..., En
 
 def test_layers_side_by_side_run_every_block_once():
     c = checkpoint.load(GOLDEN / "sentence_models" / "new_xlmr_max_mean")
-    tensors = schedule(heads(c, [0, 1, 2], "f32", c.modules))
+    tensors = schedule(side_by_side([head(c, layer, "f32", c.modules) for layer in range(3)]))
     ops = Counter(t.op.name for t in tensors if t.op)
     assert (ops["embed"], ops["attention"], ops["linear"], ops["pool"], ops["concat"]) == (1, 2, 2 * 2 + 3, 3 * 2, 3 + 2)
     leaves = [t.name for t in tensors if t.op is None]

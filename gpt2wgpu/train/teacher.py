@@ -1,7 +1,6 @@
 """Distillation: the vectors of another model as targets, made once and kept in a file."""
 
 import hashlib
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
     """Vectors and directions to their files. All vectors are needed for the directions, so they wait in a file too."""
     moments = np.zeros((encoder.dimensions, encoder.dimensions))
     with tempfile.TemporaryFile(dir=path.parent) as raw, files.output(str(path), {".npy": files.write_npy}) as (file, write):
-        stream = encoder.encode_stream(texts, show_progress_bar=sys.stderr.isatty())
+        stream = encoder.encode_stream(texts, show_progress_bar=True)
         while block := [*islice(stream, BLOCK)]:
             rows = np.stack(block)
             raw.write(rows.tobytes())
