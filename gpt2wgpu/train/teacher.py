@@ -31,10 +31,11 @@ class Teacher:
     directions: Array | None
 
 
-def ask(run: Path, folder: str, texts: Sequence[str], width: int, device: str) -> Teacher:
+def ask(run: Path, folder: str, texts: Sequence[str], width: int, device: str, resumed: bool = False) -> Teacher:
     """The teacher's vectors of texts, made once and kept in the run.
 
     The names of the files hold a digest of the texts and of the teacher, so they are used again only where they belong.
+    Raises UserError if a run that goes on has none that belong.
     """
     encoder = Encoder(folder, device=device)
     if encoder.dimensions < width:
@@ -46,6 +47,8 @@ def ask(run: Path, folder: str, texts: Sequence[str], width: int, device: str) -
     name = f"teacher-{width}-{key.hexdigest()[:16]}"
     path, projection = run / f"{name}.npy", run / f"{name}-directions.npy"
     if not path.exists():
+        if resumed:
+            raise UserError(f"the run has no {path.name}: the teacher is not the one that it began with, or the file is gone")
         make(path, projection, encoder, texts, width)
     return Teacher(encoder, np.load(path, mmap_mode="r"), np.load(projection) if encoder.dimensions > width else None)
 
