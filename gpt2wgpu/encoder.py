@@ -5,6 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from .errors import UserError, between
 from .graph import Tensor
 from .ops import Array
 from .progress import progress
-from .sentence import default_layer, head, modules, positions
+from .sentence import default_layer, head, modules, positions, side_by_side
 from .tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).parent / "model"
@@ -86,8 +87,7 @@ class Encoder:
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
         self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        half = "f16" if self.dtype == "float16" else "f32"
-        output = head(c, self.layer, half, self.modules)
+        output = self._graph(self.layer)
         self.width = int(output.shape[1])
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
@@ -96,6 +96,10 @@ class Encoder:
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._lock = threading.Lock()
         self._program = self._compile(output, max(self.max_tokens, self.context))
+
+    def _graph(self, layer: int) -> Tensor:
+        """Texts' tokens to the vectors of a layer."""
+        return head(self.checkpoint, layer, "f16" if self.dtype == "float16" else "f32", self.modules)
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         if self.opened_device is None:
@@ -107,6 +111,14 @@ class Encoder:
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         return Program(self.opened_device, output, self.checkpoint.weights, capacity)
+
+    def with_layers(self, layers: Sequence[int]) -> "Encoder":
+        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
+        other = copy(self)
+        output = side_by_side([self._graph(layer) for layer in layers])
+        other.width, other.truncate_dim = int(output.shape[1]), None
+        other._program = other._compile(output, max(self.max_tokens, self.context))
+        return other
 
     @property
     def device(self) -> str:
