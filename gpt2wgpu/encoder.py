@@ -1,7 +1,9 @@
 """Text in, vectors out: `Encoder(model).encode(texts)`."""
 
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from copy import copy
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from .errors import UserError, between
 from .graph import Tensor
 from .ops import Array
 from .prompts import model_names, of_family
-from .sentence import default_layer, head, modules
+from .sentence import default_layer, head, modules, side_by_side
 from .stream import Engine, Pass
 from .tokenizer import Tokenizer
 
@@ -92,8 +94,7 @@ class Encoder:
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
         self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        half = "f16" if self.dtype == "float16" else "f32"
-        output = head(c, self.layer, half, self.modules)
+        output = self._graph(self.layer)
         self.width = int(output.shape[1])
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
@@ -101,10 +102,11 @@ class Encoder:
         kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._program = self._compile(output, max(self.max_tokens, self.context))
-        where = f"{self.device}, {self.dtype}"
-        self._engine = Engine(
-            self._program, self.tokenizer, self.width, c.config.pad, self.max_tokens, where, self.dtype == "float16"
-        )
+        self._engine = self._start(threading.Lock())
+
+    def _graph(self, layer: int) -> Tensor:
+        """Texts' tokens to the vectors of a layer."""
+        return head(self.checkpoint, layer, "f16" if self.dtype == "float16" else "f32", self.modules)
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         if self.opened_device is None:
@@ -116,6 +118,20 @@ class Encoder:
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         return Program(self.opened_device, output, self.checkpoint.weights, capacity)
+
+    def _start(self, lock: threading.Lock) -> Engine:
+        where, pad = f"{self.device}, {self.dtype}", self.checkpoint.config.pad
+        half = self.dtype == "float16"
+        return Engine(self._program, self.tokenizer, self.width, pad, self.max_tokens, where, half, lock)
+
+    def with_layers(self, layers: Sequence[int]) -> "Encoder":
+        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
+        other = copy(self)
+        output = side_by_side([self._graph(layer) for layer in layers])
+        other.width, other.truncate_dim = int(output.shape[1]), None
+        other._program = other._compile(output, max(self.max_tokens, self.context))
+        other._engine = other._start(self._engine.lock)
+        return other
 
     @property
     def device(self) -> str:

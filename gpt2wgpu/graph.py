@@ -2,8 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +41,17 @@ def schedule(*outputs: Tensor) -> list[Tensor]:
             seen.add(t)
             stack.extend(t.inputs)
     return sorted(seen, key=lambda t: t.id)  # a tensor is always created after its inputs
+
+
+def merge(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The same outputs, with what their graphs have in common computed once. Leaves of one name are one."""
+    known: dict[Any, Tensor] = {}
+    new: dict[Tensor, Tensor] = {}
+    for t in schedule(*outputs):
+        inputs = tuple(new[x] for x in t.inputs)
+        same = (t.op, inputs, t.name, t.dtype, t.shape, tuple(t.attrs.items()))
+        new[t] = known.setdefault(same, replace(t, inputs=inputs))
+    return [new[t] for t in outputs]
 
 
 @dataclass(frozen=True)

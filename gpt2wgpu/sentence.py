@@ -7,7 +7,7 @@ import numpy as np
 from . import ops
 from .checkpoint import Checkpoint, Dense, Normalize, Pooling
 from .errors import UserError
-from .graph import Tensor
+from .graph import Tensor, merge
 from .ops import Array
 
 
@@ -43,6 +43,14 @@ def head(c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense |
             x = ops.linear(x, weight, Tensor((m.outputs,), name=f"{m.name}.linear.bias"), activation=m.activation)
         else:
             x = ops.l2_normalize(x)
+    return x
+
+
+def side_by_side(outputs: Sequence[Tensor]) -> Tensor:
+    """Several graphs' vectors (B, C) in one row, (B, sum of C); what the graphs have in common is computed once."""
+    x, *others = merge(outputs)
+    for more in others:
+        x = ops.concat(x, more)
     return x
 
 

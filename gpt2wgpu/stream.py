@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -49,7 +49,7 @@ class Pass:
 
 @dataclass
 class Engine:
-    """A compiled model and its tokenizer. One thread computes at a time."""
+    """A compiled model and its tokenizer. One thread computes at a time: whoever has the lock."""
 
     program: Any
     tokenizer: Tokenizer
@@ -58,7 +58,7 @@ class Engine:
     max_tokens: int
     where: str  # device and dtype, for messages
     half: bool
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock
 
     def stream(self, texts: Iterator[str], total: int | None, asked: Pass) -> Iterator[Array]:
         """The vectors of texts, float32 (asked.dims,) each. Texts that were cut are counted in a warning at the end."""

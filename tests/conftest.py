@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,6 +90,14 @@ def device() -> Device:
 def production_device() -> Device:
     """Shaders as users run them."""
     return open_any(checked=False)
+
+
+@pytest.fixture(scope="session")
+def as_on_a_gpu(device: Device) -> Device:
+    """The tests' device, but using the kernels that a real GPU gets."""
+    opened = open_device(replace(device.adapter, kind="DiscreteGPU"), checked=True)
+    assert not opened.adapter.software
+    return opened
 
 
 @pytest.fixture(scope="session")

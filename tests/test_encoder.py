@@ -302,6 +302,16 @@ def test_a_progress_bar_goes_to_stderr(built_in: Encoder, capfd: pytest.CaptureF
     assert capfd.readouterr().err == ""
 
 
+def test_progress_without_a_terminal(built_in: Encoder, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    built_in.encode(TEXTS, show_progress_bar=True)
+    assert capfd.readouterr() == ("", "")  # in less than half a minute
+    monkeypatch.setattr("gpt2wgpu.progress.EVERY", 1e-9)
+    for texts, of in ((TEXTS, " of 5"), (iter(TEXTS), "")):
+        built_in.encode(texts, batch_size=2, show_progress_bar=True)
+        out, err = capfd.readouterr()
+        assert out == "" and re.search(rf"^encoded 4{of} texts, [\d,]+ texts/s{', 0:00 left' if of else ''}$", err, re.M), err
+
+
 # --- texts that cannot be encoded
 
 

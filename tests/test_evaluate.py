@@ -12,8 +12,10 @@ import pytest
 from process import Run, command, environment
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.evaluate import evaluate, measures, parse_layers
+from gpt2wgpu import evaluate as evaluate_module
+from gpt2wgpu.evaluate import evaluate, evaluate_layers, measures, parse_layers
 from gpt2wgpu.pairs import read_pairs
+from gpt2wgpu.train.data import take
 
 DATA = Path(__file__).parent.parent / "data_sets" / "test.tsv"
 SIMILARITY = np.array([0.91, 0.3, 0.55, 0.55, -0.2, 0.7, 0.3, 0.12, 0.55, 0.99, 0.05, 0.41, 0.3, 0.62])  # with ties
@@ -133,6 +135,23 @@ def test_all_layers(run: Run, tmp_path: Path):
     found = json.loads(run("evaluate", "--data", tmp_path / "a.tsv", "--layers", "6,0", "--json")[1])
     assert [row["layer"] for row in found["layers"]] == [0, 6] and found["layers"][1]["scores"] == expected[6]
     assert found["best_layer"] == max((0, 6), key=lambda n: expected[n]["cosine"]["spearman"])
+
+
+@pytest.mark.parametrize("numbers", [1 << 28, 2 * 60 * 256, 1])
+def test_layers_in_one_pass_or_several(numbers: int, encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+    """Vectors cut and normalised layer by layer."""
+    monkeypatch.setattr(evaluate_module, "VECTORS", numbers)
+    pairs = read_pairs(str(DATA))
+    pairs = take(pairs, np.arange(75, 105))
+    compiled: list[int] = []
+    with_layers = Encoder.with_layers
+    monkeypatch.setattr(Encoder, "with_layers", lambda self, layers: compiled.append(len(layers)) or with_layers(self, layers))
+    cut = Encoder(device="numpy", truncate_dim=100)
+    found = dict(evaluate_layers(cut, [1, 4, 6], pairs, normalize_embeddings=True, prompt="query: "))
+    assert compiled == {1 << 28: [3], 2 * 60 * 256: [2, 1], 1: [1, 1, 1]}[numbers]
+    for layer, scores in found.items():
+        alone = Encoder(device="numpy", layer=layer, truncate_dim=100)
+        assert scores == evaluate(alone, pairs, normalize_embeddings=True, prompt="query: ")
 
 
 def test_a_cut_text_is_told_once(run: Run, tmp_path: Path):

@@ -8,8 +8,7 @@ import pytest
 
 from gpt2wgpu import ops, packing
 from gpt2wgpu.checks import Case, cases, check_op
-from gpt2wgpu.gpu import Device, open_device
-from gpt2wgpu.gpu import device as device_module
+from gpt2wgpu.gpu import Device
 from gpt2wgpu.ops import Array
 
 ATTENTION = {"scale": 0.25, "causal": True}
@@ -60,15 +59,6 @@ def test_f16_kernel_equals_numpy(case: Case, device: Device):
         pytest.skip("the device has no shader-f16")
     check = check_op(device, case)
     assert check.ok, check
-
-
-@pytest.fixture(scope="module")
-def as_on_a_gpu(device: Device) -> Device:
-    """The same device, but using the kernels that a real GPU gets."""
-    kind = device_module.Adapter(**{**vars(device.adapter), "kind": "DiscreteGPU"})
-    opened = open_device(kind, checked=True)
-    assert not opened.adapter.software
-    return opened
 
 
 @pytest.fixture(scope="module")

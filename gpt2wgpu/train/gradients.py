@@ -70,13 +70,9 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
 
 
 def of_linear(t: Tensor, dout: Tensor) -> Gradients:
-    x, weight, _ = t.inputs
-    return ops.linear_dx(dout, weight), ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
-
-
-def of_linear_add(t: Tensor, dout: Tensor) -> Gradients:
-    x, weight, _, _ = t.inputs
-    return ops.linear_dx(dout, weight), ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO"), dout
+    x, weight = t.inputs[:2]
+    dx = ops.matmul(dout, ops.transpose(weight))
+    return dx, ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
 
 
 def of_layer_norm(t: Tensor, dout: Tensor) -> Gradients:
@@ -111,7 +107,7 @@ def of_concat(t: Tensor, dout: Tensor) -> Gradients:
 
 VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
     linear.name: of_linear,
-    linear_add.name: of_linear_add,
+    linear_add.name: lambda t, dout: (*of_linear(t, dout), dout),
     layer_norm.name: of_layer_norm,
     attention.name: of_attention,
     embed.name: of_embed,

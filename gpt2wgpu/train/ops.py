@@ -84,12 +84,18 @@ def scramble(x: Array) -> Array:
 # --- linear layers
 
 
-@op("dout[T,N] weight[K,N] -> dx[T,K]", grid=lambda p: (cdiv(p.K, p.TILE), cdiv(p.T, p.TILE), 1))
-def linear_dx(dout: Array, weight: Array) -> Array:
-    return dout @ weight.T
+@op("x[K,N] -> out[N,K]", grid=lambda p: (cdiv(p.K, 64), p.N, 1))
+def transpose(x: Array) -> Array:
+    return x.T
 
 
-@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE), cdiv(p.K, p.TILE), 1))
+@op("x[T,K] weight[K,N] -> out[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
+def matmul(x: Array, weight: Array) -> Array:
+    """dx of a linear layer is dout @ transpose(weight): so it runs on the kernels of the forward pass."""
+    return x @ weight
+
+
+@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.K, p.TILE_K), 1))
 def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
     return x.T @ dout
 

@@ -1,9 +1,11 @@
 """What a run of training is: all that its result depends on, but for the device."""
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from ..errors import UserError, between
 from ..hub import is_name
 
 PATHS = ("data", "validation", "model", "tokenizer", "teacher")
+READ_AGAIN = ("data", "validation", "teacher")  # by a run that goes on, which sees whether they are the same
 SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # of a model from scratch
 BUILT_IN = "built-in"
 
@@ -75,18 +78,19 @@ class Settings:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "Settings":
-        """Paths become absolute, so that a run can be resumed from anywhere."""
+        """Paths become absolute, so that a run goes on from wherever it is resumed."""
         return cls(**{name: absolute(name, value) for name, value in options.items()})
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Settings":
+    def from_json(cls, values: dict[str, Any], run: Path) -> "Settings":
         known = {f.name for f in fields(cls)}
         if set(values) != known:
             raise UserError("the run is of another version of gpt2wgpu: start again in another folder")
-        return cls(**values)
+        return cls(**values | {name: each(values[name], partial(seen_from_here, run)) for name in PATHS})
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_json(self, run: Path) -> dict[str, Any]:
+        """Paths as seen from the folder of the run: it may be moved with its data, and tells nobody where it was."""
+        return asdict(self) | {name: each(getattr(self, name), partial(seen_from, run)) for name in PATHS}
 
     def chosen(self, **values: Any) -> "Settings":
         """With a value for each of these that is None."""
@@ -96,7 +100,27 @@ class Settings:
 def absolute(name: str, value: Any) -> Any:
     if name not in PATHS or value is None or (name in ("model", "teacher") and is_on_the_hub(value)):
         return value
-    return str(Path(value).absolute()) if isinstance(value, str) else [str(Path(path).absolute()) for path in value]
+    return each(value, os.path.abspath)
+
+
+def each(value: Any, change: Callable[[str], str]) -> Any:
+    """A path, a list of them, or None, changed."""
+    return change(value) if isinstance(value, str) else value and [change(path) for path in value]
+
+
+def seen_from(run: Path, path: str) -> str:
+    """ "./..." or "../..."; what is no path, and what is on another drive of Windows, as it is."""
+    if not Path(path).is_absolute():
+        return path
+    try:
+        relative = Path(os.path.relpath(path, run)).as_posix()
+    except ValueError:
+        return path
+    return relative if relative.startswith("../") else f"./{relative}"
+
+
+def seen_from_here(run: Path, path: str) -> str:
+    return os.path.normpath(run.absolute() / path) if path.startswith(("./", "../")) else path
 
 
 def is_on_the_hub(model: str) -> bool:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..sentence import head
 from ..tokenizer import Tokenizer
 from . import checkpoint, data, scratch, teacher
 from .data import Examples
-from .settings import SIZES, Settings, check_same, frozen_weights
+from .settings import READ_AGAIN, SIZES, Settings, absolute, check_same, frozen_weights
 
 Say = Callable[[str], None]
 START = ".start"  # a model from scratch, until the first checkpoint is written
@@ -56,7 +56,9 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
         raise UserError(f"{show(folder)} holds a run: go on with it (--resume), or choose another folder")
     if there:
         progress = checkpoint.read_progress(folder)
-        settings = Settings.from_json(progress["settings"])
+        settings = Settings.from_json(progress["settings"], folder)
+        moved = {name: absolute(name, given[name]) for name in READ_AGAIN if name in given and getattr(settings, name)}
+        settings = replace(settings, **moved)
         check_same(settings, given)
         if digest(settings) != progress["digest"]:
             raise UserError("the data or the validation file changed since the run began: put them back, or start another run")
@@ -129,7 +131,7 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     examples: Examples
     if s.loss == "distillation":
         texts = data.read_texts(s.data, s.limit_train)
-        asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device)
+        asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device, source == folder / checkpoint.MODEL)
         examples = Examples(tokenize(texts), 1, asked.vectors)
         if s.token_vectors and source == folder / START:  # it has learnt nothing yet
             guess = teacher.first_guess(asked, tokenizer, c.config, examples.texts)

@@ -1,7 +1,6 @@
 """Distillation: the vectors of another model as targets, made once and kept in a file."""
 
 import hashlib
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,10 +31,11 @@ class Teacher:
     directions: Array | None
 
 
-def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str) -> Teacher:
+def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str, resumed: bool = False) -> Teacher:
     """The teacher's vectors of texts, made once and kept in the run.
 
     The names of the files hold a digest of the texts and of the teacher, so they are used again only where they belong.
+    Raises UserError if a run that goes on has none that belong.
     """
     encoder = Encoder(model, device=device)
     if encoder.dimensions < width:
@@ -47,6 +47,8 @@ def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str) ->
     name = f"teacher-{width}-{key.hexdigest()[:16]}"
     path, projection = run / f"{name}.npy", run / f"{name}-directions.npy"
     if not path.exists():
+        if resumed:
+            raise UserError(f"the run has no {path.name}: the teacher is not the one that it began with, or the file is gone")
         make(path, projection, encoder, texts, width)
     return Teacher(encoder, np.load(path, mmap_mode="r"), np.load(projection) if encoder.dimensions > width else None)
 
@@ -55,7 +57,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
     """Vectors and directions to their files. All vectors are needed for the directions, so they wait in a file too."""
     moments = np.zeros((encoder.dimensions, encoder.dimensions))
     with tempfile.TemporaryFile(dir=path.parent) as raw, files.output(str(path), {".npy": files.write_npy}) as (file, write):
-        stream = encoder.encode_stream(texts, show_progress_bar=sys.stderr.isatty())
+        stream = encoder.encode_stream(texts, show_progress_bar=True)
         while block := [*islice(stream, BLOCK)]:
             rows = np.stack(block)
             raw.write(rows.tobytes())
