@@ -1,5 +1,6 @@
 """Progress of long work, on stderr: a bar on a terminal, else a line now and then."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -46,3 +47,33 @@ def lines(total: int | None) -> Callable[[int], None]:
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def downloading(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of a download on a terminal, elsewhere one line; gives the function that advances it by bytes.
+
+    HF_HUB_DISABLE_PROGRESS_BARS=1 asks for neither.
+    """
+    quiet = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
+    if quiet or not sys.stderr.isatty():
+        if not quiet:
+            notice(f"downloading {name} ({megabytes(total)})")
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = TextColumn(f"downloading {name}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("downloading", total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+def notice(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def megabytes(n: int) -> str:
+    return f"{n / 1e6:,.0f} MB" if n >= 1e7 else f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n:,} bytes"

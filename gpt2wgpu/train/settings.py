@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, between
+from ..hub import is_name
 
 PATHS = ("data", "validation", "model", "tokenizer", "teacher")
 READ_AGAIN = ("data", "validation", "teacher")  # by a run that goes on, which sees whether they are the same
@@ -97,7 +98,7 @@ class Settings:
 
 
 def absolute(name: str, value: Any) -> Any:
-    if name not in PATHS or value is None or value == BUILT_IN:
+    if name not in PATHS or value is None or (name in ("model", "teacher") and is_on_the_hub(value)):
         return value
     return each(value, os.path.abspath)
 
@@ -120,6 +121,10 @@ def seen_from(run: Path, path: str) -> str:
 
 def seen_from_here(run: Path, path: str) -> str:
     return os.path.normpath(run.absolute() / path) if path.startswith(("./", "../")) else path
+
+
+def is_on_the_hub(model: str) -> bool:
+    return model == BUILT_IN or (is_name(model) and not Path(model).exists())
 
 
 def check_same(settings: Settings, given: dict[str, Any]) -> None:
