@@ -1,6 +1,6 @@
 """Every operation, once: signature, numpy maths, dispatch grid. Its kernel is shaders/<name>.wgsl.
 
-Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles,
+Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, D head size, G query tiles,
 M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
@@ -79,8 +79,11 @@ ACTIVATIONS: dict[str, Callable[[Array, Array], Any]] = {
 
 @op("ids:u32[T] positions:u32[T] wte:W[V,C] wpe:W[S,C] -> out[T,C]", grid=lambda p: (cdiv(p.C, 64), p.T, 1))
 def embed(ids: Array, positions: Array, wte: Array, wpe: Array, *, first: int = 0) -> Array:
-    """Rows `first`... of a vocabulary table plus rows of the position table; ids below `first` or past the table are left out."""
-    return wte[ids - first] + wpe[positions]
+    """Rows `first`... of a vocabulary table plus rows of the position table; ids below `first` or past the table are left out.
+
+    A position table of one row, as models with rotary positions have, is that row for every token.
+    """
+    return wte[ids - first] + (wpe if len(wpe) == 1 else wpe[positions])
 
 
 @op("x[T,C] weight[C] bias[C] -> out:O[T,C]", grid=lambda p: (1, p.T, 1))
@@ -94,6 +97,20 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Ar
         rows *= 1 / np.sqrt(var + np.float32(eps))
         rows *= weight
         rows += bias
+    return out
+
+
+@op("x:X[T,N] weight[K] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, p.size), p.T, 1))
+def rms_norm(x: Array, weight: Array, *, size: int, eps: float = 1e-6) -> Array:
+    """Zhang & Sennrich 2019, over `size` columns at a time: all N, or those of a head. Columns from K on stay as they are."""
+    K = len(weight)
+    out = np.empty_like(x)
+    out[:, K:] = x[:, K:]
+    for at in row_blocks(len(x), 4 * x.shape[1]):
+        rows = x[at, :K].reshape(-1, K // size, size)
+        square = np.einsum("thd,thd->th", rows, rows)[..., None] / np.float32(size)
+        out[at, :K] = (rows * (1 / np.sqrt(square + np.float32(eps)))).reshape(-1, K)
+        out[at, :K] *= weight
     return out
 
 
@@ -117,6 +134,47 @@ def linear_add(x: Array, weight: Array, bias: Array, residual: Array) -> Array:
         out[at] += bias
         out[at] += residual[at]
     return out
+
+
+@op("x:X[T,2N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, 64), p.T, 1))
+def glu(x: Array, *, activation: str) -> Array:
+    """Gated linear unit (Shazeer 2020): activation(a) * b, where a and b lie side by side."""
+    N = x.shape[1] // 2
+    out = x[:, :N].copy()
+    blocks = row_blocks(len(x), 4 * N)
+    scratch = np.empty((2, *out[blocks[0]].shape), out.dtype)
+    for at in blocks:
+        ACTIVATIONS[activation](out[at], scratch[:, : len(out[at])])
+        out[at] *= x[at, N:]
+    return out
+
+
+@op("qkv:X[T,N] positions:u32[T] table[S,D] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, 64), p.T, 1))
+def rotary(qkv: Array, positions: Array, table: Array, *, heads: int) -> Array:
+    """Rotary positions (Su et al. 2021) in the first `heads` heads of a row, those of q and k; what follows stays as it is.
+
+    Element i of a head's first half and element i of its second are the two coordinates that are turned.
+    table: cos of each position's angles, then their sin; `rotary_table` makes it.
+    """
+    T, half = len(qkv), table.shape[1] // 2
+    out = qkv.copy()
+    turned = (T, heads, 2, half)
+    x, y = (a[:, : 2 * half * heads].reshape(turned) for a in (qkv, out))  # views: (T, heads, 2, D/2)
+    cos, sin = table[positions].reshape(T, 2, 1, half).swapaxes(0, 1)  # (T, 1, D/2) each
+    y[:, :, 0] = x[:, :, 0] * cos - x[:, :, 1] * sin
+    y[:, :, 1] = x[:, :, 1] * cos + x[:, :, 0] * sin
+    return out
+
+
+def rotary_table(positions: int, head_size: int, theta: float) -> Array:
+    """cos | sin of position * theta^(-2i / head_size), f32 (positions, head_size).
+
+    The angles are rounded to f32 where `transformers` rounds them; at large positions that decides most of their digits.
+    """
+    exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
+    powers = np.power(theta, exponents.astype(np.float64)).astype(np.float32)
+    angles = (np.arange(positions, dtype=np.float32)[:, None] * (np.float32(1) / powers)).astype(np.float64)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
 QUERIES = 64  # at a time: a long text needs no T x T scores in memory

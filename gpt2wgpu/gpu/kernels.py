@@ -70,7 +70,8 @@ def uniform_fields(source: str) -> list[tuple[str, str]]:
 # what the other ops share
 SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx", "l2_normalize", "l2_normalize_dx"), ("row_sum",)),
-    **dict.fromkeys(("activate", "activate_dx"), ("activation", "is_nan")),
+    "rms_norm": ("row_sum",),
+    **dict.fromkeys(("glu", "activate", "activate_dx"), ("activation", "is_nan")),
     **dict.fromkeys(("linear_dx", "linear_dweight"), ("matmul_gradient",)),
     **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
     "pool": ("is_nan",),
