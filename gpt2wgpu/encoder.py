@@ -18,7 +18,7 @@ from .errors import UserError, between
 from .graph import Tensor
 from .ops import Array
 from .progress import progress
-from .sentence import default_layer, head, modules, pad_id, positions
+from .sentence import default_layer, head, modules, positions
 from .tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).parent / "model"
@@ -39,7 +39,8 @@ class Encoder:
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
         these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
         folder 7/12 of the depth, where the middle layers hold most meaning.
-    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder says, else mean.
+    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder
+        says; else "last" for a decoder (a class that ends in ForCausalLM in its config.json), "mean" for others.
     max_tokens: token budget of a batch. It bounds memory and never changes a vector on a GPU.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
     prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says.
@@ -76,8 +77,8 @@ class Encoder:
                 f"similarity_fn_name must be one of {', '.join(matrix.SIMILARITIES)}, not {self.similarity_fn_name!r}"
             )
         self._prompt(None, None)  # refuses an unknown default
-        self.tokenizer = Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
-        self.context = c.config.context - (0 if pad_id(c) is None else int(pad_id(c) or 0) + 1)
+        self.tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
+        self.context = c.config.usable_length
         self._max_seq_length = c.max_seq_length
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
@@ -248,7 +249,7 @@ class Encoder:
         Equal texts are computed once.
         """
         vectors = np.empty((len(sequences), self.width), np.float32)
-        pad = pad_id(self.checkpoint)
+        pad = self.checkpoint.config.pad
         seen: dict[bytes, int] = {}
         same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
         distinct = [*seen.values()]
@@ -318,7 +319,7 @@ class Encoder:
         then = [type(m).__name__ + (f" {m.outputs}" if isinstance(m, Dense) else "") for m in self.modules[1:]]
         why = {self.layers: "the last", 0: "the embeddings"}.get(self.layer, f"blocks 1 to {self.layer} are run")
         if self.layer == default_layer(c) != self.layers:
-            why = "the middle, the default for a GPT-2 without a sentence-transformers folder"
+            why = f"the middle, the default for a {c.config.title} without a sentence-transformers folder"
         return {
             "model": self.model,
             "architecture": c.architecture,

@@ -18,7 +18,7 @@ from .errors import UserError, between
 from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
 from .graph import Tensor, schedule
 from .ops import Array
-from .sentence import default_layer, head, modules, pad_id, positions
+from .sentence import default_layer, head, modules, positions
 
 ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4}
 SECONDS = 1.0  # about, of each measurement
@@ -70,7 +70,7 @@ def profile(encoder: Encoder, texts: int, tokens: int) -> Profile:
     between("texts", texts, 1, max(1, encoder.max_tokens // tokens))
     rng = np.random.default_rng(0)
     ids = rng.integers(encoder.checkpoint.config.vocab, size=(texts, tokens))
-    pad = pad_id(encoder.checkpoint)
+    pad = encoder.checkpoint.config.pad
 
     def pack() -> dict[str, Array]:
         return packing.pack([*ids], [positions(s, pad) for s in ids], [0] * texts)

@@ -23,15 +23,16 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 class Tokenizer:
     """The tokenizer of a model folder: `tokenizer.json`, or the vocabulary files of GPT-2, RoBERTa or BERT.
 
-    architecture: config.json's model_type. vocab: rows of the model's token table; ids beyond it are refused.
+    kind: whose vocabulary files to read where there is no tokenizer.json: "gpt2", "roberta" or "bert"; "": none.
+    vocab: rows of the model's token table; ids beyond it are refused.
     lower_case: as sentence-transformers does to texts first where the folder says so.
     Raises UserError. May be shared by threads: nothing changes after it is made.
     """
 
-    def __init__(self, folder: Path, *, architecture: str, vocab: int, lower_case: bool) -> None:
+    def __init__(self, folder: Path, *, kind: str, vocab: int, lower_case: bool) -> None:
         self.folder, self.vocab = folder, vocab
         self.config = read_fields(folder / "tokenizer_config.json", optional=True)
-        self._tokenizer = open_tokenizer(folder, architecture, self.config)
+        self._tokenizer = open_tokenizer(folder, kind, self.config)
         if lower_case:
             add_lower_case(self._tokenizer)
         self._head, self._tail = special_tokens(self._tokenizer)
@@ -141,12 +142,12 @@ def named_token(config: Fields, name: str, default: str = "") -> str:
     return value or default
 
 
-def open_tokenizer(folder: Path, architecture: str, config: Fields) -> "tokenizers.Tokenizer":
+def open_tokenizer(folder: Path, kind: str, config: Fields) -> "tokenizers.Tokenizer":
     """From tokenizer.json, else from vocabulary files, without truncation and padding. Raises UserError."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
     if not (file := folder / "tokenizer.json").exists():
-        return from_vocabulary(folder, architecture, config)
+        return from_vocabulary(folder, kind, config)
     with refusing(f"{show(file)} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
@@ -163,7 +164,7 @@ def open_tokenizer(folder: Path, architecture: str, config: Fields) -> "tokenize
     return tokenizer
 
 
-def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokenizers.Tokenizer":
+def from_vocabulary(folder: Path, kind: str, config: Fields) -> "tokenizers.Tokenizer":
     """The tokenizers of the original releases: WordPiece from vocab.txt, byte-level BPE from two files."""
     from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -171,8 +172,8 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
     if (folder / "added_tokens.json").exists():
         raise UserError(f"{show(folder)} has added_tokens.json but no tokenizer.json: {advice}")
     byte_level = ["vocab.json", "merges.txt"]
-    files = {"bert": ["vocab.txt"], "gpt2": byte_level, "roberta": byte_level}.get(architecture, [])
-    if architecture == "gpt2" and not (folder / "vocab.json").exists() and (folder / "encoder.json").exists():
+    files = {"bert": ["vocab.txt"], "gpt2": byte_level, "roberta": byte_level}.get(kind, [])
+    if kind == "gpt2" and not (folder / "vocab.json").exists() and (folder / "encoder.json").exists():
         files = ["encoder.json", "vocab.bpe"]  # OpenAI's names
     missing = [name for name in files if not (folder / name).exists()]
     if missing or not files:
@@ -193,7 +194,7 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
                 raise UserError(f"{show(paths[0])} lacks {show(token)}, which goes around every text: download it again")
         return found
 
-    if architecture == "bert":
+    if kind == "bert":
         unknown = named_token(config, "unk_token", "[UNK]")
         tokenizer = Tokenizer(build(models.WordPiece.read_file, models.WordPiece, paths, unk_token=unknown))
         tokenizer.normalizer = normalizers.BertNormalizer(
@@ -207,7 +208,7 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
     else:
         tokenizer = Tokenizer(build(models.BPE.read_file, models.BPE, paths))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.flag("add_prefix_space", default=False))
-        if architecture == "gpt2":
+        if kind == "gpt2":
             special(unk_token="<|endoftext|>")
             bos, eos = special(bos_token="<|endoftext|>"), special(eos_token="<|endoftext|>")
             # `transformers` heeds these only where there is no tokenizer.json

@@ -102,9 +102,9 @@ def open_tokenizer(folder: Path | None) -> Tokenizer:
     folder = folder or BUILT_IN
     if not folder.is_dir() or (folder / "config.json").exists() or (folder / "modules.json").exists():
         c = checkpoint.load(folder)
-        return Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
+        return Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
     kind = "bert" if (folder / "vocab.txt").exists() else "gpt2"
-    return Tokenizer(folder, architecture=kind, vocab=1 << 31, lower_case=False)
+    return Tokenizer(folder, kind=kind, vocab=1 << 31, lower_case=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 from .. import checkpoint as models
 from .. import encoder, packing
 from ..backend import find_device
-from ..checkpoint.architectures import usable_length
 from ..errors import UserError
 from ..evaluate import check
 from ..graph import Tensor, schedule
@@ -20,7 +19,7 @@ from ..jsonfile import show
 from ..models.gpt2 import GPT2Config
 from ..ops import Array
 from ..pairs import Pairs, read_pairs
-from ..sentence import head, pad_id
+from ..sentence import head
 from ..tokenizer import Tokenizer
 from . import checkpoint, data, scratch, teacher
 from .data import Examples
@@ -114,12 +113,12 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     """Model, program and examples. `source` is the folder of the model that training starts from or goes on with."""
     c = models.load(source)
     output = head(c, c.config.layers, "f32", c.modules)
-    length = min(s.max_seq_length or c.max_seq_length, usable_length(c.config))
+    length = min(s.max_seq_length or c.max_seq_length, c.config.usable_length)
     group = 1 if s.loss == "distillation" else 2
     if s.batch_tokens < group * length:
         longest = f"{group} texts of {length} tokens" if group > 1 else f"a text of {length} tokens"
         raise UserError(f"batch_tokens is {s.batch_tokens}, and {longest} must fit: raise it, or lower max_seq_length")
-    tokenizer = Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
+    tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
     tokenize = partial(data.tokenize, tokenizer, max_length=length)
     absent = c.absent()
     weights = [t.name for t in schedule(output) if t.is_weight and t.name not in absent]
@@ -132,7 +131,7 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
         texts = data.read_texts(s.data, s.limit_train)
         asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device)
         examples = Examples(tokenize(texts), 1, asked.vectors)
-        if s.token_vectors and source == folder / START and isinstance(c.config, GPT2Config):  # it has learnt nothing yet
+        if s.token_vectors and source == folder / START:  # it has learnt nothing yet
             guess = teacher.first_guess(asked, tokenizer, c.config, examples.texts)
             program.load_state(program.state() | {f"weight/{name}": array for name, array in guess.items()})
     else:
@@ -145,7 +144,7 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
         validation = pairs, Examples(data.of_pairs(pairs, tokenize).texts, 1, None)
     trained = sum(int(np.prod([int(d) for d in t.shape])) for t in program.graph.trained)
     say(f"{trained:,} weights are trained on {name}, loss {s.loss}, on {len(examples):,} {'pairs' if group == 2 else 'texts'}")
-    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), pad_id(c), digest(s))
+    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), c.config.pad, digest(s))
 
 
 def open_program(

@@ -13,7 +13,7 @@ import numpy as np
 from .. import files
 from ..encoder import Encoder
 from ..errors import UserError
-from ..models.gpt2 import GPT2Config
+from ..models import Architecture
 from ..ops import Array
 from ..tokenizer import Tokenizer
 from .data import Texts, digest
@@ -74,7 +74,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
         write(file, projected())
 
 
-def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: GPT2Config, texts: Texts) -> dict[str, Array]:
+def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, texts: Texts) -> dict[str, Array]:
     """Weights of a GPT-2 to begin with, whose vector of a text is about the mean of its tokens' vectors: of each token the
     teacher's vector of that token alone, the rarer in the texts the longer: a / (a + its share) (Arora et al. 2017).
 
