@@ -154,7 +154,7 @@ def rotary(qkv: Array, positions: Array, table: Array, *, heads: int) -> Array:
     """Rotary positions (Su et al. 2021) in the first `heads` heads of a row, those of q and k; what follows stays as it is.
 
     Element i of a head's first half and element i of its second are the two coordinates that are turned.
-    table: cos of each position's angles, then their sin; `rotary_table` makes it.
+    table: cos of each position's angles, then their sin; models/rotary.py makes it.
     """
     T, half = len(qkv), table.shape[1] // 2
     out = qkv.copy()
@@ -164,17 +164,6 @@ def rotary(qkv: Array, positions: Array, table: Array, *, heads: int) -> Array:
     y[:, :, 0] = x[:, :, 0] * cos - x[:, :, 1] * sin
     y[:, :, 1] = x[:, :, 1] * cos + x[:, :, 0] * sin
     return out
-
-
-def rotary_table(positions: int, head_size: int, theta: float) -> Array:
-    """cos | sin of position * theta^(-2i / head_size), f32 (positions, head_size).
-
-    The angles are rounded to f32 where `transformers` rounds them; at large positions that decides most of their digits.
-    """
-    exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
-    powers = np.power(theta, exponents.astype(np.float64)).astype(np.float32)
-    angles = (np.arange(positions, dtype=np.float32)[:, None] * (np.float32(1) / powers)).astype(np.float64)
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
 QUERIES = 64  # at a time: a long text needs no T x T scores in memory

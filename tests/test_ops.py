@@ -10,6 +10,7 @@ from gpt2wgpu import ops, packing
 from gpt2wgpu.checks import Case, cases, check_op
 from gpt2wgpu.gpu import Device, open_device
 from gpt2wgpu.gpu import device as device_module
+from gpt2wgpu.models.rotary import rotary_table
 from gpt2wgpu.ops import Array
 
 ATTENTION = {"scale": 0.25, "causal": True}
@@ -180,7 +181,7 @@ def test_rotary_turns_points_of_a_plane():
     """In complex numbers, float64: angles of up to 8191 radians, far beyond what a GPU's cos is exact for."""
     qkv = np.random.default_rng(0).standard_normal((4, 3 * 8), dtype=np.float32)
     positions = np.array([0, 1, 4096, 8191])
-    found = ops.rotary.reference(qkv, positions, ops.rotary_table(8192, 8, 10000.0), heads=2)
+    found = ops.rotary.reference(qkv, positions, rotary_table(8192, 8, 10000.0), heads=2)
     for head in (0, 8):
         points = qkv[:, head : head + 4] + 1j * qkv[:, head + 4 : head + 8].astype(np.float64)
         frequencies = 10000.0 ** -(np.arange(4) / 4)  # 1, 0.1, 0.01, 0.001: as good as exact in f32

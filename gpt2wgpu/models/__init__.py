@@ -4,6 +4,9 @@ from ..jsonfile import Fields
 from .architecture import Architecture
 from .bert import BertConfig
 from .gpt2 import GPT2Config
+from .modernbert import ModernBertConfig
+from .nomic_bert import NomicBertConfig
+from .qwen3 import Qwen3Config
 from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
 
 __all__ = ["ARCHITECTURES", "Architecture", "read_config"]
@@ -14,6 +17,9 @@ ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.
     "roberta": RobertaConfig,
     "xlm-roberta": XLMRobertaConfig,
     "camembert": CamembertConfig,
+    "modernbert": ModernBertConfig,
+    "nomic_bert": NomicBertConfig,
+    "qwen3": Qwen3Config,
 }
 
 

@@ -60,9 +60,13 @@ class Architecture(ABC):
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
         """What a weight of the graph is made of: tensors in the files and their shapes, matrices (in, out), side by side.
 
-        None at all: the weight is zero and no part of the model, such as the bias of a linear layer without one.
+        None at all: the weight is no part of the model, and `made`.
         """
         return {name: shape}
+
+    def made(self, name: str, shape: tuple[int, ...]) -> Array:
+        """The values of a weight without parts, f32: zeros, as the bias of a linear layer without one; or a computed table."""
+        return np.zeros(shape, np.float32)
 
     def join(self, name: str, arrays: list[Array]) -> Array:
         """The values of a weight of the graph from those of its parts."""
