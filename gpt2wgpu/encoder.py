@@ -95,14 +95,15 @@ class Encoder:
         kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._lock = threading.Lock()
-        self._program = self._compile(output, max(self.max_tokens, self.context))
+        self._room = self.context  # tokens of the longest text that can be computed
+        self._program = self._compile(output, max(self.max_tokens, self.max_seq_length))
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         if self.opened_device is None:
             return reference.Program(output, self.checkpoint.weights)
         from .gpu import Program, fitting_tokens
 
-        tokens = fitting_tokens(self.opened_device, output, tokens)
+        self._room = tokens = fitting_tokens(self.opened_device, output, tokens)
         self.max_tokens = min(self.max_tokens, tokens)
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
@@ -230,6 +231,10 @@ class Encoder:
                     found = f"text {done + i} has {counts[i]} tokens, the model reads {limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
                 cut += len(too_long)
+                if (longest := max(map(len, sequence_ids))) > self._room:
+                    i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
+                    found = f"text {done + i} has {longest} tokens, this encoder has room for {self._room} on {self.device}"
+                    raise UserError(f"{found}: make it with max_seq_length={self._room}, or with device='numpy'")
                 vectors = self._compute(sequence_ids, skip, sequences, done, advance)
                 vectors = vectors[:, :dims]
                 if normalize:

@@ -100,6 +100,14 @@ def roberta_bpe() -> Tokenizer:
     return tokenizer
 
 
+def ending_bpe() -> Tokenizer:
+    """As in Qwen3-Embedding: every text ends in <|endoftext|>."""
+    tokenizer = byte_bpe(["<|endoftext|>", "<|im_end|>"])
+    end = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)])
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), end])
+    return tokenizer
+
+
 def unigram() -> Tokenizer:
     words = sorted(set(CORPUS.split()))
     letters = sorted({c for w in words for c in w})
@@ -128,7 +136,15 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     return {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": end}
 
 
-def transformer(folder: Path, kind: str, tokenizer: Tokenizer, limit: int, dtype: str = "f32", **options: Any) -> None:
+def transformer(
+    folder: Path,
+    kind: str,
+    tokenizer: Tokenizer,
+    limit: int,
+    dtype: str = "f32",
+    auto: Any = transformers.AutoModel,
+    **options: Any,
+) -> None:
     """A plain transformer folder: config, weights, tokenizer."""
     vocab = tokenizer.get_vocab_size()
     if kind == "gpt2":
@@ -141,11 +157,14 @@ def transformer(folder: Path, kind: str, tokenizer: Tokenizer, limit: int, dtype
             "bos_token_id": 0,
             "eos_token_id": 0,
         }
+    elif kind == "qwen3":
+        sizes = {"hidden_size": WIDTH, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
+        sizes |= {"num_hidden_layers": 2, "intermediate_size": 24, "max_position_embeddings": 64}
     else:
         sizes = {"hidden_size": WIDTH, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 24}
         sizes |= {"max_position_embeddings": 64 if kind == "bert" else 66, "type_vocab_size": 2 if kind == "bert" else 1}
         sizes |= {"pad_token_id": 0 if kind == "bert" else 1}
-    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, vocab_size=vocab, **{**sizes, **options}))
+    model = auto.from_config(transformers.AutoConfig.for_model(kind, vocab_size=vocab, **{**sizes, **options}))
     randomise(model, folder.name, 0.3)
     save(model, folder, dtype, None)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
@@ -279,6 +298,16 @@ def sentence_models() -> Iterator[Path]:
     folder = root / "new_camembert_cls"
     transformer(folder, "camembert", unigram(), 40)
     new_layout(folder, "cls", after=[modules.Normalize()], include_prompt=False, prompts={"query": PROMPT, "document": ""})
+    yield folder
+
+    folder = root / "new_qwen3_last"
+    transformer(folder, "qwen3", ending_bpe(), 40)
+    task = "Instruct: Given a question, retrieve passages that answer it\nQuery:"
+    new_layout(folder, "lasttoken", after=[modules.Normalize()], prompts={"query": task, "document": ""})
+    yield folder
+
+    folder = root / "plain_qwen3"  # no modules.json: a decoder pools its last token
+    transformer(folder, "qwen3", ending_bpe(), 1000, auto=transformers.AutoModelForCausalLM, tie_word_embeddings=True)
     yield folder
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
+from ..errors import UserError
 from ..graph import Tensor, schedule
 from ..ops import Array, attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
 from . import ops
@@ -122,10 +123,13 @@ VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
 class TrainGraph:
     """What is computed: the trainable form of an output, and the gradients of its weights but for the frozen ones.
 
-    Raises ValueError if a frozen name is none of the weights', or if all are frozen.
+    Raises UserError if an op has no gradient, ValueError if a frozen name is none of the weights' or if all are frozen.
     """
 
     def __init__(self, output: Tensor, dropout: float, frozen: Collection[str]) -> None:
+        for t in schedule(output):
+            if t.op is not None and t.op.name not in VJP:
+                raise UserError(f"the model cannot be trained: its graph has the op {t.op.name}, which has no gradient")
         self.output = trainable(output, dropout)
         self.weights = [t for t in schedule(self.output) if t.is_weight]
         unknown = set(frozen) - {t.name for t in self.weights}
