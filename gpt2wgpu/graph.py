@@ -55,11 +55,13 @@ class Op:
     args: tuple[tuple[str, str, tuple[str, ...]], ...]  # (name, dtype, dims); the last one is the output
     reference: Callable[..., Any]
     grid: Callable[[SimpleNamespace], Grid]
+    sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None  # letters that follow from other sizes and attributes
 
     def __call__(self, *inputs: Tensor, out: str = "f32", **attrs: Any) -> Tensor:
         """`out` is the output's dtype where the signature leaves it open. Raises ValueError on a mismatch.
 
-        An attribute named by a letter, such as H=12, is the size of an output dimension that no input has.
+        An attribute named by a letter, such as H=12, is the size of an output dimension that no input has; others are
+        found by `sizes`, which raises ValueError where they cannot be.
         """
         *args, (_, out_dtype, out_dims) = self.args
         dims: dict[str, Dim] = {}
@@ -83,10 +85,15 @@ class Op:
                     raise ValueError(f"{want} where {name}={dims[name]}")
         dims = {name: size for name, size in dims.items() if not name.isdigit()}
         dims |= {name: size for name, size in attrs.items() if name.isupper()}
+        attrs = {**(self.reference.__kwdefaults__ or {}), **attrs}
+        if self.sizes is not None:
+            try:
+                dims |= self.sizes(SimpleNamespace(**dims, **attrs))
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from None
         if is_open(out_dtype):
             out_dtype = types.setdefault(out_dtype, out)
         shape = tuple(measure(d, dims) for d in out_dims)
-        attrs = {**(self.reference.__kwdefaults__ or {}), **attrs}
         return Tensor(shape, out_dtype, op=self, inputs=inputs, dims=dims, types=types, attrs=attrs)
 
 
@@ -110,7 +117,11 @@ def measure(dim: str, dims: dict[str, Dim]) -> Dim:
     return sum(times * int(dims[name]) if name else times for times, name in map(split, dim.split("+")))
 
 
-def op(signature: str, grid: Callable[[SimpleNamespace], Grid]) -> Callable[[Callable[..., Any]], Op]:
+def op(
+    signature: str,
+    grid: Callable[[SimpleNamespace], Grid],
+    sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None,
+) -> Callable[[Callable[..., Any]], Op]:
     """Declare an op: `@op("x[T,C] weight[C] -> out[T,C]", grid=...)` above its numpy definition."""
     args = tuple((n, d or "f32", tuple(s.split(","))) for n, d, s in re.findall(r"(\w+)(?::(\w+))?\[([\w,+]+)\]", signature))
-    return lambda fn: Op(fn.__name__, args, fn, grid)
+    return lambda fn: Op(fn.__name__, args, fn, grid, sizes)

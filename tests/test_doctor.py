@@ -78,8 +78,8 @@ WRONG = [
     ("layer_norm", "+ p.eps", "+ 1.5 * p.eps + 0.001"),
     ("layer_norm", "weight[c], bias[c]", "weight[c], bias[0]"),
     ("row_sum", "half > 0u", "half > 1u"),
-    ("attention", "keys_seen[e] = select(end, t + 1u", "keys_seen[e] = select(end, t + 2u"),
-    ("attention", "total[e] *= fade;", ""),
+    ("attention_keys", "query + 1u, CAUSAL", "query + 2u, CAUSAL"),
+    ("softmax_attention", "total[e] *= fade;", ""),
     ("embed", "wpe[positions[t]", "wpe[min(positions[t], 3u)"),
     ("linear_add", "residual[at] +", "0.99 * residual[at] +"),
     ("linear_add_scalar", "k < p.K", "k < p.K - 1u"),
@@ -93,7 +93,10 @@ def test_a_wrong_kernel_is_refused_at_the_start(shader: str, old: str, new: str,
     with pytest.raises(UserError, match=r" computes (\w+) \(.*\) wrongly: error .*device='numpy'") as caught:
         self_test(device)
     assert "\n" not in str(caught.value)
-    assert re.search(r"computes (\w+)", str(caught.value))[1] in (shader.removesuffix("_scalar"), "layer_norm")
+    assert re.search(r"computes (\w+)", str(caught.value))[1] in (
+        shader.removesuffix("_scalar").removesuffix("_keys").removeprefix("softmax_"),
+        "layer_norm",
+    )
 
 
 def test_a_right_device_passes_the_self_test(device: Device):

@@ -74,6 +74,8 @@ SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("glu", "activate", "activate_dx"), ("activation", "is_nan")),
     **dict.fromkeys(("linear_dx", "linear_dweight"), ("matmul_gradient",)),
     **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
+    **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys")),
+    **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys",)),
     "pool": ("is_nan",),
 }
 
@@ -92,7 +94,8 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
             return f"{name}_scalar", *activation
         return name, matmul, *activation
     if name == "attention" and matmul == "matmul_cooperative" and t.attrs.get("head_size") in MATRIX_HEADS:
-        return ("attention_cooperative",)
+        if not t.attrs.get("window") and not t.attrs.get("kv_heads"):
+            return ("attention_cooperative",)
     return name, *SHARED.get(name, ())
 
 
@@ -115,7 +118,7 @@ def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     constants = dict(t.attrs)
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
-    if device.adapter.software and "attention" in parts:
+    if device.adapter.software and "softmax_attention" in parts:
         constants["each"] = 2 if device.adapter.unrolls else 4  # share what is loaded; a GPU has no registers left for it
     if device.adapter.software and "row_sum" in parts:
         constants["lanes"] = 8  # what runs at once; with more, they wait for each other at every barrier

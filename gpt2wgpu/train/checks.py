@@ -56,18 +56,21 @@ def layer_norm(width: int, lengths: Sequence[int] = LENGTHS) -> list[Case]:
     ]
 
 
-def attention_cases(width: int, head_size: int, causal: bool, lengths: Sequence[int]) -> list[Case]:
-    attrs = {"head_size": head_size, "scale": 0.3, "causal": causal}
+def attention_cases(
+    width: int, head_size: int, causal: bool, lengths: Sequence[int], window: int = 0, kv_heads: int = 0
+) -> list[Case]:
+    """width: of the queries."""
+    attrs = {"head_size": head_size, "scale": 0.3, "causal": causal, "window": window, "kv_heads": kv_heads}
+    heads = width // head_size
+    row = width + 2 * (kv_heads or heads) * head_size
     empty = [np.zeros(n) for n in lengths]
     batch = packing.pack(empty, empty, [0] * len(lengths))
-    qkv, on = noise(sum(lengths), 3 * width), (batch["spans"], batch["tiles"])
-    counts = {"H": width // head_size}
-    lse = ops.attention_lse.reference(qkv, *on, **counts, **attrs)
+    qkv, on = noise(sum(lengths), row), (batch["spans"], batch["tiles"])
+    lse = ops.attention_lse.reference(qkv, *on, **attrs)
     given = {"qkv": qkv, "out": attention.reference(qkv, *on, **attrs), "lse": lse}
-    sizes = {"C": width, **counts}
     return [
-        Case(ops.attention_lse, {"C": width}, lengths, attrs | counts),
-        Case(ops.attention_dqkv, sizes, lengths, attrs, given=given),
+        Case(ops.attention_lse, {"N": row}, lengths, attrs),
+        Case(ops.attention_dqkv, {"N": row, "C": width, "H": heads}, lengths, attrs, given=given),
     ]
 
 

@@ -86,8 +86,7 @@ def of_layer_norm(t: Tensor, dout: Tensor) -> Gradients:
 
 def of_attention(t: Tensor, dout: Tensor) -> Gradients:
     qkv, spans, tiles = t.inputs
-    heads = int(t.dims["C"]) // t.attrs["head_size"]
-    lse = ops.attention_lse(qkv, spans, tiles, H=heads, **t.attrs)
+    lse = ops.attention_lse(qkv, spans, tiles, **t.attrs)
     return ops.attention_dqkv(qkv, t, dout, lse, spans, tiles, **t.attrs), None, None
 
 
