@@ -35,13 +35,10 @@ def read_theta(fields: Fields, *names: str, default: float, kind: str = "") -> f
 
     Raises UserError where the angles are scaled for longer texts (YaRN and others).
     """
-    rope = fields.object("rope_parameters", default={})
-    if kind:
-        rope = Fields(fields.path, rope).object(kind, default={})
-    rope = {**rope, **fields.object("rope_scaling", default={})}
-    scaled = rope.keys() - {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-    plain = rope.get("rope_type", rope.get("type", "default")) == "default" and rope.get("partial_rotary_factor", 1) == 1
-    if scaled or not plain:
+    rope, scaling = fields.object("rope_parameters", default={}), fields.object("rope_scaling", default={})
+    rope = {**Fields(fields.path, rope).object(kind, default={}), **scaling} if kind else scaling or rope
+    plain = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
+    if any(value != plain.get(name) for name, value in rope.items() if name != "rope_theta"):
         where = "rope_scaling" if fields.present("rope_scaling") else "rope_parameters"
         raise fields.refuse(where, 'rope_type "default" and a rope_theta: scaled rotary positions are not supported')
     return Fields(fields.path, rope).number("rope_theta", default=fields.number(*names, default=default))
