@@ -23,7 +23,7 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 class Tokenizer:
     """The tokenizer of a model folder: `tokenizer.json`, or the vocabulary files of GPT-2, RoBERTa or BERT.
 
-    kind: whose vocabulary files to read where there is no tokenizer.json: "gpt2", "roberta" or "bert"; "": none.
+    kind: whose vocabulary files to read where there is no tokenizer.json: "gpt2", "roberta", "bert" or "mpnet"; "": none.
     vocab: rows of the model's token table; ids beyond it are refused.
     lower_case: as sentence-transformers does to texts first where the folder says so.
     Raises UserError. May be shared by threads: nothing changes after it is made.
@@ -172,7 +172,7 @@ def from_vocabulary(folder: Path, kind: str, config: Fields) -> "tokenizers.Toke
     if (folder / "added_tokens.json").exists():
         raise UserError(f"{show(folder)} has added_tokens.json but no tokenizer.json: {advice}")
     byte_level = ["vocab.json", "merges.txt"]
-    files = {"bert": ["vocab.txt"], "gpt2": byte_level, "roberta": byte_level}.get(kind, [])
+    files = {"bert": ["vocab.txt"], "mpnet": ["vocab.txt"], "gpt2": byte_level, "roberta": byte_level}.get(kind, [])
     if kind == "gpt2" and not (folder / "vocab.json").exists() and (folder / "encoder.json").exists():
         files = ["encoder.json", "vocab.bpe"]  # OpenAI's names
     missing = [name for name in files if not (folder / name).exists()]
@@ -188,13 +188,13 @@ def from_vocabulary(folder: Path, kind: str, config: Fields) -> "tokenizers.Toke
             token = named_token(config, name, default)
             if (at := tokenizer.token_to_id(token)) is not None:
                 found.append((token, at))
-                lstrip = token == "<mask>"  # in RoBERTa it takes the space before it along
+                lstrip = token == "<mask>"  # in RoBERTa and MPNet it takes the space before it along
                 tokenizer.add_special_tokens([AddedToken(token, special=True, lstrip=lstrip, normalized=False)])
             elif name in ("cls_token", "sep_token"):
                 raise UserError(f"{show(paths[0])} lacks {show(token)}, which goes around every text: download it again")
         return found
 
-    if kind == "bert":
+    if kind in ("bert", "mpnet"):
         unknown = named_token(config, "unk_token", "[UNK]")
         tokenizer = Tokenizer(build(models.WordPiece.read_file, models.WordPiece, paths, unk_token=unknown))
         tokenizer.normalizer = normalizers.BertNormalizer(
@@ -203,8 +203,12 @@ def from_vocabulary(folder: Path, kind: str, config: Fields) -> "tokenizers.Toke
             strip_accents=config.flag("strip_accents") if config.present("strip_accents") else None,
         )
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        special(pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]")
-        start, end = special(cls_token="[CLS]", sep_token="[SEP]")
+        if kind == "bert":
+            special(pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]")
+            start, end = special(cls_token="[CLS]", sep_token="[SEP]")
+        else:
+            special(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="[UNK]", mask_token="<mask>")
+            start, end = special(cls_token="<s>", sep_token="</s>")
     else:
         tokenizer = Tokenizer(build(models.BPE.read_file, models.BPE, paths))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.flag("add_prefix_space", default=False))

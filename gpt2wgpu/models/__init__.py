@@ -3,8 +3,11 @@
 from ..jsonfile import Fields
 from .architecture import Architecture
 from .bert import BertConfig
+from .distilbert import DistilBertConfig
 from .gpt2 import GPT2Config
+from .gpt_neo import GPTNeoConfig
 from .modernbert import ModernBertConfig
+from .mpnet import MPNetConfig
 from .nomic_bert import NomicBertConfig
 from .qwen3 import Qwen3Config
 from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
@@ -20,6 +23,9 @@ ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.
     "modernbert": ModernBertConfig,
     "nomic_bert": NomicBertConfig,
     "qwen3": Qwen3Config,
+    "distilbert": DistilBertConfig,
+    "mpnet": MPNetConfig,
+    "gpt_neo": GPTNeoConfig,
 }
 
 
