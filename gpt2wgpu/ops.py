@@ -158,13 +158,16 @@ def rotary(qkv: Array, positions: Array, table: Array, *, heads: int) -> Array:
     Element i of a head's first half and element i of its second are the two coordinates that are turned.
     table: cos of each position's angles, then their sin; models/rotary.py makes it.
     """
-    T, half = len(qkv), table.shape[1] // 2
-    out = qkv.copy()
-    turned = (T, heads, 2, half)
-    x, y = (a[:, : 2 * half * heads].reshape(turned) for a in (qkv, out))  # views: (T, heads, 2, D/2)
-    cos, sin = table[positions].reshape(T, 2, 1, half).swapaxes(0, 1)  # (T, 1, D/2) each
-    y[:, :, 0] = x[:, :, 0] * cos - x[:, :, 1] * sin
-    y[:, :, 1] = x[:, :, 1] * cos + x[:, :, 0] * sin
+    half = table.shape[1] // 2
+    out = np.empty_like(qkv)
+    for at in row_blocks(len(qkv), 4 * qkv.shape[1]):
+        out[at] = qkv[at]
+        turned = (len(qkv[at]), heads, 2, half)
+        x, y = (a[at, : 2 * half * heads].reshape(turned) for a in (qkv, out))  # views: (T, heads, 2, D/2)
+        cos, sin = table[positions[at]].reshape(-1, 2, 1, half).swapaxes(0, 1)  # (T, 1, D/2) each
+        y *= cos[:, :, None]
+        y[:, :, 0] -= x[:, :, 1] * sin
+        y[:, :, 1] += x[:, :, 0] * sin
     return out
 
 
