@@ -26,6 +26,7 @@ WINDOW = 4096  # texts that are tokenised and sorted together; bounds the memory
 WINDOW_CHARACTERS = 1 << 22
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
+LONG = 8192  # tokens of a text that a device has room for, whatever max_tokens is; more if max_seq_length asks for it
 
 
 class Encoder:
@@ -96,7 +97,8 @@ class Encoder:
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._lock = threading.Lock()
         self._room = self.context  # tokens of the longest text that can be computed
-        self._program = self._compile(output, max(self.max_tokens, self.max_seq_length))
+        longest = min(self.max_seq_length, LONG) if max_seq_length is None else max_seq_length
+        self._program = self._compile(output, max(self.max_tokens, longest))
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         if self.opened_device is None:
@@ -233,8 +235,8 @@ class Encoder:
                 cut += len(too_long)
                 if (longest := max(map(len, sequence_ids))) > self._room:
                     i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
-                    found = f"text {done + i} has {longest} tokens, this encoder has room for {self._room} on {self.device}"
-                    raise UserError(f"{found}: make it with max_seq_length={self._room}, or with device='numpy'")
+                    found = f"text {done + i} has {longest} tokens, {self.device} was given room for {self._room}"
+                    raise UserError(f"{found}: open the model with max_seq_length={self._room} to cut texts there, or {longest}")
                 vectors = self._compute(sequence_ids, skip, sequences, done, advance)
                 vectors = vectors[:, :dims]
                 if normalize:

@@ -81,11 +81,8 @@ ACTIVATIONS: dict[str, Callable[[Array, Array], Any]] = {
 
 @op("ids:u32[T] positions:u32[T] wte:W[V,C] wpe:W[S,C] -> out[T,C]", grid=lambda p: (cdiv(p.C, 64), p.T, 1))
 def embed(ids: Array, positions: Array, wte: Array, wpe: Array, *, first: int = 0) -> Array:
-    """Rows `first`... of a vocabulary table plus rows of the position table; ids below `first` or past the table are left out.
-
-    A position table of one row, as models with rotary positions have, is that row for every token.
-    """
-    return wte[ids - first] + (wpe if len(wpe) == 1 else wpe[positions])
+    """Rows `first`... of a vocabulary table plus rows of the position table; ids below `first` or past the table are left out."""
+    return wte[ids - first] + wpe[positions]
 
 
 @op("x[T,C] weight[C] bias[C] -> out:O[T,C]", grid=lambda p: (1, p.T, 1))

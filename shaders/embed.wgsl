@@ -1,5 +1,4 @@
 // One thread per element: a row of the token table plus a row of the position table.
-// A position table of one row is added to every token.
 // A token table larger than one binding comes in pieces, one dispatch each: rows `first` to `first + V`.
 struct Params { T: u32, V: u32, C: u32, S: u32, first: u32 }
 alias W = f32;
@@ -17,6 +16,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (c >= p.C) { return; }
   let row = ids[t] - p.first; // wraps round below `first`
   if (row >= p.V) { return; }
-  let position = select(positions[t], 0u, p.S == 1u);
-  out[t * p.C + c] = f32(wte[row * p.C + c]) + f32(wpe[position * p.C + c]);
+  out[t * p.C + c] = f32(wte[row * p.C + c]) + f32(wpe[positions[t] * p.C + c]);
 }

@@ -82,16 +82,16 @@ def test_a_length_that_no_table_confirms_has_a_bound(name: str, tmp_path: Path):
 
 
 def test_weights_that_no_file_holds():
-    """Biases and positions are zero, tables of angles computed; none of them is a parameter of the model."""
+    """Biases and what is added to token vectors are zero, tables of angles computed; none of them is a parameter of the model."""
     c = model("modernbert")
     found = leaves(c)
     absent = c.absent()
-    made = {name for name in found if name.endswith(".bias")} | {"positions", "full_attention", "sliding_attention"}
+    made = {name for name in found if name.endswith(".bias")} | {"zeros", "full_attention", "sliding_attention"}
     assert absent == made
     assert c.parameters == sum(int(np.prod(t.shape)) for name, t in found.items() if name not in absent)
     np.testing.assert_array_equal(c.weights(found["full_attention"]), rotary_table(160, 8, 160000.0))
     assert not c.weights(found["layers.0.attn.Wqkv.bias"]).any()
-    assert model("modernbert_biases_f16").absent() == {"positions", "full_attention", "sliding_attention"}
+    assert model("modernbert_biases_f16").absent() == {"zeros", "full_attention", "sliding_attention"}
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}
@@ -179,11 +179,15 @@ def test_a_text_that_the_device_has_no_room_for(limit: int | None, device: Devic
 
 
 def test_what_a_device_is_made_ready_for(device: Device, tmp_path: Path, monkeypatch: Any):
-    """The longest text by max_seq_length, however long the model's context is."""
+    """The longest text of the model, up to a bound; beyond it what max_seq_length asks for."""
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, ""))
-    folder = changed("qwen3", golden("qwen3", tmp_path), max_position_embeddings=100_000)
-    encoder = Encoder(folder, device="gpu", max_tokens=8, max_seq_length=100)
+    monkeypatch.setattr("gpt2wgpu.encoder.LONG", 128)
+    folder = changed("qwen3", golden("qwen3", tmp_path), max_position_embeddings=1000)
+    encoder = Encoder(folder, device="gpu", max_tokens=8)
+    assert encoder.max_seq_length == 1000
     assert encoder._program.capacity["T"] == 128
-    encoder.max_seq_length = 1000
+    long = " ".join(["t1"] * 129)
     with pytest.raises(UserError, match="room for 128"):
-        encoder.encode(" ".join(["t1"] * 129))
+        encoder.encode(long)
+    assert encoder.encode("t1").shape == (20,)
+    assert Encoder(folder, device="gpu", max_tokens=8, max_seq_length=129).encode(long).shape == (20,)

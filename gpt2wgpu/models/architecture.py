@@ -12,7 +12,7 @@ from ..jsonfile import Fields
 from ..ops import Array
 
 # a batch: packing.pack
-IDS, POSITIONS = Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions")
+IDS, POSITIONS, TYPES = (Tensor(("T",), "u32", name) for name in ("ids", "positions", "types"))
 SPANS, TILES = Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
 
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_python": "gelu_erf", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}

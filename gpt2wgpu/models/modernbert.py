@@ -11,7 +11,7 @@ from typing import Self
 from ..graph import Tensor
 from ..jsonfile import Fields
 from ..ops import Array, attention, embed, glu, layer_norm, linear, linear_add, rotary
-from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation, read_heads
 from .rotary import read_context, read_head_size, read_theta, rotary_table
 
 KINDS = ("full_attention", "sliding_attention")
@@ -75,7 +75,7 @@ class ModernBertConfig(Architecture):
         def norm(x: Tensor, name: str, out: str = half) -> Tensor:
             return layer_norm(x, *w.pair(name, W), eps=self.eps, out=out)
 
-        x = embed(IDS, POSITIONS, w(self.table, self.vocab, W), w("positions", 1, W))  # (T, C)
+        x = embed(IDS, TYPES, w(self.table, self.vocab, W), w("zeros", 1, W))  # (T, C)
         x = norm(x, "embeddings.norm", out="f32")
         for i in range(layer):
             at, local = f"layers.{i}", self.local[i]
@@ -91,7 +91,7 @@ class ModernBertConfig(Architecture):
         return norm(x, "final_norm", out="f32") if layer == self.layers else x
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
-        if name in (*KINDS, "positions"):
+        if name in (*KINDS, "zeros"):
             return {}
         has_bias = any(f"{kind}." in name for kind in self.biases)
         return {} if name.endswith(".bias") and not has_bias else {name: shape}

@@ -11,10 +11,9 @@ from typing import Self
 from ..graph import Tensor
 from ..jsonfile import Fields
 from ..ops import Array, attention, embed, glu, layer_norm, linear, linear_add, rotary
-from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation
+from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
 from .rotary import read_context, read_head_size, read_theta, rotary_table
 
-TYPES = "embeddings.token_type_embeddings.weight"
 GATED = {"swiglu": "silu", "geglu": "gelu_erf", "glu": "sigmoid"}  # what nomic's code calls activations
 # fields of nomic's own configuration, and what they have to be
 ONLY: dict[str, object] = {"causal": False, "prenorm": False, "parallel_block": False, "use_rms_norm": False}
@@ -79,7 +78,8 @@ class NomicBertConfig(Architecture):
         def norm(x: Tensor, name: str) -> Tensor:
             return layer_norm(x, *w.pair(name, W), eps=self.eps)
 
-        x = embed(IDS, POSITIONS, w(self.table, self.vocab, W), w(TYPES, 1, W))  # (T, C)
+        types = w("embeddings.token_type_embeddings.weight", self.types, W)
+        x = embed(IDS, TYPES, w(self.table, self.vocab, W), types)  # (T, C)
         x = norm(x, "emb_ln")
         for i in range(layer):
             at = f"encoder.layers.{i}"
@@ -94,14 +94,9 @@ class NomicBertConfig(Architecture):
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
         if name == "angles" or re.search(r"(attn\.\w+|mlp\.\w+)\.bias$", name):
             return {}
-        if name == TYPES:
-            return {name: (self.types, self.width)}
         if ".mlp.gated." in name:
             return {name.replace("gated", part): (self.width, self.inner) for part in ("fc12", "fc11")}
         return {name: shape}
-
-    def join(self, name: str, arrays: list[Array]) -> Array:
-        return arrays[0][:1] if name == TYPES else super().join(name, arrays)  # every token of a text is of type 0
 
     def made(self, name: str, shape: tuple[int, ...]) -> Array:
         return rotary_table(self.context, self.head_size, self.theta) if name == "angles" else super().made(name, shape)

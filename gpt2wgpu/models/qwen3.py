@@ -14,7 +14,7 @@ import numpy as np
 from ..graph import Tensor
 from ..jsonfile import Fields
 from ..ops import Array, attention, embed, glu, linear, linear_add, rms_norm, rotary
-from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation
+from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
 from .rotary import read_context, read_head_size, read_theta, rotary_table
 
 
@@ -74,7 +74,7 @@ class Qwen3Config(Architecture):
         def norm(x: Tensor, name: str, out: str = half) -> Tensor:
             return rms_norm(x, w(f"{name}.weight", W), size=W, eps=self.eps, out=out)
 
-        x = embed(IDS, POSITIONS, w(self.table, self.vocab, W), w("positions", 1, W))  # (T, C)
+        x = embed(IDS, TYPES, w(self.table, self.vocab, W), w("zeros", 1, W))  # (T, C)
         for i in range(layer):
             at = f"layers.{i}"
             qkv = linear(norm(x, f"{at}.input_layernorm"), *w.pair(f"{at}.self_attn.qkv", W, (H + 2 * KV) * D))
@@ -88,7 +88,7 @@ class Qwen3Config(Architecture):
         return norm(x, "norm", out="f32") if layer == self.layers else x  # hidden_states[-1] is after the last norm
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
-        if name in ("angles", "positions") or (name.endswith(".bias") and not (self.bias and ".self_attn." in name)):
+        if name in ("angles", "zeros") or (name.endswith(".bias") and not (self.bias and ".self_attn." in name)):
             return {}
         if name.endswith(".qk_norm"):
             return {name.replace("qk_norm", f"{part}_norm.weight"): (self.head_size,) for part in "qk"}
