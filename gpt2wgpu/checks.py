@@ -182,6 +182,8 @@ def matrix_error(device: Device) -> str:
 def self_test(device: Device) -> None:
     """A few ops on the device against numpy, before it is trusted with a model. Raises UserError if one is wrong."""
     for case in cases(device.half):
+        if "window" in case.attrs:
+            continue  # for `doctor`: few models need it, and every model waits for the start
         if case.op in (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize):
             check = check_op(device, case)
             if not check.ok:

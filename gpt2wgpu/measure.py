@@ -141,8 +141,10 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
     flops = 0.0
     if name in ("linear", "linear_add"):
         flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
-    elif name == "attention":
-        pairs = lengths * (lengths + 1) / 2 if t.attrs["causal"] else lengths**2
+    elif name in ("attention", "attention_bias"):
+        reach = np.minimum(lengths - 1, t.attrs.get("window") or lengths - 1)
+        before = reach * (reach + 1) / 2 + (lengths - 1 - reach) * reach  # pairs of a query and a key before it
+        pairs = lengths + before * (1 if t.attrs["causal"] else 2)
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
     if name == "embed":  # of its tables only the rows of the batch's tokens

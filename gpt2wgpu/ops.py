@@ -1,7 +1,8 @@
 """Every operation, once: signature, numpy maths, dispatch grid. Its kernel is shaders/<name>.wgsl.
 
-Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, D head size, G query tiles,
-M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
+Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles, H heads,
+D head size, R distances, M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights,
+output.
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
 
@@ -191,7 +192,7 @@ def attention_sizes(p: SimpleNamespace) -> dict[str, int]:
 
 def attention_bias_sizes(p: SimpleNamespace) -> dict[str, int]:
     heads, _ = attention_heads(p.N, p.head_size, 0)
-    if p.H != heads or not p.R % 2:
+    if heads != p.H or not p.R % 2:
         raise ValueError(f"bias must be f32[H,R] with H={heads} and an odd R, got f32[{p.H}, {p.R}]")
     return {"C": heads * p.head_size}
 
@@ -276,7 +277,7 @@ def masked_scores(
 ) -> Array:
     """The scores of a block of queries, with the bias; -inf where a key is hidden."""
     scores = (q[..., first:last, :] * np.float32(scale)) @ k[..., keys, :].swapaxes(-1, -2)  # (b, KV, shared, queries, keys)
-    if window or bias is not None:
+    if bias is not None or 0 < window < k.shape[-2] - 1:
         scores += by_distance(first, last, keys, causal, window, bias)
     elif causal:
         scores[..., first:] += FUTURE[: last - first, : last - first]

@@ -154,11 +154,11 @@ def test_a_block_with_experts_is_refused(tmp_path: Path):
     refusal(folder, "unexpected tensor", "model.layers.0.mlp.gate.weight", "Qwen3Model")
 
 
-@pytest.mark.parametrize(("name", "op"), [("modernbert", "rotary"), ("nomic_bert", "rotary"), ("qwen3", "rms_norm")])
-def test_training_is_refused(name: str, op: str):
+@pytest.mark.parametrize("name", ["modernbert", "nomic_bert", "qwen3"])
+def test_training_is_refused(name: str):
     with pytest.raises(UserError) as caught:
         TrainGraph(model(name).hidden(1, "f32"), 0.0, ())
-    one_line(caught.value, op, "has no gradient")
+    one_line(caught.value, "a model with glu cannot be trained", "no gradient")
 
 
 # --- texts

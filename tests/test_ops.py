@@ -42,7 +42,7 @@ AWKWARD = [
     Case(ops.attention, {"N": 300}, (1, 16, 17, 32, 33, 65), ATTENTION | {"head_size": 4}),
     Case(ops.attention, {"N": 300}, (1, 16, 17, 32, 33, 65), ATTENTION | {"head_size": 4, "causal": False}),
     Case(ops.attention, {"N": 18}, (5, 1), ATTENTION | {"head_size": 1}),
-    Case(ops.attention, {"N": 384}, (200,), ATTENTION | {"head_size": 128}),
+    Case(ops.attention, {"N": 512}, (70,), ATTENTION | {"head_size": 128, "kv_heads": 1}),
     Case(ops.attention, {"N": 24}, (1100,), ATTENTION | {"head_size": 8}),
     Case(ops.attention, {"N": 24}, (1100,), ATTENTION | {"head_size": 8, "causal": False}),
     *(Case(ops.pool, {"C": 1}, (1,), {"mode": mode}) for mode in ops.POOLINGS),

@@ -64,6 +64,15 @@ def test_work_of_attention_by_hand():
         assert moved == 4 * (7 * 24 + 2 * 2 + 2 * 2 + 7 * 8)
 
 
+def test_work_of_attention_in_a_window_by_hand():
+    """5 tokens that see 2 each way: 1 + 2 + 3 + 3 + 3 pairs where the future is hidden; four heads share their keys."""
+    qkv, spans, tiles = Tensor(("T", 24), name="qkv"), Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
+    sizes, lengths = {"T": 7, "B": 2, "G": 2}, np.array([5, 2])
+    for causal, pairs in ((True, 12 + 3), (False, 19 + 4)):
+        t = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=causal, window=2, kv_heads=1)
+        assert work(t, sizes, lengths)[0] == 4 * pairs * 16
+
+
 def test_idle_share():
     assert Profile([], 0.004, 0.003, None).idle == 0.25  # type: ignore[arg-type]
     assert Profile([], 0.004, 0.0041, None).idle == 0  # type: ignore[arg-type]

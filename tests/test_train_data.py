@@ -195,8 +195,9 @@ def test_frozen_weights():
         (): set(),
     }
     for patterns, expected in cases.items():
-        assert frozen_weights(patterns, names) == expected
-    assert frozen_weights(["layers:1-9"], ["encoder.layer.1.output.dense.bias", "other"]) == {"encoder.layer.1.output.dense.bias"}
+        assert frozen_weights(patterns, names, "h.{}.ln_1.bias") == expected
+    of_bert = "encoder.layer.1.output.dense.bias"
+    assert frozen_weights(["layers:1-9"], [of_bert, "other"], "encoder.layer.{}.output.dense.bias") == {of_bert}
     for wrong in (["nothing"], ["layers:2-9"], ["layers:one"], ["*"], ["w"]):
         with pytest.raises(UserError, match="freeze"):
-            frozen_weights(wrong, names)
+            frozen_weights(wrong, names, "h.{}.ln_1.bias")

@@ -93,10 +93,15 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
         if not is_tiled(t):
             return f"{name}_scalar", *activation
         return name, matmul, *activation
-    if name == "attention" and matmul == "matmul_cooperative" and t.attrs.get("head_size") in MATRIX_HEADS:
-        if not t.attrs.get("window") and not t.attrs.get("kv_heads"):
-            return ("attention_cooperative",)
+    if name == "attention" and matmul == "matmul_cooperative" and suits_matrix_units(t):
+        return ("attention_cooperative",)
     return name, *SHARED.get(name, ())
+
+
+def suits_matrix_units(t: Tensor) -> bool:
+    """Whether attention has heads of the right size, each with its own keys, and no window."""
+    a = t.attrs
+    return a["head_size"] in MATRIX_HEADS and not a.get("window") and a.get("kv_heads") in (None, 0, t.dims.get("H"))
 
 
 @cache

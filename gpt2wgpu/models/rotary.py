@@ -20,7 +20,7 @@ def rotary_table(positions: int, head_size: int, theta: float) -> Array:
 def read_head_size(fields: Fields, default: int) -> int:
     """Columns of a head, which rotary positions take in pairs."""
     found = fields.integer("head_dim", default=default)
-    if found % 2:
+    if found % 2 or not found:
         raise fields.refuse("head_dim", f"an even number, as rotary positions need (found {found})")
     return found
 

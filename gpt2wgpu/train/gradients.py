@@ -47,7 +47,10 @@ def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
 
 
 def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tensor, Tensor]:
-    """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on."""
+    """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on.
+
+    Raises UserError if an op on the way has none.
+    """
     wanted = set(of)
     for t in schedule(output):
         if any(x in wanted for x in t.inputs):
@@ -55,6 +58,8 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
     found = {output: seed}
     for t in reversed(schedule(output)):
         if t.op is not None and t in found:
+            if t.op.name not in VJP:
+                raise UserError(f"a model with {t.op.name} cannot be trained: this op has no gradient")
             for x, g in zip(t.inputs, VJP[t.op.name](t, found[t]), strict=True):
                 if g is not None and x in wanted:
                     found[x] = ops.add(found[x], g) if x in found else g
@@ -122,13 +127,10 @@ VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
 class TrainGraph:
     """What is computed: the trainable form of an output, and the gradients of its weights but for the frozen ones.
 
-    Raises UserError if an op has no gradient, ValueError if a frozen name is none of the weights' or if all are frozen.
+    Raises ValueError if a frozen name is none of the weights', or if all are frozen.
     """
 
     def __init__(self, output: Tensor, dropout: float, frozen: Collection[str]) -> None:
-        for t in schedule(output):
-            if t.op is not None and t.op.name not in VJP:
-                raise UserError(f"the model cannot be trained: its graph has the op {t.op.name}, which has no gradient")
         self.output = trainable(output, dropout)
         self.weights = [t for t in schedule(self.output) if t.is_weight]
         unknown = set(frozen) - {t.name for t in self.weights}

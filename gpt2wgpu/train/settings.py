@@ -106,14 +106,17 @@ def check_same(settings: Settings, given: dict[str, Any]) -> None:
             raise UserError(f"{option} is {here!r} here and {there!r} in the run, which goes on as it began: leave it out")
 
 
-def frozen_weights(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
-    """Weights that patterns name: "layers:0-3" is blocks, "wte" a weight or a group of them, and * stands for anything."""
+def frozen_weights(patterns: Sequence[str], names: Iterable[str], block: str) -> set[str]:
+    """Weights that patterns name: "layers:0-3" is blocks, "wte" a weight or a group of them, and * stands for anything.
+
+    block: a weight of a block, {} for its number (Architecture.block).
+    """
     names = list(names)
     found: set[str] = set()
     for pattern in patterns:
         if match := re.fullmatch(r"layers:(\d+)(?:-(\d+))?", pattern):
             first, last = int(match[1]), int(match[2] or match[1])
-            blocks = ((name, re.match(r"(?:h|encoder\.layer)\.(\d+)\.", name)) for name in names)
+            blocks = ((name, re.match(rf"{re.escape(block.split('{}')[0])}(\d+)\.", name)) for name in names)
             hit = {name for name, block in blocks if block and first <= int(block[1]) <= last}
         else:
             hit = {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}

@@ -122,7 +122,7 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     tokenize = partial(data.tokenize, tokenizer, max_length=length)
     absent = c.absent()
     weights = [t.name for t in schedule(output) if t.is_weight and t.name not in absent]
-    frozen = frozen_weights(s.freeze, weights) | absent
+    frozen = frozen_weights(s.freeze, weights, c.config.block) | absent
     program, name = open_program(device, output, c.weights, s.batch_tokens, s.dropout, frozen)
     template = checkpoint.template(c, max_seq_length=length, dtype=s.dtype)
     c.release()
