@@ -124,6 +124,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}
         ("nomic_bert", {"activation_function": "gelu"}, ("activation_function is 'gelu'", "swiglu")),
         ("nomic_bert", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, ("rope_parameters", "scaled")),
         ("nomic_bert", {"head_dim": 7}, ("head_dim is 7", "even")),
+        ("nomic_bert", {"num_attention_heads": 30, "head_dim": None}, ("head_dim is missing", "even number", "found 0")),
         ("nomic_bert", {"is_decoder": True}, ("is_decoder is True",)),
         ("nomic_bert", {"intermediate_size": 24}, ("mlp.fc12.weight", "[20, 24]", "[24, 24]")),
         ("qwen3", {"use_sliding_window": True}, ("use_sliding_window is True", "false")),
