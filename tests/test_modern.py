@@ -146,7 +146,7 @@ def test_configs_that_are_refused(name: str, changes: dict[str, Any], words: tup
 
 
 def test_a_block_with_experts_is_refused(tmp_path: Path):
-    """Any tensor that is not the architecture's: here a LoRA beside a projection."""
+    """Any tensor that is not the architecture's is, here the one that chooses among experts."""
     from safetensors.numpy import load_file, save_file
 
     folder = changed("qwen3", tmp_path)
