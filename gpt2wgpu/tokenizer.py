@@ -154,7 +154,8 @@ def open_tokenizer(folder: Path, kind: str, config: Fields) -> "tokenizers.Token
     tokenizer.no_padding()
     # where these two files disagree, `transformers` follows tokenizer_config.json
     normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    if isinstance(normalizer, normalizers.BertNormalizer) and "Bert" in config.text("tokenizer_class", default="Bert"):
+    named = config.text("tokenizer_class", default="Bert")
+    if isinstance(normalizer, normalizers.BertNormalizer) and any(part in named for part in ("Bert", "MPNet")):
         normalizer.lowercase = config.flag("do_lower_case", default=normalizer.lowercase)
         normalizer.handle_chinese_chars = config.flag("tokenize_chinese_chars", default=normalizer.handle_chinese_chars)
         if config.present("strip_accents"):

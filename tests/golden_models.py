@@ -176,7 +176,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "distilbert_relu_odd_f16": distilbert(35, 7, 37, "relu", layers=3, save="f16"),
     "distilbert_prefixed_bf16": distilbert(20, 5, 28, "gelu_new", lm_head=True, save="bf16"),
     "distilbert_sinusoids_sharded": distilbert(20, 2, 24, sinusoidal_pos_embds=True, touch=sinusoids, shard="8KB"),
-    "distilbert_long": distilbert(12, 1, 16, max_position_embeddings=300, lengths=(280, 4)),
     "mpnet": mpnet(24, 3, 40),
     "mpnet_long": mpnet(12, 2, 16, max_position_embeddings=300, lengths=(298, 130, 3), pad_token_id=0),
     "mpnet_prefixed_f16": mpnet(28, 7, 37, "relu", lm_head=True, save="f16", layer_norm_eps=1e-5),
