@@ -1,9 +1,9 @@
 """Text in, vectors out: `Encoder(model).encode(texts)`."""
 
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from copy import copy
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .tokenizer import Tokenizer
 
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
+LONG = 8192  # tokens of a text that a device has room for, whatever max_tokens is; more if max_seq_length asks for it
 
 
 class Encoder:
@@ -101,8 +102,13 @@ class Encoder:
             between("truncate_dim", self.truncate_dim, 1, self.width)
         kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
-        self._program = self._compile(output, max(self.max_tokens, self.context))
-        self._engine = self._start(threading.Lock())
+        self._room = self.context  # tokens of the longest text that can be computed
+        longest = min(self.max_seq_length, LONG) if max_seq_length is None else max_seq_length
+        self._program = self._compile(output, max(self.max_tokens, longest))
+        where = f"{self.device}, {self.dtype}"
+        self._engine = Engine(
+            self._program, self.tokenizer, self.width, c.config.pad, self.max_tokens, self._room, where, self.dtype == "float16"
+        )
 
     def _graph(self, layer: int) -> Tensor:
         """Texts' tokens to the vectors of a layer."""
@@ -113,24 +119,20 @@ class Encoder:
             return reference.Program(output, self.checkpoint.weights)
         from .gpu import Program, fitting_tokens
 
-        tokens = fitting_tokens(self.opened_device, output, tokens)
+        self._room = tokens = fitting_tokens(self.opened_device, output, tokens)
         self.max_tokens = min(self.max_tokens, tokens)
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         return Program(self.opened_device, output, self.checkpoint.weights, capacity)
-
-    def _start(self, lock: threading.Lock) -> Engine:
-        where, pad = f"{self.device}, {self.dtype}", self.checkpoint.config.pad
-        half = self.dtype == "float16"
-        return Engine(self._program, self.tokenizer, self.width, pad, self.max_tokens, where, half, lock)
 
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
         """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
         other = copy(self)
         output = side_by_side([self._graph(layer) for layer in layers])
         other.width, other.truncate_dim = int(output.shape[1]), None
-        other._program = other._compile(output, max(self.max_tokens, self.context))
-        other._engine = other._start(self._engine.lock)
+        other._program = other._compile(output, max(self.max_tokens, self._room))
+        changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens, "room": other._room}
+        other._engine = replace(self._engine, **changes)
         return other
 
     @property

@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -49,16 +49,17 @@ class Pass:
 
 @dataclass
 class Engine:
-    """A compiled model and its tokenizer. One thread computes at a time: whoever has the lock."""
+    """A compiled model and its tokenizer. One thread computes at a time."""
 
     program: Any
     tokenizer: Tokenizer
     width: int
     pad: int | None
     max_tokens: int
+    room: int  # tokens of the longest text that can be computed
     where: str  # device and dtype, for messages
     half: bool
-    lock: threading.Lock
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def stream(self, texts: Iterator[str], total: int | None, asked: Pass) -> Iterator[Array]:
         """The vectors of texts, float32 (asked.dims,) each. Texts that were cut are counted in a warning at the end."""
@@ -82,6 +83,10 @@ class Engine:
                     found = f"text {done + i} has {counts[i]} tokens, the model reads {asked.limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
                 cut += len(too_long)
+                if (longest := max(map(len, sequence_ids))) > self.room:
+                    i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
+                    found = f"text {done + i} has {longest} tokens, {self.where} was given room for {self.room}"
+                    raise UserError(f"{found}: open the model with max_seq_length={self.room} to cut texts there, or {longest}")
                 vectors = self._compute(sequence_ids, asked, done, advance)
                 vectors = vectors[:, : asked.dims]
                 if asked.normalize:
