@@ -11,9 +11,9 @@ import numpy as np
 
 from gpt2wgpu import checkpoint, gpu, ops, packing, reference
 from gpt2wgpu.checks import Case, arrays
-from gpt2wgpu.encoder import BUILT_IN
 from gpt2wgpu.gpu.clock import Clock
 from gpt2wgpu.graph import Tensor, schedule
+from gpt2wgpu.hub import BUILT_IN
 from gpt2wgpu.sentence import head
 
 

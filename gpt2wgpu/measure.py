@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, packing
+from . import checkpoint, hub, packing
 from .backend import find_device, find_dtype
-from .encoder import BUILT_IN, Encoder
+from .encoder import Encoder
 from .errors import UserError, between
 from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
 from .graph import Tensor, schedule
@@ -151,12 +151,14 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
     return flops, rows + sum(map(size, inputs)) + size(t)
 
 
-def tune(model: str | Path | None, device: str, dtype: str, layer: int | None) -> tuple[Device, list[Measurement]]:
+def tune(
+    model: str | Path | None, device: str, dtype: str, layer: int | None, revision: str | None = None
+) -> tuple[Device, list[Measurement]]:
     """Measure the tiles of a model's matmuls anew, and remember the fastest ones for this adapter."""
     opened, reason = find_device(device)
     if opened is None:
         raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
-    c = checkpoint.load(BUILT_IN if model is None else Path(model))
+    c = checkpoint.load(hub.find(model, revision=revision))
     half = "f16" if find_dtype(dtype, opened) == "float16" else "f32"
     layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
     found = matmuls(schedule(head(c, layer, half, modules(c, None))))

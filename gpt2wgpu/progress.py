@@ -1,5 +1,7 @@
-"""A progress bar for long work."""
+"""Progress of long work, on stderr."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,3 +19,33 @@ def progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], N
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("encoding", total=total)
         yield lambda texts: bar.advance(task, texts)
+
+
+@contextmanager
+def downloading(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of a download on a terminal, elsewhere one line; gives the function that advances it by bytes.
+
+    HF_HUB_DISABLE_PROGRESS_BARS=1 asks for neither.
+    """
+    quiet = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
+    if quiet or not sys.stderr.isatty():
+        if not quiet:
+            notice(f"downloading {name} ({megabytes(total)})")
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = TextColumn(f"downloading {name}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("downloading", total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+def notice(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def megabytes(n: int) -> str:
+    return f"{n / 1e6:,.0f} MB" if n >= 1e7 else f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n:,} bytes"

@@ -27,6 +27,15 @@ def no_device_from_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("GPT2WGPU_DEVICE", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    """Nothing is asked of a hub but where a test has one of its own, and the user's cache and token are not ours."""
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path_factory.getbasetemp() / "hub"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory):
     """What is measured of a GPU is kept in the user's cache folder, which is not ours to write."""

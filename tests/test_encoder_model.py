@@ -10,8 +10,7 @@ import pytest
 from encoders import GOLDEN, golden, refusal, tiny_gpt2, with_row
 from safetensors.numpy import save_file
 
-from gpt2wgpu import Encoder, backend, checkpoint
-from gpt2wgpu import encoder as encoder_module
+from gpt2wgpu import Encoder, backend, checkpoint, stream
 from gpt2wgpu.gpu import Device, choose
 from gpt2wgpu.gpu import device as device_module
 from gpt2wgpu.sentence import default_layer
@@ -24,7 +23,7 @@ def test_an_overflow_names_the_text(
     pooling: str | None, make: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Without warnings beside it (warnings are errors here)."""
-    monkeypatch.setattr(encoder_module, "WINDOW", 4)
+    monkeypatch.setattr(stream, "WINDOW", 4)
     folder = tiny_gpt2(tmp_path, layers=2, change={"wte.weight": with_row(7, 3e38)})
     with np.errstate(all="warn"):
         model = make(folder, pooling=pooling, max_tokens=8, layer=2)

@@ -9,10 +9,10 @@ import pytest
 
 from gpt2wgpu import checkpoint, packing, reference
 from gpt2wgpu.checkpoint import Checkpoint
-from gpt2wgpu.encoder import pad_id, positions
 from gpt2wgpu.gpu import Device, Program
 from gpt2wgpu.graph import Tensor
 from gpt2wgpu.ops import Array
+from gpt2wgpu.sentence import pad_id, positions
 
 MODELS = sorted(p.name for p in (Path(__file__).parent / "golden" / "models").iterdir())
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu import Encoder, UserError, checkpoint, ops
-from gpt2wgpu import encoder as encoder_module
+from gpt2wgpu import Encoder, UserError, checkpoint, hub, ops
 from gpt2wgpu.cli import main
 from gpt2wgpu.gpu import Clock, Device, Program, measure_ceilings, native
 from gpt2wgpu.graph import Tensor
 from gpt2wgpu.measure import Profile, profile, work
 
-BUILT_IN = checkpoint.load(encoder_module.BUILT_IN).config
+BUILT_IN = checkpoint.load(hub.BUILT_IN).config
 C, INNER, VOCAB, CONTEXT = BUILT_IN.width, BUILT_IN.inner, BUILT_IN.vocab, BUILT_IN.context
 
 

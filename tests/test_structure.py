@@ -19,8 +19,8 @@ PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
     *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
-    *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
-    *("pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
+    *("progress", "hub", "prompts", "known", "checks", "backend", "sentence", "matrix", "stream", "encoder"),
+    *("doctor", "measure", "files", "pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
 )
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
 FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from gpt2wgpu import checkpoint, ops, packing
-from gpt2wgpu.encoder import pad_id, positions
 from gpt2wgpu.gpu import Device, read_buffer, write_buffer
 from gpt2wgpu.graph import Tensor
 from gpt2wgpu.models.bert import BertConfig, bert
 from gpt2wgpu.models.gpt2 import GPT2Config, gpt2
 from gpt2wgpu.ops import Array
+from gpt2wgpu.sentence import pad_id, positions
 from gpt2wgpu.train import ops as train_ops
 from gpt2wgpu.train import program as program_module
 from gpt2wgpu.train.gpu import GPUTrainProgram

@@ -80,8 +80,8 @@ def load(path: Path) -> Checkpoint:
     if not path.is_dir():
         if path.exists():
             raise UserError(f"{show(path)} is a file, expected the folder of a model (config.json, model.safetensors, ...)")
-        hint = "models are read from a local folder in Hugging Face layout (config.json, model.safetensors, ...)"
-        raise UserError(f"there is no folder {show(path)}: {hint}; download the model and give its path")
+        hint = "give a folder in Hugging Face layout (config.json, model.safetensors, ...) or a name on the hub, such as org/name"
+        raise UserError(f"there is no folder {show(path)}: {hint}")
     sentence_model = (path / "modules.json").exists()
     listed = sentence.read_modules(path) if sentence_model else []
     folder = path / listed[0][1] if listed else path

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, between
+from ..hub import is_name
 
 PATHS = ("data", "validation", "model", "tokenizer", "teacher")
 SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # of a model from scratch
@@ -93,9 +94,13 @@ class Settings:
 
 
 def absolute(name: str, value: Any) -> Any:
-    if name not in PATHS or value is None or value == BUILT_IN:
+    if name not in PATHS or value is None or (name in ("model", "teacher") and is_on_the_hub(value)):
         return value
     return str(Path(value).absolute()) if isinstance(value, str) else [str(Path(path).absolute()) for path in value]
+
+
+def is_on_the_hub(model: str) -> bool:
+    return model == BUILT_IN or (is_name(model) and not Path(model).exists())
 
 
 def check_same(settings: Settings, given: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import checkpoint as models
-from .. import encoder, packing
+from .. import hub, packing
 from ..backend import find_device
 from ..checkpoint.architectures import usable_length
 from ..errors import UserError
@@ -24,7 +24,7 @@ from ..sentence import head, pad_id
 from ..tokenizer import Tokenizer
 from . import checkpoint, data, scratch, teacher
 from .data import Examples
-from .settings import BUILT_IN, SIZES, Settings, check_same, frozen_weights
+from .settings import SIZES, Settings, check_same, frozen_weights
 
 Say = Callable[[str], None]
 START = ".start"  # a model from scratch, until the first checkpoint is written
@@ -77,7 +77,7 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
     settings = settings.chosen(loss=data.choose_loss(settings.loss, settings.data, settings.teacher))
     folder.mkdir(exist_ok=True)
     if settings.model is not None:
-        source = encoder.BUILT_IN if settings.model == BUILT_IN else Path(settings.model)
+        source = hub.find(settings.model)
         return prepare(folder, settings.chosen(lr=5e-5), source, device, say)
     settings = settings.chosen(lr=1e-3, **{name: size for name, size in SIZES.items() if name != "vocab"})
     shutil.rmtree(folder / START, ignore_errors=True)

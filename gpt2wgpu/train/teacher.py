@@ -32,16 +32,16 @@ class Teacher:
     directions: Array | None
 
 
-def ask(run: Path, folder: str, texts: Sequence[str], width: int, device: str) -> Teacher:
+def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str) -> Teacher:
     """The teacher's vectors of texts, made once and kept in the run.
 
     The names of the files hold a digest of the texts and of the teacher, so they are used again only where they belong.
     """
-    encoder = Encoder(folder, device=device)
+    encoder = Encoder(model, device=device)
     if encoder.dimensions < width:
         found = f"the teacher's vectors have {encoder.dimensions} dimensions, the model's {width}"
         raise UserError(f"{found}: a teacher must have as many or more")
-    key = hashlib.sha256(digest(sorted(Path(folder).rglob("*.safetensors"))).encode())
+    key = hashlib.sha256(digest(sorted(encoder.checkpoint.path.rglob("*.safetensors"))).encode())
     for text in texts:
         key.update(f"{len(text)} {text}".encode())
     name = f"teacher-{width}-{key.hexdigest()[:16]}"
