@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 try:
+    import pyarrow
     import ray.data  # noqa: F401
 except ImportError as error:
     raise ImportError('Ray Data is not installed: pip install "ray[data]"') from error
@@ -27,7 +28,7 @@ from ..errors import UserError
 
 
 class Gpt2WgpuEmbedder:
-    """A worker: batches of rows in, the same rows with a float32 column of vectors (n, C) out.
+    """A worker: batches of rows in, the same rows and a column of their vectors, float32 (n, C), out.
 
     column: of the texts. output: of the vectors. device: "auto" gives each worker of a machine a GPU of its own, and numpy
     where there is none. prompt_name: one of the model's prompts. The other options are those of all adapters.
@@ -53,12 +54,24 @@ class Gpt2WgpuEmbedder:
             device, self._lock = own_gpu()
         self.encoder = Encoder(model, device=device, dtype=dtype, revision=revision)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch, which is Ray's memory and stays as it is, and its vectors."""
-        if self.column not in batch:
-            raise UserError(f"there is no column {self.column!r}, only {', '.join(batch)}: name the texts' with column=")
-        vectors = self.encoder.encode(batch[self.column], self.prompt_name, normalize_embeddings=self.normalize)
-        return {**batch, self.output: vectors}
+    def __call__(self, batch: Any) -> Any:
+        """The batch, which is Ray's memory and stays as it is, with its vectors.
+
+        Of `batch_format="pyarrow"` the column is a FixedSizeList<float32>, which any reader of Parquet understands; else it is
+        one of Ray's tensors.
+        """
+        arrow = isinstance(batch, pyarrow.Table)
+        names = batch.column_names if arrow else [*batch]
+        if self.column not in names:
+            raise UserError(f"there is no column {self.column!r}, only {', '.join(names)}: name that of the texts with column=")
+        if self.output in names:
+            raise UserError(f"there is a column {self.output!r} already: name that of the vectors with output=")
+        texts = batch[self.column].to_pylist() if arrow else batch[self.column]
+        vectors = self.encoder.encode(texts, self.prompt_name, normalize_embeddings=self.normalize)
+        if not arrow:
+            return {**batch, self.output: vectors}
+        lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel()), vectors.shape[1])
+        return batch.append_column(self.output, lists)
 
 
 def own_gpu() -> tuple[str | int, FileLock | None]:
