@@ -36,7 +36,7 @@ def main() -> None:
     if args.address:
         ray.init(args.address)
     else:
-        ray.init(num_cpus=args.workers + 1, resources={"wgpu": args.workers}, include_dashboard=False)  # one reads and writes
+        ray.init(resources={"wgpu": args.workers}, include_dashboard=False)
     start = time.perf_counter()
     ray.data.read_parquet(str(args.corpus.resolve())).map_batches(
         Gpt2WgpuEmbedder,
@@ -45,6 +45,7 @@ def main() -> None:
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=args.workers),
         resources={"wgpu": 1},
+        num_cpus=0,  # else the workers keep CPUs for themselves, and with too few of them nobody reads
     ).write_parquet(str(args.output.resolve()))
     seconds = time.perf_counter() - start
     texts = pyarrow.dataset.dataset(args.output).count_rows()

@@ -8,7 +8,7 @@ llm.py           Gpt2WgpuEmbeddingModel      a plugin of the command `llm`
 ray.py           Gpt2WgpuEmbedder            a callable class for Ray Data's `map_batches`
 
 Their options model, device, dtype and revision are Encoder's; normalize makes vectors of length 1. A model is loaded at its
-first use. Errors are Encoder's.
+first use, by Ray's workers when they start. Errors are Encoder's.
 """
 
 from functools import cached_property

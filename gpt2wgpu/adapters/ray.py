@@ -2,11 +2,12 @@
 
 dataset.map_batches(
     Gpt2WgpuEmbedder, fn_constructor_kwargs={"column": "text"}, batch_size=1024,
-    compute=ray.data.ActorPoolStrategy(size=2), resources={"wgpu": 1},
+    compute=ray.data.ActorPoolStrategy(size=2), resources={"wgpu": 1}, num_cpus=0,
 )
 
 Ray counts the GPUs of some makers only. Say how many a machine has when its Ray is started, under a name of our own, and ask
-for one of them for each worker: `ray start --resources='{"wgpu": 2}'` or `ray.init(resources={"wgpu": 2})`.
+for one of them for each worker: `ray start --resources='{"wgpu": 2}'` or `ray.init(resources={"wgpu": 2})`. num_cpus=0 leaves
+the CPUs to those who read and write: workers that keep them all would wait for their first batch for ever.
 """
 
 import os

@@ -18,8 +18,7 @@ from gpt2wgpu import Encoder
 from gpt2wgpu.adapters import ray as adapter
 from gpt2wgpu.adapters.ray import Gpt2WgpuEmbedder
 
-# of Ray about itself
-pytestmark = pytest.mark.filterwarnings(r"ignore:`use_(push_based_shuffle|arrow_tensor_v2)` is deprecated:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # of its own defaults
 TEXTS = ["t3 t4", "t5", "", "t6 t7 t8"]
 
 
@@ -62,7 +61,8 @@ def test_a_batch_of_arrow(folder: Path, encoder: Encoder):
 def test_two_workers(folder: Path, encoder: Encoder, cluster: None):
     texts = [f"t{i % 16} t{i // 16}" for i in range(64)]
     rows = ray.data.from_items([{"text": t} for t in texts], override_num_blocks=4)
-    options: dict[str, Any] = {"batch_size": 16, "compute": ray.data.ActorPoolStrategy(size=2), "resources": {"wgpu": 1}}
+    options: dict[str, Any] = {"batch_size": 16, "compute": ray.data.ActorPoolStrategy(size=2)}
+    options |= {"resources": {"wgpu": 1}, "num_cpus": 0}
     found = rows.map_batches(Gpt2WgpuEmbedder, fn_constructor_kwargs={"model": folder}, **options).take_all()
     assert sorted(row["text"] for row in found) == sorted(texts)
     for start in range(0, 64, 16):
