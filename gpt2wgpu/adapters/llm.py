@@ -7,11 +7,17 @@ environment variable GPT2WGPU_DEVICE.
 from collections.abc import Callable, Iterable, Iterator
 
 try:
+    import click
     import llm
 except ImportError as error:
     raise ImportError("llm is not installed: pip install llm") from error
 
+from ..errors import UserError
 from . import Adapter
+
+
+class CommandError(click.ClickException, UserError):
+    """A UserError that the command `llm` shows as one line, too."""
 
 
 class Gpt2WgpuEmbeddingModel(Adapter, llm.EmbeddingModel):
@@ -23,8 +29,11 @@ class Gpt2WgpuEmbeddingModel(Adapter, llm.EmbeddingModel):
 
     def embed_batch(self, items: Iterable[str], *, key: str | None = None) -> Iterator[list[float]]:
         """The vectors of texts one by one, C floats each."""
-        for vector in self._encoder().encode_stream(items):
-            yield vector.tolist()
+        try:
+            for vector in self._encoder().encode_stream(items):
+                yield vector.tolist()
+        except UserError as error:
+            raise CommandError(str(error)) from error
 
 
 @llm.hookimpl

@@ -1,6 +1,7 @@
 """The plugin of `llm`, by its command line. The package has to be installed, so that llm finds the entry point."""
 
 import json
+import re
 from pathlib import Path
 
 import llm
@@ -50,5 +51,11 @@ def test_the_models_that_are_known():
 def test_another_model(folder: Path, encoder: Encoder):
     model = Gpt2WgpuEmbeddingModel("mine", str(folder))
     assert list(model.embed_multi(["t3", "t4 t5"])) == encoder.encode(["t3", "t4 t5"]).tolist()
+
+
+def test_errors_are_the_encoders_and_one_line_of_the_command():
     with pytest.raises(UserError, match="no-such-folder"):
         Gpt2WgpuEmbeddingModel("mine", "./no-such-folder").embed("t3")
+    result = CliRunner().invoke(cli, ["embed", "-m", "gpt2wgpu/gpt2", "-c", "a"])  # of the hub, and the tests are offline
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: .*gpt2.*\n", result.output)
