@@ -189,16 +189,57 @@ class Encoder:
         """
         if isinstance(inputs, str):
             raise UserError("encode_stream takes several texts; for one text use encode(text)")
+        texts = iter(inputs)
+        found = self.encode_windows(
+            iter(lambda: take_window(texts), []),
+            prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            truncate=truncate,
+            total=len(inputs) if isinstance(inputs, Sized) else None,
+        )
+        return self._rows(found, self.max_seq_length)
+
+    def _rows(self, windows: Iterator[tuple[Array, int]], limit: int) -> Iterator[Array]:
+        done = cut = 0
+        for vectors, too_long in windows:
+            done += len(vectors)
+            cut += too_long
+            yield from vectors
+        warn_of_cut(cut, done, limit, stacklevel=4)
+
+    def encode_windows(
+        self,
+        windows: Iterable[Sequence[str]],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        truncate: bool = True,
+        first: int = 0,
+        total: int | None = None,
+    ) -> Iterator[tuple[Array, int]]:
+        """`encode_stream` in pieces of the caller's choice, none of them empty: of each the vectors (n, C) in order, and how
+        many of its texts were cut, of which nothing is said here. `first`: number of the first text, for messages.
+
+        In numpy a vector's last bits depend on the texts in its window; the same windows give the same bits.
+        """
         sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
         dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
         before = self._prompt(prompt, prompt_name)
-        total = len(inputs) if isinstance(inputs, Sized) else None
         most = min(sequences, MAX_SEQUENCES)
-        return self._stream(iter(inputs), total, before, most, show_progress_bar, normalize_embeddings, dims, truncate)
+        return self._windows(iter(windows), first, total, before, most, show_progress_bar, normalize_embeddings, dims, truncate)
 
-    def _stream(
+    def _windows(
         self,
-        texts: Iterator[str],
+        windows: Iterator[Sequence[str]],
+        first: int,
         total: int | None,
         prompt: str,
         sequences: int,
@@ -206,18 +247,17 @@ class Encoder:
         normalize: bool,
         dims: int,
         truncate: bool,
-    ) -> Iterator[Array]:
+    ) -> Iterator[tuple[Array, int]]:
         limit = self.max_seq_length
         skip = 0 if not prompt or self._include_prompt else self.tokenizer.prompt_length(prompt)
-        done = cut = 0
+        done = read = first
         with (
             ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-tokenizer") as worker,
             progress(show_progress_bar, total) as advance,
         ):
             ahead: deque[Future[tuple[list[Array], list[int]]]] = deque()
-            read = 0
             while True:
-                while len(ahead) < 2 and (window := take_window(texts)):
+                while len(ahead) < 2 and (window := next(windows, None)):
                     ahead.append(worker.submit(self._tokenize, window, prompt, limit, read))
                     read += len(window)
                 if not ahead:
@@ -228,16 +268,12 @@ class Encoder:
                     i = too_long[0]
                     found = f"text {done + i} has {counts[i]} tokens, the model reads {limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
-                cut += len(too_long)
                 vectors = self._compute(sequence_ids, skip, sequences, done, advance)
                 vectors = vectors[:, :dims]
                 if normalize:
                     vectors = ops.l2_normalize.reference(vectors)
                 done += len(vectors)
-                yield from vectors
-        if cut:
-            message = f"{cut} of {done} texts had more than {limit} tokens and were cut there (max_seq_length)"
-            warnings.warn(message, UserWarning, stacklevel=3)
+                yield vectors, len(too_long)
 
     def _tokenize(self, texts: Sequence[str], prompt: str, limit: int, first: int) -> tuple[list[Array], list[int]]:
         return self.tokenizer.encode([prompt + t if isinstance(t, str) else t for t in texts] if prompt else texts, limit, first)
@@ -341,12 +377,19 @@ class Encoder:
         }
 
 
-def take_window(texts: Iterator[str]) -> list[str]:
+def take_window(texts: Iterator[str], most: int = WINDOW, most_characters: int = WINDOW_CHARACTERS) -> list[str]:
+    """The next texts: up to `most`, and none more once they have `most_characters`."""
     window: list[str] = []
     characters = 0
-    for text in islice(texts, WINDOW):
+    for text in islice(texts, most):
         window.append(text)
         characters += len(text) if isinstance(text, str) else 0
-        if characters > WINDOW_CHARACTERS:
+        if characters > most_characters:
             break
     return window
+
+
+def warn_of_cut(cut: int, of: int, limit: int, stacklevel: int = 2) -> None:
+    if cut:
+        message = f"{cut} of {of} texts had more than {limit} tokens and were cut there (max_seq_length)"
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)
