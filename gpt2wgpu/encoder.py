@@ -5,7 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from .ops import Array
 from .progress import progress
 from .sentence import default_layer, head, modules, pad_id, positions
 from .tokenizer import Tokenizer
+from .windows import WINDOW, WINDOW_CHARACTERS, cut_texts, take_window
 
 BUILT_IN = Path(__file__).parent / "model"
-WINDOW = 4096  # texts that are tokenised and sorted together; bounds the memory of a stream
-WINDOW_CHARACTERS = 1 << 22
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
 
@@ -189,18 +188,14 @@ class Encoder:
         """
         if isinstance(inputs, str):
             raise UserError("encode_stream takes several texts; for one text use encode(text)")
+        sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
+        dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
+        before = self._prompt(prompt, prompt_name)
+        total = len(inputs) if isinstance(inputs, Sized) else None
         texts = iter(inputs)
-        found = self.encode_windows(
-            iter(lambda: take_window(texts), []),
-            prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            truncate=truncate,
-            total=len(inputs) if isinstance(inputs, Sized) else None,
-        )
+        windows = iter(lambda: take_window(texts, WINDOW, WINDOW_CHARACTERS), [])
+        most = min(sequences, MAX_SEQUENCES)
+        found = self.encode_windows(windows, before, most, show_progress_bar, normalize_embeddings, dims, truncate, total=total)
         return self._rows(found, self.max_seq_length)
 
     def _rows(self, windows: Iterator[tuple[Array, int]], limit: int) -> Iterator[Array]:
@@ -209,45 +204,27 @@ class Encoder:
             done += len(vectors)
             cut += too_long
             yield from vectors
-        warn_of_cut(cut, done, limit, stacklevel=4)
+        if cut:
+            warnings.warn(cut_texts(cut, done, limit), UserWarning, stacklevel=3)
 
     def encode_windows(
         self,
-        windows: Iterable[Sequence[str]],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
+        windows: Iterator[Sequence[str]],
+        prompt: str = "",
+        batch_size: int = MAX_SEQUENCES,
         show_progress_bar: bool | None = None,
-        *,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         truncate: bool = True,
+        *,
         first: int = 0,
         total: int | None = None,
     ) -> Iterator[tuple[Array, int]]:
-        """`encode_stream` in pieces of the caller's choice, none of them empty: of each the vectors (n, C) in order, and how
-        many of its texts were cut, of which nothing is said here. `first`: number of the first text, for messages.
+        """`encode_stream` in pieces that the caller chooses, none empty: of each its vectors (n, C) and how many texts were cut.
 
-        In numpy a vector's last bits depend on the texts in its window; the same windows give the same bits.
+        In numpy a vector's last bits depend on the texts of its window; equal windows give equal bits. prompt: the text itself.
+        first: the number of the first text, for messages. total: of texts, for the progress bar.
         """
-        sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
-        dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
-        before = self._prompt(prompt, prompt_name)
-        most = min(sequences, MAX_SEQUENCES)
-        return self._windows(iter(windows), first, total, before, most, show_progress_bar, normalize_embeddings, dims, truncate)
-
-    def _windows(
-        self,
-        windows: Iterator[Sequence[str]],
-        first: int,
-        total: int | None,
-        prompt: str,
-        sequences: int,
-        show_progress_bar: bool | None,
-        normalize: bool,
-        dims: int,
-        truncate: bool,
-    ) -> Iterator[tuple[Array, int]]:
         limit = self.max_seq_length
         skip = 0 if not prompt or self._include_prompt else self.tokenizer.prompt_length(prompt)
         done = read = first
@@ -268,9 +245,9 @@ class Encoder:
                     i = too_long[0]
                     found = f"text {done + i} has {counts[i]} tokens, the model reads {limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
-                vectors = self._compute(sequence_ids, skip, sequences, done, advance)
-                vectors = vectors[:, :dims]
-                if normalize:
+                vectors = self._compute(sequence_ids, skip, batch_size, done, advance)
+                vectors = vectors[:, : truncate_dim or self.dimensions]
+                if normalize_embeddings:
                     vectors = ops.l2_normalize.reference(vectors)
                 done += len(vectors)
                 yield vectors, len(too_long)
@@ -375,21 +352,3 @@ class Encoder:
             "tokens per batch": self.max_tokens,
             "bytes on device": self._program.bytes,
         }
-
-
-def take_window(texts: Iterator[str], most: int = WINDOW, most_characters: int = WINDOW_CHARACTERS) -> list[str]:
-    """The next texts: up to `most`, and none more once they have `most_characters`."""
-    window: list[str] = []
-    characters = 0
-    for text in islice(texts, most):
-        window.append(text)
-        characters += len(text) if isinstance(text, str) else 0
-        if characters > most_characters:
-            break
-    return window
-
-
-def warn_of_cut(cut: int, of: int, limit: int, stacklevel: int = 2) -> None:
-    if cut:
-        message = f"{cut} of {of} texts had more than {limit} tokens and were cut there (max_seq_length)"
-        warnings.warn(message, UserWarning, stacklevel=stacklevel)

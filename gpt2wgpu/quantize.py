@@ -9,6 +9,11 @@ PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 RANGED = ("int8", "uint8")
 
 
+def check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
 def quantize_embeddings(
     embeddings: Array, precision: str, ranges: Array | None = None, calibration_embeddings: Array | None = None
 ) -> Array:
@@ -24,8 +29,7 @@ def quantize_embeddings(
 
     Raises UserError for another precision, or arrays that do not fit together.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    check_precision(precision)
     embeddings = np.asarray(embeddings, np.float32)
     if embeddings.ndim != 2:
         raise UserError(f"quantize_embeddings takes vectors (n, C), not an array of shape {embeddings.shape}")

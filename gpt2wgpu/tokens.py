@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import checkpoint, files
-from .encoder import BUILT_IN, take_window
+from .encoder import BUILT_IN
 from .errors import UserError, between
 from .jsonfile import show
 from .tokenizer import Tokenizer
+from .windows import take_window
 
 if TYPE_CHECKING:
     import tokenizers

@@ -16,6 +16,7 @@ from encoders import LONG, TEXTS, refusal, tiny_gpt2
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu import encoder as encoder_module
 from gpt2wgpu.ops import Array
+from gpt2wgpu.windows import take_window
 
 # --- shapes and order
 
@@ -74,8 +75,8 @@ def test_a_window_of_very_long_texts_is_cut_short(tmp_path: Path, monkeypatch: p
     """By characters, so that a few thousand books do not lie in memory."""
     monkeypatch.setattr(encoder_module, "WINDOW_CHARACTERS", 100)
     read = iter(["t1 " * 20] * 10)
-    assert len(encoder_module.take_window(read)) == 2
-    assert len(encoder_module.take_window(iter(["x" * 1000]))) == 1
+    assert len(take_window(read, most_characters=100)) == 2
+    assert len(take_window(iter(["x" * 1000]), most_characters=100)) == 1
     model = Encoder(tiny_gpt2(tmp_path), device="numpy")
     assert len(np.unique(model.encode(["t1 " * 20] * 10), axis=0)) == 1
 

@@ -19,7 +19,7 @@ PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
     *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
-    *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
+    *("checks", "backend", "sentence", "matrix", "progress", "windows", "encoder", "doctor", "measure", "files"),
     *("quantize", "corpus", "pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
 )
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")

@@ -5,7 +5,7 @@ Output appears under its name only when it is complete; what was there before st
 
 from .columns import USUAL_COLUMNS
 from .matrices import MATRIX_FORMATS, write_matrix_json
-from .output import naming, output, resolve, sync
+from .output import naming, output, resolve, suffix_of, sync
 from .rows import About, Rows
 from .source import Source, import_arrow
 from .texts import JSON_LINES, TABLES, Texts, json_values, read_texts, table_rows
@@ -30,6 +30,7 @@ __all__ = [
     "output",
     "read_texts",
     "resolve",
+    "suffix_of",
     "sync",
     "table_rows",
     "write_json",

@@ -13,12 +13,16 @@ from ..errors import UserError
 Format = TypeVar("Format")
 
 
+def suffix_of(name: str, formats: Mapping[str, Format]) -> str | None:
+    """The longest of the suffixes that a file's name has after at least one other letter."""
+    found = (s for s in formats if name.lower().endswith(s) and len(name) > len(s))
+    return max(found, key=len, default=None)
+
+
 def resolve(path: str, formats: Mapping[str, Format]) -> tuple[Path, Format]:
     """The file that a name for output means, and its format. Raises UserError where it cannot be one."""
     target = Path(os.path.realpath(path))  # through a link: the file it points to is replaced, not the link
-    name = target.name.lower()
-    suffix = next((s for s in sorted(formats, key=len, reverse=True) if name.endswith(s) and name != s), None)
-    if suffix is None:
+    if (suffix := suffix_of(target.name, formats)) is None:
         raise UserError(f"{path}: the name must end in one of {' '.join(formats)}")
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(target.stat().st_mode):
