@@ -3,7 +3,7 @@
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -219,7 +219,7 @@ class Encoder:
         *,
         first: int = 0,
         total: int | None = None,
-    ) -> Iterator[tuple[Array, int]]:
+    ) -> Generator[tuple[Array, int], None, None]:
         """`encode_stream` in pieces that the caller chooses, none empty: of each its vectors (n, C) and how many texts were cut.
 
         In numpy a vector's last bits depend on the texts of its window; equal windows give equal bits. prompt: the text itself.

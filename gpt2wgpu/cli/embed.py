@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import closing
 from itertools import tee
 from typing import TYPE_CHECKING, Annotated
 
@@ -136,8 +137,7 @@ def corpus(ctx: typer.Context, input: str, column: str | None, output: str) -> N
 
     p = ctx.params
     check_precision(p["precision"])
-    found = files.Texts(input, column)
-    with corpus.open_work(output, resume=p["resume"]) as work:
+    with closing(files.Texts(input, column)) as found, corpus.open_work(output, resume=p["resume"]) as work:
         if work.complete:
             say(f"{output} is complete: there is nothing to go on with; without --resume it is made anew")
             return

@@ -8,9 +8,9 @@ work: reading, tokenising, computing, writing.
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,19 +110,18 @@ class Job:
         """All texts of the stream, by way of the journal. While there is a writer's thread, it alone touches the journal."""
         state = self.state
         under_way: deque[Window] = deque()
-
-        def windows() -> Iterator[Sequence[str]]:
-            for window in ahead(read(stream, texts, state)):
-                under_way.append(window)
-                yield window[0]
-
         self.report.begin(state.rows, texts.position, texts.size)
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-writer") as writer:
+            self._finish_if_full()  # which the process before did not come to
+            with (
+                ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-writer") as writer,
+                closing(ahead(read(stream, texts, state))) as reading,
+                closing(self.encoder.encode_windows(passing(reading, under_way), first=state.rows, **options)) as encoded,
+            ):
                 try:
                     pending: deque[Future[None]] = deque()
                     row = state.rows
-                    for vectors, cut in self.encoder.encode_windows(windows(), first=row, **options):
+                    for vectors, cut in encoded:
                         window, digest, position = under_way.popleft()
                         pending.append(writer.submit(self._write, window, vectors, row, cut, digest))
                         row += len(vectors)
@@ -133,7 +132,7 @@ class Job:
                         future.result()
                 except BaseException:  # Ctrl-C too
                     with suppress(OSError, ValueError):  # a full disk; closed in the middle of a shard
-                        writer.submit(self.journal.commit).result()
+                        writer.submit(self._commit).result()
                     raise
             if self.journal.count:
                 self.finish()
@@ -147,10 +146,18 @@ class Job:
     def _write(self, window: Sequence[str], vectors: Array, row: int, cut: int, digest: str) -> None:
         ranges = self.precision in RANGED
         self.journal.append(window, vectors, row=row, cut=cut, digest=digest, ranges=ranges)
-        if self.work.sharded and self.journal.bytes >= SHARD_BYTES:
+        if not self._finish_if_full() and time.monotonic() - self.committed > COMMIT_SECONDS:
+            self._commit()
+
+    def _finish_if_full(self) -> bool:
+        full = self.work.sharded and self.journal.bytes >= SHARD_BYTES
+        if full:
             self.finish()
             self.journal = self._open()
-        elif time.monotonic() - self.committed > COMMIT_SECONDS:
+        return full
+
+    def _commit(self) -> None:
+        if self.state.rows > self.journal.saved:
             self.journal.commit()
             self.committed = time.monotonic()
 
@@ -198,7 +205,14 @@ def read(stream: Iterator[str], texts: files.Texts, state: State) -> Iterator[Wi
         yield window, digest, texts.position
 
 
-def ahead(windows: Iterator[Window]) -> Iterator[Window]:
+def passing(windows: Iterator[Window], under_way: deque[Window]) -> Iterator[Sequence[str]]:
+    """The texts of each, which is noted."""
+    for window in windows:
+        under_way.append(window)
+        yield window[0]
+
+
+def ahead(windows: Iterator[Window]) -> Generator[Window, None, None]:
     """The same, each read while the one before is worked on."""
     with ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-reader") as reader:
         future = reader.submit(next, windows, None)

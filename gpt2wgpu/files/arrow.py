@@ -53,11 +53,10 @@ def parquet_texts(source: Source, column: str | None) -> Iterator[str]:
 def arrow_texts(source: Source, column: str | None) -> Iterator[str]:
     """One column of an IPC stream. An IPC file is one too, after its first eight bytes."""
     with refusing(source) as pyarrow, source.open() as file:
-        start = file.read(8)
-        if start[:6] != MAGIC:
-            file.seek(0)
-        elif not source.packed and not ends_with_magic(file):
-            raise source.damaged(EOFError())
+        if file.peek(8).startswith(MAGIC):  # type: ignore[attr-defined]  # what unpacks may not be able to seek
+            file.read(8)
+            if not source.packed and not ends_with_magic(file):
+                raise source.damaged(EOFError())
         reader = pyarrow.ipc.open_stream(file)
         name = text_column(source, pyarrow, reader.schema, column)
         at, row = reader.schema.get_field_index(name), 0

@@ -17,7 +17,7 @@ In .csv and .tsv a column chosen by name, or by default, makes the first row a h
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -39,14 +39,22 @@ class Texts:
     def __init__(self, path: str, column: str | None = None) -> None:
         self._sources = sources(path)
         self.size = sum(s.size for s in self._sources)  # bytes on disk
-        texts = chain.from_iterable(READERS.get(s.kind, plain)(s, column) for s in self._sources)
-        first = next(texts, None)
+        self._rest = self._read(column)
+        first = next(self._rest, None)
         if first is None:
             raise UserError(f"{path if len(self._sources) > 1 else self._sources[0].name}: there are no texts in it")
-        self._texts = chain([first], texts)
+        self._texts = chain([first], self._rest)
+
+    def _read(self, column: str | None) -> Generator[str, None, None]:
+        for source in self._sources:
+            yield from READERS.get(source.kind, plain)(source, column)
 
     def __iter__(self) -> Iterator[str]:
         return self._texts
+
+    def close(self) -> None:
+        """Close the file that is open, which otherwise happens when nobody holds the texts any more."""
+        self._rest.close()
 
     @property
     def position(self) -> int:
