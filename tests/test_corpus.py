@@ -1,6 +1,7 @@
 """Corpora into outputs of every kind: what is written, what resuming refuses, and a crash at every step of the work."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -46,7 +47,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of three texts, committed one by one; shards of some seven texts, whose vectors have 32 bytes."""
+    """Windows of three texts, committed one by one; shards of some seven texts, of 32 bytes each; no waiting for disks."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
     monkeypatch.setattr(corpus, "BATCHES", 1)
     monkeypatch.setattr(corpus, "MAX_SEQUENCES", 3)
     monkeypatch.setattr(corpus, "COMMIT_SECONDS", -1.0)
@@ -183,7 +185,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
             raise Crash
 
     monkeypatch.setattr(journal, "write_at", half_a_write)
-    for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "rmdir"), (journal.os, "fsync")):
+    for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "rmdir"), (os, "fsync")):
         wrap(owner, name)
     return lambda: steps
 
