@@ -43,12 +43,11 @@ def quantize_embeddings(
         if not len(sample):
             raise UserError(f"{precision} needs ranges, or at least one vector to take them from")
         ranges = np.stack([sample.min(axis=0), sample.max(axis=0)])
-    lowest, highest = np.asarray(ranges, np.float32)
-    if lowest.shape != embeddings.shape[1:]:
-        raise UserError(f"the ranges are of {lowest.shape[0]} dimensions, the vectors have {embeddings.shape[1]}")
+    ranges = np.asarray(ranges, np.float32)
+    if ranges.shape != (2, embeddings.shape[1]):
+        raise UserError(f"the ranges have shape {ranges.shape}, expected {(2, embeddings.shape[1])}: lowest and highest values")
+    lowest, highest = ranges
     steps = (highest - lowest) / 255
     steps[steps == 0] = 1  # a dimension that is always the same
-    scaled = (embeddings - lowest) / steps
-    if precision == "uint8":
-        return np.clip(scaled, 0, 255).astype(np.uint8)
-    return np.clip(scaled - 128, -128, 127).astype(np.int8)
+    numbers = np.clip(np.floor((embeddings - lowest) / steps), 0, 255)
+    return numbers.astype(np.uint8) if precision == "uint8" else (numbers - 128).astype(np.int8)

@@ -1,7 +1,9 @@
 """Texts from packed files, from columns of Parquet and Arrow, and from folders of files."""
 
 import gzip
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,3 +181,14 @@ def test_how_much_has_been_read(tmp_path: Path):
     for path in tmp_path.iterdir():
         half, end = positions(path)
         assert 0.4 < half < 0.95 and end > 0.95, path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
+def test_a_pipe_with_a_name(tmp_path: Path):
+    """As `--input <(...)` gives it: nobody knows how long it is."""
+    os.mkfifo(tmp_path / "a.txt.gz")
+    writer = threading.Thread(target=(tmp_path / "a.txt.gz").write_bytes, args=[pack(b"one\ntwo\n", ".gz")])
+    writer.start()
+    texts = files.Texts(str(tmp_path / "a.txt.gz"))
+    assert (texts.size, texts.position, [*texts]) == (0, 0, ["one", "two"])
+    writer.join()

@@ -31,8 +31,10 @@ class Source:
 
     @property
     def position(self) -> int:
-        """Bytes of the file that have been read."""
-        return self.tell()
+        """Bytes of the file that have been read; 0 of a pipe."""
+        with suppress(OSError):
+            return self.tell()
+        return 0
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
