@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -146,6 +147,17 @@ def test_messages_count_from_the_first_text(encoder: Encoder, tmp_path: Path):
         embed(encoder, source, f"{tmp_path}/o.npy", truncate=False)
     with pytest.raises(UserError, match="text 10 has 40 tokens"):
         embed(encoder, source, f"{tmp_path}/o.npy", truncate=False, resume=True)
+
+
+def test_what_is_missing_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for output in ("o.parquet", "o.arrow", "shards/"):
+        with (
+            pytest.raises(UserError, match="Parquet or Arrow needs pyarrow"),
+            corpus.open_work(f"{tmp_path}/{output}", resume=False),
+        ):
+            pytest.fail("the work was begun")
+    assert [*tmp_path.iterdir()] == []
 
 
 # --- a process that ends at any moment
@@ -387,6 +399,8 @@ def test_the_command(run: Run, encoder: Encoder, tmp_path: Path):
         (("-i", "a.txt", "-o", "o.xls"), 1, "must end in one of"),
         (("-i", "a.txt", "-o", "o.npy", "--model", "nope"), 1, "nope"),
         (("-i", "bad.txt", "-o", "o.npy"), 1, "line 2 is not UTF-8"),
+        (("-i", "folder", "-o", "o.npy"), 1, "folder: there are no files in this folder"),
+        (("-i", "folder", "-o", "folder/o.npy"), 1, "would be one of the texts' files the next time"),
     ],
 )
 def test_errors(run: Run, tmp_path: Path, args: tuple[str, ...], code: int, message: str, monkeypatch: pytest.MonkeyPatch):

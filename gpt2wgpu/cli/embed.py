@@ -1,9 +1,11 @@
 """The command `embed`: parse and print."""
 
+import os
 import shlex
 import sys
 from contextlib import closing
 from itertools import tee
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,7 +106,7 @@ def embed(
     if input is None or output is None or whole:
         in_one_go(ctx, given, input, column, output)
     else:
-        corpus(ctx, input, column, output)
+        resumable(ctx, input, column, output)
 
 
 def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: str | None, output: str | None) -> None:
@@ -129,14 +131,17 @@ def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: s
             write(file, rows(), files.About())
 
 
-def corpus(ctx: typer.Context, input: str, column: str | None, output: str) -> None:
+def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -> None:
     """A file of any size into a file, or a folder of shards, that can be gone on with."""
     from .. import corpus, files
+    from ..errors import UserError
     from ..quantize import check_precision
     from .progress import report
 
     p = ctx.params
     check_precision(p["precision"])
+    if Path(input).is_dir() and Path(output).resolve().parent == Path(input).resolve() and not output.endswith(("/", os.sep)):
+        raise UserError(f"{output}: would be one of the texts' files the next time: write it into another folder than {input}")
     with closing(files.Texts(input, column)) as found, corpus.open_work(output, resume=p["resume"]) as work:
         if work.complete:
             say(f"{output} is complete: there is nothing to go on with; without --resume it is made anew")

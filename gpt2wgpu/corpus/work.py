@@ -48,6 +48,9 @@ def open_work(output: str, *, resume: bool) -> Iterator[Work]:
     Raises UserError: it cannot be written, another process is at it, or there is unfinished work and `resume` is not asked for.
     """
     target = resolve(output)
+    name = SHARD if is_folder(output) else target.name
+    if files.suffix_of(name, files.VECTOR_FORMATS) in files.ARROW_FORMATS:
+        files.import_arrow(output, "Parquet or Arrow")  # now, and not when all is done
     folder = Path(f"{target}.part")
     with files.naming(output, folder):
         folder.mkdir(exist_ok=True)

@@ -9,9 +9,10 @@ from .output import naming, output, resolve, suffix_of, sync
 from .rows import About, Rows
 from .source import Source, import_arrow
 from .texts import JSON_LINES, TABLES, Texts, json_values, read_texts, table_rows
-from .vectors import HOLD_FACTS, VECTOR_FORMATS, WITHOUT_TEXTS, npy_header, write_json, write_jsonl, write_npy
+from .vectors import ARROW_FORMATS, HOLD_FACTS, VECTOR_FORMATS, WITHOUT_TEXTS, npy_header, write_json, write_jsonl, write_npy
 
 __all__ = [
+    "ARROW_FORMATS",
     "HOLD_FACTS",
     "JSON_LINES",
     "MATRIX_FORMATS",

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import sqlite3
 import struct
 import tempfile
 import zipfile
@@ -141,6 +140,8 @@ def write_npz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
 
 def write_sqlite(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
     """Tables embeddings (row from 0, sentence, embedding: its numbers in little-endian bytes) and facts (name, value as JSON)."""
+    import sqlite3  # which Python can be built without
+
     with closing(sqlite3.connect(file.name, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")  # the file has no name of its own yet: nothing to protect
         database.execute("PRAGMA synchronous = OFF")
@@ -176,4 +177,5 @@ VECTOR_FORMATS: Mapping[str, Writer] = {
     ".tsv": write_tsv,
 }
 WITHOUT_TEXTS = (".npy", ".safetensors")
-HOLD_FACTS = (".parquet", ".arrow", ".feather", ".sqlite", ".db")
+ARROW_FORMATS = (".parquet", ".arrow", ".feather")
+HOLD_FACTS = (*ARROW_FORMATS, ".sqlite", ".db")
