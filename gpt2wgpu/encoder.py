@@ -1,36 +1,36 @@
 """Text in, vectors out: `Encoder(model).encode(texts)`."""
 
-import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from copy import copy
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint, matrix, ops, packing, reference
+from . import checkpoint, hub, matrix, packing, reference
 from .backend import find_device, find_dtype, find_matmul
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
 from .graph import Tensor
 from .ops import Array
-from .progress import progress
-from .sentence import default_layer, head, modules, pad_id, positions
+from .prompts import model_names, of_family
+from .sentence import default_layer, head, modules, side_by_side
+from .stream import Engine, Pass
 from .tokenizer import Tokenizer
-from .windows import WINDOW, WINDOW_CHARACTERS, cut_texts, take_window
 
-BUILT_IN = Path(__file__).parent / "model"
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
+LONG = 8192  # tokens of a text that a device has room for, whatever max_tokens is; more if max_seq_length asks for it
 
 
 class Encoder:
     """A model on a device, ready to turn texts into vectors.
 
-    model: a folder in Hugging Face or sentence-transformers layout; None for the built-in model.
+    model: a folder in Hugging Face or sentence-transformers layout, or the name of a model on the hub ("org/name"; a bare
+        name means sentence-transformers/name, except for the likes of "gpt2"); None for the built-in model.
     device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy",
         "gpu" (a software adapter if need be), or an adapter's number or part of its name.
     dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
@@ -38,10 +38,14 @@ class Encoder:
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
         these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
         folder 7/12 of the depth, where the middle layers hold most meaning.
-    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder says, else mean.
+    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder
+        says; else "last" for a decoder (a class that ends in ForCausalLM in its config.json), "mean" for others.
     max_tokens: token budget of a batch. It bounds memory and never changes a vector on a GPU.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
-    prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says.
+    prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says,
+        and where it has no prompts, those that the model's family is known to expect (`prompts.py`).
+    revision, token, cache_folder, local_files_only: of a model on the hub, as in sentence-transformers. A model in the cache
+        is taken as it is, without the network.
 
     Raises UserError if the model or the device cannot be used. One encoder may be shared by threads.
     """
@@ -60,23 +64,30 @@ class Encoder:
         default_prompt_name: str | None = None,
         truncate_dim: int | None = None,
         similarity_fn_name: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_folder: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> None:
         self.model = "built-in" if model is None else str(model)
-        self.checkpoint = c = checkpoint.load(BUILT_IN if model is None else Path(model))
+        folder = hub.find(model, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only)
+        self.checkpoint = c = checkpoint.load(folder)
         self.layers = c.config.layers
         self.layer = default_layer(c) if layer is None else between("layer", layer, 0, self.layers)
         self.pooling = pooling
         self.modules = modules(c, pooling)
-        self.prompts = {**c.prompts, **(prompts or {})}
+        expected = {} if c.prompts else of_family(model_names(self.model, c))
+        self.prompts = {**(c.prompts or expected), **(prompts or {})}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
+        self._remind = bool(expected) and prompts is None and self.default_prompt_name is None
         self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
         if self.similarity_fn_name not in matrix.SIMILARITIES:
             raise UserError(
                 f"similarity_fn_name must be one of {', '.join(matrix.SIMILARITIES)}, not {self.similarity_fn_name!r}"
             )
         self._prompt(None, None)  # refuses an unknown default
-        self.tokenizer = Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
-        self.context = c.config.context - (0 if pad_id(c) is None else int(pad_id(c) or 0) + 1)
+        self.tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
+        self.context = c.config.usable_length
         self._max_seq_length = c.max_seq_length
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
@@ -84,27 +95,45 @@ class Encoder:
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
         self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        half = "f16" if self.dtype == "float16" else "f32"
-        output = head(c, self.layer, half, self.modules)
+        output = self._graph(self.layer)
         self.width = int(output.shape[1])
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
             between("truncate_dim", self.truncate_dim, 1, self.width)
         kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
-        self._lock = threading.Lock()
-        self._program = self._compile(output, max(self.max_tokens, self.context))
+        self._room = self.context  # tokens of the longest text that can be computed
+        longest = min(self.max_seq_length, LONG) if max_seq_length is None else max_seq_length
+        self._program = self._compile(output, max(self.max_tokens, longest))
+        where = f"{self.device}, {self.dtype}"
+        self._engine = Engine(
+            self._program, self.tokenizer, self.width, c.config.pad, self.max_tokens, self._room, where, self.dtype == "float16"
+        )
+
+    def _graph(self, layer: int) -> Tensor:
+        """Texts' tokens to the vectors of a layer."""
+        return head(self.checkpoint, layer, "f16" if self.dtype == "float16" else "f32", self.modules)
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         if self.opened_device is None:
             return reference.Program(output, self.checkpoint.weights)
         from .gpu import Program, fitting_tokens
 
-        tokens = fitting_tokens(self.opened_device, output, tokens)
+        self._room = tokens = fitting_tokens(self.opened_device, output, tokens)
         self.max_tokens = min(self.max_tokens, tokens)
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         return Program(self.opened_device, output, self.checkpoint.weights, capacity)
+
+    def with_layers(self, layers: Sequence[int]) -> "Encoder":
+        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
+        other = copy(self)
+        output = side_by_side([self._graph(layer) for layer in layers])
+        other.width, other.truncate_dim = int(output.shape[1]), None
+        other._program = other._compile(output, max(self.max_tokens, self._room))
+        changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens, "room": other._room}
+        other._engine = replace(self._engine, **changes)
+        return other
 
     @property
     def device(self) -> str:
@@ -188,109 +217,71 @@ class Encoder:
         """
         if isinstance(inputs, str):
             raise UserError("encode_stream takes several texts; for one text use encode(text)")
-        sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
-        dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
-        before = self._prompt(prompt, prompt_name)
         total = len(inputs) if isinstance(inputs, Sized) else None
-        texts = iter(inputs)
-        windows = iter(lambda: take_window(texts, WINDOW, WINDOW_CHARACTERS), [])
-        most = min(sequences, MAX_SEQUENCES)
-        found = self.encode_windows(windows, before, most, show_progress_bar, normalize_embeddings, dims, truncate, total=total)
-        return self._rows(found, self.max_seq_length)
+        asked = self.ask(
+            prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            truncate=truncate,
+        )
+        return self._engine.stream(iter(inputs), total, asked)
 
-    def _rows(self, windows: Iterator[tuple[Array, int]], limit: int) -> Iterator[Array]:
-        done = cut = 0
-        for vectors, too_long in windows:
-            done += len(vectors)
-            cut += too_long
-            yield from vectors
-        if cut:
-            warnings.warn(cut_texts(cut, done, limit), UserWarning, stacklevel=3)
-
-    def encode_windows(
+    def ask(
         self,
-        windows: Iterator[Sequence[str]],
-        prompt: str = "",
-        batch_size: int = MAX_SEQUENCES,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
         show_progress_bar: bool | None = None,
+        *,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         truncate: bool = True,
-        *,
-        first: int = 0,
-        total: int | None = None,
+    ) -> Pass:
+        """The options of `encode`, checked, for `encode_windows`."""
+        sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
+        dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
+        before = self._prompt(prompt, prompt_name)
+        if self._remind and prompt is None and prompt_name is None:
+            self._remind = False
+            names = ", ".join(name for name, text in self.prompts.items() if text)
+            advice = "encode_query and encode_document choose one, or prompt_name=; prompt='' asks for none"
+            message = f"{self.model} was trained with prompts before its texts ({names}), and none is given: {advice}"
+            warnings.warn(message, UserWarning, stacklevel=3)
+        return Pass(
+            prompt=before,
+            skip=0 if not before or self._include_prompt else self.tokenizer.prompt_length(before),
+            limit=self.max_seq_length,
+            truncate=truncate,
+            sequences=min(sequences, MAX_SEQUENCES),
+            dims=dims,
+            normalize=normalize_embeddings,
+            show_progress_bar=show_progress_bar,
+        )
+
+    def encode_windows(
+        self, windows: Iterator[Sequence[str]], asked: Pass, *, first: int = 0
     ) -> Generator[tuple[Array, int], None, None]:
-        """`encode_stream` in pieces that the caller chooses, none empty: of each its vectors (n, C) and how many texts were cut.
+        """`encode_stream` in pieces that the caller chooses (see `Engine.windows`)."""
+        return self._engine.windows(windows, asked, first=first)
 
-        In numpy a vector's last bits depend on the texts of its window; equal windows give equal bits. prompt: the text itself.
-        first: the number of the first text, for messages. total: of texts, for the progress bar.
-        """
-        limit = self.max_seq_length
-        skip = 0 if not prompt or self._include_prompt else self.tokenizer.prompt_length(prompt)
-        done = read = first
-        with (
-            ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-tokenizer") as worker,
-            progress(show_progress_bar, total) as advance,
-        ):
-            ahead: deque[Future[tuple[list[Array], list[int]]]] = deque()
-            while True:
-                while len(ahead) < 2 and (window := next(windows, None)):
-                    ahead.append(worker.submit(self._tokenize, window, prompt, limit, read))
-                    read += len(window)
-                if not ahead:
-                    break
-                sequence_ids, counts = ahead.popleft().result()
-                too_long = [i for i, n in enumerate(counts) if n > limit]
-                if too_long and not truncate:
-                    i = too_long[0]
-                    found = f"text {done + i} has {counts[i]} tokens, the model reads {limit}"
-                    raise UserError(f"{found}: shorten it, or cut it with truncate=True")
-                vectors = self._compute(sequence_ids, skip, batch_size, done, advance)
-                vectors = vectors[:, : truncate_dim or self.dimensions]
-                if normalize_embeddings:
-                    vectors = ops.l2_normalize.reference(vectors)
-                done += len(vectors)
-                yield vectors, len(too_long)
+    def encode_query(
+        self, inputs: str | Iterable[str], prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Array:
+        """`encode` with the prompt "query", if the model has one and no other is given."""
+        if prompt is None and prompt_name is None:
+            prompt = self.prompts.get("query", "")
+        return self.encode(inputs, prompt_name, prompt, **options)
 
-    def _tokenize(self, texts: Sequence[str], prompt: str, limit: int, first: int) -> tuple[list[Array], list[int]]:
-        return self.tokenizer.encode([prompt + t if isinstance(t, str) else t for t in texts] if prompt else texts, limit, first)
-
-    def _compute(self, sequences: list[Array], skip: int, most: int, done: int, advance: Callable[[int], None]) -> Array:
-        """The vectors of one window, (n, C). Two batches are under way at a time: one computes, one is prepared.
-
-        Equal texts are computed once.
-        """
-        vectors = np.empty((len(sequences), self.width), np.float32)
-        pad = pad_id(self.checkpoint)
-        seen: dict[bytes, int] = {}
-        same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
-        distinct = [*seen.values()]
-
-        def collect(rows: list[int], wait: Callable[[], Array]) -> None:
-            found = wait()
-            finite = np.isfinite(found).all(axis=1)
-            if not finite.all():
-                at = done + rows[int(np.argmin(finite))]
-                why = "use dtype='float32'" if self.dtype == "float16" else "the model's weights overflow"
-                raise UserError(f"the vector of text {at} holds NaN or Inf ({self.device}, {self.dtype}): {why}")
-            vectors[rows] = found
-            advance(len(rows))
-
-        with self._lock:
-            pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
-            try:
-                for planned in packing.plan([len(sequences[i]) for i in distinct], self.max_tokens, most):
-                    rows = [distinct[i] for i in planned]
-                    batch = [sequences[i] for i in rows]
-                    arrays = packing.pack(batch, [positions(s, pad) for s in batch], [min(skip, len(s) - 1) for s in batch])
-                    pending.append((rows, self._program.submit(arrays)))
-                    if len(pending) > 1:
-                        collect(*pending.popleft())
-            finally:
-                while pending:
-                    collect(*pending.popleft())
-        advance(len(sequences) - len(distinct))
-        return vectors if len(distinct) == len(sequences) else vectors[same_as]
+    def encode_document(
+        self, inputs: str | Iterable[str], prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Array:
+        """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, if no other is given."""
+        if prompt is None and prompt_name is None:
+            prompt = next((self.prompts[name] for name in ("document", "passage", "corpus") if name in self.prompts), "")
+        return self.encode(inputs, prompt_name, prompt, **options)
 
     @property
     def _include_prompt(self) -> bool:
@@ -312,7 +303,7 @@ class Encoder:
 
     def similarity(self, a: Array, b: Array) -> Array:
         """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer."""
-        with self._lock:
+        with self._engine.lock:
             return matrix.all_pairs(a, b, self.similarity_fn_name, self.opened_device)
 
     def similarity_pairwise(self, a: Array, b: Array) -> Array:
@@ -331,7 +322,7 @@ class Encoder:
         then = [type(m).__name__ + (f" {m.outputs}" if isinstance(m, Dense) else "") for m in self.modules[1:]]
         why = {self.layers: "the last", 0: "the embeddings"}.get(self.layer, f"blocks 1 to {self.layer} are run")
         if self.layer == default_layer(c) != self.layers:
-            why = "the middle, the default for a GPT-2 without a sentence-transformers folder"
+            why = f"the middle, the default for a {c.config.title} without a sentence-transformers folder"
         return {
             "model": self.model,
             "architecture": c.architecture,

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, packing
+from . import checkpoint, hub, packing
 from .backend import find_device, find_dtype
-from .encoder import BUILT_IN, Encoder
+from .encoder import Encoder
 from .errors import UserError, between
 from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
 from .graph import Tensor, schedule
 from .ops import Array
-from .sentence import default_layer, head, modules, pad_id, positions
+from .sentence import default_layer, head, modules, positions
 
 ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4}
 SECONDS = 1.0  # about, of each measurement
@@ -66,11 +66,11 @@ def profile(encoder: Encoder, texts: int, tokens: int) -> Profile:
     device = encoder.opened_device
     if device is None or not device.clock:
         raise UserError(f"{encoder.device} has no timestamp-query: it cannot be profiled")
-    between("tokens", tokens, 1, encoder.context)
+    between("tokens", tokens, 1, min(encoder.context, encoder._room))
     between("texts", texts, 1, max(1, encoder.max_tokens // tokens))
     rng = np.random.default_rng(0)
     ids = rng.integers(encoder.checkpoint.config.vocab, size=(texts, tokens))
-    pad = pad_id(encoder.checkpoint)
+    pad = encoder.checkpoint.config.pad
 
     def pack() -> dict[str, Array]:
         return packing.pack([*ids], [positions(s, pad) for s in ids], [0] * texts)
@@ -141,22 +141,26 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
     flops = 0.0
     if name in ("linear", "linear_add"):
         flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
-    elif name == "attention":
-        pairs = lengths * (lengths + 1) / 2 if t.attrs["causal"] else lengths**2
+    elif name in ("attention", "attention_bias"):
+        reach = np.minimum(lengths - 1, t.attrs.get("window") or lengths - 1)
+        before = reach * (reach + 1) / 2 + (lengths - 1 - reach) * reach  # pairs of a query and a key before it
+        pairs = lengths + before * (1 if t.attrs["causal"] else 2)
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
-    if name == "embed":  # of its tables only the rows of the batch's tokens
+    if name in ("embed", "rotary"):  # of its tables only the rows of the batch's tokens
         inputs, tables = inputs[:2], inputs[2:]
-        rows = sum(int(dims["T"]) * int(dims["C"]) * ITEMSIZE[x.dtype] for x in tables)
+        rows = sum(int(dims["T"]) * int(x.shape[1]) * ITEMSIZE[x.dtype] for x in tables)
     return flops, rows + sum(map(size, inputs)) + size(t)
 
 
-def tune(model: str | Path | None, device: str, dtype: str, layer: int | None) -> tuple[Device, list[Measurement]]:
+def tune(
+    model: str | Path | None, device: str, dtype: str, layer: int | None, revision: str | None = None
+) -> tuple[Device, list[Measurement]]:
     """Measure the tiles of a model's matmuls anew, and remember the fastest ones for this adapter."""
     opened, reason = find_device(device)
     if opened is None:
         raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
-    c = checkpoint.load(BUILT_IN if model is None else Path(model))
+    c = checkpoint.load(hub.find(model, revision=revision))
     half = "f16" if find_dtype(dtype, opened) == "float16" else "f32"
     layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
     found = matmuls(schedule(head(c, layer, half, modules(c, None))))

@@ -58,8 +58,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def embed(encoder: Encoder, source: Path, output: str, *, resume: bool = False, **options: object) -> Silent:
     report = Silent()
+    precision = str(options.pop("precision", "float32"))
     with closing(files.Texts(str(source))) as texts, corpus.open_work(output, resume=resume) as work:
-        corpus.embed(encoder, texts, work, report, **options)  # type: ignore[arg-type]
+        corpus.embed(encoder, texts, work, report, encoder.ask(**options), precision=precision)  # type: ignore[arg-type]
     return report
 
 
@@ -92,9 +93,9 @@ def test_precision(encoder: Encoder, tmp_path: Path, output: str, precision: str
     """The steps of int8 are those of the whole corpus, or of a folder's first shard, and are kept."""
     texts = make_texts(20)
     source = write_texts(tmp_path / "a.txt", texts)
-    embed(encoder, source, f"{tmp_path}/exact.npy", normalize=True)
+    embed(encoder, source, f"{tmp_path}/exact.npy", normalize_embeddings=True)
     exact = np.load(tmp_path / "exact.npy")
-    embed(encoder, source, f"{tmp_path}/{output}", normalize=True, precision=precision)
+    embed(encoder, source, f"{tmp_path}/{output}", normalize_embeddings=True, precision=precision)
     calibration = exact[:9] if output.endswith("/") else exact
     expected = quantize_embeddings(exact, precision, calibration_embeddings=calibration)
     _, found = read_output(tmp_path / output)
@@ -118,7 +119,7 @@ def test_options_reach_the_encoder(encoder: Encoder, tmp_path: Path):
     texts = ["t1 t2", "t3", "t4 t5 t6"]
     source = write_texts(tmp_path / "a.txt", texts)
     short = Encoder(encoder.checkpoint.path, device="numpy", truncate_dim=3)
-    embed(short, source, f"{tmp_path}/o.npy", prompt="t7 ", normalize=True)
+    embed(short, source, f"{tmp_path}/o.npy", prompt="t7 ", normalize_embeddings=True)
     expected = short.encode(texts, prompt="t7 ", normalize_embeddings=True)
     assert expected.shape == (3, 3)
     np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, atol=1e-6)
@@ -274,7 +275,7 @@ def test_what_must_be_as_it_was(encoder: Encoder, stopped: tuple[Path, str], tmp
     def message(model: Encoder = encoder, **options: object) -> str:
         return refused(lambda: embed(model, source, output, resume=True, **options))
 
-    assert "--normalize is True here and False there" in message(normalize=True)
+    assert "--normalize is True here and False there" in message(normalize_embeddings=True)
     assert "precision is 'int8' here" in message(precision="int8")
     assert "prompt is 't1 ' here and '' there" in message(prompt="t1 ")
     assert "--no-truncate is False here and True there" in message(truncate=False)

@@ -54,6 +54,7 @@ def test_pack_by_hand():
     expected = {
         "ids": [7, 8, 9, 5, *range(100, 133)],
         "positions": [0, 1, 2, 0, *range(33)],
+        "types": [0] * 37,
         "spans": [[0, 3], [3, 4], [4, 37]],
         "tiles": [[0, 0], [1, 0], [2, 0], [2, 32]],
         "skip": [1, 0, 32],
@@ -125,6 +126,6 @@ def test_max_tiles_at_its_worst(length: int, count: int):
 
 
 def test_a_tile_is_what_the_attention_kernel_takes():
-    found = re.search(r"^const QUERIES: u32 = (\d+)u;", read("attention"), re.M)
+    found = re.search(r"^const QUERIES: u32 = (\d+)u;", read("softmax_attention"), re.M)
     assert found is not None
     assert int(found[1]) == packing.QUERY_TILE

@@ -25,6 +25,7 @@ from .options import (
     Pooling,
     Prompt,
     PromptName,
+    Revision,
     TruncateDim,
     encode_options,
     load,
@@ -76,6 +77,7 @@ def embed(
     normalize: Normalize = False,
     no_truncate: NoTruncate = False,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -150,18 +152,9 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
             say(f"{work.folder} holds nothing to go on with: this begins")
         encoder = load(ctx)
         say_if_numpy(encoder, p["device"])
-        prompt = encoder._prompt(p["prompt"], p["prompt_name"])
+        asked = encoder.ask(**encode_options(ctx))
         with report(command_to_resume(ctx)) as told:
-            corpus.embed(
-                encoder,
-                found,
-                work,
-                told,
-                precision=p["precision"],
-                prompt=prompt,
-                normalize=p["normalize"],
-                truncate=not p["no_truncate"],
-            )
+            corpus.embed(encoder, found, work, told, asked, precision=p["precision"])
 
 
 def command_to_resume(ctx: typer.Context) -> str:

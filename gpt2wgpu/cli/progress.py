@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..progress import duration
 from .console import one_line, say
-from .live import duration
 
 EVERY = 30.0  # seconds between lines where there is no terminal
 

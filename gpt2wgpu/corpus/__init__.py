@@ -21,7 +21,7 @@ from ..encoder import MAX_SEQUENCES, Encoder
 from ..errors import UserError
 from ..ops import Array
 from ..quantize import RANGED, quantize_embeddings
-from ..windows import cut_texts, take_window
+from ..stream import Pass, cut_texts, take_window
 from . import journal
 from .identity import chained, check, made_with
 from .journal import Journal, State
@@ -51,17 +51,15 @@ def embed(
     texts: files.Texts,
     work: Work,
     report: Report,
+    asked: Pass,
     *,
     precision: str = "float32",
-    prompt: str = "",
-    normalize: bool = False,
-    truncate: bool = True,
 ) -> None:
     """The vectors of all texts into the output. What is done when it fails stays in `work.folder`, and is gone on with.
 
     Raises UserError: a text cannot be read or encoded, or is not what it was; the model or the options are not.
     """
-    made = made_with(encoder, precision=precision, prompt=prompt, normalize=normalize, truncate=truncate)
+    made = made_with(encoder, asked, precision)
     window = [BATCHES * MAX_SEQUENCES, BATCHES * CHARACTERS_PER_TOKEN * encoder.max_tokens]
     state = work.state or State(made, window, encoder.device, texts.size)
     check(state.made_with, made, work.folder)
@@ -75,9 +73,8 @@ def embed(
             report.say(f"the texts done were computed on {state.device}, the others are on {encoder.device}")
     state.device, state.input_size = encoder.device, texts.size
     job = Job(encoder, work, state, report)
-    options = {"prompt": prompt, "normalize_embeddings": normalize, "truncate": truncate}
     with files.naming(work.path, *(work.folder / name for name in (journal.VECTORS, journal.TEXTS, journal.NEW_STATE))):
-        job.run(stream, texts, options)
+        job.run(stream, texts, asked)
     if state.cut:
         warnings.warn(cut_texts(state.cut, state.rows, encoder.max_seq_length), UserWarning, stacklevel=2)
     journal.remove(work.folder)
@@ -106,7 +103,7 @@ class Job:
     def _open(self) -> Journal:
         return Journal(self.work.folder, self.state, texts=self.work.suffix not in files.WITHOUT_TEXTS)
 
-    def run(self, stream: Iterator[str], texts: files.Texts, options: dict[str, Any]) -> None:
+    def run(self, stream: Iterator[str], texts: files.Texts, asked: Pass) -> None:
         """All texts of the stream, by way of the journal. While there is a writer's thread, it alone touches the journal."""
         state = self.state
         under_way: deque[Window] = deque()
@@ -116,7 +113,7 @@ class Job:
             with (
                 ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-writer") as writer,
                 closing(ahead(read(stream, texts, state))) as reading,
-                closing(self.encoder.encode_windows(passing(reading, under_way), first=state.rows, **options)) as encoded,
+                closing(self.encoder.encode_windows(passing(reading, under_way), asked, first=state.rows)) as encoded,
             ):
                 try:
                     pending: deque[Future[None]] = deque()

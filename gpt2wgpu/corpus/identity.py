@@ -7,22 +7,23 @@ from typing import Any
 
 from ..encoder import Encoder
 from ..errors import UserError
+from ..stream import Pass
 
 MODEL_FILES = (".safetensors", ".json", ".txt", ".bpe")
 OPTIONS = {"normalize": "--normalize", "truncate": "--no-truncate", "dimensions": "--truncate-dim or the model's dimensions"}
 
 
-def made_with(encoder: Encoder, *, precision: str, prompt: str, normalize: bool, truncate: bool) -> dict[str, Any]:
+def made_with(encoder: Encoder, asked: Pass, precision: str) -> dict[str, Any]:
     return {
         "model": digest_of_files(encoder.checkpoint.path),
         "layer": encoder.layer,
         "pooling": encoder.info()["pooling"],
         "dtype": encoder.dtype,
-        "dimensions": encoder.dimensions,
-        "max_seq_length": encoder.max_seq_length,
-        "prompt": prompt,
-        "normalize": normalize,
-        "truncate": truncate,
+        "dimensions": asked.dims,
+        "max_seq_length": asked.limit,
+        "prompt": asked.prompt,
+        "normalize": asked.normalize,
+        "truncate": asked.truncate,
         "precision": precision,
     }
 

@@ -41,7 +41,7 @@ Choice = tuple[Tile, ...]  # one for each of BUCKETS
 
 
 def matmul(t: Tensor) -> Matmul:
-    return int(t.dims["K"]), int(t.dims["N"]), t.types["W"]
+    return int(t.dims["K"]), int(t.dims["N"]), t.types.get("W", "f32")
 
 
 def candidates(device: Device, dtype: str) -> list[Tile]:
@@ -77,7 +77,7 @@ def ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
         return ((math.inf, None),)
     choice = chosen(device).get(matmul(t))
     if choice is None:
-        return ((math.inf, candidates(device, t.types["W"])[0]),)
+        return ((math.inf, candidates(device, matmul(t)[2])[0]),)
     above = (*choice[1:], None)
     return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
 

@@ -13,8 +13,8 @@ from ..errors import UserError
 from ..ops import Array
 from ..pairs import Pairs, read_pairs, read_sentences
 from ..sentence import positions
+from ..stream import take_window
 from ..tokenizer import Ids, Tokenizer
-from ..windows import take_window
 
 LOSSES = ("contrastive", "info_nce", "cosine", "distillation")
 WINDOW = 16  # batches whose examples are sorted by length together
