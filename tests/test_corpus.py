@@ -314,6 +314,17 @@ def test_texts_that_are_not_done_may_change(encoder: Encoder, stopped: tuple[Pat
     np.testing.assert_allclose(np.load(output), encoder.encode(texts), atol=1e-5)
 
 
+def test_texts_may_be_added_when_all_were_done(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The last window was a short one."""
+    texts = make_texts(9)
+    source = write_texts(tmp_path / "a.txt", texts[:8])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(corpus.Job, "finish", interrupted)
+        embed(encoder, source, f"{tmp_path}/o.npy")
+    embed(encoder, write_texts(source, texts), f"{tmp_path}/o.npy", resume=True)
+    np.testing.assert_allclose(np.load(tmp_path / "o.npy"), encoder.encode(texts), atol=1e-5)
+
+
 def test_the_same_texts_from_another_file(encoder: Encoder, stopped: tuple[Path, str]):
     source, output = stopped
     lines = [json.dumps({"text": text}) + "\n" for text in make_texts(8)]

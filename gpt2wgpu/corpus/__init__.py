@@ -46,15 +46,7 @@ class Report(Protocol):
     def stopped(self, rows: int, folder: Path) -> None: ...
 
 
-def embed(
-    encoder: Encoder,
-    texts: files.Texts,
-    work: Work,
-    report: Report,
-    asked: Pass,
-    *,
-    precision: str = "float32",
-) -> None:
+def embed(encoder: Encoder, texts: files.Texts, work: Work, report: Report, asked: Pass, precision: str = "float32") -> None:
     """The vectors of all texts into the output. What is done when it fails stays in `work.folder`, and is gone on with.
 
     Raises UserError: a text cannot be read or encoded, or is not what it was; the model or the options are not.
@@ -83,7 +75,8 @@ def embed(
 def skip(stream: Iterator[str], state: State, folder: Path) -> None:
     """Read past the texts done, which must be the ones that were embedded."""
     digest, rows = "", 0
-    while rows < state.rows and (window := take_window(stream, *state.window)):
+    most, characters = state.window
+    while rows < state.rows and (window := take_window(stream, min(most, state.rows - rows), characters)):
         digest = chained(digest, window)
         rows += len(window)
     if rows != state.rows or digest != state.digest:
