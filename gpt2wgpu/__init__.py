@@ -16,11 +16,13 @@ _HOMES = {
     "euclidean_distance": "similarity",
     "manhattan_distance": "similarity",
     "pearson_correlation": "similarity",
+    "quantize_embeddings": "quantize",
 }
 
 if TYPE_CHECKING:
     from .encoder import Encoder as Encoder
     from .errors import UserError as UserError
+    from .quantize import quantize_embeddings as quantize_embeddings
     from .similarity import cosine_similarity as cosine_similarity
     from .similarity import dot_product as dot_product
     from .similarity import euclidean_distance as euclidean_distance

@@ -1,7 +1,7 @@
 """Text in, vectors out: `Encoder(model).encode(texts)`."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from copy import copy
 from dataclasses import replace
 from itertools import chain
@@ -217,6 +217,30 @@ class Encoder:
         """
         if isinstance(inputs, str):
             raise UserError("encode_stream takes several texts; for one text use encode(text)")
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        asked = self.ask(
+            prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            truncate=truncate,
+        )
+        return self._engine.stream(iter(inputs), total, asked)
+
+    def ask(
+        self,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        *,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        truncate: bool = True,
+    ) -> Pass:
+        """The options of `encode`, checked, for `encode_windows`."""
         sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
         dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
         before = self._prompt(prompt, prompt_name)
@@ -225,9 +249,8 @@ class Encoder:
             names = ", ".join(name for name, text in self.prompts.items() if text)
             advice = "encode_query and encode_document choose one, or prompt_name=; prompt='' asks for none"
             message = f"{self.model} was trained with prompts before its texts ({names}), and none is given: {advice}"
-            warnings.warn(message, UserWarning, stacklevel=2)
-        total = len(inputs) if isinstance(inputs, Sized) else None
-        asked = Pass(
+            warnings.warn(message, UserWarning, stacklevel=3)
+        return Pass(
             prompt=before,
             skip=0 if not before or self._include_prompt else self.tokenizer.prompt_length(before),
             limit=self.max_seq_length,
@@ -237,7 +260,12 @@ class Encoder:
             normalize=normalize_embeddings,
             show_progress_bar=show_progress_bar,
         )
-        return self._engine.stream(iter(inputs), total, asked)
+
+    def encode_windows(
+        self, windows: Iterator[Sequence[str]], asked: Pass, *, first: int = 0
+    ) -> Generator[tuple[Array, int], None, None]:
+        """`encode_stream` in pieces that the caller chooses (see `Engine.windows`)."""
+        return self._engine.windows(windows, asked, first=first)
 
     def encode_query(
         self, inputs: str | Iterable[str], prompt_name: str | None = None, prompt: str | None = None, **options: Any

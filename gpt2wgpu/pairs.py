@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,23 +70,23 @@ def read_pairs(path: str, *, target: bool = True) -> Pairs:
 
 def read_sentences(path: str, column: str | None = None) -> Iterator[str]:
     """All texts of a file: of pairs both sentences, else, and where a column is named, what `files.read_texts` finds."""
-    if column is None and Path(path).suffix.lower() in (*files.TABLES, *files.JSON_LINES) and holds_pairs(path):
+    if column is None and files.Source(path).kind in (*files.TABLES, *files.JSON_LINES) and holds_pairs(path):
         return (record[name] for _, record in records(path) for name in SENTENCES if isinstance(record.get(name), str))
     return files.read_texts(path, column)
 
 
 def records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The fields of every pair by name, and where it stands in the file."""
-    suffix = Path(path).suffix.lower()
-    if suffix in files.JSON_LINES:
-        for line, value in files.json_values(path, path):
+    source = files.Source(path)
+    if source.kind in files.JSON_LINES:
+        for line, value in files.json_values(source):
             if not isinstance(value, dict):
                 raise UserError(f"{path}: line {line} is {show(value, 40)}, expected an object with sentence1 and sentence2")
             yield f"line {line}", value
         return
-    if suffix not in files.TABLES:
+    if source.kind not in files.TABLES:
         raise UserError(f"{path}: pairs are read from .tsv, .csv and .jsonl files")
-    rows = files.table_rows(path, path)
+    rows = files.table_rows(source)
     first = next(rows, None)
     if first is None:
         return
@@ -113,10 +112,11 @@ def columns(first: list[str]) -> list[str] | None:
 
 
 def holds_pairs(path: str) -> bool:
-    if Path(path).suffix.lower() in files.JSON_LINES:
-        value = next(files.json_values(path, path), (0, None))[1]
+    source = files.Source(path)
+    if source.kind in files.JSON_LINES:
+        value = next(files.json_values(source), (0, None))[1]
         return isinstance(value, dict) and set(SENTENCES) <= set(value)
-    first = next(files.table_rows(path, path), None)
+    first = next(files.table_rows(source), None)
     return first is not None and columns(first) is not None
 
 

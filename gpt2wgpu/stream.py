@@ -3,7 +3,7 @@
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,15 +22,20 @@ WINDOW = 4096  # texts that are tokenised and sorted together; bounds the memory
 WINDOW_CHARACTERS = 1 << 22
 
 
-def take_window(texts: Iterator[str]) -> list[str]:
+def take_window(texts: Iterator[str], most: int | None = None, most_characters: int | None = None) -> list[str]:
+    """The next texts: up to `most`, and none more once they have `most_characters`. Where it begins says where it ends."""
     window: list[str] = []
     characters = 0
-    for text in islice(texts, WINDOW):
+    for text in islice(texts, most or WINDOW):
         window.append(text)
         characters += len(text) if isinstance(text, str) else 0
-        if characters > WINDOW_CHARACTERS:
+        if characters > (most_characters or WINDOW_CHARACTERS):
             break
     return window
+
+
+def cut_texts(cut: int, of: int, limit: int) -> str:
+    return f"{cut} of {of} texts had more than {limit} tokens and were cut there (max_seq_length)"
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,29 @@ class Engine:
     def stream(self, texts: Iterator[str], total: int | None, asked: Pass) -> Iterator[Array]:
         """The vectors of texts, float32 (asked.dims,) each. Texts that were cut are counted in a warning at the end."""
         done = cut = 0
+        for vectors, too_long in self.windows(iter(lambda: take_window(texts), []), asked, total=total):
+            done += len(vectors)
+            cut += too_long
+            yield from vectors
+        if cut:
+            warnings.warn(cut_texts(cut, done, asked.limit), UserWarning, stacklevel=3)
+
+    def windows(
+        self, windows: Iterator[Sequence[str]], asked: Pass, *, first: int = 0, total: int | None = None
+    ) -> Generator[tuple[Array, int], None, None]:
+        """`stream` in pieces of the caller's choice, none empty: of each its vectors (n, asked.dims) and how many texts were cut.
+
+        In numpy a vector's last bits depend on the texts of its window; equal windows give equal bits.
+        first: the number of the first text, for messages. total: of texts, for the progress bar.
+        """
+        done = read = first
         with (
             ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-tokenizer") as worker,
             progress(asked.show_progress_bar, total) as advance,
         ):
             ahead: deque[Future[tuple[list[Array], list[int]]]] = deque()
-            read = 0
             while True:
-                while len(ahead) < 2 and (window := take_window(texts)):
+                while len(ahead) < 2 and (window := next(windows, None)):
                     ahead.append(worker.submit(self._tokenize, window, asked, read))
                     read += len(window)
                 if not ahead:
@@ -82,7 +102,6 @@ class Engine:
                     i = too_long[0]
                     found = f"text {done + i} has {counts[i]} tokens, the model reads {asked.limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
-                cut += len(too_long)
                 if (longest := max(map(len, sequence_ids))) > self.room:
                     i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
                     found = f"text {done + i} has {longest} tokens, {self.where} was given room for {self.room}"
@@ -92,10 +111,7 @@ class Engine:
                 if asked.normalize:
                     vectors = ops.l2_normalize.reference(vectors)
                 done += len(vectors)
-                yield from vectors
-        if cut:
-            message = f"{cut} of {done} texts had more than {asked.limit} tokens and were cut there (max_seq_length)"
-            warnings.warn(message, UserWarning, stacklevel=3)
+                yield vectors, len(too_long)
 
     def _tokenize(self, texts: Sequence[str], asked: Pass, first: int) -> tuple[list[Array], list[int]]:
         prompt = asked.prompt

@@ -1,18 +1,24 @@
 """Texts from files of every kind, vectors into files of every kind, and nothing left behind when it goes wrong."""
 
 import csv
+import gzip
 import io
 import json
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
 from gpt2wgpu import files
 from gpt2wgpu.errors import UserError
 
+ARROW = (".arrow", ".feather")
 TEXTS = ["plain", "", "tab\tand\\slash", "two\nlines\r\n", 'a "quote", a comma', "日本語 🙂 \u2028 é"]
 
 
@@ -101,7 +107,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, name: str, d
 def test_what_is_wrong_with_the_beginning_is_found_at_once(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         files.read_texts(str(tmp_path / "nope.txt"))
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="no files in this folder"):
         files.read_texts(str(tmp_path))
     (tmp_path / "a.csv").write_bytes(b"x,y\n1,2\n")
     with pytest.raises(UserError):
@@ -147,6 +153,49 @@ def test_every_format_gives_back_the_same_texts_and_bits(tmp_path: Path, n: int)
     assert same(load_file(tmp_path / "a.safetensors")["embeddings"], rows)
     with np.load(tmp_path / "a.npz") as archive:
         assert same(archive["embeddings"], rows) and archive["texts"].tolist() == texts
+    assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == (tmp_path / "a.jsonl").read_bytes()
+    for table in (pq.read_table(tmp_path / "a.parquet"), *(pa.ipc.open_file(tmp_path / f"a{s}").read_all() for s in ARROW)):
+        assert table["row"].to_pylist() == [*range(n)] and table["sentence"].to_pylist() == texts
+        assert table.schema.field("embedding").type == pa.list_(pa.field("element", pa.float32(), nullable=False), 7)
+        assert same(table["embedding"].to_pylist(), rows)
+    for suffix in (".sqlite", ".db"):
+        with closing(sqlite3.connect(tmp_path / f"a{suffix}")) as database:
+            found = database.execute("SELECT row, sentence, embedding FROM embeddings ORDER BY row").fetchall()
+        assert [(row, text) for row, text, _ in found] == [*enumerate(texts)]
+        assert b"".join(blob for *_, blob in found) == rows.astype("<f4").tobytes()
+
+
+def test_quantised_vectors_and_facts(tmp_path: Path):
+    """Integers stay integers, rows are numbered from the first of a shard, and what is known of the vectors goes along."""
+    about = files.About(5, {"model": "a", "ranges": [[0.5], [1.0]]})
+    for kind in (np.int8, np.uint8):
+        rows = np.array([[1, 120, 0], [7, 100, 3]], kind)
+        for suffix, save in files.VECTOR_FORMATS.items():
+            with (tmp_path / f"a{suffix}").open("w+b") as file:
+                save(file, zip("ab", rows, strict=True), about)
+        assert [json.loads(line)["embedding"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == rows.tolist()
+        for found in (np.load(tmp_path / "a.npy"), load_file(tmp_path / "a.safetensors")["embeddings"]):
+            assert found.dtype == kind and np.array_equal(found, rows)
+        table = pq.read_table(tmp_path / "a.parquet")
+        assert table["row"].to_pylist() == [5, 6] and table["embedding"].to_pylist() == rows.tolist()
+        assert table.schema.field("embedding").type.value_type == pa.from_numpy_dtype(kind)
+        assert json.loads(table.schema.metadata[b"gpt2wgpu"]) == about.facts
+        with closing(sqlite3.connect(tmp_path / "a.sqlite")) as database:
+            found = database.execute("SELECT row, embedding FROM embeddings").fetchall()
+            assert found == [(5 + i, row.tobytes()) for i, row in enumerate(rows)]
+            facts = dict(database.execute("SELECT name, value FROM facts"))
+            assert {name: json.loads(value) for name, value in facts.items()} == about.facts
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_parquet_in_several_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.files.arrow.BLOCK", 100)
+    texts, rows = [f"text {i}" for i in range(20)], vectors(20)
+    write(tmp_path / "a.parquet", texts, rows)
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    assert file.metadata.num_row_groups == 7 and file.read()["row"].to_pylist() == [*range(20)]
+    assert same(file.read()["embedding"].to_pylist(), rows)
 
 
 def unescaped(cell: str) -> str:
@@ -170,7 +219,7 @@ def test_rows_are_written_as_they_come(tmp_path: Path):
 
 
 def test_a_text_too_long_for_npz_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files, "NPZ_TEXT_BYTES", 1000)
+    monkeypatch.setattr("gpt2wgpu.files.vectors.NPZ_TEXT_BYTES", 1000)
     with pytest.raises(UserError, match="do not fit in"):
         write(tmp_path / "a.npz", ["a" * 100, "b", "c"], vectors(3))
     assert [*tmp_path.iterdir()] == []

@@ -20,7 +20,8 @@ PACKAGE = Path(ops.__file__).parent
 ORDER = (
     *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
     *("progress", "hub", "prompts", "known", "checks", "backend", "sentence", "matrix", "stream", "encoder", "adapters"),
-    *("doctor", "measure", "files", "pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
+    *("doctor", "measure", "files", "quantize", "corpus", "pairs", "evaluate", "plots", "tokens", "train"),
+    *("cli", "__init__", "__main__"),
 )
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
 FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}

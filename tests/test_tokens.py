@@ -189,7 +189,7 @@ def test_files_appear_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest
 
     save(characters(lower_case=False), tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    monkeypatch.setattr("gpt2wgpu.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         save(characters(lower_case=True), tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -5,6 +5,7 @@ here, every tensor is compared with the file that they wrote themselves (tests/m
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -198,7 +199,7 @@ def countdown(patch: pytest.MonkeyPatch, n: int) -> None:
 
         return call
 
-    for owner, name in ((Path, "rename"), (Path, "write_bytes"), (checkpoint.shutil, "rmtree"), (checkpoint.os, "fsync")):
+    for owner, name in ((Path, "rename"), (Path, "write_bytes"), (checkpoint.shutil, "rmtree"), (os, "fsync")):
         patch.setattr(owner, name, cut(getattr(owner, name)))
     patch.setattr(checkpoint, "save_file", cut(checkpoint.save_file))
 

@@ -10,8 +10,9 @@ import typer
 
 from .. import __version__
 from ..errors import UserError
-from .commands import doctor, embed, info, similarity
+from .commands import doctor, info, similarity
 from .console import say
+from .embed import embed
 from .evaluate import evaluate
 from .measure import profile, tune
 from .models import models, pull
@@ -52,6 +53,7 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu embed "The quick brown fox jumps over the lazy dog"[/cyan]
     [cyan]  gpt2wgpu embed --input articles.csv --column title --output titles.npy[/cyan]
     [cyan]  gpt2wgpu embed --model all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
+    [cyan]  gpt2wgpu embed --input huge.jsonl.gz --output vectors.parquet --resume[/cyan]
 
     [bold]Models of the Hugging Face hub by name, or a folder of yours[/bold]
 
@@ -94,7 +96,7 @@ def main(args: list[str] | None = None) -> None:
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
             try:
                 # Windows: typer would replace a text with a * in it by the names of files
-                app(args, prog_name="gpt2wgpu", windows_expand_args=False)
+                app(args, prog_name="gpt2wgpu", windows_expand_args=False, obj=args)
             finally:
                 sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from itertools import chain, tee
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,78 +31,6 @@ from .options import (
 if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..ops import Array
-
-
-def embed(
-    ctx: typer.Context,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
-    sentence: Annotated[
-        list[str] | None,
-        typer.Option("--sentence", "-s", metavar="TEXT", help="A text to embed; may be repeated.", rich_help_panel=TEXT),
-    ] = None,
-    input: Annotated[
-        str | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="FILE",
-            help="Texts from a file: one a line, blank lines are empty texts; .jsonl, .tsv and .csv by column. - is stdin.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    column: Column = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write there instead of stdout: .json .jsonl .npy .npz .safetensors or .tsv.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    prompt: Prompt = None,
-    prompt_name: PromptName = None,
-    normalize: Normalize = False,
-    no_truncate: NoTruncate = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
-    pooling: Pooling = None,
-    truncate_dim: TruncateDim = None,
-    max_seq_length: MaxSeqLength = None,
-    max_tokens: MaxTokens = None,
-) -> None:
-    """Turn texts into vectors.
-
-    One text given here prints {"sentence": ..., "embedding": [...], "dimensions": N}; several, or a file, an array of these.
-    A file of any size is read and written row by row, in the order of its texts; an output file appears when it is complete.
-    """
-    from .. import files
-
-    given = [*(sentence or ()), *(texts or ())]
-    if bool(given) == (input is not None):
-        raise typer.BadParameter("give texts, or a file of them with --input FILE (- is stdin), and not both")
-    if column is not None and input is None:
-        raise typer.BadParameter("--column goes with --input")
-    formats = {**files.VECTOR_FORMATS, ".json": files.write_jsonl if len(given) == 1 else files.write_json}
-    mine, rest = tee(iter(given) if input is None else files.read_texts(input, column))
-
-    def rows() -> "files.Rows":
-        encoder = load(ctx)
-        say_if_numpy(encoder, device)
-        bar = input is not None and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
-        vectors = encoder.encode_stream(rest, show_progress_bar=bar, **encode_options(ctx))
-        # The vectors come first: zip then runs their generator to its end, where it warns of texts that were cut.
-        return ((text, vector) for vector, text in zip(vectors, mine, strict=True))
-
-    if output is None:
-        formats[".json"](sys.stdout.buffer, rows())
-    else:
-        with files.output(output, formats) as (file, write):
-            write(file, rows())
 
 
 def similarity(

@@ -72,7 +72,11 @@ NoTruncate = Annotated[
 ]
 Column = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Of a .jsonl, .tsv or .csv file; a number if it has no header.", rich_help_panel=TEXT),
+    typer.Option(
+        metavar="NAME",
+        help="Of a file with columns; a number if it has no header.",
+        rich_help_panel=TEXT,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -5,7 +5,6 @@ whenever the process ends there is a complete one; `recover` finds it.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..checkpoint import Checkpoint, Pooling
 from ..errors import UserError
+from ..files import sync
 from ..jsonfile import read_fields, show
 from ..ops import Array
 from ..tokens import END_OF_TEXT
@@ -109,17 +109,6 @@ def write(run: Path, t: Template, card: str, state: Mapping[str, Array], progres
     new.rename(model)
     sync(run)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Down to the disk. Windows has no such thing for folders."""
-    if path.is_dir() and os.name == "nt":
-        return
-    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def recover(run: Path) -> bool:

@@ -1,0 +1,162 @@
+"""The command `embed`: parse and print."""
+
+import os
+import shlex
+import sys
+from contextlib import closing
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import say, say_if_numpy
+from .options import (
+    TEXT,
+    Column,
+    Device,
+    DType,
+    Layer,
+    MaxSeqLength,
+    MaxTokens,
+    Model,
+    Normalize,
+    NoTruncate,
+    Pooling,
+    Prompt,
+    PromptName,
+    Revision,
+    TruncateDim,
+    encode_options,
+    load,
+)
+
+if TYPE_CHECKING:
+    from .. import files
+
+
+def embed(
+    ctx: typer.Context,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
+    sentence: Annotated[
+        list[str] | None,
+        typer.Option("--sentence", "-s", metavar="TEXT", help="A text to embed; may be repeated.", rich_help_panel=TEXT),
+    ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="Texts from a file: one a line, blank lines are empty texts; .jsonl .tsv .csv .parquet .arrow by column; "
+            "with .gz or .zst too. A folder is one data set in several files. - is stdin.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    column: Column = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write there instead of stdout: .json .jsonl .jsonl.gz .npy .npz .parquet .arrow .safetensors .sqlite "
+            "or .tsv; a name that ends in / is a folder of Parquet shards.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same command was stopped.", rich_help_panel=TEXT)
+    ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(metavar="TYPE", help="Of the vectors: float32, int8, uint8, binary or ubinary.", rich_help_panel=TEXT),
+    ] = "float32",
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    normalize: Normalize = False,
+    no_truncate: NoTruncate = False,
+    model: Model = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    layer: Layer = None,
+    pooling: Pooling = None,
+    truncate_dim: TruncateDim = None,
+    max_seq_length: MaxSeqLength = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Turn texts into vectors.
+
+    One text given here prints {"sentence": ..., "embedding": [...], "dimensions": N}; several, or a file, an array of these.
+    A file of any size is read and written row by row, in the order of its texts; an output file appears when it is complete.
+    What is done of a file stays in OUTPUT.part when the command is stopped, by Ctrl-C or a power cut, and --resume goes on.
+    """
+    from ..errors import UserError
+
+    given = [*(sentence or ()), *(texts or ())]
+    if bool(given) == (input is not None):
+        raise typer.BadParameter("give texts, or a file of them with --input FILE (- is stdin), and not both")
+    if column is not None and input is None:
+        raise typer.BadParameter("--column goes with --input")
+    whole = input in (None, "-") or output is None or output.lower().endswith(".npz")  # made in one go
+    if whole and (resume or precision != "float32"):
+        option = "--resume" if resume else "--precision"
+        if input in (None, "-") or output is None:
+            raise typer.BadParameter(f"{option} goes with --input FILE, which can be read again, and --output FILE")
+        raise UserError(f"{output}: .npz is written in one go, without {option}: choose .npy, .parquet or .safetensors")
+    if input is None or output is None or whole:
+        in_one_go(ctx, given, input, column, output)
+    else:
+        resumable(ctx, input, column, output)
+
+
+def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: str | None, output: str | None) -> None:
+    """Rows go to stdout, or to a file that vanishes if the command is stopped."""
+    from .. import files
+
+    formats = {**files.VECTOR_FORMATS, ".json": files.write_jsonl if len(given) == 1 else files.write_json}
+    mine, rest = tee(iter(given) if input is None else files.read_texts(input, column))
+
+    def rows() -> "files.Rows":
+        encoder = load(ctx)
+        say_if_numpy(encoder, ctx.params["device"])
+        bar = input is not None and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
+        vectors = encoder.encode_stream(rest, show_progress_bar=bar, **encode_options(ctx))
+        # The vectors come first: zip then runs their generator to its end, where it warns of texts that were cut.
+        return ((text, vector) for vector, text in zip(vectors, mine, strict=True))
+
+    if output is None:
+        formats[".json"](sys.stdout.buffer, rows(), files.About())
+    else:
+        with files.output(output, formats) as (file, write):
+            write(file, rows(), files.About())
+
+
+def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -> None:
+    """A file of any size into a file, or a folder of shards, that can be gone on with."""
+    from .. import corpus, files
+    from ..errors import UserError
+    from ..quantize import check_precision
+    from .progress import report
+
+    p = ctx.params
+    check_precision(p["precision"])
+    if Path(input).is_dir() and Path(output).resolve().parent == Path(input).resolve() and not output.endswith(("/", os.sep)):
+        raise UserError(f"{output}: would be one of the texts' files the next time: write it into another folder than {input}")
+    with closing(files.Texts(input, column)) as found, corpus.open_work(output, resume=p["resume"]) as work:
+        if work.complete:
+            say(f"{output} is complete: there is nothing to go on with; without --resume it is made anew")
+            return
+        if p["resume"] and work.state is None:
+            say(f"{work.folder} holds nothing to go on with: this begins")
+        encoder = load(ctx)
+        say_if_numpy(encoder, p["device"])
+        asked = encoder.ask(**encode_options(ctx))
+        with report(command_to_resume(ctx)) as told:
+            corpus.embed(encoder, found, work, told, asked, precision=p["precision"])
+
+
+def command_to_resume(ctx: typer.Context) -> str:
+    args = [a for a in ctx.find_root().obj or sys.argv[1:] if a != "--resume"]
+    return shlex.join(["gpt2wgpu", *args, "--resume"])

@@ -1,0 +1,41 @@
+"""Texts from files, vectors into files: row by row, so that memory does not grow with the file.
+
+Output appears under its name only when it is complete; what was there before stays until then.
+"""
+
+from .columns import USUAL_COLUMNS
+from .matrices import MATRIX_FORMATS, write_matrix_json
+from .output import naming, output, resolve, suffix_of, sync
+from .rows import About, Rows
+from .source import Source, import_arrow
+from .texts import JSON_LINES, TABLES, Texts, json_values, read_texts, table_rows
+from .vectors import ARROW_FORMATS, HOLD_FACTS, VECTOR_FORMATS, WITHOUT_TEXTS, npy_header, write_json, write_jsonl, write_npy
+
+__all__ = [
+    "ARROW_FORMATS",
+    "HOLD_FACTS",
+    "JSON_LINES",
+    "MATRIX_FORMATS",
+    "TABLES",
+    "USUAL_COLUMNS",
+    "VECTOR_FORMATS",
+    "WITHOUT_TEXTS",
+    "About",
+    "Rows",
+    "Source",
+    "Texts",
+    "import_arrow",
+    "json_values",
+    "naming",
+    "npy_header",
+    "output",
+    "read_texts",
+    "resolve",
+    "suffix_of",
+    "sync",
+    "table_rows",
+    "write_json",
+    "write_jsonl",
+    "write_matrix_json",
+    "write_npy",
+]

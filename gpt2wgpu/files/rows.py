@@ -1,0 +1,38 @@
+"""What is written: texts and their vectors, and what is known of them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..ops import Array
+
+Rows = Iterable[tuple[str, Array]]  # a text and its vector (C,): float32, or int8 or uint8 if quantised
+
+
+@dataclass(frozen=True)
+class About:
+    """first: number of the first row. facts: how the vectors were made, for the formats that can hold it."""
+
+    first: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING = About()
+
+
+def blocks(rows: Rows, size: int) -> Iterator[tuple[list[str], Array]]:
+    """Texts and vectors (n, C) of so many rows that they take about `size` bytes."""
+    texts: list[str] = []
+    vectors: list[Array] = []
+    taken = 0
+    for text, vector in rows:
+        texts.append(text)
+        vectors.append(vector)
+        taken += len(text) + vector.nbytes
+        if taken >= size:
+            yield texts, np.stack(vectors)
+            texts, vectors, taken = [], [], 0
+    if texts:
+        yield texts, np.stack(vectors)

@@ -1,0 +1,95 @@
+"""A file of texts: what its name says of it, its bytes without their packing, and how far it has been read."""
+
+import gzip
+import io
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from ..errors import UserError
+
+PACKED = (".gz", ".zst")
+
+
+class Source:
+    """One file, or standard input ("-"). `kind` is its suffix, without .gz or .zst; `size` is in bytes, 0 where it has none."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = "standard input" if path == "-" else path
+        name = Path() if path == "-" else Path(path.lower())
+        self.packed = name.suffix if name.suffix in PACKED else ""
+        self.kind = Path(name.stem).suffix if self.packed else name.suffix
+        self.size = 0
+        with suppress(OSError):  # said when it is opened
+            self.size = 0 if path == "-" else Path(path).stat().st_size
+        self.tell: Callable[[], int] = lambda: 0
+
+    @property
+    def position(self) -> int:
+        """Bytes of the file that have been read; 0 of a pipe."""
+        with suppress(OSError):
+            return self.tell()
+        return 0
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Its bytes, unpacked as they are read. Raises UserError where the packing is damaged; OSError."""
+        if self.path == "-":
+            yield sys.stdin.buffer
+            return
+        with Path(self.path).open("rb") as raw:
+            self.tell = raw.tell
+            try:
+                yield unpacked(raw, self)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise self.damaged(error) from None
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                raise self.damaged(error) from None  # as pyarrow tells it
+            finally:
+                self.tell = lambda: self.size
+
+    def damaged(self, error: Exception) -> UserError:
+        why = " ".join(str(error).split()).rstrip(".")[:200] or "it ends too early"
+        return UserError(f"{self.name}: cannot be read as {self.packed or self.kind} ({why}): make or download it again")
+
+
+def unpacked(raw: BinaryIO, source: Source) -> BinaryIO:
+    if source.packed == ".gz":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+    if source.packed == ".zst":
+        pyarrow = import_arrow(source.name, ".zst")
+        return cast(BinaryIO, io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, "r"), "zstd"), 1 << 18))
+    return raw
+
+
+def import_arrow(name: str, what: str) -> Any:
+    """The module pyarrow, which is imported where it is needed only."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise UserError(f"{name}: {what} needs pyarrow: pip install pyarrow (the extra `parquet`)") from None
+    return pyarrow
+
+
+def sources(path: str) -> list[Source]:
+    """The file, or the files of a folder in the order of their names: one data set in several files of one kind.
+
+    Folders in it are left alone, as are names that begin with "." or "_", which data sets keep for their own purposes.
+    """
+    if path == "-" or not Path(path).is_dir():
+        return [Source(path)]
+    names = sorted(e.name for e in os.scandir(path) if e.is_file() and not e.name.startswith((".", "_")))
+    found = [Source(str(Path(path, name))) for name in names]
+    if not found:
+        raise UserError(f"{path}: there are no files in this folder")
+    if len(kinds := sorted({s.kind for s in found})) > 1:
+        shown = ", ".join(kind or "no suffix" for kind in kinds[:6])
+        raise UserError(f"{path}: the files of a folder must be of one kind to be one data set, these have {shown}")
+    return found

@@ -1,0 +1,62 @@
+"""What the tests of corpora share: a tiny model, texts, and reading an output of any kind."""
+
+import gzip
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from encoders import tiny_gpt2
+from safetensors.numpy import load_file
+
+OUTPUTS = ("o.parquet", "o.arrow", "o.npy", "o.jsonl", "o.jsonl.gz", "o.json", "o.tsv", "o.safetensors", "o.sqlite", "shards/")
+WITHOUT_TEXTS = (".npy", ".safetensors")
+
+
+def make_texts(n: int, words: int = 12) -> list[str]:
+    """Different ones; a few are empty, or longer than the tiny model's 32 tokens."""
+    rng = np.random.default_rng(n)
+    lengths = rng.integers(0, words, n)
+    return [" ".join(f"t{t}" for t in rng.integers(1, 16, length)) for length in lengths]
+
+
+def tiny_model(folder: Path) -> Path:
+    return tiny_gpt2(folder / "model")
+
+
+def read_output(path: Path) -> tuple[list[str] | None, np.ndarray]:
+    """Texts, where the output holds them, and vectors; rows are numbered without a gap."""
+    name = path.name
+    if path.is_dir():
+        parts = sorted(path.iterdir())
+        assert [p.name for p in parts] == [f"part-{i:05}.parquet" for i in range(len(parts))]
+        return from_table(pa.concat_tables([pq.read_table(p) for p in parts]))
+    if name.endswith(".parquet"):
+        return from_table(pq.read_table(path))
+    if name.endswith(".arrow"):
+        return from_table(pa.ipc.open_file(path.read_bytes()).read_all())
+    if name.endswith(".npy"):
+        return None, np.load(path)
+    if name.endswith(".safetensors"):
+        return None, load_file(path)["embeddings"]
+    if name.endswith(".sqlite"):
+        with closing(sqlite3.connect(path)) as database:
+            found = database.execute("SELECT row, sentence, embedding FROM embeddings ORDER BY row").fetchall()
+            (precision,) = database.execute("SELECT value FROM facts WHERE name = 'precision'").fetchone()
+        assert [row for row, *_ in found] == [*range(len(found))]
+        kind = {"float32": "<f4", "int8": "i1", "uint8": "u1", "binary": "i1", "ubinary": "u1"}[json.loads(precision)]
+        return [text for _, text, _ in found], np.stack([np.frombuffer(blob, kind) for *_, blob in found])
+    data = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
+    if name.endswith(".tsv"):
+        rows = [line.split("\t") for line in data.decode().split("\n")[:-1]]
+        return [text for text, *_ in rows], np.array([[float(x) for x in numbers] for _, *numbers in rows])
+    records = json.loads(data) if name.endswith(".json") else [json.loads(line) for line in data.splitlines()]
+    return [r["sentence"] for r in records], np.array([r["embedding"] for r in records])
+
+
+def from_table(table: pa.Table) -> tuple[list[str], np.ndarray]:
+    assert table["row"].to_pylist() == [*range(len(table))]
+    return table["sentence"].to_pylist(), np.stack(table["embedding"].combine_chunks().to_numpy(zero_copy_only=False))

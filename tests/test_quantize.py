@@ -1,0 +1,66 @@
+"""Vectors of fewer bits: the numbers of sentence-transformers, and what undoes them."""
+
+import numpy as np
+import pytest
+
+from gpt2wgpu import UserError, quantize_embeddings
+
+VECTORS = np.random.default_rng(0).standard_normal((50, 20), dtype=np.float32)
+
+
+def test_integers_by_hand():
+    vectors = np.float32([[0, -510], [255, 0], [100.5, -255.5]])
+    assert quantize_embeddings(vectors, "uint8").tolist() == [[0, 0], [255, 255], [100, 127]]
+    assert quantize_embeddings(vectors, "int8").tolist() == [[-128, -128], [127, 127], [-28, -1]]
+
+
+@pytest.mark.parametrize("precision, zero", [("int8", 128), ("uint8", 0)])
+def test_integers_are_within_a_step(precision: str, zero: int):
+    found = quantize_embeddings(VECTORS, precision)
+    lowest, highest = VECTORS.min(axis=0), VECTORS.max(axis=0)
+    step = (highest - lowest) / 255
+    assert found.dtype == precision and found.shape == VECTORS.shape
+    assert (found.min(axis=0) == -zero).all() and (found.max(axis=0) >= 254 - zero).all()
+    assert (np.abs(lowest + step * (found.astype(np.float32) + zero) - VECTORS) <= step * 1.01).all()
+
+
+def test_what_is_outside_the_ranges_is_clipped():
+    ranges = np.stack([np.full(20, -0.5), np.full(20, 0.5)])
+    for precision, low, high in (("int8", -128, 127), ("uint8", 0, 255)):
+        found = quantize_embeddings(VECTORS, precision, ranges=ranges)
+        assert (found[VECTORS < -0.5] == low).all() and (found[VECTORS > 0.5] == high).all()
+        calibrated = quantize_embeddings(VECTORS, precision, calibration_embeddings=ranges)
+        assert np.array_equal(found, calibrated)
+
+
+def test_a_dimension_that_never_changes():
+    vectors = np.float32([[1, 0], [1, 255]])
+    assert quantize_embeddings(vectors, "uint8").tolist() == [[0, 0], [0, 255]]
+
+
+def test_signs():
+    vectors = np.float32([[1, -1, 0, 1e-30, -0.0, 1, 1, 1, 1], [-1] * 9])
+    assert quantize_embeddings(vectors, "ubinary").tolist() == [[0b10010111, 0b10000000], [0, 0]]
+    assert quantize_embeddings(vectors, "binary").tolist() == [[0b10010111 - 128, 0], [-128, -128]]
+    assert quantize_embeddings(vectors, "binary").dtype == np.int8
+    assert quantize_embeddings(vectors, "ubinary").dtype == np.uint8
+
+
+def test_float32_is_as_it_was():
+    assert np.array_equal(quantize_embeddings(VECTORS, "float32"), VECTORS)
+    assert quantize_embeddings(np.empty((0, 20)), "int8", ranges=np.ones((2, 20))).shape == (0, 20)
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ((VECTORS, "int4"), "precision must be one of float32, int8, uint8, binary, ubinary, not 'int4'"),
+        ((VECTORS[0], "int8"), r"takes vectors \(n, C\), not an array of shape \(20,\)"),
+        ((VECTORS, "int8", np.ones((2, 3))), r"ranges have shape \(2, 3\), expected \(2, 20\)"),
+        ((VECTORS, "int8", np.ones(20)), r"ranges have shape \(20,\), expected \(2, 20\)"),
+        ((np.empty((0, 20)), "int8"), "needs ranges, or at least one vector"),
+    ],
+)
+def test_refusals(args: tuple[object, ...], message: str):
+    with pytest.raises(UserError, match=message):
+        quantize_embeddings(*args)  # type: ignore[arg-type]
