@@ -10,6 +10,7 @@ from . import ops, packing, reference
 from .errors import UserError
 from .gpu import Device, GPUError, MatrixUnits, Program
 from .graph import Op, Tensor, measure
+from .int8 import GROUP, embed_int8, linear_add_int8, linear_int8
 from .ops import Array
 
 # Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
@@ -58,6 +59,7 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
         [int(rng.integers(n)) for n in case.lengths],
     )
     counts = {"T": sum(case.lengths), "B": len(case.lengths), "G": len(batch["tiles"]), **case.sizes}
+    counts.setdefault("J", ops.cdiv(counts.get("K", counts.get("C", 0)), GROUP))  # groups of int8 weights
     leaves, values = [], {}
     for name, dtype, dims in case.op.args[:-1]:
         shape = [int(measure(d, dict(counts))) for d in dims]
@@ -65,6 +67,10 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
             values[name] = case.given[name]
         elif dtype == "u32":
             values[name] = batch[name]
+        elif dtype == "i8":
+            values[name] = rng.integers(-127, 128, size=shape, dtype=np.int8)
+        elif name == "scale":
+            values[name] = rng.uniform(0.5, 1.5, size=shape).astype(np.float32) / np.float32(73 * np.sqrt(counts.get("K", 1)))
         else:
             values[name] = rng.standard_normal(shape, dtype=np.float32)
             if name == "weight" and len(dims) == 2:
@@ -106,6 +112,11 @@ def cases(half: bool) -> list[Case]:
             Case(ops.linear, {"K": 30, "N": 33}, half=h),
             Case(ops.linear_add, {"K": 68, "N": 132}, half=h),
             Case(ops.linear_add, {"K": 10, "N": 7}, half=h),
+            Case(embed_int8, {"V": 77, "C": 70, "S": 40}, half=h),
+            *(Case(linear_int8, {"K": 132, "N": 68}, attrs={"activation": a}, half=h) for a in ("none", "gelu_erf")),
+            Case(linear_int8, {"K": 70, "N": 33}, half=h),
+            Case(linear_add_int8, {"K": 68, "N": 132}, half=h),
+            Case(linear_add_int8, {"K": 67, "N": 7}, half=h),
             *(
                 Case(ops.attention, {"C": 3 * d}, (1, 70, 17), {"head_size": d, "scale": 0.3, "causal": causal}, half=h)
                 for d in (64, 10)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, matrix, ops, packing, reference
-from .backend import find_device, find_dtype, find_matmul
+from .backend import find_device, find_dtype, find_half, find_matmul
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
 from .graph import Tensor
+from .int8 import quantising
 from .ops import Array
 from .progress import progress
 from .sentence import default_layer, head, modules, pad_id, positions
@@ -35,7 +36,8 @@ class Encoder:
     device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy",
         "gpu" (a software adapter if need be), or an adapter's number or part of its name.
     dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
-        that can, float32 on software adapters, which are slower with it, and in numpy.
+        that can, float32 on software adapters, which are slower with it, and in numpy. "int8": the weights of linear layers
+        and the vocabulary table in a quarter of float32's memory, anywhere; all else as with "auto".
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
         these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
         folder 7/12 of the depth, where the middle layers hold most meaning.
@@ -85,8 +87,8 @@ class Encoder:
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
         self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        half = "f16" if self.dtype == "float16" else "f32"
-        output = head(c, self.layer, half, self.modules)
+        half = find_half(self.dtype, self.opened_device)
+        output = head(c, self.layer, half, self.modules, int8=self.dtype == "int8")
         self.width = int(output.shape[1])
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
@@ -97,15 +99,16 @@ class Encoder:
         self._program = self._compile(output, max(self.max_tokens, self.context))
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
+        weights = quantising(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
         if self.opened_device is None:
-            return reference.Program(output, self.checkpoint.weights)
+            return reference.Program(output, weights)
         from .gpu import Program, fitting_tokens
 
         tokens = fitting_tokens(self.opened_device, output, tokens)
         self.max_tokens = min(self.max_tokens, tokens)
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
-        return Program(self.opened_device, output, self.checkpoint.weights, capacity)
+        return Program(self.opened_device, output, weights, capacity)
 
     @property
     def device(self) -> str:
@@ -258,7 +261,7 @@ class Encoder:
             finite = np.isfinite(found).all(axis=1)
             if not finite.all():
                 at = done + rows[int(np.argmin(finite))]
-                why = "use dtype='float32'" if self.dtype == "float16" else "the model's weights overflow"
+                why = "the model's weights overflow" if self.dtype == "float32" else "use dtype='float32'"
                 raise UserError(f"the vector of text {at} holds NaN or Inf ({self.device}, {self.dtype}): {why}")
             vectors[rows] = found
             advance(len(rows))

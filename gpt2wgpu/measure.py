@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, packing
-from .backend import find_device, find_dtype
+from .backend import find_device, find_dtype, find_half
 from .encoder import BUILT_IN, Encoder
 from .errors import UserError, between
 from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
@@ -20,7 +20,7 @@ from .graph import Tensor, schedule
 from .ops import Array
 from .sentence import default_layer, head, modules, pad_id, positions
 
-ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4}
+ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4, "i8": 1}
 SECONDS = 1.0  # about, of each measurement
 
 
@@ -139,13 +139,13 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
 
     inputs = [*t.inputs]
     flops = 0.0
-    if name in ("linear", "linear_add"):
+    if name.startswith("linear"):
         flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
     elif name == "attention":
         pairs = lengths * (lengths + 1) / 2 if t.attrs["causal"] else lengths**2
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
-    if name == "embed":  # of its tables only the rows of the batch's tokens
+    if name.startswith("embed"):  # of its tables only the rows of the batch's tokens
         inputs, tables = inputs[:2], inputs[2:]
         rows = sum(int(dims["T"]) * int(dims["C"]) * ITEMSIZE[x.dtype] for x in tables)
     return flops, rows + sum(map(size, inputs)) + size(t)
@@ -157,7 +157,7 @@ def tune(model: str | Path | None, device: str, dtype: str, layer: int | None) -
     if opened is None:
         raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
     c = checkpoint.load(BUILT_IN if model is None else Path(model))
-    half = "f16" if find_dtype(dtype, opened) == "float16" else "f32"
+    dtype = find_dtype(dtype, opened)
     layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
-    found = matmuls(schedule(head(c, layer, half, modules(c, None))))
+    found = matmuls(schedule(head(c, layer, find_half(dtype, opened), modules(c, None), int8=dtype == "int8")))
     return opened, tune_matmuls(opened, found)

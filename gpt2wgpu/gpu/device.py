@@ -79,8 +79,8 @@ class Device:
         return "shader-f16" in self.granted
 
     def matmul(self, dtype: str) -> str:
-        """The kernel of its matmuls with weights of a dtype, f32 or f16: shaders/<this>.wgsl."""
-        if self.matrix_units and dtype == "f16":
+        """The kernel of its matmuls with operands of a dtype (kernels.operands): shaders/<this>.wgsl."""
+        if self.matrix_units and dtype.endswith("f16"):
             return "matmul_cooperative"
         if not self.adapter.software:
             return "matmul_workgroup"

@@ -35,6 +35,7 @@ class Tile(NamedTuple):
         return f"{self.rows}x{self.columns}/{self.thread_rows}"
 
 
+MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8")
 MATRIX_HEADS = (32, 64)  # sizes of attention heads that divide into fragments of 16 x 16 and of 8 x 8
 
 
@@ -85,8 +86,8 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
     """
     assert t.op is not None
     name = t.op.name
-    if name in ("linear", "linear_add"):
-        activation = ("activation", "is_nan") if name == "linear" else ()
+    if name in MATMULS:
+        activation = () if name.startswith("linear_add") else ("activation", "is_nan")
         if not is_tiled(t):
             return f"{name}_scalar", *activation
         return name, matmul, *activation
@@ -102,12 +103,19 @@ def read(name: str) -> str:
 
 def is_tiled(t: Tensor) -> bool:
     """Whether an op is a matmul whose kernel comes in several tile shapes."""
-    return t.op is not None and t.op.name in ("linear", "linear_add") and not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
+    return t.op is not None and t.op.name in MATMULS and not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
+
+
+def operands(t: Tensor) -> str:
+    """The dtype of a matmul's weights, "f32" or "f16"; in int8 also what is beside them, "i8" for f32 and "i8f16"."""
+    if t.op is not None and t.op.name.endswith("int8"):
+        return "i8f16" if "f16" in t.types.values() else "i8"
+    return t.types.get("W") or t.types.get("X", "f32")
 
 
 def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel with its types and constant attributes set."""
-    parts = files(t, device.matmul(t.types.get("W") or t.types.get("X", "f32")))
+    parts = files(t, device.matmul(operands(t)))
     source = "\n".join(read(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)

@@ -19,7 +19,12 @@ from .tiles import ladder
 from .tune import prepare
 
 Pieces = list[tuple[int, Any]]  # a weight: rows and their buffer, as many as a table needs that is over the limit of a binding
-DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "u32": np.dtype(np.uint32)}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "u32": np.dtype(np.uint32),
+    "i8": np.dtype(np.int8),  # four to a u32
+}
 ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
 TILE = 128  # token capacities are rounded up to it, so that a tile never reaches past a buffer
 PADDING = 256  # bytes after a weight, for kernels that load whole tiles of columns
@@ -127,8 +132,8 @@ class Program:
         pieces = []
         for i in range(0, len(array), step):
             data = np.ascontiguousarray(array[i : i + step], DTYPES[t.dtype]).reshape(-1).view(np.uint8)
-            if data.nbytes % 4:  # an odd number of f16
-                data = np.append(data, np.zeros(2, np.uint8))
+            if data.nbytes % 4:  # an odd number of f16, or int8
+                data = np.append(data, np.zeros(-data.nbytes % 4, np.uint8))
             buffer = self._buffer(t.name, data.nbytes + PADDING)
             self.device.raw.queue.write_buffer(buffer, 0, data)
             pieces.append((len(array[i : i + step]), buffer))
@@ -178,7 +183,7 @@ class Program:
         if not parted:
             yield params, {}
             return
-        if t.op is None or t.op.name != "embed" or parted != [t.inputs[2]]:
+        if t.op is None or not t.op.name.startswith("embed") or parted != [t.inputs[2]]:
             limit = self.device.adapter.limits["max-storage-buffer-binding-size"] >> 20
             raise UserError(f"{parted[0].name} is larger than the {limit} MiB that {self.device.adapter.name} binds: use numpy")
         first = 0
