@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, matrix, ops, packing, reference
+from . import checkpoint, matrix, memory, ops, packing, reference
 from .backend import find_device, find_dtype, find_half, find_matmul
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
@@ -100,15 +100,27 @@ class Encoder:
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         weights = quantising(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
-        if self.opened_device is None:
-            return reference.Program(output, weights)
-        from .gpu import Program, fitting_tokens
+        device = self.opened_device
+        if device is not None:
+            from .gpu import Program, fitting_tokens
 
-        tokens = fitting_tokens(self.opened_device, output, tokens)
-        self.max_tokens = min(self.max_tokens, tokens)
+            tokens = fitting_tokens(device, output, tokens)
+            self.max_tokens = min(self.max_tokens, tokens)
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
-        return Program(self.opened_device, output, weights, capacity)
+        self._need = memory.need(output, capacity)
+        room = memory.available() if device is None or device.adapter.uses_main_memory else None
+        if room is not None and self._need.total > room:
+            raise self._too_large(f"this machine has {memory.gb(room)} free")
+        try:
+            return reference.Program(output, weights) if device is None else Program(device, output, weights, capacity)
+        except MemoryError:  # also that of a device
+            raise self._too_large() from None
+
+    def _too_large(self, room: str = "") -> UserError:
+        half = self.opened_device is not None and self.opened_device.half
+        room = room or f"more than {self.device} has free"
+        return memory.too_large(self.model, self._need, self.dtype, room, half=half, shorter=self.max_tokens > self.context)
 
     @property
     def device(self) -> str:
@@ -276,6 +288,8 @@ class Encoder:
                     pending.append((rows, self._program.submit(arrays)))
                     if len(pending) > 1:
                         collect(*pending.popleft())
+            except MemoryError:
+                raise self._too_large() from None
             finally:
                 while pending:
                     collect(*pending.popleft())

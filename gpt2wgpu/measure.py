@@ -17,10 +17,10 @@ from .encoder import BUILT_IN, Encoder
 from .errors import UserError, between
 from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
 from .graph import Tensor, schedule
+from .memory import ITEMSIZE
 from .ops import Array
 from .sentence import default_layer, head, modules, pad_id, positions
 
-ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4, "i8": 1}
 SECONDS = 1.0  # about, of each measurement
 
 

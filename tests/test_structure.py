@@ -18,7 +18,21 @@ from gpt2wgpu.train.gpu import CHUNK
 PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
-    *("errors", "jsonfile", "graph", "ops", "int8", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
+    *(
+        "errors",
+        "jsonfile",
+        "graph",
+        "memory",
+        "ops",
+        "int8",
+        "models",
+        "packing",
+        "similarity",
+        "reference",
+        "gpu",
+        "checkpoint",
+        "tokenizer",
+    ),
     *("checks", "backend", "sentence", "matrix", "progress", "encoder", "doctor", "measure", "files"),
     *("pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
 )

@@ -39,6 +39,15 @@ class Adapter:
         return self.kind == "CPU"
 
     @property
+    def uses_main_memory(self) -> bool:
+        return self.kind in ("CPU", "IntegratedGPU")
+
+    @property
+    def limit(self) -> int:
+        """Bytes that a kernel can reach in one piece."""
+        return min(self.limits["max-buffer-size"], self.limits["max-storage-buffer-binding-size"])
+
+    @property
     def unrolls(self) -> bool:
         """Whether the driver unrolls loops, so that arrays with indices known then are registers."""
         return "SwiftShader" not in self.name
