@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,26 @@ def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
     if device is None:
         return None, "BLAS"
     half, why = find_half(dtype, device), ""
+    if dtype == "int8" and not device.adapter.software:
+        from .checks import INT8, self_test
+
+        self_test(device, INT8)
     if half == "f16" and not device.adapter.software:
         from .checks import with_matrix_units
 
         device, why = with_matrix_units(device)
     name = device.matmul(half)
     return device, f"{name} ({why})" if why else name
+
+
+@contextmanager
+def enough_memory(refuse: Callable[[str], UserError]) -> Iterator[None]:
+    """What is raised inside for lack of memory, here or on a device, becomes `refuse("...")`, which is told who lacks it."""
+    try:
+        yield
+    except MemoryError:  # wgpu's is one too
+        raise refuse("more than {device} has free") from None
+    except Exception as error:
+        if "device is lost" not in str(error) and "device was lost" not in str(error):
+            raise
+        raise refuse("and {device} was lost, most often for lack of memory") from None

@@ -15,7 +15,7 @@ from .ops import Array
 
 # Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
 # by a few units in the last place on a GPU. f16: one rounding of the output, 2^-11; in attention on matrix units one more,
-# of its weights.
+# of its weights, and in int8 one of the matrix.
 TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
 SYMBOLS = ("T", "B", "G", "M")
 
@@ -97,7 +97,8 @@ def check_op(device: Device, case: Case, seed: int = 0) -> Check:
     capacity = {"T": sum(case.lengths), "B": len(case.lengths), "M": case.sizes.get("M", 1)}
     program = Program(device, output, lambda t: values[t.name], capacity | {"G": packing.max_tiles(capacity["T"], capacity["B"])})
     found = program.run(values)
-    tolerance = TOLERANCE["f16" if case.half and output.dtype == "f16" else "f32"]
+    rounded = output.dtype == "f16" or case.op is linear_add_int8
+    tolerance = TOLERANCE["f16" if case.half and rounded else "f32"]
     return compare(case.op.name, str(case), expected, found, tolerance)
 
 
@@ -162,6 +163,7 @@ def matrix_error(device: Device) -> str:
         Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
         Case(ops.linear_add, {"K": 768, "N": 260}, lengths, half=True),
         Case(ops.linear, {"K": 84, "N": 148}, lengths, {"activation": "gelu_tanh"}, half=True),
+        Case(linear_add_int8, {"K": 84, "N": 148}, lengths, half=True),
         Case(ops.attention, {"C": 192}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
         Case(ops.attention, {"C": 96}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
     ):
@@ -174,10 +176,14 @@ def matrix_error(device: Device) -> str:
     return ""
 
 
-def self_test(device: Device) -> None:
+FIRST = (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize)
+INT8 = (embed_int8, linear_int8, linear_add_int8)
+
+
+def self_test(device: Device, some: Sequence[Op] = FIRST) -> None:
     """A few ops on the device against numpy, before it is trusted with a model. Raises UserError if one is wrong."""
     for case in cases(device.half):
-        if case.op in (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize):
+        if case.op in some:
             check = check_op(device, case)
             if not check.ok:
                 raise UserError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, matrix, memory, ops, packing, reference
-from .backend import find_device, find_dtype, find_half, find_matmul
+from .backend import enough_memory, find_device, find_dtype, find_half, find_matmul
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
 from .graph import Tensor
@@ -112,14 +112,12 @@ class Encoder:
         room = memory.available() if device is None or device.adapter.uses_main_memory else None
         if room is not None and self._need.total > room:
             raise self._too_large(f"this machine has {memory.gb(room)} free")
-        try:
+        with enough_memory(self._too_large):
             return reference.Program(output, weights) if device is None else Program(device, output, weights, capacity)
-        except MemoryError:  # also that of a device
-            raise self._too_large() from None
 
-    def _too_large(self, room: str = "") -> UserError:
+    def _too_large(self, room: str) -> UserError:
         half = self.opened_device is not None and self.opened_device.half
-        room = room or f"more than {self.device} has free"
+        room = room.format(device=self.device)
         return memory.too_large(self.model, self._need, self.dtype, room, half=half, shorter=self.max_tokens > self.context)
 
     @property
@@ -278,7 +276,7 @@ class Encoder:
             vectors[rows] = found
             advance(len(rows))
 
-        with self._lock:
+        with self._lock, enough_memory(self._too_large):
             pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
             try:
                 for planned in packing.plan([len(sequences[i]) for i in distinct], self.max_tokens, most):
@@ -288,8 +286,6 @@ class Encoder:
                     pending.append((rows, self._program.submit(arrays)))
                     if len(pending) > 1:
                         collect(*pending.popleft())
-            except MemoryError:
-                raise self._too_large() from None
             finally:
                 while pending:
                     collect(*pending.popleft())
