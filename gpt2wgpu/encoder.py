@@ -111,7 +111,7 @@ class Encoder:
         self._need = memory.need(output, capacity)
         room = memory.available() if device is None or device.adapter.uses_main_memory else None
         if room is not None and self._need.total > room:
-            raise self._too_large(f"this machine has {memory.gb(room)} free")
+            raise self._too_large(f"this machine has {memory.readable(room)} free")
         with enough_memory(self._too_large):
             return reference.Program(output, weights) if device is None else Program(device, output, weights, capacity)
 

@@ -25,7 +25,7 @@ class Need:
         return self.weights + self.activations
 
     def __str__(self) -> str:
-        return f"{gb(self.total)} (weights {gb(self.weights)}, activations {gb(self.activations)})"
+        return f"{readable(self.total)} (weights {readable(self.weights)}, activations {readable(self.activations)})"
 
 
 def need(output: Tensor, capacity: Mapping[str, int]) -> Need:
@@ -92,11 +92,11 @@ def available() -> int | None:
 def field(path: Path, name: str) -> int:
     """The number after a name in a file of such lines. Raises ValueError if it is not there."""
     for line in path.read_text("utf-8").splitlines():
-        if line.startswith(f"{name} "):
+        if line.split()[:1] == [name]:
             return int(line.split()[1])
     raise ValueError(name)
 
 
-def gb(count: int) -> str:
-    """ "6.2 GB", "0.15 GB" """
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e9:.2g} GB"
+def readable(count: int) -> str:
+    """ "6.2 GB", "154 MB" """
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{-(-count // 10**6)} MB"
