@@ -23,7 +23,7 @@ from report import machine, table
 
 from gpt2wgpu import gpu, ops, packing, reference
 from gpt2wgpu.graph import Tensor
-from gpt2wgpu.models.gpt2 import GPT2Config, gpt2
+from gpt2wgpu.models.gpt2 import GPT2Config
 from gpt2wgpu.ops import Array
 from gpt2wgpu.train import losses
 from gpt2wgpu.train.gpu import GPUTrainProgram
@@ -55,7 +55,7 @@ for line in sys.stdin:
 
 
 def graph() -> Tensor:
-    hidden = gpt2(CONFIG, CONFIG.layers)
+    hidden = CONFIG.hidden(CONFIG.layers)
     return ops.l2_normalize(ops.pool(hidden, Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip"), mode="mean"))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from gpt2wgpu import checkpoint, gpu, ops, packing, reference
 from gpt2wgpu.checks import Case, arrays
-from gpt2wgpu.encoder import BUILT_IN
 from gpt2wgpu.gpu.clock import Clock
 from gpt2wgpu.graph import Tensor, schedule
+from gpt2wgpu.hub import BUILT_IN
 from gpt2wgpu.sentence import head
 
 
@@ -44,9 +44,9 @@ def op_cases(half: bool, tokens: int = 512) -> list[tuple[Case, float]]:
         (Case(ops.linear, {"K": 768, "N": 3072}, lengths, {"activation": "gelu_erf"}, half), 2 * n * 768 * 3072),
         (Case(ops.linear_add, {"K": 768, "N": 768}, lengths, half=half), 2 * n * 768 * 768),
         (Case(ops.linear_add, {"K": 3072, "N": 768}, lengths, half=half), 2 * n * 768 * 3072),
-        (Case(ops.attention, {"C": 768}, lengths, {**attention, "causal": True}, half), 2 * n * 64 * 768),
-        (Case(ops.attention, {"C": 768}, lengths, {**attention, "causal": False}, half), 4 * n * 64 * 768),
-        (Case(ops.attention, {"C": 768}, (512,) * (n // 512), {**attention, "causal": True}, half), 2 * n * 512 * 768),
+        (Case(ops.attention, {"N": 2304}, lengths, {**attention, "causal": True}, half), 2 * n * 64 * 768),
+        (Case(ops.attention, {"N": 2304}, lengths, {**attention, "causal": False}, half), 4 * n * 64 * 768),
+        (Case(ops.attention, {"N": 2304}, (512,) * (n // 512), {**attention, "causal": True}, half), 2 * n * 512 * 768),
         (Case(ops.pool, {"C": 768}, lengths, {"mode": "mean"}), n * 768),
         (Case(ops.l2_normalize, {"C": 768}, (1,) * n), 3 * n * 768),
         (Case(ops.similarity, {"M": 512, "N": 512, "C": 768}, (1,), {"metric": "dot"}), 2 * 512 * 512 * 768),

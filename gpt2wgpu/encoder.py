@@ -1,30 +1,27 @@
 """Text in, vectors out: `Encoder(model).encode(texts)`."""
 
-import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from copy import copy
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint, matrix, memory, ops, packing, reference
+from . import checkpoint, hub, matrix, memory, packing, reference
 from .backend import enough_memory, find_device, find_dtype, find_half, find_matmul
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
 from .graph import Tensor
 from .int8 import quantising
 from .ops import Array
-from .progress import progress
-from .sentence import default_layer, head, modules, pad_id, positions
+from .prompts import model_names, of_family
+from .sentence import default_layer, head, modules, side_by_side
+from .stream import Engine, Pass
 from .tokenizer import Tokenizer
 
-BUILT_IN = Path(__file__).parent / "model"
-WINDOW = 4096  # texts that are tokenised and sorted together; bounds the memory of a stream
-WINDOW_CHARACTERS = 1 << 22
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
 
@@ -32,7 +29,8 @@ MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
 class Encoder:
     """A model on a device, ready to turn texts into vectors.
 
-    model: a folder in Hugging Face or sentence-transformers layout; None for the built-in model.
+    model: a folder in Hugging Face or sentence-transformers layout, or the name of a model on the hub ("org/name"; a bare
+        name means sentence-transformers/name, except for the likes of "gpt2"); None for the built-in model.
     device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy",
         "gpu" (a software adapter if need be), or an adapter's number or part of its name.
     dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
@@ -41,10 +39,14 @@ class Encoder:
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
         these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
         folder 7/12 of the depth, where the middle layers hold most meaning.
-    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder says, else mean.
+    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder
+        says; else "last" for a decoder (a class that ends in ForCausalLM in its config.json), "mean" for others.
     max_tokens: token budget of a batch. It bounds memory and never changes a vector on a GPU.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
-    prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says.
+    prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says,
+        and where it has no prompts, those that the model's family is known to expect (`prompts.py`).
+    revision, token, cache_folder, local_files_only: of a model on the hub, as in sentence-transformers. A model in the cache
+        is taken as it is, without the network.
 
     Raises UserError if the model or the device cannot be used. One encoder may be shared by threads.
     """
@@ -63,23 +65,30 @@ class Encoder:
         default_prompt_name: str | None = None,
         truncate_dim: int | None = None,
         similarity_fn_name: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_folder: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> None:
         self.model = "built-in" if model is None else str(model)
-        self.checkpoint = c = checkpoint.load(BUILT_IN if model is None else Path(model))
+        folder = hub.find(model, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only)
+        self.checkpoint = c = checkpoint.load(folder)
         self.layers = c.config.layers
         self.layer = default_layer(c) if layer is None else between("layer", layer, 0, self.layers)
         self.pooling = pooling
         self.modules = modules(c, pooling)
-        self.prompts = {**c.prompts, **(prompts or {})}
+        expected = {} if c.prompts else of_family(model_names(self.model, c))
+        self.prompts = {**(c.prompts or expected), **(prompts or {})}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
+        self._remind = bool(expected) and prompts is None and self.default_prompt_name is None
         self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
         if self.similarity_fn_name not in matrix.SIMILARITIES:
             raise UserError(
                 f"similarity_fn_name must be one of {', '.join(matrix.SIMILARITIES)}, not {self.similarity_fn_name!r}"
             )
         self._prompt(None, None)  # refuses an unknown default
-        self.tokenizer = Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
-        self.context = c.config.context - (0 if pad_id(c) is None else int(pad_id(c) or 0) + 1)
+        self.tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
+        self.context = c.config.usable_length
         self._max_seq_length = c.max_seq_length
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
@@ -87,16 +96,29 @@ class Encoder:
         self.opened_device, self.device_reason = find_device(device)
         self.dtype = find_dtype(dtype, self.opened_device)
         self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        half = find_half(self.dtype, self.opened_device)
-        output = head(c, self.layer, half, self.modules, int8=self.dtype == "int8")
+        output = self._graph(self.layer)
         self.width = int(output.shape[1])
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
             between("truncate_dim", self.truncate_dim, 1, self.width)
         kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
-        self._lock = threading.Lock()
         self._program = self._compile(output, max(self.max_tokens, self.context))
+        where = f"{self.device}, {self.dtype}"
+        self._engine = Engine(
+            self._program,
+            self.tokenizer,
+            self.width,
+            c.config.pad,
+            self.max_tokens,
+            where,
+            self.dtype != "float32",
+            self._too_large,
+        )
+
+    def _graph(self, layer: int) -> Tensor:
+        """Texts' tokens to the vectors of a layer."""
+        return head(self.checkpoint, layer, find_half(self.dtype, self.opened_device), self.modules, int8=self.dtype == "int8")
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         weights = quantising(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
@@ -119,6 +141,16 @@ class Encoder:
         half = self.opened_device is not None and self.opened_device.half
         room = room.format(device=self.device)
         return memory.too_large(self.model, self._need, self.dtype, room, half=half, shorter=self.max_tokens > self.context)
+
+    def with_layers(self, layers: Sequence[int]) -> "Encoder":
+        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
+        other = copy(self)
+        output = side_by_side([self._graph(layer) for layer in layers])
+        other.width, other.truncate_dim = int(output.shape[1]), None
+        other._program = other._compile(output, max(self.max_tokens, self.context))
+        changed = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens}
+        other._engine = replace(self._engine, **changed, too_large=other._too_large)
+        return other
 
     @property
     def device(self) -> str:
@@ -205,92 +237,40 @@ class Encoder:
         sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
         dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
         before = self._prompt(prompt, prompt_name)
+        if self._remind and prompt is None and prompt_name is None:
+            self._remind = False
+            names = ", ".join(name for name, text in self.prompts.items() if text)
+            advice = "encode_query and encode_document choose one, or prompt_name=; prompt='' asks for none"
+            message = f"{self.model} was trained with prompts before its texts ({names}), and none is given: {advice}"
+            warnings.warn(message, UserWarning, stacklevel=2)
         total = len(inputs) if isinstance(inputs, Sized) else None
-        most = min(sequences, MAX_SEQUENCES)
-        return self._stream(iter(inputs), total, before, most, show_progress_bar, normalize_embeddings, dims, truncate)
+        asked = Pass(
+            prompt=before,
+            skip=0 if not before or self._include_prompt else self.tokenizer.prompt_length(before),
+            limit=self.max_seq_length,
+            truncate=truncate,
+            sequences=min(sequences, MAX_SEQUENCES),
+            dims=dims,
+            normalize=normalize_embeddings,
+            show_progress_bar=show_progress_bar,
+        )
+        return self._engine.stream(iter(inputs), total, asked)
 
-    def _stream(
-        self,
-        texts: Iterator[str],
-        total: int | None,
-        prompt: str,
-        sequences: int,
-        show_progress_bar: bool | None,
-        normalize: bool,
-        dims: int,
-        truncate: bool,
-    ) -> Iterator[Array]:
-        limit = self.max_seq_length
-        skip = 0 if not prompt or self._include_prompt else self.tokenizer.prompt_length(prompt)
-        done = cut = 0
-        with (
-            ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-tokenizer") as worker,
-            progress(show_progress_bar, total) as advance,
-        ):
-            ahead: deque[Future[tuple[list[Array], list[int]]]] = deque()
-            read = 0
-            while True:
-                while len(ahead) < 2 and (window := take_window(texts)):
-                    ahead.append(worker.submit(self._tokenize, window, prompt, limit, read))
-                    read += len(window)
-                if not ahead:
-                    break
-                sequence_ids, counts = ahead.popleft().result()
-                too_long = [i for i, n in enumerate(counts) if n > limit]
-                if too_long and not truncate:
-                    i = too_long[0]
-                    found = f"text {done + i} has {counts[i]} tokens, the model reads {limit}"
-                    raise UserError(f"{found}: shorten it, or cut it with truncate=True")
-                cut += len(too_long)
-                vectors = self._compute(sequence_ids, skip, sequences, done, advance)
-                vectors = vectors[:, :dims]
-                if normalize:
-                    vectors = ops.l2_normalize.reference(vectors)
-                done += len(vectors)
-                yield from vectors
-        if cut:
-            message = f"{cut} of {done} texts had more than {limit} tokens and were cut there (max_seq_length)"
-            warnings.warn(message, UserWarning, stacklevel=3)
+    def encode_query(
+        self, inputs: str | Iterable[str], prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Array:
+        """`encode` with the prompt "query", if the model has one and no other is given."""
+        if prompt is None and prompt_name is None:
+            prompt = self.prompts.get("query", "")
+        return self.encode(inputs, prompt_name, prompt, **options)
 
-    def _tokenize(self, texts: Sequence[str], prompt: str, limit: int, first: int) -> tuple[list[Array], list[int]]:
-        return self.tokenizer.encode([prompt + t if isinstance(t, str) else t for t in texts] if prompt else texts, limit, first)
-
-    def _compute(self, sequences: list[Array], skip: int, most: int, done: int, advance: Callable[[int], None]) -> Array:
-        """The vectors of one window, (n, C). Two batches are under way at a time: one computes, one is prepared.
-
-        Equal texts are computed once.
-        """
-        vectors = np.empty((len(sequences), self.width), np.float32)
-        pad = pad_id(self.checkpoint)
-        seen: dict[bytes, int] = {}
-        same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
-        distinct = [*seen.values()]
-
-        def collect(rows: list[int], wait: Callable[[], Array]) -> None:
-            found = wait()
-            finite = np.isfinite(found).all(axis=1)
-            if not finite.all():
-                at = done + rows[int(np.argmin(finite))]
-                why = "the model's weights overflow" if self.dtype == "float32" else "use dtype='float32'"
-                raise UserError(f"the vector of text {at} holds NaN or Inf ({self.device}, {self.dtype}): {why}")
-            vectors[rows] = found
-            advance(len(rows))
-
-        with self._lock, enough_memory(self._too_large):
-            pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
-            try:
-                for planned in packing.plan([len(sequences[i]) for i in distinct], self.max_tokens, most):
-                    rows = [distinct[i] for i in planned]
-                    batch = [sequences[i] for i in rows]
-                    arrays = packing.pack(batch, [positions(s, pad) for s in batch], [min(skip, len(s) - 1) for s in batch])
-                    pending.append((rows, self._program.submit(arrays)))
-                    if len(pending) > 1:
-                        collect(*pending.popleft())
-            finally:
-                while pending:
-                    collect(*pending.popleft())
-        advance(len(sequences) - len(distinct))
-        return vectors if len(distinct) == len(sequences) else vectors[same_as]
+    def encode_document(
+        self, inputs: str | Iterable[str], prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Array:
+        """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, if no other is given."""
+        if prompt is None and prompt_name is None:
+            prompt = next((self.prompts[name] for name in ("document", "passage", "corpus") if name in self.prompts), "")
+        return self.encode(inputs, prompt_name, prompt, **options)
 
     @property
     def _include_prompt(self) -> bool:
@@ -312,7 +292,7 @@ class Encoder:
 
     def similarity(self, a: Array, b: Array) -> Array:
         """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer."""
-        with self._lock:
+        with self._engine.lock:
             return matrix.all_pairs(a, b, self.similarity_fn_name, self.opened_device)
 
     def similarity_pairwise(self, a: Array, b: Array) -> Array:
@@ -331,7 +311,7 @@ class Encoder:
         then = [type(m).__name__ + (f" {m.outputs}" if isinstance(m, Dense) else "") for m in self.modules[1:]]
         why = {self.layers: "the last", 0: "the embeddings"}.get(self.layer, f"blocks 1 to {self.layer} are run")
         if self.layer == default_layer(c) != self.layers:
-            why = "the middle, the default for a GPT-2 without a sentence-transformers folder"
+            why = f"the middle, the default for a {c.config.title} without a sentence-transformers folder"
         return {
             "model": self.model,
             "architecture": c.architecture,
@@ -352,14 +332,3 @@ class Encoder:
             "tokens per batch": self.max_tokens,
             "bytes on device": self._program.bytes,
         }
-
-
-def take_window(texts: Iterator[str]) -> list[str]:
-    window: list[str] = []
-    characters = 0
-    for text in islice(texts, WINDOW):
-        window.append(text)
-        characters += len(text) if isinstance(text, str) else 0
-        if characters > WINDOW_CHARACTERS:
-            break
-    return window

@@ -5,7 +5,7 @@ pairs of equal similarity are never told apart: a threshold lies between two dif
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import numpy as np
 from .encoder import Encoder
 from .errors import UserError, between
 from .matrix import SIMILARITIES, row_by_row
-from .ops import Array
+from .ops import Array, l2_normalize
 from .pairs import Pairs
 from .similarity import Vector, pearson_correlation
 
+VECTORS = 1 << 28  # numbers of all layers' vectors together: 1 GiB
 Scores = dict[str, dict[str, float]]  # of each similarity, each measure
 
 
@@ -29,9 +30,19 @@ def check(pairs: Pairs) -> None:
 def evaluate(encoder: Encoder, pairs: Pairs, **encode: Any) -> Scores:
     """The measures of every similarity; distances are negated, so that higher is closer. Keywords go to `encoder.encode`."""
     check(pairs)
+    sentences = distinct(pairs)
+    return scores(encoder.encode(sentences, **encode), sentences, pairs)
+
+
+def distinct(pairs: Pairs) -> list[str]:
+    """Each sentence once."""
+    return [*dict.fromkeys([*pairs.sentences1, *pairs.sentences2])]
+
+
+def scores(vectors: Array, sentences: Sequence[str], pairs: Pairs) -> Scores:
+    """The measures of every similarity of pairs, from vectors of the sentences, (n, C)."""
     assert pairs.targets is not None
-    row = {text: i for i, text in enumerate(dict.fromkeys([*pairs.sentences1, *pairs.sentences2]))}
-    vectors = encoder.encode([*row], **encode)  # each sentence once
+    row = {text: i for i, text in enumerate(sentences)}
     a, b = (vectors[[row[text] for text in texts]] for texts in (pairs.sentences1, pairs.sentences2))
     return {name: measures(row_by_row(a, b, name), pairs.targets, pairs.labelled) for name in SIMILARITIES}
 
@@ -102,15 +113,17 @@ def parse_layers(asked: str, layers: int) -> list[int]:
 
 
 def evaluate_layers(
-    load: Callable[[int], Encoder], layers: Sequence[int], pairs: Pairs, **encode: Any
+    encoder: Encoder, layers: Sequence[int], pairs: Pairs, *, normalize_embeddings: bool = False, **encode: Any
 ) -> Iterator[tuple[int, Scores]]:
-    """The measures of each layer. `load` makes an encoder that ends at a layer.
-
-    So a layer runs all blocks below it again, which costs half as many passes as there are layers; one pass for all would
-    need a second way through the model.
-    """
-    for i, layer in enumerate(layers):
+    """The measures of each layer, from one pass through the model; from several where the vectors of all are too large."""
+    sentences = distinct(pairs)
+    at_once = max(1, VECTORS // (len(sentences) * encoder.width))
+    for first in range(0, len(layers), at_once):
+        some = layers[first : first + at_once]
         with warnings.catch_warnings():
-            if i:  # which texts are cut does not depend on the layer
+            if first:  # which texts are cut does not depend on the layer
                 warnings.simplefilter("ignore", UserWarning)
-            yield layer, evaluate(load(layer), pairs, **encode)
+            vectors = encoder.with_layers(some).encode(sentences, **encode)
+        for layer, part in zip(some, np.split(vectors, len(some), axis=1), strict=True):
+            part = part[:, : encoder.dimensions]
+            yield layer, scores(l2_normalize.reference(part) if normalize_embeddings else part, sentences, pairs)

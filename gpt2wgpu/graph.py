@@ -2,8 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +43,17 @@ def schedule(*outputs: Tensor) -> list[Tensor]:
     return sorted(seen, key=lambda t: t.id)  # a tensor is always created after its inputs
 
 
+def merge(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The same outputs, with what their graphs have in common computed once. Leaves of one name are one."""
+    known: dict[Any, Tensor] = {}
+    new: dict[Tensor, Tensor] = {}
+    for t in schedule(*outputs):
+        inputs = tuple(new[x] for x in t.inputs)
+        same = (t.op, inputs, t.name, t.dtype, t.shape, tuple(t.attrs.items()))
+        new[t] = known.setdefault(same, replace(t, inputs=inputs))
+    return [new[t] for t in outputs]
+
+
 @dataclass(frozen=True)
 class Op:
     """One operation: its signature, its maths in numpy, and the grid its WGSL kernel is dispatched on.
@@ -55,11 +66,13 @@ class Op:
     args: tuple[tuple[str, str, tuple[str, ...]], ...]  # (name, dtype, dims); the last one is the output
     reference: Callable[..., Any]
     grid: Callable[[SimpleNamespace], Grid]
+    sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None  # letters that follow from other sizes and attributes
 
     def __call__(self, *inputs: Tensor, out: str = "f32", **attrs: Any) -> Tensor:
         """`out` is the output's dtype where the signature leaves it open. Raises ValueError on a mismatch.
 
-        An attribute named by a letter, such as H=12, is the size of an output dimension that no input has.
+        An attribute named by a letter, such as H=12, is the size of an output dimension that no input has; others are
+        found by `sizes`, which raises ValueError where they cannot be.
         """
         *args, (_, out_dtype, out_dims) = self.args
         dims: dict[str, Dim] = {}
@@ -83,10 +96,15 @@ class Op:
                     raise ValueError(f"{want} where {name}={dims[name]}")
         dims = {name: size for name, size in dims.items() if not name.isdigit()}
         dims |= {name: size for name, size in attrs.items() if name.isupper()}
+        attrs = {**(self.reference.__kwdefaults__ or {}), **attrs}
+        if self.sizes is not None:
+            try:
+                dims |= self.sizes(SimpleNamespace(**dims, **attrs))
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from None
         if is_open(out_dtype):
             out_dtype = types.setdefault(out_dtype, out)
         shape = tuple(measure(d, dims) for d in out_dims)
-        attrs = {**(self.reference.__kwdefaults__ or {}), **attrs}
         return Tensor(shape, out_dtype, op=self, inputs=inputs, dims=dims, types=types, attrs=attrs)
 
 
@@ -110,7 +128,11 @@ def measure(dim: str, dims: dict[str, Dim]) -> Dim:
     return sum(times * int(dims[name]) if name else times for times, name in map(split, dim.split("+")))
 
 
-def op(signature: str, grid: Callable[[SimpleNamespace], Grid]) -> Callable[[Callable[..., Any]], Op]:
+def op(
+    signature: str,
+    grid: Callable[[SimpleNamespace], Grid],
+    sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None,
+) -> Callable[[Callable[..., Any]], Op]:
     """Declare an op: `@op("x[T,C] weight[C] -> out[T,C]", grid=...)` above its numpy definition."""
     args = tuple((n, d or "f32", tuple(s.split(","))) for n, d, s in re.findall(r"(\w+)(?::(\w+))?\[([\w,+]+)\]", signature))
-    return lambda fn: Op(fn.__name__, args, fn, grid)
+    return lambda fn: Op(fn.__name__, args, fn, grid, sizes)

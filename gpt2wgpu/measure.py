@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, packing
+from . import checkpoint, hub, packing
 from .backend import find_device, find_dtype, find_half
-from .encoder import BUILT_IN, Encoder
+from .encoder import Encoder
 from .errors import UserError, between
 from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
 from .graph import Tensor, schedule
 from .memory import ITEMSIZE
 from .ops import Array
-from .sentence import default_layer, head, modules, pad_id, positions
+from .sentence import default_layer, head, modules, positions
 
 SECONDS = 1.0  # about, of each measurement
 
@@ -70,7 +70,7 @@ def profile(encoder: Encoder, texts: int, tokens: int) -> Profile:
     between("texts", texts, 1, max(1, encoder.max_tokens // tokens))
     rng = np.random.default_rng(0)
     ids = rng.integers(encoder.checkpoint.config.vocab, size=(texts, tokens))
-    pad = pad_id(encoder.checkpoint)
+    pad = encoder.checkpoint.config.pad
 
     def pack() -> dict[str, Array]:
         return packing.pack([*ids], [positions(s, pad) for s in ids], [0] * texts)
@@ -141,8 +141,10 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
     flops = 0.0
     if name.startswith("linear"):
         flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
-    elif name == "attention":
-        pairs = lengths * (lengths + 1) / 2 if t.attrs["causal"] else lengths**2
+    elif name in ("attention", "attention_bias"):
+        reach = np.minimum(lengths - 1, t.attrs.get("window") or lengths - 1)
+        before = reach * (reach + 1) / 2 + (lengths - 1 - reach) * reach  # pairs of a query and a key before it
+        pairs = lengths + before * (1 if t.attrs["causal"] else 2)
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
     if name.startswith("embed"):  # of its tables only the rows of the batch's tokens
@@ -151,12 +153,14 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
     return flops, rows + sum(map(size, inputs)) + size(t)
 
 
-def tune(model: str | Path | None, device: str, dtype: str, layer: int | None) -> tuple[Device, list[Measurement]]:
+def tune(
+    model: str | Path | None, device: str, dtype: str, layer: int | None, revision: str | None = None
+) -> tuple[Device, list[Measurement]]:
     """Measure the tiles of a model's matmuls anew, and remember the fastest ones for this adapter."""
     opened, reason = find_device(device)
     if opened is None:
         raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
-    c = checkpoint.load(BUILT_IN if model is None else Path(model))
+    c = checkpoint.load(hub.find(model, revision=revision))
     dtype = find_dtype(dtype, opened)
     layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
     found = matmuls(schedule(head(c, layer, find_half(dtype, opened), modules(c, None), int8=dtype == "int8")))

@@ -1,14 +1,16 @@
 """Every operation, once: signature, numpy maths, dispatch grid. Its kernel is shaders/<name>.wgsl.
 
 Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles,
-M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
+H heads, R distances, M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .graph import op
@@ -119,32 +121,133 @@ def linear_add(x: Array, weight: Array, bias: Array, residual: Array) -> Array:
     return out
 
 
-QUERIES = 64  # at a time: a long text needs no T x T scores in memory
+# --- attention
+
+
+def attention_heads(width: int, head_size: int, kv_heads: int) -> tuple[int, int]:
+    """How many heads of queries, and of keys and values, lie in rows of q|k|v. Raises ValueError if none can."""
+    kv = kv_heads or width // (3 * head_size)
+    heads, rest = divmod(width - 2 * kv * head_size, head_size)
+    if rest or kv < 1 or heads < 1 or (heads % kv if kv_heads else heads != kv):
+        wanted = "(H+2KV)D], H a multiple of KV" if kv_heads else "3HD]"
+        found = f"head_size D={head_size}" + (f" and kv_heads KV={kv_heads}" if kv_heads else "")
+        raise ValueError(f"qkv must be X[T,{wanted}, got {width} columns where {found}")
+    return heads, kv
+
+
+def attention_sizes(p: SimpleNamespace) -> dict[str, int]:
+    if not 0 <= p.window < 1 << 31:
+        raise ValueError(f"window must be 0 (no limit) or a number of tokens, got {p.window}")
+    heads, _ = attention_heads(p.N, p.head_size, p.kv_heads)
+    return {"H": heads, "C": heads * p.head_size}
+
+
+def attention_bias_sizes(p: SimpleNamespace) -> dict[str, int]:
+    heads, _ = attention_heads(p.N, p.head_size, 0)
+    if heads != p.H or not p.R % 2:
+        raise ValueError(f"bias must be f32[H,R] with H={heads} and an odd R, got f32[{p.H}, {p.R}]")
+    return {"C": heads * p.head_size}
+
+
+@op(
+    "qkv:X[T,N] spans:u32[B,2] tiles:u32[G,2] -> out:O[T,C]",
+    grid=lambda p: (p.G, p.C // p.HEAD_SIZE, 1),
+    sizes=attention_sizes,
+)
+def attention(
+    qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool, window: int = 0, kv_heads: int = 0
+) -> Array:
+    """Softmax attention inside each packed sequence: tokens of different sequences never meet.
+
+    qkv: queries (T, C), keys and values (T, KV D each) side by side. spans: first and one-past-last token of each sequence.
+    tiles: (sequence, first query inside it), the GPU's work list.
+    window: a token sees those at most so many before and after it (Beltagy et al. 2020), 0: all. kv_heads: KV; each is
+    shared by H / KV neighbouring heads of queries (Ainslie et al. 2023), 0: KV = H.
+    """
+    return softmax_attention(qkv, spans, None, head_size, scale, causal, window, kv_heads)
+
+
+@op(
+    "qkv:X[T,N] spans:u32[B,2] tiles:u32[G,2] bias[H,R] -> out:O[T,C]",
+    grid=lambda p: (p.G, p.C // p.HEAD_SIZE, 1),
+    sizes=attention_bias_sizes,
+)
+def attention_bias(qkv: Array, spans: Array, tiles: Array, bias: Array, *, head_size: int, scale: float, causal: bool) -> Array:
+    """Attention with a bias by distance (Raffel et al. 2020, MPNet): bias[h, clamp(j - i, -(R//2), R//2) + R//2] is added
+    to the scaled score of query i and key j."""
+    return softmax_attention(qkv, spans, bias, head_size, scale, causal)
+
+
+def softmax_attention(
+    qkv: Array,
+    spans: Array,
+    bias: Array | None,
+    head_size: int,
+    scale: float,
+    causal: bool,
+    window: int = 0,
+    kv_heads: int = 0,
+) -> Array:
+    heads = attention_heads(qkv.shape[1], head_size, kv_heads)
+    out = np.empty((len(qkv), heads[0] * head_size), qkv.dtype)
+    for start, count, n in alike(spans):
+        rows = slice(start, start + count * n)
+        q, k, v = split_heads(qkv[rows], count, n, heads, head_size)
+        result = share_heads(out[rows], count, n, heads, head_size)
+        for first, last, keys in query_blocks(n, causal, window):
+            scores = masked_scores(q, k, scale, first, last, keys, causal, window, bias)
+            scores -= scores.max(-1, keepdims=True)
+            np.exp(scores, out=scores)
+            np.divide(scores @ v[..., keys, :], scores.sum(-1, keepdims=True), out=result[..., first:last, :])
+    return out
+
+
+def split_heads(qkv: Array, count: int, n: int, heads: tuple[int, int], head_size: int) -> list[Array]:
+    """Views of queries, keys and values of `count` sequences of n tokens, each (b, KV, heads that share these, n, D)."""
+    width = heads[0] * head_size
+    parts = np.split(qkv, [width, width + heads[1] * head_size], axis=1)
+    return [share_heads(part, count, n, heads, head_size) for part in parts]
+
+
+def share_heads(rows: Array, count: int, n: int, heads: tuple[int, int], head_size: int) -> Array:
+    return rows.reshape(count, n, heads[1], -1, head_size).transpose(0, 2, 3, 1, 4)
+
+
+def query_blocks(n: int, causal: bool, window: int) -> list[tuple[int, int, slice]]:
+    """First and one-past-last query of each block, and the keys that it sees: a long text needs no T x T scores."""
+    reach = window or n
+    blocks = [(first, min(first + QUERIES, n)) for first in range(0, n, QUERIES)]
+    return [(i, end, slice(max(i - reach, 0), end if causal else min(end + reach, n))) for i, end in blocks]
+
+
+QUERIES = 64  # of a block
 FUTURE = np.where(np.tri(QUERIES, dtype=bool), np.float32(0), np.float32(-np.inf))
 
 
-@op("qkv:X[T,3C] spans:u32[B,2] tiles:u32[G,2] -> out:O[T,C]", grid=lambda p: (p.G, p.C // p.HEAD_SIZE, 1))
-def attention(qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool) -> Array:
-    """Softmax attention inside each packed sequence: tokens of different sequences never meet.
+def masked_scores(
+    q: Array, k: Array, scale: float, first: int, last: int, keys: slice, causal: bool, window: int, bias: Array | None = None
+) -> Array:
+    """The scores of a block of queries, with the bias; -inf where a key is hidden."""
+    scores = (q[..., first:last, :] * np.float32(scale)) @ k[..., keys, :].swapaxes(-1, -2)  # (b, KV, shared, queries, keys)
+    if bias is not None or 0 < window < k.shape[-2] - 1:
+        scores += by_distance(first, last, keys, causal, window, bias)
+    elif causal:
+        scores[..., first:] += FUTURE[: last - first, : last - first]
+    return scores
 
-    spans: first and one-past-last token of each sequence. tiles: (sequence, first query inside it), the GPU's work list.
-    """
-    C = qkv.shape[1] // 3
-    out = np.empty((len(qkv), C), qkv.dtype)
-    for start, count, n in alike(spans):
-        rows = slice(start, start + count * n)
-        q, k, v = qkv[rows].reshape(count, n, 3, C // head_size, head_size).transpose(2, 0, 3, 1, 4)  # each (b, H, n, D)
-        result = out[rows].reshape(count, n, C // head_size, head_size).transpose(0, 2, 1, 3)  # (b, H, n, D)
-        for first in range(0, n, QUERIES):
-            last = min(first + QUERIES, n)
-            keys = slice(0, last if causal else n)
-            scores = (q[:, :, first:last] * np.float32(scale)) @ k[:, :, keys].swapaxes(2, 3)  # (b, H, queries, keys)
-            if causal:
-                scores[..., first:] += FUTURE[: last - first, : last - first]
-            scores -= scores.max(-1, keepdims=True)
-            np.exp(scores, out=scores)
-            np.divide(scores @ v[:, :, keys], scores.sum(-1, keepdims=True), out=result[:, :, first:last])
-    return out
+
+def by_distance(first: int, last: int, keys: slice, causal: bool, window: int, bias: Array | None) -> Array:
+    """What is added to the scores of a block, (H or 1, 1, queries, keys): a view, as it depends on key - query only."""
+    distance = np.arange(keys.start - last + 1, keys.stop - first)
+    added = np.zeros((1, len(distance)), np.float32)
+    if bias is not None:
+        reach = bias.shape[1] // 2
+        added = bias[:, distance.clip(-reach, reach) + reach]
+    if causal:
+        added[:, distance > 0] = -np.inf
+    if window:
+        added[:, abs(distance) > window] = -np.inf
+    return sliding_window_view(added, keys.stop - keys.start, axis=1)[:, None, ::-1]
 
 
 def alike(spans: Array) -> list[tuple[int, int, int]]:

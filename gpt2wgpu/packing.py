@@ -6,7 +6,7 @@ import numpy as np
 
 from .ops import Array
 
-QUERY_TILE = 32  # queries per workgroup of shaders/attention.wgsl
+QUERY_TILE = 32  # queries per workgroup of shaders/softmax_attention.wgsl
 
 
 def plan(lengths: Sequence[int], max_tokens: int, max_sequences: int) -> list[list[int]]:

@@ -7,17 +7,14 @@ import numpy as np
 from . import ops
 from .checkpoint import Checkpoint, Dense, Normalize, Pooling
 from .errors import UserError
-from .graph import Tensor
+from .graph import Tensor, merge
 from .int8 import in_int8
-from .models.gpt2 import GPT2Config
 from .ops import Array
 
 
 def default_layer(c: Checkpoint) -> int:
-    """A raw GPT-2 is best in the middle (the original recommends layers 6 to 8 of 12), other models at their last."""
-    if c.sentence_model or not isinstance(c.config, GPT2Config):
-        return c.config.layers
-    return max(1, round(c.config.layers * 7 / 12))
+    """The last of a sentence-transformers folder; of others, what their architecture says."""
+    return c.config.layers if c.sentence_model else c.config.default_layer
 
 
 def modules(c: Checkpoint, pooling: str | None) -> tuple[Pooling | Dense | Normalize, ...]:
@@ -50,12 +47,16 @@ def head(c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense |
     return x
 
 
-def pad_id(c: Checkpoint) -> int | None:
-    return None if isinstance(c.config, GPT2Config) else c.config.pad
+def side_by_side(outputs: Sequence[Tensor]) -> Tensor:
+    """Several graphs' vectors (B, C) in one row, (B, sum of C); what the graphs have in common is computed once."""
+    x, *others = merge(outputs)
+    for more in others:
+        x = ops.concat(x, more)
+    return x
 
 
 def positions(ids: Array, pad: int | None) -> Array:
-    """Position ids of one sequence (n,): 0, 1, ...; in RoBERTa pad + 1, pad + 2, ..., counted over tokens that are not `pad`."""
+    """Position ids of one sequence (n,): 0, 1, ...; with `pad`, as in RoBERTa, pad + 1, ..., counted over the other tokens."""
     if pad is None:
         return np.arange(len(ids))
     real = ids != pad

@@ -23,15 +23,16 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 class Tokenizer:
     """The tokenizer of a model folder: `tokenizer.json`, or the vocabulary files of GPT-2, RoBERTa or BERT.
 
-    architecture: config.json's model_type. vocab: rows of the model's token table; ids beyond it are refused.
+    kind: whose vocabulary files to read where there is no tokenizer.json: "gpt2", "roberta", "bert" or "mpnet"; "": none.
+    vocab: rows of the model's token table; ids beyond it are refused.
     lower_case: as sentence-transformers does to texts first where the folder says so.
     Raises UserError. May be shared by threads: nothing changes after it is made.
     """
 
-    def __init__(self, folder: Path, *, architecture: str, vocab: int, lower_case: bool) -> None:
+    def __init__(self, folder: Path, *, kind: str, vocab: int, lower_case: bool) -> None:
         self.folder, self.vocab = folder, vocab
         self.config = read_fields(folder / "tokenizer_config.json", optional=True)
-        self._tokenizer = open_tokenizer(folder, architecture, self.config)
+        self._tokenizer = open_tokenizer(folder, kind, self.config)
         if lower_case:
             add_lower_case(self._tokenizer)
         self._head, self._tail = special_tokens(self._tokenizer)
@@ -141,19 +142,20 @@ def named_token(config: Fields, name: str, default: str = "") -> str:
     return value or default
 
 
-def open_tokenizer(folder: Path, architecture: str, config: Fields) -> "tokenizers.Tokenizer":
+def open_tokenizer(folder: Path, kind: str, config: Fields) -> "tokenizers.Tokenizer":
     """From tokenizer.json, else from vocabulary files, without truncation and padding. Raises UserError."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
     if not (file := folder / "tokenizer.json").exists():
-        return from_vocabulary(folder, architecture, config)
+        return from_vocabulary(folder, kind, config)
     with refusing(f"{show(file)} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     # where these two files disagree, `transformers` follows tokenizer_config.json
     normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    if isinstance(normalizer, normalizers.BertNormalizer) and "Bert" in config.text("tokenizer_class", default="Bert"):
+    named = config.text("tokenizer_class", default="Bert")
+    if isinstance(normalizer, normalizers.BertNormalizer) and any(part in named for part in ("Bert", "MPNet")):
         normalizer.lowercase = config.flag("do_lower_case", default=normalizer.lowercase)
         normalizer.handle_chinese_chars = config.flag("tokenize_chinese_chars", default=normalizer.handle_chinese_chars)
         if config.present("strip_accents"):
@@ -163,7 +165,7 @@ def open_tokenizer(folder: Path, architecture: str, config: Fields) -> "tokenize
     return tokenizer
 
 
-def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokenizers.Tokenizer":
+def from_vocabulary(folder: Path, kind: str, config: Fields) -> "tokenizers.Tokenizer":
     """The tokenizers of the original releases: WordPiece from vocab.txt, byte-level BPE from two files."""
     from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -171,8 +173,8 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
     if (folder / "added_tokens.json").exists():
         raise UserError(f"{show(folder)} has added_tokens.json but no tokenizer.json: {advice}")
     byte_level = ["vocab.json", "merges.txt"]
-    files = {"bert": ["vocab.txt"], "gpt2": byte_level, "roberta": byte_level}.get(architecture, [])
-    if architecture == "gpt2" and not (folder / "vocab.json").exists() and (folder / "encoder.json").exists():
+    files = {"bert": ["vocab.txt"], "mpnet": ["vocab.txt"], "gpt2": byte_level, "roberta": byte_level}.get(kind, [])
+    if kind == "gpt2" and not (folder / "vocab.json").exists() and (folder / "encoder.json").exists():
         files = ["encoder.json", "vocab.bpe"]  # OpenAI's names
     missing = [name for name in files if not (folder / name).exists()]
     if missing or not files:
@@ -187,13 +189,13 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
             token = named_token(config, name, default)
             if (at := tokenizer.token_to_id(token)) is not None:
                 found.append((token, at))
-                lstrip = token == "<mask>"  # in RoBERTa it takes the space before it along
+                lstrip = token == "<mask>"  # in RoBERTa and MPNet it takes the space before it along
                 tokenizer.add_special_tokens([AddedToken(token, special=True, lstrip=lstrip, normalized=False)])
             elif name in ("cls_token", "sep_token"):
                 raise UserError(f"{show(paths[0])} lacks {show(token)}, which goes around every text: download it again")
         return found
 
-    if architecture == "bert":
+    if kind in ("bert", "mpnet"):
         unknown = named_token(config, "unk_token", "[UNK]")
         tokenizer = Tokenizer(build(models.WordPiece.read_file, models.WordPiece, paths, unk_token=unknown))
         tokenizer.normalizer = normalizers.BertNormalizer(
@@ -202,12 +204,16 @@ def from_vocabulary(folder: Path, architecture: str, config: Fields) -> "tokeniz
             strip_accents=config.flag("strip_accents") if config.present("strip_accents") else None,
         )
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        special(pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]")
-        start, end = special(cls_token="[CLS]", sep_token="[SEP]")
+        if kind == "bert":
+            special(pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]")
+            start, end = special(cls_token="[CLS]", sep_token="[SEP]")
+        else:
+            special(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="[UNK]", mask_token="<mask>")
+            start, end = special(cls_token="<s>", sep_token="</s>")
     else:
         tokenizer = Tokenizer(build(models.BPE.read_file, models.BPE, paths))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.flag("add_prefix_space", default=False))
-        if architecture == "gpt2":
+        if kind == "gpt2":
             special(unk_token="<|endoftext|>")
             bos, eos = special(bos_token="<|endoftext|>"), special(eos_token="<|endoftext|>")
             # `transformers` heeds these only where there is no tokenizer.json

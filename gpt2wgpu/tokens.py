@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import checkpoint, files
-from .encoder import BUILT_IN, take_window
+from . import checkpoint, files, hub
 from .errors import UserError, between
 from .jsonfile import show
+from .stream import take_window
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ def save(tokenizer: "tokenizers.Tokenizer", folder: Path) -> None:
             file.write(f"{text}\n".encode())
 
 
-def open_tokenizer(folder: Path | None) -> Tokenizer:
-    """The tokenizer of a model, the built-in one if None, or of a folder without a model. Raises UserError."""
-    folder = folder or BUILT_IN
+def open_tokenizer(model: str | Path | None, revision: str | None = None) -> Tokenizer:
+    """The tokenizer of a model (see `hub.find`), or of a folder without a model. Raises UserError."""
+    folder = hub.find(model, revision=revision)
     if not folder.is_dir() or (folder / "config.json").exists() or (folder / "modules.json").exists():
         c = checkpoint.load(folder)
-        return Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
+        return Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
     kind = "bert" if (folder / "vocab.txt").exists() else "gpt2"
-    return Tokenizer(folder, architecture=kind, vocab=1 << 31, lower_case=False)
+    return Tokenizer(folder, kind=kind, vocab=1 << 31, lower_case=False)
 
 
 @dataclass(frozen=True)

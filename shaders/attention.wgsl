@@ -1,106 +1,13 @@
-// Softmax attention over packed sequences, online (Milakov & Gimelshein 2018): no T x T scores in memory.
-// A workgroup takes one tile of the work list and one head; a thread takes one query (or EACH of them, which share what
-// is loaded), its row of q and of the result in registers. Keys and values come in blocks through workgroup memory.
-// Blocks count from the start of the sequence, so a text's bits do not depend on what else is in the batch.
-struct Params { T: u32, C: u32, B: u32, G: u32, scale: f32 }
+// Softmax attention, whole, in a window, or with heads that share keys and values. See softmax_attention.wgsl.
+struct Params { T: u32, N: u32, B: u32, G: u32, C: u32, scale: f32 }
 alias X = f32;
 alias O = f32;
-const HEAD_SIZE: u32 = 64u;
-const CAUSAL: u32 = 1u;
-const QUERIES: u32 = 32u;
-const EACH: u32 = 1u;
-const LANES: u32 = QUERIES / EACH;
-const KEYS: u32 = 16u;
-const D4: u32 = (HEAD_SIZE + 3u) / 4u; // a head's row in groups of four, the last one filled up with zeros
+const WINDOW: u32 = 0u; // a query sees keys at most so far away; 0: all
+const KV_HEADS: u32 = 0u; // heads of keys and values; 0: as many as of queries
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<X>;
 @group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> tiles: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<O>;
 
-var<workgroup> keys: array<vec4<f32>, KEYS * D4>;
-var<workgroup> values: array<vec4<f32>, KEYS * D4>;
-
-// four elements of one head's row of q, k or v, from `column` on
-fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
-  var v = vec4<f32>();
-  let at = t * 3u * p.C + column + d4 * 4u;
-  for (var i = 0u; i < 4u; i++) {
-    if (d4 * 4u + i < HEAD_SIZE) { v[i] = f32(qkv[at + i]); }
-  }
-  return v;
-}
-
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let tile = tiles[group.x];
-  let start = spans[tile.x].x;
-  let end = spans[tile.x].y;
-  let head = group.y * HEAD_SIZE;
-  let first = start + tile.y + lane;
-
-  var q: array<vec4<f32>, EACH * D4>;
-  var sum: array<vec4<f32>, EACH * D4>;
-  var largest: array<f32, EACH>;
-  var total: array<f32, EACH>;
-  var keys_seen: array<u32, EACH>;
-  for (var e = 0u; e < EACH; e++) {
-    let t = min(first + e * LANES, end - 1u); // queries past the end repeat the last one and store nothing
-    for (var d = 0u; d < D4; d++) { q[e * D4 + d] = load(t, head, d) * p.scale; }
-    largest[e] = -1.0e38; // above what is masked: its weight is 0 even where every score is smaller
-    keys_seen[e] = select(end, t + 1u, CAUSAL == 1u);
-  }
-
-  let seen_by_all = select(end, start + tile.y + 1u, CAUSAL == 1u); // keys before it need no mask
-  let last_key = select(end, min(start + tile.y + QUERIES, end), CAUSAL == 1u);
-  for (var block = start; block < last_key; block += KEYS) {
-    for (var i = lane; i < KEYS * D4; i += LANES) {
-      let key = min(block + i / D4, end - 1u);
-      keys[i] = load(key, p.C + head, i % D4);
-      values[i] = load(key, 2u * p.C + head, i % D4);
-    }
-    workgroupBarrier();
-
-    var scores: array<f32, EACH * KEYS>;
-    for (var j = 0u; j < KEYS; j++) {
-      var s = array<vec4<f32>, EACH>(); // spelled out: without it naga 29 zeroes once, not in every turn of the loop
-      for (var d = 0u; d < D4; d++) {
-        let k = keys[j * D4 + d];
-        for (var e = 0u; e < EACH; e++) { s[e] = fma(q[e * D4 + d], k, s[e]); }
-      }
-      for (var e = 0u; e < EACH; e++) {
-        scores[e * KEYS + j] = (s[e].x + s[e].y) + (s[e].z + s[e].w);
-      }
-    }
-    if (block + KEYS > seen_by_all) {
-      for (var i = 0u; i < EACH * KEYS; i++) { scores[i] = select(-3.0e38, scores[i], block + i % KEYS < keys_seen[i / KEYS]); }
-    }
-    for (var e = 0u; e < EACH; e++) {
-      var top = largest[e];
-      for (var j = 0u; j < KEYS; j++) { top = max(top, scores[e * KEYS + j]); }
-      let fade = exp(largest[e] - top);
-      largest[e] = top;
-      total[e] *= fade;
-      for (var d = 0u; d < D4; d++) { sum[e * D4 + d] *= fade; }
-      for (var j = 0u; j < KEYS; j++) {
-        let weight = exp(scores[e * KEYS + j] - top);
-        scores[e * KEYS + j] = weight;
-        total[e] += weight;
-      }
-    }
-    for (var j = 0u; j < KEYS; j++) {
-      for (var d = 0u; d < D4; d++) {
-        let v = values[j * D4 + d];
-        for (var e = 0u; e < EACH; e++) { sum[e * D4 + d] = fma(vec4<f32>(scores[e * KEYS + j]), v, sum[e * D4 + d]); }
-      }
-    }
-    workgroupBarrier();
-  }
-
-  for (var e = 0u; e < EACH; e++) {
-    let t = first + e * LANES;
-    if (t < end) {
-      for (var d = 0u; d < HEAD_SIZE; d++) { out[t * p.C + head + d] = O(sum[e * D4 + d / 4u][d % 4u] / total[e]); }
-    }
-  }
-}
+fn biased(score: f32, head: u32, query: u32, key: u32) -> f32 { return score; }

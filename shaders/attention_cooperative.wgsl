@@ -4,7 +4,7 @@
 // come back as f16 weights. So results are rescaled rarely, once a maximum has grown by more than LAZY (cmf's zi_flash).
 // Weights stay below exp(LAZY), and the decision depends on the tile's own sequence only, not on the batch. No subgroup
 // arithmetic here: some drivers crash on the two together. Arrays are multiples of 16 bytes long.
-struct Params { T: u32, C: u32, B: u32, G: u32, scale: f32 }
+struct Params { T: u32, N: u32, B: u32, G: u32, C: u32, scale: f32 }
 alias X = f32;
 alias O = f32;
 alias Left = coop_mat16x16<f16, A>;
@@ -37,7 +37,7 @@ var<workgroup> weights: array<f16, QUERIES * WEIGHT_PITCH>;
 var<workgroup> totals: array<f32, QUERIES * SHARES>;
 var<workgroup> grown: array<u32, 4>;
 
-fn load(t: u32, column: u32, d4: u32) -> vec4<f16> { return vec4<f16>(qkv[(t * 3u * p.C + column) / 4u + d4]); }
+fn load(t: u32, column: u32, d4: u32) -> vec4<f16> { return vec4<f16>(qkv[(t * p.N + column) / 4u + d4]); }
 
 fn stage_key(at: u32, v: vec4<f16>) {
   keys[at] = v.x;

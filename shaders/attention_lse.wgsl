@@ -1,7 +1,9 @@
 // log(sum(exp(scores))) of every query, online. Tiles, blocks and heads as in attention.wgsl; a thread takes one query.
-struct Params { T: u32, C: u32, B: u32, G: u32, H: u32, scale: f32 }
+struct Params { T: u32, N: u32, B: u32, G: u32, H: u32, scale: f32 }
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;
+const WINDOW: u32 = 0u;
+const KV_HEADS: u32 = 0u;
 const QUERIES: u32 = 32u;
 const KEYS: u32 = 16u;
 const D4: u32 = (HEAD_SIZE + 3u) / 4u;
@@ -15,7 +17,7 @@ var<workgroup> keys: array<vec4<f32>, KEYS * D4>;
 
 fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
   var v = vec4<f32>();
-  let at = t * 3u * p.C + column + d4 * 4u;
+  let at = t * p.N + column + d4 * 4u;
   for (var i = 0u; i < 4u; i++) {
     if (d4 * 4u + i < HEAD_SIZE) { v[i] = qkv[at + i]; }
   }
@@ -28,18 +30,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let start = spans[tile.x].x;
   let end = spans[tile.x].y;
   let head = group.y * HEAD_SIZE;
+  let width = p.H * HEAD_SIZE;
+  let key_head = width + group.y / sharing(width) * HEAD_SIZE;
   let query = start + tile.y + lane;
   let t = min(query, end - 1u); // queries past the end repeat the last one and store nothing
   var q: array<vec4<f32>, D4>;
   for (var d = 0u; d < D4; d++) { q[d] = load(t, head, d) * p.scale; }
-  let keys_seen = select(end, t + 1u, CAUSAL == 1u);
-  let last_key = select(end, min(start + tile.y + QUERIES, end), CAUSAL == 1u);
+  let keys_from = first_key(t, start);
+  let keys_seen = past_key(t, end);
+  let last_key = past_key(min(start + tile.y + QUERIES, end) - 1u, end);
   var largest = -3.0e38;
   var total = 0.0;
-  for (var block = start; block < last_key; block += KEYS) {
-    for (var i = lane; i < KEYS * D4; i += QUERIES) { keys[i] = load(min(block + i / D4, end - 1u), p.C + head, i % D4); }
+  for (var block = first_key(start + tile.y, start); block < last_key; block += KEYS) {
+    for (var i = lane; i < KEYS * D4; i += QUERIES) { keys[i] = load(min(block + i / D4, end - 1u), key_head, i % D4); }
     workgroupBarrier();
     for (var j = 0u; j < KEYS && block + j < keys_seen; j++) {
+      if (WINDOW > 0u && block + j < keys_from) { continue; }
       var s = vec4<f32>(0.0, 0.0, 0.0, 0.0);
       for (var d = 0u; d < D4; d++) { s = fma(q[d], keys[j * D4 + d], s); }
       let score = (s.x + s.y) + (s.z + s.w);

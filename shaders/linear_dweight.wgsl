@@ -1,26 +1,45 @@
-// x transposed @ dout. The matmul itself is in matmul_gradient.wgsl: m is the layer's input, n its output, k the token.
+// x transposed @ dout, t ascending. A row of either lies in memory as it is needed, so nothing is staged: of every token a
+// thread loads THREAD_ROWS inputs and two groups of four outputs, and adds each product to a sum of its own.
 struct Params { T: u32, K: u32, N: u32, onto: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> dout: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dweight: array<f32>;
-const K_ADJACENT: bool = false;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> dout: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> dweight: array<vec4<f32>>;
+const TILE_K: u32 = 64u; // gpu/kernels.py sets another tile where the device is a CPU
+const TILE_N: u32 = 64u;
+const THREAD_ROWS: u32 = 8u;
+const THREADS_N: u32 = TILE_N / 8u;
+const THREADS_K: u32 = TILE_K / THREAD_ROWS;
 
-fn inner() -> u32 { return p.T; }
-
-fn left(m: u32, k: u32) -> f32 {
-  if (m < p.K && k < p.T) { return x[k * p.K + m]; }
-  return 0.0;
+@compute @workgroup_size(THREADS_N, THREADS_K)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+  let k4s = p.K / 4u;
+  let n4s = p.N / 4u;
+  let k = group.y * (TILE_K / 4u) + local.y; // the first of its groups of four
+  let n = group.x * (TILE_N / 4u) + local.x;
+  var left: array<vec4<f32>, THREAD_ROWS>;
+  var right: array<vec4<f32>, THREAD_ROWS>;
+  for (var t = 0u; t < p.T; t++) { // groups past the last one repeat it, and are not stored
+    let d_left = dout[t * n4s + min(n, n4s - 1u)];
+    let d_right = dout[t * n4s + min(n + THREADS_N, n4s - 1u)];
+    for (var g = 0u; g < THREAD_ROWS / 4u; g++) {
+      let v = x[t * k4s + min(k + g * THREADS_K, k4s - 1u)];
+      for (var r = 0u; r < 4u; r++) {
+        left[4u * g + r] = fma(vec4(v[r]), d_left, left[4u * g + r]);
+        right[4u * g + r] = fma(vec4(v[r]), d_right, right[4u * g + r]);
+      }
+    }
+  }
+  for (var r = 0u; r < THREAD_ROWS; r++) {
+    let row = 4u * (k + r / 4u * THREADS_K) + r % 4u;
+    finish(row, n, left[r]);
+    finish(row, n + THREADS_N, right[r]);
+  }
 }
 
-fn right(k: u32, n: u32) -> f32 {
-  if (k < p.T && n < p.N) { return dout[k * p.N + n]; }
-  return 0.0;
-}
-
-fn store(m: u32, n: u32, sum: f32) {
-  if (m < p.K && n < p.N) {
-    let at = m * p.N + n;
+fn finish(k: u32, n4: u32, sum: vec4<f32>) {
+  if (k < p.K && n4 < p.N / 4u) {
+    let at = k * (p.N / 4u) + n4;
     if (p.onto == 1u) { dweight[at] += sum; } else { dweight[at] = sum; }
   }
 }

@@ -3,17 +3,22 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from encoders import tiny_gpt2
+from loopback_hub import Hub, serve
 from process import Run
 from training import write_data
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
 from gpt2wgpu.gpu import Device, adapters, choose, open_device
+from gpt2wgpu.hub import session
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +30,15 @@ def strict_numerics():
 @pytest.fixture(autouse=True)
 def no_device_from_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("GPT2WGPU_DEVICE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory):
+    """Nothing is asked of a hub but where a test has one of its own, and the user's cache and token are not ours."""
+    for name in ("HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path_factory.getbasetemp() / "hub"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -79,6 +93,14 @@ def production_device() -> Device:
 
 
 @pytest.fixture(scope="session")
+def as_on_a_gpu(device: Device) -> Device:
+    """The tests' device, but using the kernels that a real GPU gets."""
+    opened = open_device(replace(device.adapter, kind="DiscreteGPU"), checked=True)
+    assert not opened.adapter.software
+    return opened
+
+
+@pytest.fixture(scope="session")
 def built_in() -> Encoder:
     return Encoder(device="numpy")
 
@@ -99,6 +121,48 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Encoder]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Hub]:
+    with serve() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub, an empty cache, and no waiting."""
+    from huggingface_hub import constants
+
+    served.bare = False
+    for kept in (served.repositories, served.requests, served.faults, served.renamed):
+        kept.clear()
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read when it was imported, in whatever test
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_ENDPOINT", served.endpoint)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    yield served
+    assert not [r for r in served.requests if r.path.endswith((".bin", ".onnx", ".h5", ".pt", ".msgpack", ".md"))]
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that would have been waited."""
+    waited: list[float] = []
+    monkeypatch.setattr(session, "time", SimpleNamespace(sleep=waited.append))
+    return waited
+
+
+@pytest.fixture
+def gpt2(hub: Hub, tmp_path: Path) -> Path:
+    """The folder that the hub has as gpt2, with what is of no use here."""
+    folder = tiny_gpt2(tmp_path / "gpt2-original")
+    for name in ("pytorch_model.bin", "tf_model.h5", "onnx/model.onnx", "README.md", "flax_model.msgpack"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not for us")
+    hub.add("gpt2", folder)
+    return folder
 
 
 def pytest_runtest_logreport(report: pytest.TestReport):

@@ -24,7 +24,7 @@ def randomise(model: torch.nn.Module, name: str, std: float) -> None:
         for key, p in model.named_parameters():
             rng = np.random.default_rng(zlib.crc32(f"{name}/{key}".encode()))
             values = rng.standard_normal(tuple(p.shape), np.float32)
-            is_norm = "ln_" in key or "LayerNorm" in key
+            is_norm = any(part in key for part in ("ln_", "LayerNorm", "layer_norm"))
             values = 1 + 0.3 * values if is_norm and key.endswith("weight") else std * values
             p.copy_(torch.from_numpy(np.asarray(values)))
 
@@ -63,12 +63,13 @@ def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], dict[st
 
 
 def language_model_extras(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What older saves of GPT2LMHeadModel hold as well: the tied head and the mask buffers."""
+    """What older saves of GPT2LMHeadModel and GPTNeoForCausalLM hold as well: the tied head and the mask buffers."""
     mask = torch.tril(torch.ones(CONTEXT, CONTEXT))[None, None]
     extras = {"lm_head.weight": tensors["transformer.wte.weight"].clone()}
+    attention = "attn.attention" if "transformer.h.0.attn.attention.q_proj.weight" in tensors else "attn"
     for i in range(2):
-        extras[f"transformer.h.{i}.attn.bias"] = mask.to([torch.float32, torch.uint8][i])
-        extras[f"transformer.h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+        extras[f"transformer.h.{i}.{attention}.bias"] = mask.to([torch.float32, torch.uint8][i])
+        extras[f"transformer.h.{i}.{attention}.masked_bias"] = torch.tensor(-1e4)
     return tensors | extras
 
 
@@ -80,6 +81,12 @@ def old_norm_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
     renamed = {norm_name(k): v for k, v in tensors.items()}
     return renamed | {"bert.embeddings.position_ids": torch.arange(CONTEXT)[None]}
+
+
+def sinusoids(model: torch.nn.Module) -> None:
+    """The positions that DistilBERT begins with where its configuration says sinusoidal_pos_embds."""
+    positions = model.embeddings.position_embeddings.weight
+    transformers.models.distilbert.modeling_distilbert.create_sinusoidal_embeddings(*positions.shape, positions)
 
 
 def outliers(model: torch.nn.Module) -> None:
@@ -106,8 +113,27 @@ def bert(
     if model_type == "bert":
         rest |= {"max_position_embeddings": CONTEXT}
     else:  # positions start after the padding token's
-        rest |= {"max_position_embeddings": CONTEXT + more.get("pad_token_id", 1) + 1, "type_vocab_size": 1}
+        rest |= {"max_position_embeddings": CONTEXT + more.get("pad_token_id", 1) + 1}
+    if model_type not in ("bert", "mpnet"):
+        rest |= {"type_vocab_size": 1}
     return {**sizes, **rest, **more}
+
+
+def distilbert(width: int, heads: int, inner: int, activation: str = "gelu", layers: int = 2, **more: Any) -> dict[str, Any]:
+    sizes = {"dim": width, "n_heads": heads, "n_layers": layers, "hidden_dim": inner, "activation": activation}
+    return {"model_type": "distilbert", "vocab_size": 64, "max_position_embeddings": CONTEXT, **sizes, **more}
+
+
+def mpnet(width: int, heads: int, inner: int, act: str = "gelu", **more: Any) -> dict[str, Any]:
+    return bert(width, heads, inner, act, "mpnet", **more)
+
+
+def gpt_neo(width: int, heads: int, attention: list[Any], window: int, **more: Any) -> dict[str, Any]:
+    """attention: patterns of "global" and "local", and how often each comes."""
+    layers = sum(len(pattern) * times for pattern, times in attention)
+    sizes = {"hidden_size": width, "num_heads": heads, "num_layers": layers, "max_position_embeddings": CONTEXT}
+    fixed = {"model_type": "gpt_neo", "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0}
+    return {**fixed, **sizes, "attention_types": attention, "window_size": window, **more}
 
 
 # Beside the configuration: save (dtype), std (of weights), lengths (of sequences), shard, lm_head, touch, edit, old_config.
@@ -144,6 +170,22 @@ MODELS: dict[str, dict[str, Any]] = {
     "roberta_pad_5": bert(16, 2, 24, model_type="roberta", pad_token_id=5),
     "xlm_roberta": bert(20, 4, 30, model_type="xlm-roberta"),
     "camembert": bert(16, 4, 24, model_type="camembert", save="bf16"),
+    "bert_9_heads_sharded_f16": bert(27, 9, 19, shard="4KB", save="f16", layer_norm_eps=1e-3),
+    "xlm_roberta_sharded": bert(14, 7, 33, "relu", model_type="xlm-roberta", shard="8KB", lm_head=True, layer_norm_eps=1e-5),
+    "distilbert": distilbert(24, 3, 40, lengths=LENGTHS),
+    "distilbert_relu_odd_f16": distilbert(35, 7, 37, "relu", layers=3, save="f16"),
+    "distilbert_prefixed_bf16": distilbert(20, 5, 28, "gelu_new", lm_head=True, save="bf16"),
+    "distilbert_sinusoids_sharded": distilbert(20, 2, 24, sinusoidal_pos_embds=True, touch=sinusoids, shard="8KB"),
+    "mpnet": mpnet(24, 3, 40),
+    "mpnet_long": mpnet(12, 2, 16, max_position_embeddings=300, lengths=(298, 130, 3), pad_token_id=0),
+    "mpnet_prefixed_f16": mpnet(28, 7, 37, "relu", lm_head=True, save="f16", layer_norm_eps=1e-5),
+    "mpnet_40_buckets_bf16": mpnet(20, 1, 24, "gelu_new", layers=3, save="bf16", relative_attention_num_buckets=40),
+    "gpt_neo": gpt_neo(24, 3, [[["global", "local"], 2]], 5, lengths=LENGTHS, std=0.15),
+    "gpt_neo_local_f16": gpt_neo(35, 7, [[["local"], 2]], 2, activation_function="gelu", intermediate_size=41, save="f16"),
+    "gpt_neo_prefixed": gpt_neo(20, 1, [[["local", "global"], 1]], 31, lm_head=True, edit=language_model_extras, std=0.15),
+    "gpt_neo_mixed_sharded_bf16": gpt_neo(16, 4, [[["global"], 2], [["local"], 1]], 33, shard="4KB", save="bf16"),
+    "gpt_neo_long": gpt_neo(12, 3, [[["local", "global"], 1]], 130, max_position_embeddings=320, lengths=(300, 3, 131)),
+    "gpt_neo_layer_list": gpt_neo(18, 2, [[["global", "local"], 1]], 9, attention_layers=["local", "local"], std=0.15),
 }
 
 # of OpenAI's original config.json, which also has n_ctx
@@ -162,11 +204,11 @@ def save(model: Any, folder: Path, dtype: str, shard: str | None) -> None:
 def write_model(name: str, options: dict[str, Any]) -> None:
     folder = GOLDEN / "models" / name
     special = ("save", "std", "lengths", "shard", "lm_head", "touch", "edit", "old_config")
-    is_gpt2 = options["model_type"] == "gpt2"
+    is_decoder = options["model_type"] in ("gpt2", "gpt_neo")
     config = transformers.AutoConfig.for_model(**{k: v for k, v in options.items() if k not in special})
     auto = transformers.AutoModel
     if "lm_head" in options:
-        auto = transformers.AutoModelForCausalLM if is_gpt2 else transformers.AutoModelForMaskedLM
+        auto = transformers.AutoModelForCausalLM if is_decoder else transformers.AutoModelForMaskedLM
     model = auto.from_config(config)
     randomise(model, name, options.get("std", 0.2))
     if "touch" in options:
@@ -178,9 +220,10 @@ def write_model(name: str, options: dict[str, Any]) -> None:
         whole = json.loads((folder / "config.json").read_text())
         write_json(folder / "config.json", {k: whole[k] for k in OLD_FIELDS.split()} | {"n_ctx": whole["n_positions"]})
     seqs = sequences(name, options.get("lengths", FEW), config.vocab_size)
-    if not is_gpt2 and options["model_type"] != "bert":  # the padding token inside a text takes no position of its own
-        seqs[1][[0, 7, 8, 20]] = config.pad_token_id
-        seqs[-1][-1] = config.pad_token_id
+    if options["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"):  # a padding token takes no position
+        pad = 1 if options["model_type"] == "mpnet" else config.pad_token_id
+        seqs[1][[0, 7, 8, 20]] = pad
+        seqs[-1][-1] = pad
     write_expected(folder, seqs)
 
 

@@ -13,26 +13,11 @@ import sentence_transformers
 import torch
 import transformers
 from golden_models import GOLDEN, randomise, save, write_json
+from golden_tokenizers import MPNET, TEXTS, byte_bpe, roberta_bpe, special_tokens, unigram, wordpiece
 from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer import modules
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, normalizers
 
-CORPUS = """the quick brown fox jumps over the lazy dog. a feline is resting while the cat is sleeping on a warm mat.
-le chat dort, die katze schläft, el gato duerme, кошка спит. query: what is a model? passage: search document for an answer.
-numbers 0 1 2 3 4 5 6 7 8 9, and punctuation: commas; quotes "here" (brackets) [more] {braces} - dashes! strings of words
-long texts are cut at the limit of the model, and every token counts towards it."""
-
-TEXTS = [
-    "The cat is sleeping",
-    "ab",
-    "The quick brown fox jumps over the lazy dog. " * 6,
-    "Die Katze schläft, кошка спит, 猫が寝ている",
-    "cats 🐈 and dogs 🐕‍🦺!",
-    "   leading and trailing spaces  \n",
-    "Tabs\tand\nnewlines   and   many spaces",
-    'naïve café: "quotes" (and) [MASK] <unk> #1!',
-    "",
-]
 PROMPT = "query: "
 WIDTH = 16  # of the sentence models
 
@@ -66,86 +51,27 @@ MINILM_TEXTS = [
 ]
 
 
-def wordpiece() -> Tokenizer:
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = sorted({word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(CORPUS))})
-    letters = sorted({c for w in words for c in w})
-    pieces = ["##ing", "##er", "##s", *(f"##{c}" for c in letters)]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocab = {t: i for i, t in enumerate(dict.fromkeys([*special, *letters, *words[::2], *pieces]))}
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(special)
-    return tokenizer
-
-
-def byte_bpe(special: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    size = len(alphabet) + len(special) + 60
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS.splitlines(), trainer)
-    return tokenizer
-
-
-def roberta_bpe() -> Tokenizer:
-    tokenizer = byte_bpe(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
-    return tokenizer
-
-
-def unigram() -> Tokenizer:
-    words = sorted(set(CORPUS.split()))
-    letters = sorted({c for w in words for c in w})
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    pieces = dict.fromkeys([*(f"▁{w}" for w in words[::2]), "▁", *letters])
-    vocab = [(t, 0.0) for t in special] + [(t, -2.0 - 0.01 * i) for i, t in enumerate(pieces)]
-    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3, byte_fallback=False))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    tokenizer.add_special_tokens(special)
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
-    return tokenizer
-
-
-def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """What tokenizer_config.json calls its special tokens."""
-    if tokenizer.token_to_id("[CLS]") is not None:
-        return {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
-    if tokenizer.token_to_id("<s>") is not None:
-        bounds = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
-        return bounds | {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
-    end = "<|endoftext|>"
-    return {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": end}
-
-
-def transformer(folder: Path, kind: str, tokenizer: Tokenizer, limit: int, dtype: str = "f32", **options: Any) -> None:
+def transformer(
+    folder: Path, kind: str, tokenizer: Tokenizer, limit: int, dtype: str = "f32", lm_head: bool = False, **options: Any
+) -> None:
     """A plain transformer folder: config, weights, tokenizer."""
     vocab = tokenizer.get_vocab_size()
+    sizes: dict[str, Any]
     if kind == "gpt2":
-        sizes = {
-            "n_embd": WIDTH,
-            "n_head": 2,
-            "n_layer": 2,
-            "n_inner": 24,
-            "n_positions": 64,
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-        }
+        sizes = {"n_embd": WIDTH, "n_head": 2, "n_layer": 2, "n_inner": 24, "n_positions": 64}
+        sizes |= {"bos_token_id": 0, "eos_token_id": 0}
+    elif kind == "gpt_neo":
+        sizes = {"hidden_size": WIDTH, "num_heads": 2, "num_layers": 2, "attention_types": [[["global", "local"], 1]]}
+        sizes |= {"window_size": 6, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0}
+    elif kind == "distilbert":
+        sizes = {"dim": WIDTH, "n_heads": 2, "n_layers": 2, "hidden_dim": 24, "max_position_embeddings": 64}
     else:
         sizes = {"hidden_size": WIDTH, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 24}
-        sizes |= {"max_position_embeddings": 64 if kind == "bert" else 66, "type_vocab_size": 2 if kind == "bert" else 1}
-        sizes |= {"pad_token_id": 0 if kind == "bert" else 1}
-    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, vocab_size=vocab, **{**sizes, **options}))
+        sizes |= {"max_position_embeddings": 64 if kind == "bert" else 66, "pad_token_id": 0 if kind == "bert" else 1}
+        if kind != "mpnet":
+            sizes |= {"type_vocab_size": 2 if kind == "bert" else 1}
+    auto = transformers.AutoModelForCausalLM if lm_head else transformers.AutoModel
+    model = auto.from_config(transformers.AutoConfig.for_model(kind, vocab_size=vocab, **{**sizes, **options}))
     randomise(model, folder.name, 0.3)
     save(model, folder, dtype, None)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
@@ -281,10 +207,29 @@ def sentence_models() -> Iterator[Path]:
     new_layout(folder, "cls", after=[modules.Normalize()], include_prompt=False, prompts={"query": PROMPT, "document": ""})
     yield folder
 
+    folder = root / "new_distilbert_mean"  # its positions end at 64
+    transformer(folder, "distilbert", wordpiece(), 100)
+    new_layout(folder, "mean", after=[], prompts={"query": PROMPT, "document": ""})
+    yield folder
+
+    folder = root / "old_mpnet_mean"  # as all-mpnet-base-v2
+    transformer(folder, "mpnet", wordpiece(MPNET, "<s>", "</s>"), 64)
+    old_layout(folder, ["mean_tokens"], limit=None, normalize=True, known_poolings=OLD_POOLINGS[:4])
+    yield folder
+
+    folder = root / "old_gpt_neo_weighted"  # as SGPT
+    transformer(folder, "gpt_neo", byte_bpe(["<|endoftext|>"]), 64)
+    old_layout(folder, ["weightedmean_tokens"], limit=50)
+    yield folder
+
+    folder = root / "plain_gpt_neo"  # no modules.json, and a class for causal language models: the last token
+    transformer(folder, "gpt_neo", byte_bpe(["<|endoftext|>"]), 64, lm_head=True)
+    yield folder
+
 
 def texts_for(folder: Path) -> list[str]:
-    """GPT-2 has no token for an empty text, and sentence-transformers no answer."""
-    return TEXTS[:-1] if "gpt2" in folder.name else TEXTS
+    """GPT-2 and GPT-Neo have no token for an empty text, and sentence-transformers no answer."""
+    return TEXTS[:-1] if "gpt" in folder.name else TEXTS
 
 
 def write_sentence_model(folder: Path) -> None:

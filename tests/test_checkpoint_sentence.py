@@ -100,6 +100,29 @@ def test_poolings_that_are_refused(tmp_path: Path, config: tiny.Json, words: tup
     refusal(tiny.sentence_model(tmp_path, **config), "1_Pooling", "config.json", *words)
 
 
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        ({}, "mean"),
+        ({"architectures": []}, "mean"),
+        ({"architectures": [3]}, "mean"),
+        ({"architectures": "GPT2ForCausalLM"}, "mean"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "mean"),
+        ({"architectures": ["GPT2Model", "GPT2ForCausalLM"]}, "mean"),
+        ({"architectures": ["GPT2ForCausalLM"]}, "last"),
+        ({"architectures": ["GPT2ForCausalLM"], "is_causal": True}, "last"),
+    ],
+)
+def test_the_pooling_of_a_bare_transformer(tmp_path: Path, config: tiny.Json, mode: str):
+    assert load(tiny.save(tmp_path, tiny.gpt2_config(**config))).modules == (Pooling((mode,)),)
+
+
+def test_a_bidirectional_model_that_was_a_decoder_is_pooled_by_the_mean(tmp_path: Path):
+    for is_causal, mode in ((False, "mean"), (True, "last")):
+        tiny.save(tmp_path, tiny.bert_config(architectures=["BertForCausalLM"], is_causal=is_causal))
+        assert load(tmp_path).modules == (Pooling((mode,)),)
+
+
 def test_transformer_in_its_own_folder(tmp_path: Path):
     tiny.sentence_model(tmp_path)
     entries = json.loads((tmp_path / "modules.json").read_text())

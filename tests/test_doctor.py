@@ -9,7 +9,9 @@ import pytest
 from gpt2wgpu import Encoder, UserError, ops
 from gpt2wgpu.checks import Case, Check, cases, check_op, compare, self_test
 from gpt2wgpu.doctor import check_device
-from gpt2wgpu.gpu import Device, kernels
+from gpt2wgpu.gpu import Device, inplace, kernels
+from gpt2wgpu.train.checks import cases as training_cases
+from gpt2wgpu.train.checks import check_step, check_training
 
 
 @pytest.fixture
@@ -25,7 +27,8 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
     def change(shader: str, old: str, new: str) -> None:
         right = kernels.read
         assert old in right(shader)
-        monkeypatch.setattr(kernels, "read", lambda name: right(name).replace(old, new) if name == shader else right(name))
+        for module in (kernels, inplace):
+            monkeypatch.setattr(module, "read", lambda name: right(name).replace(old, new) if name == shader else right(name))
 
     return change
 
@@ -78,8 +81,8 @@ WRONG = [
     ("layer_norm", "+ p.eps", "+ 1.5 * p.eps + 0.001"),
     ("layer_norm", "weight[c], bias[c]", "weight[c], bias[0]"),
     ("row_sum", "half > 0u", "half > 1u"),
-    ("attention", "keys_seen[e] = select(end, t + 1u", "keys_seen[e] = select(end, t + 2u"),
-    ("attention", "total[e] *= fade;", ""),
+    ("attention_keys", "query + 1u, CAUSAL", "query + 2u, CAUSAL"),
+    ("softmax_attention", "total[e] *= fade;", ""),
     ("embed", "wpe[positions[t]", "wpe[min(positions[t], 3u)"),
     ("linear_add", "residual[at] +", "0.99 * residual[at] +"),
     ("linear_add_scalar", "k < p.K", "k < p.K - 1u"),
@@ -93,7 +96,10 @@ def test_a_wrong_kernel_is_refused_at_the_start(shader: str, old: str, new: str,
     with pytest.raises(UserError, match=r" computes (\w+) \(.*\) wrongly: error .*device='numpy'") as caught:
         self_test(device)
     assert "\n" not in str(caught.value)
-    assert re.search(r"computes (\w+)", str(caught.value))[1] in (shader.removesuffix("_scalar"), "layer_norm")
+    assert re.search(r"computes (\w+)", str(caught.value))[1] in (
+        shader.removesuffix("_scalar").removesuffix("_keys").removeprefix("softmax_"),
+        "layer_norm",
+    )
 
 
 def test_a_right_device_passes_the_self_test(device: Device):
@@ -104,6 +110,28 @@ def test_a_wrong_kernel_is_found_in_kernel_and_model(on_gpu: Callable[..., Encod
     wrong("layer_norm", "f32(p.C) + p.eps", "f32(p.C) + p.eps + 0.01")
     bad = {c.name for c in check_device(on_gpu()) if not c.ok}
     assert bad == {"layer_norm", "built-in model"}
+
+
+def test_a_right_device_passes_every_check_of_training(device: Device):
+    checks = list(check_training(device))
+    assert [c for c in checks if not c.ok] == []
+    assert [c.name for c in checks] == [*(case.op.name for case in training_cases()), "training step"]
+
+
+@pytest.mark.parametrize(
+    ("shader", "old", "new"),
+    [
+        ("adamw", "sqrt(v[i]) + p.eps", "sqrt(v[i]) + p.eps + 0.001"),
+        ("adamw", "* p.decay", ""),
+        ("square_sum", "fma(x[i], x[i], square)", "fma(x[i], x[i], 1.01 * square)"),
+        ("linear_dweight", "t < p.T", "t < p.T - 1u"),
+        ("scatter_rows", "dtable[at] = sum", "dtable[at] = 1.01 * sum"),
+    ],
+)
+def test_a_step_finds_a_wrong_kernel(shader: str, old: str, new: str, device: Device, wrong: Callable[..., None]):
+    assert check_step(device).ok
+    wrong(shader, old, new)
+    assert not check_step(device).ok
 
 
 @pytest.mark.parametrize("found", [[1, np.nan], [np.inf, 2], [-np.inf, np.nan]])

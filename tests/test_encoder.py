@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from encoders import LONG, TEXTS, refusal, tiny_gpt2
 
-from gpt2wgpu import Encoder, UserError
-from gpt2wgpu import encoder as encoder_module
+from gpt2wgpu import Encoder, UserError, stream
 from gpt2wgpu.ops import Array
 
 # --- shapes and order
@@ -46,7 +45,7 @@ def test_no_texts(built_in: Encoder):
 
 
 def test_order_is_kept_across_windows_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encoder_module, "WINDOW", 7)
+    monkeypatch.setattr(stream, "WINDOW", 7)
     model = Encoder(tiny_gpt2(tmp_path), device="numpy", max_tokens=16)
     rng = np.random.default_rng(0)
     texts = [" ".join(f"t{i}" for i in rng.integers(0, 16, n)) for n in rng.integers(0, 32, 100)]
@@ -72,10 +71,10 @@ def test_equal_texts_are_computed_once(make: Callable[..., Encoder], monkeypatch
 
 def test_a_window_of_very_long_texts_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """By characters, so that a few thousand books do not lie in memory."""
-    monkeypatch.setattr(encoder_module, "WINDOW_CHARACTERS", 100)
+    monkeypatch.setattr(stream, "WINDOW_CHARACTERS", 100)
     read = iter(["t1 " * 20] * 10)
-    assert len(encoder_module.take_window(read)) == 2
-    assert len(encoder_module.take_window(iter(["x" * 1000]))) == 1
+    assert len(stream.take_window(read)) == 2
+    assert len(stream.take_window(iter(["x" * 1000]))) == 1
     model = Encoder(tiny_gpt2(tmp_path), device="numpy")
     assert len(np.unique(model.encode(["t1 " * 20] * 10), axis=0)) == 1
 
@@ -107,7 +106,7 @@ def counted(texts: list[str]) -> tuple[Iterator[str], list[int]]:
 
 
 def test_a_stream_reads_a_bounded_number_of_texts_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encoder_module, "WINDOW", 10)
+    monkeypatch.setattr(stream, "WINDOW", 10)
     model = Encoder(tiny_gpt2(tmp_path), device="numpy")
     texts, read = counted(["t1 t2"] * 100)
     rows = model.encode_stream(texts)
@@ -120,7 +119,7 @@ def test_a_stream_reads_a_bounded_number_of_texts_ahead(tmp_path: Path, monkeypa
 
 
 def test_an_endless_stream_takes_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encoder_module, "WINDOW", 256)
+    monkeypatch.setattr(stream, "WINDOW", 256)
     model = Encoder(tiny_gpt2(tmp_path), device="numpy")
 
     def endless() -> Iterator[str]:
@@ -262,7 +261,7 @@ def test_a_lone_text_that_is_cut_is_reported_too(built_in: Encoder):
 
 
 def test_texts_over_the_limit_may_be_refused(built_in: Encoder, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encoder_module, "WINDOW", 2)
+    monkeypatch.setattr(stream, "WINDOW", 2)
     message = refusal(lambda: built_in.encode(["a", "b", "c", LONG, LONG], truncate=False))
     assert re.search(rf"text 3 has 100[01] tokens, the model reads {built_in.max_seq_length}: shorten it", message)
     assert built_in.encode(["a", "b"], truncate=False).shape == (2, 256)
@@ -301,6 +300,16 @@ def test_a_progress_bar_goes_to_stderr(built_in: Encoder, capfd: pytest.CaptureF
     assert capfd.readouterr().out == ""
     np.testing.assert_array_equal(built_in.encode(TEXTS), vectors)
     assert capfd.readouterr().err == ""
+
+
+def test_progress_without_a_terminal(built_in: Encoder, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    built_in.encode(TEXTS, show_progress_bar=True)
+    assert capfd.readouterr() == ("", "")  # in less than half a minute
+    monkeypatch.setattr("gpt2wgpu.progress.EVERY", 1e-9)
+    for texts, of in ((TEXTS, " of 5"), (iter(TEXTS), "")):
+        built_in.encode(texts, batch_size=2, show_progress_bar=True)
+        out, err = capfd.readouterr()
+        assert out == "" and re.search(rf"^encoded 4{of} texts, [\d,]+ texts/s{', 0:00 left' if of else ''}$", err, re.M), err
 
 
 # --- texts that cannot be encoded

@@ -1,6 +1,7 @@
 """What an Encoder computes and where: finite vectors, layers, poolings, devices, dtypes."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ import pytest
 from encoders import GOLDEN, golden, refusal, tiny_gpt2, with_row
 from safetensors.numpy import save_file
 
-from gpt2wgpu import Encoder, backend, checkpoint
-from gpt2wgpu import encoder as encoder_module
+from gpt2wgpu import Encoder, backend, checkpoint, stream
 from gpt2wgpu.gpu import Device, choose
 from gpt2wgpu.gpu import device as device_module
-from gpt2wgpu.sentence import default_layer
+from gpt2wgpu.graph import schedule
+from gpt2wgpu.sentence import default_layer, head, side_by_side
 
 # --- vectors that are not finite
 
@@ -24,7 +25,7 @@ def test_an_overflow_names_the_text(
     pooling: str | None, make: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Without warnings beside it (warnings are errors here)."""
-    monkeypatch.setattr(encoder_module, "WINDOW", 4)
+    monkeypatch.setattr(stream, "WINDOW", 4)
     folder = tiny_gpt2(tmp_path, layers=2, change={"wte.weight": with_row(7, 3e38)})
     with np.errstate(all="warn"):
         model = make(folder, pooling=pooling, max_tokens=8, layer=2)
@@ -92,6 +93,27 @@ def test_every_layer_is_hidden_states_of_transformers(name: str, make: Callable[
             assert np.abs(model.encode(texts) - want).max() <= 1e-4 * np.abs(want).max()
         sizes.append(model.info()["bytes on device"])
     assert sizes == sorted(set(sizes))  # only the blocks that are needed are uploaded
+
+
+@pytest.mark.parametrize("name", ["gpt2_five_layers_bf16", "bert_tanh_bf16"])
+def test_layers_side_by_side_are_the_same_bits(name: str, make: Callable[..., Encoder], tmp_path: Path):
+    folder, texts = golden(name, tmp_path), ["t1 t2 t3", "t4", "t5 t1"]
+    model = make(folder, layer=0, pooling="last", truncate_dim=3)
+    layers = range(model.layers, -1, -2)
+    side_by_side = model.with_layers(layers)
+    assert side_by_side.dimensions == len(layers) * model.width
+    for layer, part in zip(layers, np.split(side_by_side.encode(texts), len(layers), axis=1), strict=True):
+        np.testing.assert_array_equal(part, make(folder, layer=layer, pooling="last").encode(texts))
+    assert model.encode(texts).shape == (3, 3)  # it is as it was
+
+
+def test_layers_side_by_side_run_every_block_once():
+    c = checkpoint.load(GOLDEN / "sentence_models" / "new_xlmr_max_mean")
+    tensors = schedule(side_by_side([head(c, layer, "f32", c.modules) for layer in range(3)]))
+    ops = Counter(t.op.name for t in tensors if t.op)
+    assert (ops["embed"], ops["attention"], ops["linear"], ops["pool"], ops["concat"]) == (1, 2, 2 * 2 + 3, 3 * 2, 3 + 2)
+    leaves = [t.name for t in tensors if t.op is None]
+    assert len(leaves) == len(set(leaves))
 
 
 def test_a_layer_out_of_range(tmp_path: Path):

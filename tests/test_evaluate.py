@@ -12,8 +12,10 @@ import pytest
 from process import Run, command, environment
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.evaluate import evaluate, measures, parse_layers
+from gpt2wgpu import evaluate as evaluate_module
+from gpt2wgpu.evaluate import evaluate, evaluate_layers, measures, parse_layers
 from gpt2wgpu.pairs import read_pairs
+from gpt2wgpu.train.data import take
 
 DATA = Path(__file__).parent.parent / "data_sets" / "test.tsv"
 SIMILARITY = np.array([0.91, 0.3, 0.55, 0.55, -0.2, 0.7, 0.3, 0.12, 0.55, 0.99, 0.05, 0.41, 0.3, 0.62])  # with ties
@@ -72,7 +74,7 @@ def test_distances_are_negated_and_every_sentence_is_encoded_once(encoder: Encod
     monkeypatch.setattr(encoder, "encode", encode)
     pairs.sentences1[3] = pairs.sentences2[5] = pairs.sentences1[7]
     found = evaluate(encoder, pairs)
-    assert len(asked) == len(set(asked)) == 358
+    assert len(asked) == len(set(asked)) == 718
     # of vectors of length 1 all but manhattan give the same order
     assert found["cosine"]["auc"] == pytest.approx(found["euclidean"]["auc"], abs=1e-3)
     assert found["cosine"]["auc"] == pytest.approx(found["manhattan"]["auc"], abs=0.02)
@@ -91,13 +93,18 @@ def test_layers(encoder: Encoder):
 def test_the_command(run: Run, encoder: Encoder):
     expected = evaluate(encoder, read_pairs(str(DATA)))
     code, out, err = run("evaluate", "--data", DATA)
-    assert (code, err) == (0, "") and "180 pairs with labels, 90 of them 1\n" in out
+    assert (code, err) == (0, "") and "360 pairs with labels, 180 of them 1\n" in out
     assert f"layer {encoder.layers} of {encoder.layers}" in out
     rows = {line.split()[0]: [float(x) for x in line.split()[1:]] for line in out.splitlines()[-4:]}
     for name, values in expected.items():
         assert rows[name] == pytest.approx([*values.values()], abs=5.1e-5)
     found = json.loads(run("evaluate", "--data", DATA, "--json")[1])
-    assert found["scores"] == expected and found["pairs"] == 180 and found["targets"] == "labels" and found["layer"] == 6
+    assert (
+        found["scores"] == expected
+        and found["pairs"] == 360
+        and found["targets"] == "labels"
+        and found["layer"] == encoder.layers
+    )
 
 
 def test_scores_and_options(run: Run, tmp_path: Path):
@@ -128,6 +135,23 @@ def test_all_layers(run: Run, tmp_path: Path):
     found = json.loads(run("evaluate", "--data", tmp_path / "a.tsv", "--layers", "6,0", "--json")[1])
     assert [row["layer"] for row in found["layers"]] == [0, 6] and found["layers"][1]["scores"] == expected[6]
     assert found["best_layer"] == max((0, 6), key=lambda n: expected[n]["cosine"]["spearman"])
+
+
+@pytest.mark.parametrize("numbers", [1 << 28, 2 * 60 * 256, 1])
+def test_layers_in_one_pass_or_several(numbers: int, encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+    """Vectors cut and normalised layer by layer."""
+    monkeypatch.setattr(evaluate_module, "VECTORS", numbers)
+    pairs = read_pairs(str(DATA))
+    pairs = take(pairs, np.arange(75, 105))
+    compiled: list[int] = []
+    with_layers = Encoder.with_layers
+    monkeypatch.setattr(Encoder, "with_layers", lambda self, layers: compiled.append(len(layers)) or with_layers(self, layers))
+    cut = Encoder(device="numpy", truncate_dim=100)
+    found = dict(evaluate_layers(cut, [1, 4, 6], pairs, normalize_embeddings=True, prompt="query: "))
+    assert compiled == {1 << 28: [3], 2 * 60 * 256: [2, 1], 1: [1, 1, 1]}[numbers]
+    for layer, scores in found.items():
+        alone = Encoder(device="numpy", layer=layer, truncate_dim=100)
+        assert scores == evaluate(alone, pairs, normalize_embeddings=True, prompt="query: ")
 
 
 def test_a_cut_text_is_told_once(run: Run, tmp_path: Path):
@@ -175,7 +199,7 @@ def test_without_matplotlib_one_line_says_what_to_install(run: Run, tmp_path: Pa
 
 
 def test_a_real_process(tmp_path: Path):
-    args = command("evaluate", "--data", DATA, "--layers", "5,6", "--plot", tmp_path / "a.png")
+    args = command("evaluate", "--data", DATA, "--layers", "4,5", "--plot", tmp_path / "a.png")
     done = subprocess.run(args, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "best by cosine: layer " in done.stdout, done.stderr
     assert (tmp_path / "a.png").stat().st_size > 1000

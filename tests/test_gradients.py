@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt2wgpu import ops, packing, reference
+from gpt2wgpu import UserError, ops, packing, reference
 from gpt2wgpu.graph import Tensor, op, schedule
 from gpt2wgpu.ops import Array
 from gpt2wgpu.train import ops as train_ops
@@ -65,6 +65,13 @@ GRAPHS |= {
     for causal in (True, False)
     for size in (1, 2, 4)
 }
+GRAPHS |= {
+    f"attention {causal} window {window} kv_heads {kv}": lambda c=causal, w=window, kv=kv: ops.attention(
+        bend(X), SPANS, TILES, head_size=2, scale=0.7, causal=c, window=w, kv_heads=kv
+    )
+    for causal in (True, False)
+    for window, kv in ((1, 0), (2, 2), (3, 1), (0, 1), (0, 2))
+}
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -96,3 +103,36 @@ def test_gradients_against_finite_differences(name: str):
         analytic = run(g)
         assert analytic.dtype == np.float64
         assert np.abs(numeric - analytic).max() / np.abs(numeric).max() < (3e-5 if "gelu_erf" in name else 1e-7), t.name
+
+
+def test_long_sequences_in_windows_and_with_shared_keys():
+    """Several blocks of queries: the gradient of plain attention on the same scores, with keys repeated and the rest hidden."""
+    n, size, heads = 150, 2, 4
+    rng = np.random.default_rng(0)
+    q, dout = rng.standard_normal((2, n, heads, size))
+    k, v = rng.standard_normal((2, n, 2, size))
+    on = np.array([[0, n]]), np.zeros((0, 2))
+    for causal in (True, False):
+        for window in (0, 70):
+            attrs = {"head_size": size, "scale": 0.5, "causal": causal, "window": window, "kv_heads": 2}
+            qkv = np.concatenate([x.reshape(n, -1) for x in (q, k, v)], axis=1)
+            out = ops.attention.reference(qkv, *on, **attrs)
+            lse = train_ops.attention_lse.reference(qkv, *on, **attrs)
+            found = train_ops.attention_dqkv.reference(qkv, out, dout.reshape(n, -1), lse, *on, **attrs)
+            i, j = np.indices((n, n))
+            hidden = (causal & (j > i)) | ((abs(i - j) > window) & (window > 0))
+            expected = [np.zeros_like(x) for x in (q, k, v)]
+            for h in range(heads):
+                a, b, c, d = q[:, h], k[:, h // 2], v[:, h // 2], dout[:, h]
+                p = np.exp(np.where(hidden, -np.inf, a @ b.T * 0.5))
+                p /= p.sum(1, keepdims=True)
+                ds = p * (d @ c.T - (d * (p @ c)).sum(1, keepdims=True)) * 0.5
+                for whole, part, at in zip(expected, (ds @ b, ds.T @ a, p.T @ d), (h, h // 2, h // 2), strict=True):
+                    whole[:, at] += part
+            np.testing.assert_allclose(found, np.concatenate([x.reshape(n, -1) for x in expected], axis=1), rtol=1e-9, atol=1e-12)
+
+
+def test_a_bias_by_distance_is_refused():
+    output = ops.attention_bias(bend(X), SPANS, TILES, leaf("b", 2, 3), head_size=2, scale=0.7, causal=False)
+    with pytest.raises(UserError, match="a model with attention_bias cannot be trained: this op has no gradient"):
+        gradients(output, Tensor(output.shape, name="doutput"), {X})

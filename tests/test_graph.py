@@ -35,7 +35,7 @@ def test_a_mismatch_is_named(inputs: tuple[Tensor, ...], message: str):
 
 
 def test_not_a_multiple():
-    with pytest.raises(ValueError, match=r"qkv must be X\[T,3C\]"):
+    with pytest.raises(ValueError, match=r"qkv must be X\[T,3HD\], got 25 columns where head_size D=4"):
         ops.attention(Tensor(("T", 25)), Tensor(("B", 2), "u32"), Tensor(("G", 2), "u32"), head_size=4, scale=1.0, causal=True)
     with pytest.raises(ValueError, match="a dimension is"):
         op("x[T,c] -> out[T]", grid=lambda p: (1, 1, 1))(lambda x: x)(Tensor(("T", 3)))

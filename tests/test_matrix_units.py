@@ -37,7 +37,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     def put(old: str = "", new: str = "") -> None:
         source = original("matmul_workgroup")
         assert old in source
-        others = {"matmul_cooperative": source.replace(old, new), "attention_cooperative": original("attention")}
+        others = {
+            "matmul_cooperative": source.replace(old, new),
+            "attention_cooperative": "\n".join(map(original, ("attention", "softmax_attention", "attention_keys"))),
+        }
         monkeypatch.setattr(kernels, "read", lambda name: others.get(name) or original(name))
 
     return put
@@ -185,7 +188,7 @@ def test_attention_equals_numpy(units: Device, head: int, causal: bool):
     """Sequences of any length; scores that grow along the keys, so that results are rescaled."""
     lengths = (1, 70, 17, 32, 33, 130)
     for scale in (0.01, 0.3, 3.0):
-        case = Case(ops.attention, {"C": 3 * head}, lengths, {"head_size": head, "scale": scale, "causal": causal}, half=True)
+        case = Case(ops.attention, {"N": 9 * head}, lengths, {"head_size": head, "scale": scale, "causal": causal}, half=True)
         check = check_op(units, case)
         assert check.ok, check
     output, values = arrays(case)
@@ -202,7 +205,7 @@ def test_attention_equals_numpy(units: Device, head: int, causal: bool):
 def test_attention_does_not_depend_on_the_batch(units: Device):
     """The growth of its maxima decides when results are rescaled: of its own sequence only."""
     lengths = (33, 70, 5, 130)
-    case = Case(ops.attention, {"C": 192}, lengths, {"head_size": 64, "scale": 1.0, "causal": True}, half=True)
+    case = Case(ops.attention, {"N": 576}, lengths, {"head_size": 64, "scale": 1.0, "causal": True}, half=True)
     output, values = arrays(case)
     program = Program(units, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
     whole = program.run(values)
@@ -216,7 +219,7 @@ def test_attention_does_not_depend_on_the_batch(units: Device):
 def test_other_heads_and_f32_attention_do_without(units: Device):
     for head, half in ((64, False), (10, True), (128, True)):
         attrs = {"head_size": head, "scale": 1.0, "causal": True}
-        output, _ = arrays(Case(ops.attention, {"C": head}, attrs=attrs, half=half))
+        output, _ = arrays(Case(ops.attention, {"N": 3 * head}, attrs=attrs, half=half))
         assert "coop_mat" not in kernels.kernel(units, output).source
 
 

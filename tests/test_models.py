@@ -9,10 +9,10 @@ import pytest
 
 from gpt2wgpu import checkpoint, packing, reference
 from gpt2wgpu.checkpoint import Checkpoint
-from gpt2wgpu.encoder import pad_id, positions
 from gpt2wgpu.gpu import Device, Program
 from gpt2wgpu.graph import Tensor
 from gpt2wgpu.ops import Array
+from gpt2wgpu.sentence import positions
 
 MODELS = sorted(p.name for p in (Path(__file__).parent / "golden" / "models").iterdir())
 
@@ -31,7 +31,7 @@ class Golden:
     hidden: Array  # (layers + 1, T, C), what transformers computes
 
     def batch(self, sequences: list[Array]) -> dict[str, Array]:
-        pad = pad_id(self.checkpoint)
+        pad = self.checkpoint.config.pad
         return packing.pack(sequences, [positions(s, pad) for s in sequences], [0] * len(sequences))
 
     def numpy(self, layer: int) -> Array:

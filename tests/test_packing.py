@@ -125,6 +125,6 @@ def test_max_tiles_at_its_worst(length: int, count: int):
 
 
 def test_a_tile_is_what_the_attention_kernel_takes():
-    found = re.search(r"^const QUERIES: u32 = (\d+)u;", read("attention"), re.M)
+    found = re.search(r"^const QUERIES: u32 = (\d+)u;", read("softmax_attention"), re.M)
     assert found is not None
     assert int(found[1]) == packing.QUERY_TILE

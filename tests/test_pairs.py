@@ -1,5 +1,8 @@
 """Pairs of sentences from files, and what is refused."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,16 @@ def test_sentences_of_other_files(tmp_path: Path):
 
 
 def test_our_own_data_sets():
-    for name, count in {"train": 720, "dev": 180, "test": 180}.items():
+    sentences = []
+    for name, count in {"train": 2160, "dev": 360, "test": 360}.items():
         pairs = read_pairs(str(PAIRS / f"{name}.tsv"))
         assert len(pairs) == count and pairs.labelled and pairs.targets is not None and pairs.targets.sum() == count / 2
+        sentences += [*pairs.sentences1, *pairs.sentences2]
+    assert len(set(sentences)) == len(sentences)
+
+
+def test_our_simple_pairs_are_those_that_their_script_makes(tmp_path: Path):
+    shutil.copytree(PAIRS, tmp_path / "a")
+    subprocess.run([sys.executable, tmp_path / "a" / "simple.py"], check=True)
+    for name in ("train.tsv", "dev.tsv", "test.tsv"):
+        assert (tmp_path / "a" / name).read_bytes() == (PAIRS / name).read_bytes()

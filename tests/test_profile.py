@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu import Encoder, UserError, checkpoint, ops
-from gpt2wgpu import encoder as encoder_module
+from gpt2wgpu import Encoder, UserError, checkpoint, hub, ops
 from gpt2wgpu.cli import main
 from gpt2wgpu.gpu import Clock, Device, Program, measure_ceilings, native
 from gpt2wgpu.graph import Tensor
 from gpt2wgpu.measure import Profile, profile, work
 
-BUILT_IN = checkpoint.load(encoder_module.BUILT_IN).config
+BUILT_IN = checkpoint.load(hub.BUILT_IN).config
 C, INNER, VOCAB, CONTEXT = BUILT_IN.width, BUILT_IN.inner, BUILT_IN.vocab, BUILT_IN.context
 
 
@@ -62,6 +61,15 @@ def test_work_of_attention_by_hand():
         flops, moved = work(t, sizes, lengths)
         assert flops == 4 * pairs * 8
         assert moved == 4 * (7 * 24 + 2 * 2 + 2 * 2 + 7 * 8)
+
+
+def test_work_of_attention_in_a_window_by_hand():
+    """5 tokens that see 2 each way: 1 + 2 + 3 + 3 + 3 pairs where the future is hidden; four heads share their keys."""
+    qkv, spans, tiles = Tensor(("T", 24), name="qkv"), Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
+    sizes, lengths = {"T": 7, "B": 2, "G": 2}, np.array([5, 2])
+    for causal, pairs in ((True, 12 + 3), (False, 19 + 4)):
+        t = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=causal, window=2, kv_heads=1)
+        assert work(t, sizes, lengths)[0] == 4 * pairs * 16
 
 
 def test_idle_share():

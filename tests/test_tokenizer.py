@@ -33,11 +33,11 @@ TEXTS = [
 
 
 def gpt2(folder: Path = GPT2, vocab: int = 50257, **options: Any) -> Tokenizer:
-    return Tokenizer(folder, architecture="gpt2", vocab=vocab, **{"lower_case": False, **options})
+    return Tokenizer(folder, kind="gpt2", vocab=vocab, **{"lower_case": False, **options})
 
 
 def bert(folder: Path, vocab: int = len(WORDS), **options: Any) -> Tokenizer:
-    return Tokenizer(folder, architecture="bert", vocab=vocab, **{"lower_case": False, **options})
+    return Tokenizer(folder, kind="bert", vocab=vocab, **{"lower_case": False, **options})
 
 
 def bert_folder(folder: Path, **config: Any) -> Path:
@@ -268,7 +268,7 @@ def test_lower_case_of_sentence_transformers(tmp_path: Path):
 
 
 def test_roberta(tmp_path: Path):
-    tokenizer = Tokenizer(roberta_folder(tmp_path), architecture="roberta", vocab=265, lower_case=False)
+    tokenizer = Tokenizer(roberta_folder(tmp_path), kind="roberta", vocab=265, lower_case=False)
     vocab = json.loads((tmp_path / "vocab.json").read_text())
     assert ids(tokenizer, "hel hel") == [0, vocab["hel"], vocab["Ġhe"], vocab["l"], 2]
     assert ids(tokenizer, "") == [0, 2]
@@ -281,7 +281,7 @@ def test_special_tokens_that_also_occur_in_texts(tmp_path: Path):
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     rust.post_processor = processors.TemplateProcessing(single="b <s> $A b b", special_tokens=[("b", 1), ("<s>", 2)])
     rust.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = Tokenizer(tmp_path, architecture="camembert", vocab=3, lower_case=False)
+    tokenizer = Tokenizer(tmp_path, kind="", vocab=3, lower_case=False)
     assert ids(tokenizer, "a a b", 6) == [1, 2, 0, 0, 1, 1]
     assert ids(tokenizer, "") == [1, 2, 1, 1]
 
@@ -291,7 +291,7 @@ def test_special_tokens_where_the_letter_a_is_nothing(tmp_path: Path):
     rust.normalizer = normalizers.Strip()
     rust.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
     rust.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = Tokenizer(tmp_path, architecture="roberta", vocab=3, lower_case=False)
+    tokenizer = Tokenizer(tmp_path, kind="roberta", vocab=3, lower_case=False)
     assert ids(tokenizer, "bb") == [1, 0, 0, 2]
     assert ids(tokenizer, "a") == [1, 2]
 
@@ -333,7 +333,7 @@ def test_no_tokenizer(tmp_path: Path):
     tiny.write_json(tmp_path / "vocab.json", {})
     refusal(lambda: gpt2(tmp_path), "tokenizer.json is missing", "merges.txt")
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"x")
-    make = lambda: Tokenizer(tmp_path, architecture="xlm-roberta", vocab=9, lower_case=False)  # noqa: E731
+    make = lambda: Tokenizer(tmp_path, kind="", vocab=9, lower_case=False)  # noqa: E731
     refusal(make, "tokenizer.json is missing", "save_pretrained")
 
 

@@ -110,12 +110,12 @@ def test_create_and_count(run: Run, tmp_path: Path):
     assert (code, err) == (0, "") and out == f"{folder}: a vocabulary of 900 tokens\n"
     assert sorted(p.name for p in folder.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
     found = json.loads(run("tokens", "count", DATA / "dev.tsv", "--model", folder, "--json")[1])
-    assert found["texts"] == 360 and found["vocabulary"] == 900 and 1 < found["tokens_per_word"] < 3
-    assert found["frequent"][0] == {"token": "Ġthe", "id": found["frequent"][0]["id"], "count": 382}
+    assert found["texts"] == 720 and found["vocabulary"] == 900 and 1 < found["tokens_per_word"] < 3
+    assert found["frequent"][0] == {"token": "Ġthe", "id": found["frequent"][0]["id"], "count": 1471}
     code, out, err = run("tokens", "count", DATA / "dev.tsv", "--model", folder)
-    assert (code, err) == (0, "") and re.search(rf"^tokens +{found['tokens']:,}$", out, re.M) and re.search("382.*Ġthe\n", out)
+    assert (code, err) == (0, "") and re.search(rf"^tokens +{found['tokens']:,}$", out, re.M) and re.search("1,471.*Ġthe\n", out)
     again = json.loads(run("tokens", "count", DATA / "dev.tsv", "--column", "id", "--model", folder, "--json")[1])
-    assert again["texts"] == again["words"] == 180
+    assert again["texts"] == again["words"] == 360
 
 
 def test_the_tokens_of_one_text(run: Run, tmp_path: Path):

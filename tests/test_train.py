@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 from training import SCRATCH, WORDS, gpt2_teacher, losses, metrics, model_files
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.cli.live import Lines, Live, duration
+from gpt2wgpu.cli.live import Lines, Live
 from gpt2wgpu.gpu import Device
+from gpt2wgpu.progress import duration
 from gpt2wgpu.tokens import characters, save
 from gpt2wgpu.train import loop, teacher
 
@@ -172,12 +173,13 @@ def test_tokens_begin_with_the_teachers_vectors(run: Run, data: Path, tmp_path: 
     assert losses(tmp_path / "with")[0] < losses(tmp_path / "without")[0]
 
 
-def test_distillation(run: Run, data: Path, tmp_path: Path):
+def test_distillation(run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.progress.EVERY", 1e-9)
     source = gpt2_teacher(tmp_path / "teacher")
     args = ("--data", data / "texts.txt", "--teacher", source, "--layers", 1, "--heads", 1, "--width", 8, "--vocab", 300)
     out = tmp_path / "run"
     code, _, err = run("train", *args, "--epochs", 20, "--lr", 0.01, "--batch-tokens", 256, "-o", out)
-    assert code == 0 and "loss distillation, on 120 texts" in err, err
+    assert code == 0 and "loss distillation, on 120 texts" in err and re.search(r"^encoded \d+ of 120 texts, ", err, re.M), err
     found = losses(out)
     assert np.mean(found[-5:]) < 0.5 * np.mean(found[:5])
     texts = (data / "texts.txt").read_text().splitlines()

@@ -176,12 +176,28 @@ def test_settings_survive_the_file_and_the_folder(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     settings = Settings.from_options({"data": ["a.tsv"], "model": "built-in", "freeze": ["wte"], "lr": 0.1})
     assert settings.data == [str(tmp_path / "a.tsv")] and settings.model == "built-in"
-    assert Settings.from_json(settings.as_json()) == settings
+    assert Settings.from_json(settings.as_json(tmp_path), tmp_path) == settings
     with pytest.raises(UserError, match="another version"):
-        Settings.from_json({**settings.as_json(), "more": 1})
+        Settings.from_json({**settings.as_json(tmp_path), "more": 1}, tmp_path)
     check_same(settings, {"data": ["a.tsv"], "lr": 0.1})
     with pytest.raises(UserError, match=r"--lr is 0\.2 here and 0\.1 in the run"):
         check_same(settings, {"lr": 0.2})
+
+
+def test_settings_hold_paths_as_seen_from_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"data": ["data/a.tsv", "run/b.tsv", "../c.tsv"], "validation": "d.tsv", "teacher": "run"}
+    settings = Settings.from_options(options)
+    values = settings.as_json(Path("run"))
+    assert values["data"] == ["../data/a.tsv", "./b.tsv", "../../c.tsv"]
+    assert values["validation"] == "../d.tsv" and values["teacher"] == "./." and values["model"] is None
+    for folder in (Path("run"), tmp_path / "run", Path("other/../run")):
+        assert Settings.from_json(values, folder) == settings
+    moved = Settings.from_json(values, tmp_path / "there/run")
+    assert moved.validation == str(tmp_path / "there" / "d.tsv")
+    elsewhere = {**values, "data": [str(tmp_path / "e.tsv")], "model": "built-in"}  # as runs of before had it
+    found = Settings.from_json(elsewhere, tmp_path / "there/run")
+    assert found.data == [str(tmp_path / "e.tsv")] and found.model == "built-in"
 
 
 def test_frozen_weights():
@@ -195,8 +211,9 @@ def test_frozen_weights():
         (): set(),
     }
     for patterns, expected in cases.items():
-        assert frozen_weights(patterns, names) == expected
-    assert frozen_weights(["layers:1-9"], ["encoder.layer.1.output.dense.bias", "other"]) == {"encoder.layer.1.output.dense.bias"}
+        assert frozen_weights(patterns, names, "h.{}.ln_1.bias") == expected
+    of_bert = "encoder.layer.1.output.dense.bias"
+    assert frozen_weights(["layers:1-9"], [of_bert, "other"], "encoder.layer.{}.output.dense.bias") == {of_bert}
     for wrong in (["nothing"], ["layers:2-9"], ["layers:one"], ["*"], ["w"]):
         with pytest.raises(UserError, match="freeze"):
-            frozen_weights(wrong, names)
+            frozen_weights(wrong, names, "h.{}.ln_1.bias")

@@ -1,10 +1,11 @@
 """Every kernel of training against numpy, on sizes that no tile divides."""
 
+import numpy as np
 import pytest
 
 from gpt2wgpu import ops as inference_ops
-from gpt2wgpu.checks import Case, check_op
-from gpt2wgpu.gpu import Device
+from gpt2wgpu.checks import Case, arrays, check_op
+from gpt2wgpu.gpu import Device, Program
 from gpt2wgpu.train import checks, ops
 
 # T = 1, sequences of length 1, one past a tile (16, 32, 64) and past a block of 16 rows; K, N and C that no tile divides
@@ -12,12 +13,19 @@ AWKWARD = [
     Case(ops.add, {"C": 1}, (1,)),
     checks.activate_dx("gelu_tanh", 65, (1,)),
     checks.dropout(1, (1,)),
-    Case(ops.linear_dx, {"K": 1, "N": 1}, (1,)),
-    Case(ops.linear_dx, {"K": 129, "N": 17}, (65,)),
-    Case(ops.linear_dx, {"K": 64, "N": 64}, (64,)),
-    Case(ops.linear_dweight, {"K": 1, "N": 1}, (1,)),
-    Case(ops.linear_dweight, {"K": 65, "N": 129}, (17,)),
-    Case(ops.linear_dweight, {"K": 64, "N": 64}, (64,)),
+    *(Case(ops.transpose, {"K": k, "N": n}) for k, n in ((1, 1), (1, 65), (65, 1), (64, 64), (129, 3))),
+    *(
+        Case(o, {"K": k, "N": n}, lengths)
+        for o in (ops.matmul, ops.linear_dweight)
+        for k, n, lengths in (
+            (1, 1, (1,)),
+            (65, 129, (17,)),
+            (4, 4, (1,)),
+            (64, 64, (64,)),
+            (36, 260, (65, 66)),
+            (260, 36, (99,)),
+        )
+    ),
     Case(ops.sum_rows, {"C": 1}, (1,)),
     Case(ops.sum_rows, {"C": 17}, (33,)),
     *checks.layer_norm(1, (2,)),
@@ -28,6 +36,9 @@ AWKWARD = [
     *checks.attention_cases(6, 1, True, (5, 1)),
     *checks.attention_cases(128, 128, False, (50,)),
     *checks.attention_cases(8, 8, True, (300,)),
+    *(c for causal in (True, False) for w in (1, 31, 33, 99) for c in checks.attention_cases(3, 3, causal, (1, 16, 70), w)),
+    *(c for kv in (1, 2, 4) for c in checks.attention_cases(12, 3, False, (1, 40), 0, kv)),
+    *checks.attention_cases(12, 3, True, (70, 5), 40, 2),
     checks.scatter_rows(1, 1, (1,)),
     checks.scatter_rows(1, 33, (40,)),
     checks.scatter_rows(300, 33, (1, 70)),
@@ -41,6 +52,18 @@ AWKWARD = [
 def test_kernel_equals_numpy(case: Case, device: Device):
     check = check_op(device, case)
     assert check.ok, check
+
+
+MATMULS = [case for case in (*checks.cases(), *AWKWARD) if case.op in (ops.matmul, ops.linear_dweight)]
+
+
+@pytest.mark.parametrize("case", MATMULS, ids=lambda case: f"{case.op.name} {case}")
+def test_gpu_matmuls_give_the_same_bits(case: Case, device: Device, as_on_a_gpu: Device):
+    """k ascending in one accumulator, in every tile."""
+    output, values = arrays(case)
+    capacity = {"T": sum(case.lengths)}
+    runs = [Program(d, output, lambda t: values[t.name], capacity).run(values) for d in (device, as_on_a_gpu)]
+    np.testing.assert_array_equal(*runs)
 
 
 def test_dropout_masks_are_the_same_bits_on_a_device(device: Device):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 from process import Run, command, environment
+from safetensors.numpy import load_file, save_file
 from training import SCRATCH, gpt2_teacher, metrics, model_files, save_characters, without_times, write_data
 
 from gpt2wgpu import Encoder
@@ -101,6 +102,34 @@ def test_what_keeps_a_run_from_going_on(run: Run, data: Path, tmp_path: Path):
     assert "--epochs is 2" in refused("--resume", "-o", tmp_path / "run", "--epochs", 2)
     (data / "labels.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t0\n")
     assert "changed since the run began" in refused("--resume", "-o", tmp_path / "run")
+
+
+def test_a_run_that_was_moved(run: Run, data: Path, tmp_path: Path):
+    """With its data it goes on; alone when it is told where they are, and they are the same."""
+    source = gpt2_teacher(data / "teacher")
+    sizes = ("--layers", 1, "--heads", 1, "--width", 8, "--vocab", 300, "--epochs", 1)
+    args = ("--data", data / "texts.txt", "--teacher", source, "--validation", data / "labels.tsv", *sizes)
+    assert run("train", *args, "-o", data / "run")[0] == 0
+    assert str(tmp_path).encode() not in b"".join(model_files(data / "run").values())
+    data.rename(tmp_path / "there")
+    there = tmp_path / "there"
+    code, _, err = run("train", "--resume", "-o", there / "run")
+    assert code == 0 and "going on after step" in err, err
+    (tmp_path / "deeper" / "still").mkdir(parents=True)
+    alone = tmp_path / "deeper" / "still" / "run"
+    (there / "run").rename(alone)
+    code, _, err = run("train", "--resume", "-o", alone)
+    assert code == 1 and "texts.txt: No such file or directory" in err, err
+    options = {"--data": there / "texts.txt", "--validation": there / "labels.tsv", "--teacher": there / "teacher"}
+    given = [part for pair in options.items() for part in pair]
+    code, _, err = run("train", "--resume", "-o", alone, *given)
+    assert code == 0 and "going on after step" in err, err
+    code, _, err = run("train", "--resume", "-o", alone, *given, "--data", there / "labels.tsv")
+    assert code == 1 and "changed since the run began" in err
+    weights = load_file(there / "teacher" / "model.safetensors")
+    save_file({name: a + 1 for name, a in weights.items()}, there / "teacher" / "model.safetensors")
+    code, _, err = run("train", "--resume", "-o", alone, *given)
+    assert code == 1 and "the teacher is not the one that it began with" in err, err
 
 
 # --- what goes wrong

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,12 @@ def losses(run_folder: Path) -> list[float]:
 
 
 def model_files(run_folder: Path) -> dict[str, bytes]:
-    """All that a run leaves, but for the times in its metrics and its picture."""
+    """All that a run leaves, but for the times in its metrics, its picture, and where its data lie as seen from it."""
     files = [p for p in run_folder.rglob("*") if p.is_file() and p.name not in ("metrics.jsonl", "loss.png")]
-    return {p.relative_to(run_folder).as_posix(): p.read_bytes() for p in files}
+    found = {p.relative_to(run_folder).as_posix(): p.read_bytes() for p in files}
+    if state := found.get("model/training/state.json"):
+        found["model/training/state.json"] = re.sub(rb'"\.\.?/[^"]*/([^"/]*)"', rb'"\1"', state)
+    return found
 
 
 def without_times(run_folder: Path) -> list[dict[str, Any]]:

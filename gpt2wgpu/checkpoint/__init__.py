@@ -8,15 +8,14 @@ import numpy as np
 from ..errors import UserError
 from ..graph import Tensor
 from ..jsonfile import Fields, read_fields, show
-from ..models.bert import BertConfig
-from ..models.gpt2 import GPT2Config
+from ..models import Architecture, read_config
 from ..ops import Array
 from . import modules as sentence
-from .architectures import Body, as_in_files, cast, hidden, read_config, usable_length
+from .body import Body, cast
 from .modules import Dense, Module, Normalize, Pooling
 from .tensors import Tensors
 
-__all__ = ["Checkpoint", "Dense", "Normalize", "Pooling", "load"]
+__all__ = ["Checkpoint", "Dense", "Normalize", "Pooling", "load", "read_config"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Checkpoint:
     path: Path
     folder: Path  # of the transformer and its tokenizer: `path`, or a folder in it that modules.json names
     architecture: str  # config.json's model_type
-    config: GPT2Config | BertConfig
+    config: Architecture
     modules: tuple[Module, ...]  # what follows the transformer, a Pooling first
     sentence_model: bool  # has a modules.json
     max_seq_length: int  # tokens, special ones included
@@ -39,7 +38,7 @@ class Checkpoint:
 
     def hidden(self, layer: int, half: str) -> Tensor:
         """The graph up to the hidden state after block `layer`, f32 (T, C), with matrices in `half` ("f32" or "f16")."""
-        return hidden(self.config, layer, half)
+        return self.config.hidden(layer, half)
 
     def weights(self, t: Tensor) -> Array:
         """The values of a weight of `hidden` or of a Dense module: t.shape, t.dtype, matrices laid out (in, out).
@@ -62,7 +61,7 @@ class Checkpoint:
         folder, _, part = name.rpartition(".linear.")
         if folder in self._dense:
             return folder, {f"linear.{part}": array.T}
-        return self.folder.relative_to(self.path).as_posix(), as_in_files(self.config, name, array)
+        return self.folder.relative_to(self.path).as_posix(), self._body.in_files(name, array)
 
     def beside(self) -> dict[str, Array]:
         """What else `transformers` expects in the transformer's file, though no vector depends on it, f32 copies."""
@@ -74,8 +73,9 @@ class Checkpoint:
             tensors.release()
 
     def absent(self) -> set[str]:
-        """Names of weights of the graph that are no part of the model: the zero biases of a Dense without bias."""
-        return {f"{name}.linear.bias" for name, t in self._dense.items() if "linear.bias" not in t.entries}
+        """Names of weights of the graph that are no part of the model: the zero biases of linear layers without bias."""
+        dense = {f"{name}.linear.bias" for name, t in self._dense.items() if "linear.bias" not in t.entries}
+        return dense | self._body.absent
 
 
 def load(path: Path) -> Checkpoint:
@@ -83,19 +83,20 @@ def load(path: Path) -> Checkpoint:
     if not path.is_dir():
         if path.exists():
             raise UserError(f"{show(path)} is a file, expected the folder of a model (config.json, model.safetensors, ...)")
-        hint = "models are read from a local folder in Hugging Face layout (config.json, model.safetensors, ...)"
-        raise UserError(f"there is no folder {show(path)}: {hint}; download the model and give its path")
+        hint = "give a folder in Hugging Face layout (config.json, model.safetensors, ...) or a name on the hub, such as org/name"
+        raise UserError(f"there is no folder {show(path)}: {hint}")
     sentence_model = (path / "modules.json").exists()
     listed = sentence.read_modules(path) if sentence_model else []
     folder = path / listed[0][1] if listed else path
     if (folder / "adapter_config.json").exists():
         raise UserError(f"{show(folder)} holds an adapter (adapter_config.json): merge it into its model and save that")
 
-    architecture, config = read_config(read_fields(folder / "config.json"))
+    fields = read_fields(folder / "config.json")
+    architecture, config = read_config(fields)
     body = Body(config, Tensors(folder))
-    length, lower_case = sentence.read_text_settings(folder, usable_length(config), sentence_model)
+    length, lower_case = sentence.read_text_settings(folder, config.usable_length, sentence_model)
 
-    modules: list[Module] = [] if listed else [Pooling(("mean",))]
+    modules: list[Module] = [] if listed else [sentence.default_pooling(fields)]
     dense: dict[str, Tensors] = {}
     width = config.width
     for kind, name in listed[1:]:

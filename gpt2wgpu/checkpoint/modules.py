@@ -72,6 +72,14 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
     return modules
 
 
+def default_pooling(config: Fields) -> Pooling:
+    """Of a folder that is none of sentence-transformers', by its config.json: last token for decoders, as there."""
+    found = config.values.get("architectures")
+    name = found[0] if isinstance(found, list) and found else None
+    is_decoder = isinstance(name, str) and name.endswith("ForCausalLM") and config.flag("is_causal", default=True)
+    return Pooling(("last" if is_decoder else "mean",))
+
+
 def read_pooling(fields: Fields, width: int) -> Pooling:
     found = fields.integer("embedding_dimension", "word_embedding_dimension")
     if found != width:

@@ -102,18 +102,25 @@ def find(folder: Path) -> dict[str, Entry]:
 
 
 def read_shards(index: Path) -> dict[str, Entry]:
-    """The tensors an index lists. Its file names are not trusted: each must be a plain name beside it."""
+    """The tensors an index lists."""
     shards: dict[str, dict[str, Entry]] = {}
     entries = {}
-    for name, file in read_fields(index).object("weight_map").items():
-        if not isinstance(file, str) or not re.fullmatch(r"[^/\\:]+\.safetensors", file) or not file.isprintable():
-            raise UserError(f"{show(index)}: {show(name)} is in {show(file)}, expected the name of a .safetensors file beside it")
+    for name, file in read_index(index).items():
         if file not in shards:
             shards[file] = read_header(index.parent / file)
         if name not in shards[file]:
             raise UserError(f"{show(index)}: {show(name)} should be in {show(file)}, which does not hold it: download both again")
         entries[name] = shards[file][name]
     return entries
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """tensor -> file. The index's file names are not trusted: each must be a plain name beside it."""
+    files = read_fields(index).object("weight_map")
+    for name, file in files.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[^/\\:]+\.safetensors", file) or not file.isprintable():
+            raise UserError(f"{show(index)}: {show(name)} is in {show(file)}, expected the name of a .safetensors file beside it")
+    return files
 
 
 def read_header(path: Path) -> dict[str, Entry]:

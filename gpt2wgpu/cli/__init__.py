@@ -14,6 +14,7 @@ from .commands import doctor, embed, info, similarity
 from .console import say
 from .evaluate import evaluate
 from .measure import profile, tune
+from .models import models, pull
 from .tokens import app as tokens
 from .train import train
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an exception that reaches the user is a bug: show it whole
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, evaluate, train, info, doctor, tune, profile):
+for command in (embed, similarity, evaluate, train, models, pull, info, doctor, tune, profile):
     app.command()(command)
 app.add_typer(tokens, name="tokens")
 
@@ -50,7 +51,12 @@ def gpt2wgpu(
 
     [cyan]  gpt2wgpu embed "The quick brown fox jumps over the lazy dog"[/cyan]
     [cyan]  gpt2wgpu embed --input articles.csv --column title --output titles.npy[/cyan]
-    [cyan]  gpt2wgpu embed --model path/to/all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
+    [cyan]  gpt2wgpu embed --model all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
+
+    [bold]Models of the Hugging Face hub by name, or a folder of yours[/bold]
+
+    [cyan]  gpt2wgpu models[/cyan]
+    [cyan]  gpt2wgpu pull BAAI/bge-small-en-v1.5[/cyan]
 
     [bold]How good is a model, and which of its layers is the best?[/bold]
 

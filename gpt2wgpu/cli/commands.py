@@ -2,7 +2,7 @@
 
 import json
 import sys
-from itertools import tee
+from itertools import chain, tee
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +22,7 @@ from .options import (
     Pooling,
     Prompt,
     PromptName,
+    Revision,
     TruncateDim,
     encode_options,
     load,
@@ -65,6 +66,7 @@ def embed(
     normalize: Normalize = False,
     no_truncate: NoTruncate = False,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -134,6 +136,7 @@ def similarity(
     normalize: Normalize = False,
     no_truncate: NoTruncate = False,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -201,6 +204,7 @@ def info(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -252,6 +256,7 @@ LIMITS = (
 def doctor(
     ctx: typer.Context,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -260,7 +265,7 @@ def doctor(
     max_seq_length: MaxSeqLength = None,
     max_tokens: MaxTokens = None,
 ) -> None:
-    """Compute every kernel and the model on the device and in numpy, and compare.
+    """Compute every kernel, the model and a step of training on the device and in numpy, and compare.
 
     The exit code is 1 if an error is larger than its tolerance.
     """
@@ -270,10 +275,11 @@ def doctor(
         print("numpy is what devices are compared with: there is nothing to check (--device gpu takes a software driver)")
         return
     from ..doctor import check_device
+    from ..train.checks import check_training
 
     wrong = total = 0
     print(f"\n{'':4}{'error':>8}  {'tolerance':>9}  kernel")
-    for check in check_device(encoder):
+    for check in chain(check_device(encoder), check_training(encoder.opened_device)):
         total += 1
         wrong += not check.ok
         verdict = "ok" if check.ok else "BAD"

@@ -23,6 +23,7 @@ from .options import (
     Pooling,
     Prompt,
     PromptName,
+    Revision,
     TruncateDim,
     encode_options,
     load,
@@ -68,6 +69,7 @@ def evaluate(
     normalize: Normalize = False,
     no_truncate: NoTruncate = False,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -120,7 +122,7 @@ def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, pl
     if plot is not None:
         plots.need_matplotlib()
     with files.output(plot, {".png": plots.draw_layers}) if plot is not None else nullcontext() as drawing:
-        found = dict(evaluate_layers(lambda n: load(ctx, layer=n), numbers, pairs, **options))
+        found = dict(evaluate_layers(encoder, numbers, pairs, **options))
         spearman = {name: [scores[name]["spearman"] for scores in found.values()] for name in found[numbers[0]]}
         if drawing is not None:
             file, draw = drawing

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..progress import duration
 from .console import one_line, say
 
 EVERY = 10.0  # seconds between lines where there is no terminal
@@ -87,8 +88,3 @@ def live() -> Iterator[Lines]:
     columns = BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield Live(bar)
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, DType, Json, Layer, Model
+from .options import Device, DType, Json, Layer, Model, Revision
 
 
 def tune(
     as_json: Json = False,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -24,7 +25,7 @@ def tune(
     from ..gpu.tiles import cache_file
     from ..measure import tune
 
-    opened, found = tune(model, device, dtype, layer)
+    opened, found = tune(model, device, dtype, layer, revision)
     if as_json:
         measured = [
             {"k": f.matmul[0], "n": f.matmul[1], "dtype": f.matmul[2], "rows": f.rows, "tile": str(f.tile), "gflops": f.gflops}
@@ -50,6 +51,7 @@ def profile(
     tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each text.")] = 24,
     as_json: Json = False,
     model: Model = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
@@ -58,7 +60,7 @@ def profile(
     from ..encoder import Encoder
     from ..measure import profile
 
-    encoder = Encoder(model, device=device, dtype=dtype, layer=layer, max_tokens=texts * tokens)
+    encoder = Encoder(model, revision=revision, device=device, dtype=dtype, layer=layer, max_tokens=texts * tokens)
     opened = encoder.opened_device
     if opened is None:
         print("profile measures a GPU, this is numpy (--device gpu takes a software driver)")

@@ -13,11 +13,15 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        metavar="FOLDER",
+        metavar="MODEL",
         show_default="the built-in one",
-        help="GPT-2 or BERT family, in Hugging Face or sentence-transformers layout.",
+        help="A folder in Hugging Face or sentence-transformers layout, or a name on the hub (`gpt2wgpu models`).",
         rich_help_panel=MODEL,
     ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", show_default="main", help="Branch, tag or commit of a model on the hub.", rich_help_panel=MODEL),
 ]
 Device = Annotated[
     str,
@@ -77,7 +81,7 @@ def load(ctx: typer.Context, **instead: Any) -> "Encoder":
     """The Encoder that a command's model options describe; `instead` comes before them."""
     from ..encoder import Encoder
 
-    names = "model", "device", "dtype", "layer", "pooling", "truncate_dim", "max_seq_length", "max_tokens"
+    names = "model", "revision", "device", "dtype", "layer", "pooling", "truncate_dim", "max_seq_length", "max_tokens"
     return Encoder(**{name: ctx.params[name] for name in names} | instead)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .console import one_line, say
-from .options import Column, Json, Model
+from .options import Column, Json, Model, Revision
 
 app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, and see what a tokenizer makes of texts.")
 Files = Annotated[
@@ -63,6 +63,7 @@ def count(
     column: Column = None,
     as_json: Json = False,
     model: Model = None,
+    revision: Revision = None,
 ) -> None:
     """Count the tokens of texts, or show those of one.
 
@@ -73,7 +74,7 @@ def count(
     from .. import tokens
     from ..pairs import read_sentences
 
-    tokenizer = tokens.open_tokenizer(None if model is None else Path(model))
+    tokenizer = tokens.open_tokenizer(model, revision)
     if text is not None:
         ids = tokenizer.encode([text], 1 << 31)[0][0].tolist()
         names = defaultdict(str, ((i, token) for token, i in tokenizer.vocabulary().items()))

@@ -32,7 +32,14 @@ def train(
     resume: Annotated[bool, option("--resume", panel=DATA, help="Go on with the run in RUN, with its own settings.")] = False,
     model: Annotated[
         str | None,
-        option("--model", "-m", metavar="FOLDER", panel=SCRATCH, default="from scratch", help="Fine-tune it; or `built-in`."),
+        option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            panel=SCRATCH,
+            default="from scratch",
+            help="Fine-tune it; or `built-in`.",
+        ),
     ] = None,
     layers: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="6", help="Of a GPT-2 from scratch.")] = None,
     heads: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="4", help="Of attention.")] = None,
@@ -63,7 +70,7 @@ def train(
     ] = None,
     margin: Annotated[float, option(panel=LEARNING, help="contrastive: cosine distance that label 0 should have.")] = 0.5,
     temperature: Annotated[float, option(panel=LEARNING, help="info_nce: by which cosines are divided.")] = 0.05,
-    teacher: Annotated[str | None, option(metavar="FOLDER", panel=LEARNING, help="distillation: the model to imitate.")] = None,
+    teacher: Annotated[str | None, option(metavar="MODEL", panel=LEARNING, help="distillation: the model to imitate.")] = None,
     token_vectors: Annotated[
         bool,
         typer.Option(help="distillation from scratch: begin with the teacher's vectors of tokens.", rich_help_panel=LEARNING),

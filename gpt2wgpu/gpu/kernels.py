@@ -35,7 +35,6 @@ class Tile(NamedTuple):
         return f"{self.rows}x{self.columns}/{self.thread_rows}"
 
 
-MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8")
 MATRIX_HEADS = (32, 64)  # sizes of attention heads that divide into fragments of 16 x 16 and of 8 x 8
 
 
@@ -68,12 +67,15 @@ def uniform_fields(source: str) -> list[tuple[str, str]]:
     return re.findall(r"(\w+): (\w+)", block[1])
 
 
+MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8", "matmul")  # the ops of Device.matmul
+
 # what the other ops share
 SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx", "l2_normalize", "l2_normalize_dx"), ("row_sum",)),
     **dict.fromkeys(("activate", "activate_dx"), ("activation", "is_nan")),
-    **dict.fromkeys(("linear_dx", "linear_dweight"), ("matmul_gradient",)),
     **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
+    **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys")),
+    **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys",)),
     "pool": ("is_nan",),
 }
 
@@ -87,13 +89,21 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
     assert t.op is not None
     name = t.op.name
     if name in MATMULS:
-        activation = () if name.startswith("linear_add") else ("activation", "is_nan")
-        if not is_tiled(t):
+        activation = ("activation", "is_nan") if name in ("linear", "linear_int8") else ()
+        if not in_fours(t):
             return f"{name}_scalar", *activation
         return name, matmul, *activation
-    if name == "attention" and matmul == "matmul_cooperative" and t.attrs.get("head_size") in MATRIX_HEADS:
+    if name == "linear_dweight" and not in_fours(t):
+        return ("linear_dweight_scalar",)
+    if name == "attention" and matmul == "matmul_cooperative" and suits_matrix_units(t):
         return ("attention_cooperative",)
     return name, *SHARED.get(name, ())
+
+
+def suits_matrix_units(t: Tensor) -> bool:
+    """Whether attention has heads of the right size, each with its own keys, and no window."""
+    a = t.attrs
+    return a["head_size"] in MATRIX_HEADS and not a.get("window") and a.get("kv_heads") in (None, 0, t.dims.get("H"))
 
 
 @cache
@@ -101,9 +111,14 @@ def read(name: str) -> str:
     return (SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
 
 
+def in_fours(t: Tensor) -> bool:
+    """Whether the rows of a linear layer's input and output can be read four elements at a time."""
+    return not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
+
+
 def is_tiled(t: Tensor) -> bool:
     """Whether an op is a matmul whose kernel comes in several tile shapes."""
-    return t.op is not None and t.op.name in MATMULS and not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
+    return t.op is not None and t.op.name in MATMULS and in_fours(t)
 
 
 def operands(t: Tensor) -> str:
@@ -122,10 +137,12 @@ def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     constants = dict(t.attrs)
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
-    if device.adapter.software and "attention" in parts:
+    if device.adapter.software and "softmax_attention" in parts:
         constants["each"] = 2 if device.adapter.unrolls else 4  # share what is loaded; a GPU has no registers left for it
     if device.adapter.software and "row_sum" in parts:
         constants["lanes"] = 8  # what runs at once; with more, they wait for each other at every barrier
+    if device.adapter.software and "linear_dweight" in parts:
+        constants |= {"tile_k": 32, "thread_rows": 32}  # of one thread, as in matmul_registers.wgsl
     source = set_constants(source, constants)
     if "coop_mat" in source:
         return for_matrix_units(device, source)

@@ -77,7 +77,7 @@ def ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
         return ((math.inf, None),)
     choice = chosen(device).get(matmul(t))
     if choice is None:
-        return ((math.inf, candidates(device, operands(t))[0]),)
+        return ((math.inf, candidates(device, matmul(t)[2])[0]),)
     above = (*choice[1:], None)
     return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
 

@@ -1,1 +1,37 @@
-"""One file per architecture: its configuration, its graph, its weight names."""
+"""One file per architecture: its configuration, its graph, and how the files hold its weights."""
+
+from ..jsonfile import Fields
+from .architecture import Architecture
+from .bert import BertConfig
+from .distilbert import DistilBertConfig
+from .gpt2 import GPT2Config
+from .gpt_neo import GPTNeoConfig
+from .mpnet import MPNetConfig
+from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
+
+__all__ = ["ARCHITECTURES", "Architecture", "read_config"]
+
+ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.json
+    "gpt2": GPT2Config,
+    "bert": BertConfig,
+    "roberta": RobertaConfig,
+    "xlm-roberta": XLMRobertaConfig,
+    "camembert": CamembertConfig,
+    "distilbert": DistilBertConfig,
+    "mpnet": MPNetConfig,
+    "gpt_neo": GPTNeoConfig,
+}
+
+
+def read_config(fields: Fields) -> tuple[str, Architecture]:
+    """The model_type and its configuration. Raises UserError on anything that our graphs do not compute."""
+    model_type = fields.text("model_type", default="")
+    if model_type not in ARCHITECTURES:
+        raise fields.refuse("model_type", f"one of {', '.join(ARCHITECTURES)}: other architectures are not supported")
+    architecture = ARCHITECTURES[model_type]
+    for name in ("add_cross_attention",) if architecture.decoder else ("add_cross_attention", "is_decoder"):
+        if fields.flag(name, default=False):
+            raise fields.refuse(name, "false: only encoders of one text are supported")
+    if fields.present("quantization_config"):
+        raise fields.refuse("quantization_config", "none: save the model in f32 or f16")
+    return model_type, architecture.read(fields)

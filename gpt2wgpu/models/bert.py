@@ -1,58 +1,95 @@
-"""BERT (Devlin et al. 2018) and RoBERTa / XLM-R, which differ from it in how positions are counted.
+"""BERT (Devlin et al. 2018): learned positions, post-norm blocks, attention in both directions.
 
-Post-norm blocks, attention in both directions. The model code followed is `transformers`' `BertModel`;
-weights keep its names, with query, key and value side by side as `attention.self.qkv`.
+The model code followed is `transformers`' `BertModel`; weights keep its names, with query, key and value side by side as
+`attention.self.qkv`, and with the one type that all tokens of a text have added to the positions.
 """
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
 
 from ..graph import Tensor
-from ..ops import attention, embed, layer_norm, linear, linear_add
+from ..jsonfile import Fields
+from ..ops import Array, attention, embed, layer_norm, linear, linear_add
+from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+
+TABLE, TYPES = "embeddings.positions_and_type.weight", "embeddings.token_type_embeddings.weight"
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(Architecture):
     layers: int = 12
     heads: int = 12
     width: int = 768
     inner: int = 3072
-    context: int = 512  # rows of the position table
+    context: int = 512
     vocab: int = 30522
     types: int = 2
     activation: str = "gelu_erf"
     eps: float = 1e-12
-    pad: int | None = None  # RoBERTa: positions count from pad + 1; BERT: from 0
 
+    title, model, tokenizer = "BERT", "BertModel", "bert"
+    table, block = "embeddings.word_embeddings.weight", "encoder.layer.{}.output.dense.bias"
+    prefixes = ("", "bert.", "roberta.", "camembert.", "xlm_roberta.")
+    body, buffers = re.compile(r"(embeddings|encoder)\."), re.compile(r"embeddings\.(position_ids|token_type_ids)")
+    as_is = ("embeddings.",)
 
-def bert(c: BertConfig, layer: int, half: str = "f32") -> Tensor:
-    """The hidden state after block `layer` (0: the embeddings) of packed sequences, f32 (T, C).
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        if fields.text("position_embedding_type", default="absolute") != "absolute":
+            raise fields.refuse("position_embedding_type", '"absolute": relative positions are not supported')
+        width = fields.integer("hidden_size", default=cls.width)
+        return cls(
+            layers=fields.integer("num_hidden_layers", default=cls.layers),
+            heads=read_heads(fields, "num_attention_heads", width=width, default=cls.heads),
+            width=width,
+            inner=fields.integer("intermediate_size", default=cls.inner),
+            context=fields.integer("max_position_embeddings", default=cls.context),
+            vocab=fields.integer("vocab_size", default=cls.vocab),
+            types=fields.integer("type_vocab_size", default=cls.types),
+            activation=read_activation(fields, "hidden_act", "gelu"),
+            eps=fields.number("layer_norm_eps", default=cls.eps),
+        )
 
-    `half` is the dtype of matrices and of what is fed to them: "f32" or "f16".
-    """
-    W = c.width
+    def hidden(self, layer: int, half: str = "f32") -> Tensor:
+        W, w, D = self.width, Weights(half), self.width // self.heads
 
-    def weight(name: str, *shape: int) -> Tensor:
-        return Tensor(shape, half if len(shape) == 2 else "f32", name)
+        def norm(x: Tensor, name: str) -> Tensor:
+            return layer_norm(x, *w.pair(name, W), eps=self.eps)
 
-    def norm(x: Tensor, name: str) -> Tensor:
-        return layer_norm(x, weight(f"{name}.weight", W), weight(f"{name}.bias", W), eps=c.eps)
+        x = embed(IDS, POSITIONS, w(self.table, self.vocab, W), w(TABLE, self.context, W))  # (T, C)
+        x = norm(x, "embeddings.LayerNorm")
+        for i in range(layer):
+            at = f"encoder.layer.{i}"
+            qkv = linear(x, *w.pair(f"{at}.attention.self.qkv", W, 3 * W), out=half)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=1 / math.sqrt(D), causal=False, out=half)  # (T, C)
+            a = linear_add(a, *w.pair(f"{at}.attention.output.dense", W, W), x)
+            x = norm(a, f"{at}.attention.output.LayerNorm")
+            h = linear(x, *w.pair(f"{at}.intermediate.dense", W, self.inner), activation=self.activation, out=half)
+            x = norm(linear_add(h, *w.pair(f"{at}.output.dense", self.inner, W), x), f"{at}.output.LayerNorm")
+        return x
 
-    def dense(name: str, k: int, n: int) -> tuple[Tensor, Tensor]:
-        return weight(f"{name}.weight", k, n), weight(f"{name}.bias", n)
+    def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
+        if name == TABLE:
+            return {"embeddings.position_embeddings.weight": shape, TYPES: (self.types, self.width)}
+        if ".self.qkv." in name:
+            return {name.replace("qkv", part): (*shape[:-1], self.width) for part in ("query", "key", "value")}
+        return {name: shape}
 
-    ids, positions = Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions")
-    spans, tiles = Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
+    def join(self, name: str, arrays: list[Array]) -> Array:
+        if name == TABLE:
+            positions, types = arrays
+            return positions.astype(np.float32) + types[0].astype(np.float32)
+        return super().join(name, arrays)
 
-    # every token of a text is of type 0, so the checkpoint reader adds that row to the position table
-    tables = weight("embeddings.word_embeddings.weight", c.vocab, W), weight("embeddings.positions_and_type.weight", c.context, W)
-    x = norm(embed(ids, positions, *tables), "embeddings.LayerNorm")  # (T, C)
-    for i in range(layer):
-        at = f"encoder.layer.{i}"
-        qkv = linear(x, *dense(f"{at}.attention.self.qkv", W, 3 * W), out=half)  # (T, 3C)
-        scale = 1 / math.sqrt(W // c.heads)
-        a = attention(qkv, spans, tiles, head_size=W // c.heads, scale=scale, causal=False, out=half)  # (T, C)
-        x = norm(linear_add(a, *dense(f"{at}.attention.output.dense", W, W), x), f"{at}.attention.output.LayerNorm")
-        h = linear(x, *dense(f"{at}.intermediate.dense", W, c.inner), activation=c.activation, out=half)
-        x = norm(linear_add(h, *dense(f"{at}.output.dense", c.inner, W), x), f"{at}.output.LayerNorm")
-    return x
+    def split(self, name: str, array: Array) -> dict[str, Array]:
+        """Type 0 stays in the table of positions; `beside` has types whose row 0 is zero."""
+        return {"embeddings.position_embeddings.weight": array} if name == TABLE else super().split(name, array)
+
+    def beside(self, read: Callable[[str], Array]) -> dict[str, Array]:
+        types = read(TYPES)
+        return {TYPES: types - types[0]}

@@ -4,14 +4,18 @@ The model code followed is `transformers`' `GPT2Model`; weights keep its names.
 """
 
 import math
+import re
 from dataclasses import dataclass
+from typing import Self
 
 from ..graph import Tensor
+from ..jsonfile import Fields
 from ..ops import attention, embed, layer_norm, linear, linear_add
+from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Weights, read_activation, read_heads
 
 
 @dataclass(frozen=True)
-class GPT2Config:
+class GPT2Config(Architecture):
     layers: int = 12
     heads: int = 12
     width: int = 768
@@ -23,33 +27,47 @@ class GPT2Config:
     scale_attention: bool = True  # by 1/sqrt(head size)
     scale_by_layer: bool = False  # and by 1/(layer index + 1)
 
+    title, model, tokenizer, decoder = "GPT-2", "GPT2Model", "gpt2", True
+    table, block, prefixes = "wte.weight", "h.{}.ln_1.weight", ("", "transformer.")
+    body, buffers = re.compile(r"(wte|wpe|h|ln_f)\."), re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+    as_is = ("",)  # its Conv1D is (in, out) in the files
 
-def gpt2(c: GPT2Config, layer: int, half: str = "f32") -> Tensor:
-    """The hidden state after block `layer` (0: the embeddings) of packed sequences, f32 (T, C).
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        width = fields.integer("n_embd", "hidden_size", default=cls.width)
+        if not fields.flag("is_causal", default=True):
+            raise fields.refuse("is_causal", "true: GPT-2 attends to earlier tokens only")
+        return cls(
+            layers=fields.integer("n_layer", "num_hidden_layers", default=cls.layers),
+            heads=read_heads(fields, "n_head", "num_attention_heads", width=width, default=cls.heads),
+            width=width,
+            inner=fields.integer("n_inner", default=4 * width),
+            context=fields.integer("n_positions", "max_position_embeddings", "n_ctx", default=cls.context),
+            vocab=fields.integer("vocab_size", default=cls.vocab),
+            activation=read_activation(fields, "activation_function", "gelu_new"),
+            eps=fields.number("layer_norm_epsilon", default=cls.eps),
+            scale_attention=fields.flag("scale_attn_weights", default=True),
+            scale_by_layer=fields.flag("scale_attn_by_inverse_layer_idx", default=False),
+        )  # reorder_and_upcast_attn asks for attention in f32, which ours always is
 
-    The last one includes the final norm, as `hidden_states[layer]` of `transformers` does.
-    `half` is the dtype of matrices and of what is fed to them: "f32" or "f16".
-    """
-    W = c.width
+    @property
+    def default_layer(self) -> int:
+        """A raw GPT-2 is best in the middle: the original recommends layers 6 to 8 of 12."""
+        return max(1, round(self.layers * 7 / 12))
 
-    def weight(name: str, *shape: int) -> Tensor:
-        return Tensor(shape, half if len(shape) == 2 else "f32", name)
+    def hidden(self, layer: int, half: str = "f32") -> Tensor:
+        W, w = self.width, Weights(half)
 
-    def norm(x: Tensor, name: str, out: str = half) -> Tensor:
-        return layer_norm(x, weight(f"{name}.weight", W), weight(f"{name}.bias", W), eps=c.eps, out=out)
+        def norm(x: Tensor, name: str, out: str = half) -> Tensor:
+            return layer_norm(x, *w.pair(name, W), eps=self.eps, out=out)
 
-    def dense(name: str, k: int, n: int) -> tuple[Tensor, Tensor]:
-        return weight(f"{name}.weight", k, n), weight(f"{name}.bias", n)
-
-    ids, positions = Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions")
-    spans, tiles = Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
-
-    x = embed(ids, positions, weight("wte.weight", c.vocab, W), weight("wpe.weight", c.context, W))  # (T, C)
-    for i in range(layer):
-        scale = (1 / math.sqrt(W // c.heads) if c.scale_attention else 1.0) / (i + 1 if c.scale_by_layer else 1)
-        qkv = linear(norm(x, f"h.{i}.ln_1"), *dense(f"h.{i}.attn.c_attn", W, 3 * W), out=half)  # (T, 3C)
-        a = attention(qkv, spans, tiles, head_size=W // c.heads, scale=scale, causal=True, out=half)  # (T, C)
-        x = linear_add(a, *dense(f"h.{i}.attn.c_proj", W, W), x)  # (T, C)
-        h = linear(norm(x, f"h.{i}.ln_2"), *dense(f"h.{i}.mlp.c_fc", W, c.inner), activation=c.activation, out=half)
-        x = linear_add(h, *dense(f"h.{i}.mlp.c_proj", c.inner, W), x)  # (T, C)
-    return norm(x, "ln_f", out="f32") if layer == c.layers else x
+        x = embed(IDS, POSITIONS, w("wte.weight", self.vocab, W), w("wpe.weight", self.context, W))  # (T, C)
+        for i in range(layer):
+            scale = (1 / math.sqrt(W // self.heads) if self.scale_attention else 1.0) / (i + 1 if self.scale_by_layer else 1)
+            qkv = linear(norm(x, f"h.{i}.ln_1"), *w.pair(f"h.{i}.attn.c_attn", W, 3 * W), out=half)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=W // self.heads, scale=scale, causal=True, out=half)  # (T, C)
+            x = linear_add(a, *w.pair(f"h.{i}.attn.c_proj", W, W), x)  # (T, C)
+            h = norm(x, f"h.{i}.ln_2")
+            h = linear(h, *w.pair(f"h.{i}.mlp.c_fc", W, self.inner), activation=self.activation, out=half)
+            x = linear_add(h, *w.pair(f"h.{i}.mlp.c_proj", self.inner, W), x)  # (T, C)
+        return norm(x, "ln_f", out="f32") if layer == self.layers else x  # hidden_states[-1] is after the last norm

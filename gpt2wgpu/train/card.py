@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from ..models.gpt2 import GPT2Config
 from .settings import BUILT_IN
 from .start import Run
 
@@ -17,7 +16,6 @@ LOSSES = {
 def text(run: Run, steps: int, scores: dict[str, float]) -> str:
     """README.md: what it is, what it learnt from and how, how good it is, how to use it."""
     s, c = run.settings, run.template.checkpoint
-    kind = "GPT-2" if isinstance(c.config, GPT2Config) else "BERT"
     if s.model is None:
         begin = "trained from random weights"
     else:
@@ -45,7 +43,7 @@ pipeline_tag: sentence-similarity
 
 # A sentence-embedding model
 
-{kind} architecture, {begin} with gpt2wgpu. A sentence-transformers folder.
+{c.config.title} architecture, {begin} with gpt2wgpu. A sentence-transformers folder.
 `training/` is what a resumed run needs, and can be deleted.
 
 | | |

@@ -16,18 +16,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, Pooling
 from ..errors import UserError
 from ..jsonfile import read_fields, show
-from ..models.gpt2 import GPT2Config
 from ..ops import Array
 from ..tokens import END_OF_TEXT
 
 MODEL, NEW, PREVIOUS = "model", ".model-new", ".model-previous"
 STATE, PROGRESS = "training/state.safetensors", "training/state.json"
+FLAGS = {"mean": "mean_tokens", "last": "lasttoken"}  # the poolings that a folder has by default
 SMALL = (".json", ".txt", ".model", ".bpe")  # what a model folder holds beside weights
-CLASSES = {"gpt2": "GPT2Model", "bert": "BertModel", "roberta": "RobertaModel", "camembert": "CamembertModel"}
-CLASSES |= {"xlm-roberta": "XLMRobertaModel"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
         values = json.loads(files.get(path.as_posix(), b"{}")) | changes
         files[path.as_posix()] = json.dumps({k: v for k, v in values.items() if v is not None}, indent=2).encode() + b"\n"
 
-    change(body / "config.json", architectures=[CLASSES[c.architecture]], torch_dtype=dtype, dtype=None)
+    change(body / "config.json", architectures=[c.config.model], torch_dtype=dtype, dtype=None)
     change(body / "sentence_bert_config.json", max_seq_length=max_seq_length, do_lower_case=c.lower_case)
     if not c.sentence_model:
         kinds = {"": "Transformer", "1_Pooling": "Pooling"}
@@ -64,9 +62,10 @@ def template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
             for i, (path, kind) in enumerate(kinds.items())
         ]
         files["modules.json"] = json.dumps(modules_json, indent=2).encode() + b"\n"
-        change(Path("1_Pooling/config.json"), word_embedding_dimension=c.config.width, pooling_mode_mean_tokens=True)
+        pooling = {f"pooling_mode_{flag}": c.modules == (Pooling((mode,)),) for mode, flag in FLAGS.items()}
+        change(Path("1_Pooling/config.json"), word_embedding_dimension=c.config.width, **pooling)
         tokenizer = body / "tokenizer_config.json"
-        if isinstance(c.config, GPT2Config) and "pad_token" not in json.loads(files.get(tokenizer.as_posix(), b"{}")):
+        if c.config.tokenizer == "gpt2" and "pad_token" not in json.loads(files.get(tokenizer.as_posix(), b"{}")):
             change(tokenizer, pad_token=END_OF_TEXT)  # sentence-transformers pads its batches
     return Template(c, files, c.beside(), c.absent(), dtype)
 

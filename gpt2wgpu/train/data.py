@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import packing
-from ..encoder import take_window
 from ..errors import UserError
 from ..ops import Array
 from ..pairs import Pairs, read_pairs, read_sentences
 from ..sentence import positions
+from ..stream import take_window
 from ..tokenizer import Ids, Tokenizer
 
 LOSSES = ("contrastive", "info_nce", "cosine", "distillation")

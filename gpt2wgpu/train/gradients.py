@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
+from ..errors import UserError
 from ..graph import Tensor, schedule
 from ..ops import Array, attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
 from . import ops
@@ -46,7 +47,10 @@ def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
 
 
 def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tensor, Tensor]:
-    """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on."""
+    """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on.
+
+    Raises UserError if an op on the way has none.
+    """
     wanted = set(of)
     for t in schedule(output):
         if any(x in wanted for x in t.inputs):
@@ -54,6 +58,8 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
     found = {output: seed}
     for t in reversed(schedule(output)):
         if t.op is not None and t in found:
+            if t.op.name not in VJP:
+                raise UserError(f"a model with {t.op.name} cannot be trained: this op has no gradient")
             for x, g in zip(t.inputs, VJP[t.op.name](t, found[t]), strict=True):
                 if g is not None and x in wanted:
                     found[x] = ops.add(found[x], g) if x in found else g
@@ -64,13 +70,9 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
 
 
 def of_linear(t: Tensor, dout: Tensor) -> Gradients:
-    x, weight, _ = t.inputs
-    return ops.linear_dx(dout, weight), ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
-
-
-def of_linear_add(t: Tensor, dout: Tensor) -> Gradients:
-    x, weight, _, _ = t.inputs
-    return ops.linear_dx(dout, weight), ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO"), dout
+    x, weight = t.inputs[:2]
+    dx = ops.matmul(dout, ops.transpose(weight))
+    return dx, ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
 
 
 def of_layer_norm(t: Tensor, dout: Tensor) -> Gradients:
@@ -85,8 +87,7 @@ def of_layer_norm(t: Tensor, dout: Tensor) -> Gradients:
 
 def of_attention(t: Tensor, dout: Tensor) -> Gradients:
     qkv, spans, tiles = t.inputs
-    heads = int(t.dims["C"]) // t.attrs["head_size"]
-    lse = ops.attention_lse(qkv, spans, tiles, H=heads, **t.attrs)
+    lse = ops.attention_lse(qkv, spans, tiles, **t.attrs)
     return ops.attention_dqkv(qkv, t, dout, lse, spans, tiles, **t.attrs), None, None
 
 
@@ -106,7 +107,7 @@ def of_concat(t: Tensor, dout: Tensor) -> Gradients:
 
 VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
     linear.name: of_linear,
-    linear_add.name: of_linear_add,
+    linear_add.name: lambda t, dout: (*of_linear(t, dout), dout),
     layer_norm.name: of_layer_norm,
     attention.name: of_attention,
     embed.name: of_embed,

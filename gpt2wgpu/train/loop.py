@@ -56,7 +56,7 @@ def train(run: Run, report: Report) -> tuple[dict[str, Any], int | None]:
 
         def save() -> None:
             os.fsync(metrics.fileno())
-            progress = {"step": run.step, "epoch": run.epoch, "batch": run.batch, "settings": s.as_json()}
+            progress = {"step": run.step, "epoch": run.epoch, "batch": run.batch, "settings": s.as_json(run.folder)}
             progress |= {"digest": run.digest, "device": run.device, "steps": steps, "scores": found}
             checkpoint.write(run.folder, run.template, card.text(run, steps, found), run.program.state(), progress)
 

@@ -13,7 +13,20 @@ from typing import Any
 import numpy as np
 
 from ..graph import Grid, op
-from ..ops import ACTIVATIONS, FUTURE, GELU_TANH, QUERIES, Array, alike, cdiv, row_blocks
+from ..ops import (
+    ACTIVATIONS,
+    GELU_TANH,
+    Array,
+    alike,
+    attention_heads,
+    attention_sizes,
+    cdiv,
+    masked_scores,
+    query_blocks,
+    row_blocks,
+    share_heads,
+    split_heads,
+)
 
 
 def elements(p: Any) -> Grid:
@@ -71,12 +84,18 @@ def scramble(x: Array) -> Array:
 # --- linear layers
 
 
-@op("dout[T,N] weight[K,N] -> dx[T,K]", grid=lambda p: (cdiv(p.K, p.TILE), cdiv(p.T, p.TILE), 1))
-def linear_dx(dout: Array, weight: Array) -> Array:
-    return dout @ weight.T
+@op("x[K,N] -> out[N,K]", grid=lambda p: (cdiv(p.K, 64), p.N, 1))
+def transpose(x: Array) -> Array:
+    return x.T
 
 
-@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE), cdiv(p.K, p.TILE), 1))
+@op("x[T,K] weight[K,N] -> out[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
+def matmul(x: Array, weight: Array) -> Array:
+    """dx of a linear layer is dout @ transpose(weight): so it runs on the kernels of the forward pass."""
+    return x @ weight
+
+
+@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.K, p.TILE_K), 1))
 def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
     return x.T @ dout
 
@@ -187,75 +206,73 @@ def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str =
 # --- attention
 
 
-@op("qkv[T,3C] spans:u32[B,2] tiles:u32[G,2] -> lse[T,H]", grid=lambda p: (p.G, p.H, 1))
-def attention_lse(qkv: Array, spans: Array, tiles: Array, *, H: int, head_size: int, scale: float, causal: bool) -> Array:
+@op("qkv[T,N] spans:u32[B,2] tiles:u32[G,2] -> lse[T,H]", grid=lambda p: (p.G, p.H, 1), sizes=attention_sizes)
+def attention_lse(
+    qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool, window: int = 0, kv_heads: int = 0
+) -> Array:
     """log(sum(exp(scores))) of each token and head: with it the backward pass has the softmax of a score at once."""
-    lse = np.empty((len(qkv), H), qkv.dtype)
+    heads = attention_heads(qkv.shape[1], head_size, kv_heads)
+    lse = np.empty((len(qkv), heads[0]), qkv.dtype)
     for start, count, n in alike(spans):
         rows = slice(start, start + count * n)
-        q, k, _ = heads(qkv[rows], count, n, 3, head_size)
-        for first, last, keys in query_blocks(n, causal):
-            scores = masked_scores(q, k, scale, first, last, keys, causal)
+        q, k, _ = split_heads(qkv[rows], count, n, heads, head_size)
+        result = share_heads(lse[rows], count, n, heads, 1)[..., 0]  # (b, KV, heads that share, n)
+        for first, last, keys in query_blocks(n, causal, window):
+            scores = masked_scores(q, k, scale, first, last, keys, causal, window)
             top = scores.max(-1, keepdims=True)
             scores -= top
             np.exp(scores, out=scores)
-            result = top[..., 0] + np.log(np.einsum("bhqk->bhq", scores))  # (b, H, queries)
-            lse[rows].reshape(count, n, H)[:, first:last] = result.swapaxes(1, 2)
+            np.add(top[..., 0], np.log(np.einsum("bhsqk->bhsq", scores)), out=result[..., first:last])
     return lse
 
 
-@op("qkv[T,3C] out[T,C] dout[T,C] lse[T,H] spans:u32[B,2] tiles:u32[G,2] -> dqkv[T,3C]", grid=lambda p: (p.G, p.H, 1))
+@op("qkv[T,N] out[T,C] dout[T,C] lse[T,H] spans:u32[B,2] tiles:u32[G,2] -> dqkv[T,N]", grid=lambda p: (p.G, p.H, 1))
 def attention_dqkv(
-    qkv: Array, out: Array, dout: Array, lse: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool
+    qkv: Array,
+    out: Array,
+    dout: Array,
+    lse: Array,
+    spans: Array,
+    tiles: Array,
+    *,
+    head_size: int,
+    scale: float,
+    causal: bool,
+    window: int = 0,
+    kv_heads: int = 0,
 ) -> Array:
     """The gradients of queries, keys and values, the softmax recomputed (Dao et al. 2022, appendix B).
 
     P = exp(scale q k - lse), dv = P^T dout, dS = P (dout v - sum(dout out)), dq = scale dS k, dk = scale dS^T q.
+    Keys and values get the sum over the heads that share them.
     """
-    dqkv = np.empty_like(qkv)
+    dqkv = np.zeros_like(qkv)
     T, H = lse.shape
+    heads = H, kv_heads or H
     delta = np.einsum("thd,thd->th", dout.reshape(T, H, head_size), out.reshape(T, H, head_size))
     for start, count, n in alike(spans):
         rows = slice(start, start + count * n)
-        q, k, v = heads(qkv[rows], count, n, 3, head_size)
-        dq, dk, dv = heads(dqkv[rows], count, n, 3, head_size)
-        (do,) = heads(dout[rows], count, n, 1, head_size)
-        shift, drop = (a[rows].reshape(count, n, H, 1).swapaxes(1, 2) for a in (lse, delta))  # (b, H, n, 1)
-        for first, last, keys in reversed(query_blocks(n, causal)):  # the last block sees every key
+        q, k, v = split_heads(qkv[rows], count, n, heads, head_size)
+        dq, dk, dv = split_heads(dqkv[rows], count, n, heads, head_size)
+        do = share_heads(dout[rows], count, n, heads, head_size)
+        shift, drop = (share_heads(a[rows], count, n, heads, 1) for a in (lse, delta))  # (b, KV, heads that share, n, 1)
+        for first, last, keys in reversed(query_blocks(n, causal, window)):  # without a window the last block sees every key
             queries = slice(first, last)
-            p = masked_scores(q, k, scale, first, last, keys, causal)
-            p -= shift[:, :, queries]
+            p = masked_scores(q, k, scale, first, last, keys, causal, window)
+            p -= shift[..., queries, :]
             np.exp(p, out=p)
-            ds = do[:, :, queries] @ v[:, :, keys].swapaxes(2, 3)
-            ds -= drop[:, :, queries]
+            ds = do[..., queries, :] @ v[..., keys, :].swapaxes(-1, -2)
+            ds -= drop[..., queries, :]
             ds *= p
             ds *= np.float32(scale)
-            np.matmul(ds, k[:, :, keys], out=dq[:, :, queries])
+            np.matmul(ds, k[..., keys, :], out=dq[..., queries, :])
             for d, weights, values in ((dv, p, do), (dk, ds, q)):
-                if last == n:
-                    np.matmul(weights.swapaxes(2, 3), values[:, :, queries], out=d)
+                if last == n and not window and not kv_heads:
+                    np.matmul(weights.swapaxes(-1, -2), values[..., queries, :], out=d)
                 else:
-                    d[:, :, keys] += weights.swapaxes(2, 3) @ values[:, :, queries]
+                    part = weights.swapaxes(-1, -2) @ values[..., queries, :]
+                    d[..., keys, :] += part.sum(2, keepdims=True) if kv_heads else part
     return dqkv
-
-
-def heads(rows: Array, count: int, n: int, parts: int, head_size: int) -> Array:
-    """Views of `parts` matrices side by side, each (sequences, heads, tokens, head size)."""
-    return rows.reshape(count, n, parts, -1, head_size).transpose(2, 0, 3, 1, 4)
-
-
-def query_blocks(n: int, causal: bool) -> list[tuple[int, int, slice]]:
-    """First and one-past-last query of each block, and the keys that it sees."""
-    return [
-        (first, min(first + QUERIES, n), slice(0, min(first + QUERIES, n) if causal else n)) for first in range(0, n, QUERIES)
-    ]
-
-
-def masked_scores(q: Array, k: Array, scale: float, first: int, last: int, keys: slice, causal: bool) -> Array:
-    scores = (q[:, :, first:last] * np.float32(scale)) @ k[:, :, keys].swapaxes(2, 3)
-    if causal:
-        scores[..., first:] += FUTURE[: last - first, : last - first]
-    return scores
 
 
 # --- embedding

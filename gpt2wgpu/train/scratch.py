@@ -13,7 +13,7 @@ from .. import tokens
 from ..errors import UserError, between
 from ..graph import schedule
 from ..jsonfile import show
-from ..models.gpt2 import GPT2Config, gpt2
+from ..models.gpt2 import GPT2Config
 from ..ops import Array
 
 STD = 0.02
@@ -56,7 +56,7 @@ def weights(config: GPT2Config, seed: int) -> dict[str, Array]:
     root of the number of branches, 2 layers; biases 0, norms 1 (Radford et al. 2019; `_init_weights` of `transformers`)."""
     rng = np.random.default_rng([seed, 0])
     found = {}
-    for leaf in schedule(gpt2(config, config.layers)):
+    for leaf in schedule(config.hidden(config.layers)):
         if leaf.is_weight:
             shape = tuple(int(d) for d in leaf.shape)
             if len(shape) == 2:

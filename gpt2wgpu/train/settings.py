@@ -1,15 +1,19 @@
 """What a run of training is: all that its result depends on, but for the device."""
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, between
+from ..hub import is_name
 
 PATHS = ("data", "validation", "model", "tokenizer", "teacher")
+READ_AGAIN = ("data", "validation", "teacher")  # by a run that goes on, which sees whether they are the same
 SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # of a model from scratch
 BUILT_IN = "built-in"
 
@@ -74,18 +78,19 @@ class Settings:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "Settings":
-        """Paths become absolute, so that a run can be resumed from anywhere."""
+        """Paths become absolute, so that a run goes on from wherever it is resumed."""
         return cls(**{name: absolute(name, value) for name, value in options.items()})
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Settings":
+    def from_json(cls, values: dict[str, Any], run: Path) -> "Settings":
         known = {f.name for f in fields(cls)}
         if set(values) != known:
             raise UserError("the run is of another version of gpt2wgpu: start again in another folder")
-        return cls(**values)
+        return cls(**values | {name: each(values[name], partial(seen_from_here, run)) for name in PATHS})
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_json(self, run: Path) -> dict[str, Any]:
+        """Paths as seen from the folder of the run: it may be moved with its data, and tells nobody where it was."""
+        return asdict(self) | {name: each(getattr(self, name), partial(seen_from, run)) for name in PATHS}
 
     def chosen(self, **values: Any) -> "Settings":
         """With a value for each of these that is None."""
@@ -93,9 +98,33 @@ class Settings:
 
 
 def absolute(name: str, value: Any) -> Any:
-    if name not in PATHS or value is None or value == BUILT_IN:
+    if name not in PATHS or value is None or (name in ("model", "teacher") and is_on_the_hub(value)):
         return value
-    return str(Path(value).absolute()) if isinstance(value, str) else [str(Path(path).absolute()) for path in value]
+    return each(value, os.path.abspath)
+
+
+def each(value: Any, change: Callable[[str], str]) -> Any:
+    """A path, a list of them, or None, changed."""
+    return change(value) if isinstance(value, str) else value and [change(path) for path in value]
+
+
+def seen_from(run: Path, path: str) -> str:
+    """ "./..." or "../..."; what is no path, and what is on another drive of Windows, as it is."""
+    if not Path(path).is_absolute():
+        return path
+    try:
+        relative = Path(os.path.relpath(path, run)).as_posix()
+    except ValueError:
+        return path
+    return relative if relative.startswith("../") else f"./{relative}"
+
+
+def seen_from_here(run: Path, path: str) -> str:
+    return os.path.normpath(run.absolute() / path) if path.startswith(("./", "../")) else path
+
+
+def is_on_the_hub(model: str) -> bool:
+    return model == BUILT_IN or (is_name(model) and not Path(model).exists())
 
 
 def check_same(settings: Settings, given: dict[str, Any]) -> None:
@@ -106,14 +135,17 @@ def check_same(settings: Settings, given: dict[str, Any]) -> None:
             raise UserError(f"{option} is {here!r} here and {there!r} in the run, which goes on as it began: leave it out")
 
 
-def frozen_weights(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
-    """Weights that patterns name: "layers:0-3" is blocks, "wte" a weight or a group of them, and * stands for anything."""
+def frozen_weights(patterns: Sequence[str], names: Iterable[str], block: str) -> set[str]:
+    """Weights that patterns name: "layers:0-3" is blocks, "wte" a weight or a group of them, and * stands for anything.
+
+    block: a weight of a block, {} for its number (Architecture.block).
+    """
     names = list(names)
     found: set[str] = set()
     for pattern in patterns:
         if match := re.fullmatch(r"layers:(\d+)(?:-(\d+))?", pattern):
             first, last = int(match[1]), int(match[2] or match[1])
-            blocks = ((name, re.match(r"(?:h|encoder\.layer)\.(\d+)\.", name)) for name in names)
+            blocks = ((name, re.match(rf"{re.escape(block.split('{}')[0])}(\d+)\.", name)) for name in names)
             hit = {name for name, block in blocks if block and first <= int(block[1]) <= last}
         else:
             hit = {name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import checkpoint as models
-from .. import encoder, packing
+from .. import hub, packing
 from ..backend import find_device
-from ..checkpoint.architectures import usable_length
 from ..errors import UserError
 from ..evaluate import check
 from ..graph import Tensor, schedule
@@ -20,11 +19,11 @@ from ..jsonfile import show
 from ..models.gpt2 import GPT2Config
 from ..ops import Array
 from ..pairs import Pairs, read_pairs
-from ..sentence import head, pad_id
+from ..sentence import head
 from ..tokenizer import Tokenizer
 from . import checkpoint, data, scratch, teacher
 from .data import Examples
-from .settings import BUILT_IN, SIZES, Settings, check_same, frozen_weights
+from .settings import READ_AGAIN, SIZES, Settings, absolute, check_same, frozen_weights
 
 Say = Callable[[str], None]
 START = ".start"  # a model from scratch, until the first checkpoint is written
@@ -57,7 +56,9 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
         raise UserError(f"{show(folder)} holds a run: go on with it (--resume), or choose another folder")
     if there:
         progress = checkpoint.read_progress(folder)
-        settings = Settings.from_json(progress["settings"])
+        settings = Settings.from_json(progress["settings"], folder)
+        moved = {name: absolute(name, given[name]) for name in READ_AGAIN if name in given and getattr(settings, name)}
+        settings = replace(settings, **moved)
         check_same(settings, given)
         if digest(settings) != progress["digest"]:
             raise UserError("the data or the validation file changed since the run began: put them back, or start another run")
@@ -77,7 +78,7 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
     settings = settings.chosen(loss=data.choose_loss(settings.loss, settings.data, settings.teacher))
     folder.mkdir(exist_ok=True)
     if settings.model is not None:
-        source = encoder.BUILT_IN if settings.model == BUILT_IN else Path(settings.model)
+        source = hub.find(settings.model)
         return prepare(folder, settings.chosen(lr=5e-5), source, device, say)
     settings = settings.chosen(lr=1e-3, **{name: size for name, size in SIZES.items() if name != "vocab"})
     shutil.rmtree(folder / START, ignore_errors=True)
@@ -114,25 +115,25 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     """Model, program and examples. `source` is the folder of the model that training starts from or goes on with."""
     c = models.load(source)
     output = head(c, c.config.layers, "f32", c.modules)
-    length = min(s.max_seq_length or c.max_seq_length, usable_length(c.config))
+    length = min(s.max_seq_length or c.max_seq_length, c.config.usable_length)
     group = 1 if s.loss == "distillation" else 2
     if s.batch_tokens < group * length:
         longest = f"{group} texts of {length} tokens" if group > 1 else f"a text of {length} tokens"
         raise UserError(f"batch_tokens is {s.batch_tokens}, and {longest} must fit: raise it, or lower max_seq_length")
-    tokenizer = Tokenizer(c.folder, architecture=c.architecture, vocab=c.config.vocab, lower_case=c.lower_case)
+    tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
     tokenize = partial(data.tokenize, tokenizer, max_length=length)
     absent = c.absent()
     weights = [t.name for t in schedule(output) if t.is_weight and t.name not in absent]
-    frozen = frozen_weights(s.freeze, weights) | absent
+    frozen = frozen_weights(s.freeze, weights, c.config.block) | absent
     program, name = open_program(device, output, c.weights, s.batch_tokens, s.dropout, frozen)
     template = checkpoint.template(c, max_seq_length=length, dtype=s.dtype)
     c.release()
     examples: Examples
     if s.loss == "distillation":
         texts = data.read_texts(s.data, s.limit_train)
-        asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device)
+        asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device, source == folder / checkpoint.MODEL)
         examples = Examples(tokenize(texts), 1, asked.vectors)
-        if s.token_vectors and source == folder / START and isinstance(c.config, GPT2Config):  # it has learnt nothing yet
+        if s.token_vectors and source == folder / START:  # it has learnt nothing yet
             guess = teacher.first_guess(asked, tokenizer, c.config, examples.texts)
             program.load_state(program.state() | {f"weight/{name}": array for name, array in guess.items()})
     else:
@@ -145,7 +146,7 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
         validation = pairs, Examples(data.of_pairs(pairs, tokenize).texts, 1, None)
     trained = sum(int(np.prod([int(d) for d in t.shape])) for t in program.graph.trained)
     say(f"{trained:,} weights are trained on {name}, loss {s.loss}, on {len(examples):,} {'pairs' if group == 2 else 'texts'}")
-    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), pad_id(c), digest(s))
+    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), c.config.pad, digest(s))
 
 
 def open_program(

@@ -1,7 +1,6 @@
 """Distillation: the vectors of another model as targets, made once and kept in a file."""
 
 import hashlib
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from .. import files
 from ..encoder import Encoder
 from ..errors import UserError
-from ..models.gpt2 import GPT2Config
+from ..models import Architecture
 from ..ops import Array
 from ..tokenizer import Tokenizer
 from .data import Texts, digest
@@ -32,21 +31,24 @@ class Teacher:
     directions: Array | None
 
 
-def ask(run: Path, folder: str, texts: Sequence[str], width: int, device: str) -> Teacher:
+def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str, resumed: bool = False) -> Teacher:
     """The teacher's vectors of texts, made once and kept in the run.
 
     The names of the files hold a digest of the texts and of the teacher, so they are used again only where they belong.
+    Raises UserError if a run that goes on has none that belong.
     """
-    encoder = Encoder(folder, device=device)
+    encoder = Encoder(model, device=device)
     if encoder.dimensions < width:
         found = f"the teacher's vectors have {encoder.dimensions} dimensions, the model's {width}"
         raise UserError(f"{found}: a teacher must have as many or more")
-    key = hashlib.sha256(digest(sorted(Path(folder).rglob("*.safetensors"))).encode())
+    key = hashlib.sha256(digest(sorted(encoder.checkpoint.path.rglob("*.safetensors"))).encode())
     for text in texts:
         key.update(f"{len(text)} {text}".encode())
     name = f"teacher-{width}-{key.hexdigest()[:16]}"
     path, projection = run / f"{name}.npy", run / f"{name}-directions.npy"
     if not path.exists():
+        if resumed:
+            raise UserError(f"the run has no {path.name}: the teacher is not the one that it began with, or the file is gone")
         make(path, projection, encoder, texts, width)
     return Teacher(encoder, np.load(path, mmap_mode="r"), np.load(projection) if encoder.dimensions > width else None)
 
@@ -55,7 +57,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
     """Vectors and directions to their files. All vectors are needed for the directions, so they wait in a file too."""
     moments = np.zeros((encoder.dimensions, encoder.dimensions))
     with tempfile.TemporaryFile(dir=path.parent) as raw, files.output(str(path), {".npy": files.write_npy}) as (file, write):
-        stream = encoder.encode_stream(texts, show_progress_bar=sys.stderr.isatty())
+        stream = encoder.encode_stream(texts, show_progress_bar=True)
         while block := [*islice(stream, BLOCK)]:
             rows = np.stack(block)
             raw.write(rows.tobytes())
@@ -74,7 +76,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
         write(file, projected())
 
 
-def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: GPT2Config, texts: Texts) -> dict[str, Array]:
+def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, texts: Texts) -> dict[str, Array]:
     """Weights of a GPT-2 to begin with, whose vector of a text is about the mean of its tokens' vectors: of each token the
     teacher's vector of that token alone, the rarer in the texts the longer: a / (a + its share) (Arora et al. 2017).
 

@@ -1,0 +1,155 @@
+"""A model's name -> its folder: one on disk, or one of the hub, downloaded once into the cache of huggingface_hub.
+
+A model that is in the cache starts without the network and without huggingface_hub.
+"""
+
+import os
+import re
+import warnings
+from pathlib import Path
+
+from ..checkpoint import read_config
+from ..errors import UserError
+from ..jsonfile import read_fields, show
+from .cache import NotCached, Snapshot, Storage, cache_folder
+from .files import walk
+
+__all__ = ["BUILT_IN", "find", "is_cached", "is_name", "pull", "repository"]
+
+BUILT_IN = Path(__file__).parent.parent / "model"
+# The bare names that sentence-transformers 6.2 takes as they are (util/misc.py), as far as their architecture is one of ours;
+# any other bare name means sentence-transformers/name.
+BARE = frozenset(
+    """bert-base-cased bert-base-cased-finetuned-mrpc bert-base-chinese bert-base-german-cased bert-base-german-dbmdz-cased
+    bert-base-german-dbmdz-uncased bert-base-multilingual-cased bert-base-multilingual-uncased bert-base-uncased
+    bert-large-cased bert-large-cased-whole-word-masking bert-large-cased-whole-word-masking-finetuned-squad
+    bert-large-uncased bert-large-uncased-whole-word-masking bert-large-uncased-whole-word-masking-finetuned-squad
+    camembert-base distilbert-base-cased distilbert-base-cased-distilled-squad distilbert-base-german-cased
+    distilbert-base-multilingual-cased distilbert-base-uncased distilbert-base-uncased-distilled-squad
+    distilbert-base-uncased-finetuned-sst-2-english distilgpt2 distilroberta-base gpt2 gpt2-large gpt2-medium gpt2-xl
+    roberta-base roberta-base-openai-detector roberta-large roberta-large-mnli roberta-large-openai-detector
+    xlm-roberta-base xlm-roberta-large xlm-roberta-large-finetuned-conll02-dutch
+    xlm-roberta-large-finetuned-conll02-spanish xlm-roberta-large-finetuned-conll03-english
+    xlm-roberta-large-finetuned-conll03-german""".split()  # noqa: SIM905
+)
+
+
+def is_name(model: str | Path) -> bool:
+    """Whether this can be the name of a repository: name or org/name, of letters, digits, - _ and single dots."""
+    part = r"[A-Za-z0-9_](?:[\w.-]*[\w])?"
+    if not isinstance(model, str) or len(model) > 96 or ".." in model or "--" in model or model.endswith(".git"):
+        return False
+    return bool(re.fullmatch(rf"(?:{part}/)?{part}", model, re.ASCII))
+
+
+def repository(name: str) -> str:
+    """The name of the repository that a name means, by the rule of sentence-transformers."""
+    return name if "/" in name or name.lower() in BARE else f"sentence-transformers/{name}"
+
+
+def find(
+    model: str | Path | None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_folder: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of a model: the built-in one for None, a folder that exists, or a repository of the hub by its name.
+
+    What is not in the cache yet is downloaded; what is there is taken as it is (`pull` looks for changes).
+    The options are those of sentence-transformers. Raises UserError.
+    """
+    if model is None or model == "built-in" or isinstance(model, Path) or not is_name(model) or Path(model).exists():
+        if revision is not None:
+            raise UserError(f"revision {revision!r} goes with a name on the hub, not with {model or 'the built-in model'}")
+        return BUILT_IN if model is None or model == "built-in" else Path(model)
+    storage, revision = place(model, cache_folder), checked(revision)
+    missing = f"there is no folder {model}, and {storage.name} is not in {show(storage.cache)}"
+    commit = storage.commit(revision)
+    if commit is not None:
+        try:
+            return complete(Snapshot(storage, commit))
+        except NotCached as e:
+            missing = str(e)
+    why = "local_files_only" if local_files_only else offline()
+    if why is None:
+        from .session import Unreachable
+
+        try:
+            return bring(storage, revision, token)
+        except Unreachable:
+            if commit is None or (folder := as_it_is(storage, commit)) is None:
+                raise
+            return folder
+    if commit is not None and (folder := as_it_is(storage, commit)) is not None:
+        return folder
+    raise UserError(f"{missing}, and {why} keeps it from being downloaded: run `gpt2wgpu pull {model}` once without")
+
+
+def pull(name: str, *, revision: str | None = None, token: str | bool | None = None, cache: str | Path | None = None) -> Path:
+    """The folder of a repository as it is on the hub now; what the cache lacks is downloaded. Raises UserError."""
+    if not is_name(name):
+        raise UserError(f"{show(name)} is no name of a model on the hub: expected org/name, or a bare name such as gpt2")
+    if (why := offline()) is not None:
+        raise UserError(f"{why} is set, and pull asks the hub: run it without")
+    return bring(place(name, cache), checked(revision), token)
+
+
+def is_cached(name: str) -> bool:
+    """Whether a model starts without the network."""
+    storage = place(name, None)
+    commit = storage.commit("main")
+    try:
+        return commit is not None and complete(Snapshot(storage, commit)).is_dir()
+    except UserError:
+        return False
+
+
+def place(name: str, cache: str | Path | None) -> Storage:
+    return Storage(cache_folder(cache), repository(name))
+
+
+def checked(revision: str | None) -> str:
+    """A revision that can be part of a path."""
+    if revision is None:
+        return "main"
+    bad = any(part in ("", "..") or part[0] == "." or part[-1] == "." for part in revision.split("/"))
+    if bad or re.search(r"[^!-~]", revision) or any(c in revision for c in '\\:*?"<>|^~[]'):
+        raise UserError(f"revision {show(revision)} is no branch, tag or commit")
+    return revision
+
+
+def complete(snapshot: Snapshot) -> Path:
+    """The folder of a snapshot of which nothing is missing. Raises NotCached."""
+    walk(snapshot.storage.name, snapshot.get)
+    return snapshot.folder
+
+
+def as_it_is(storage: Storage, commit: str) -> Path | None:
+    """The folder of a snapshot that can be used, though it is not known whether it is whole; says so if that matters."""
+    snapshot = Snapshot(storage, commit, trust=True)
+    try:
+        folder = complete(snapshot)
+    except NotCached:
+        return None
+    if not (folder / "modules.json").exists() and not snapshot.is_known_to_lack("modules.json"):
+        doubt = "the cache does not say whether it has a modules.json, and is read as if it had none"
+        warnings.warn(f"{storage.name}: {doubt}: run `gpt2wgpu pull {storage.name}`", UserWarning, stacklevel=4)
+    return folder
+
+
+def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
+    """Download what is missing. A model that cannot be computed is refused before its weights are there."""
+    from .download import Repository
+
+    found = Repository(storage, revision, token)
+    read_config(read_fields(walk(storage.name, found.get, found.files)))
+    found.finish()
+    return storage.snapshot(found.commit)
+
+
+def offline() -> str | None:
+    """The variable that forbids the network, if one does."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), None)

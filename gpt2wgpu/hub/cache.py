@@ -1,0 +1,106 @@
+"""The cache of huggingface_hub, by its layout alone: reading it takes neither the network nor an import of that package.
+
+models--org--name/refs/<revision>             the commit of a branch or tag
+                  snapshots/<commit>/<file>   a link to the content
+                  blobs/<etag>                the content; <etag>.incomplete while it is on its way
+                  .no_exist/<commit>/<file>   an empty file: the commit has no such file
+                  trees/<commit>.json         the names of all its files, where a whole snapshot was downloaded
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from ..jsonfile import show
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class NotCached(UserError):
+    """A file of a model is not in the cache, and it is not known that the model has none."""
+
+
+def cache_folder(given: str | Path | None) -> Path:
+    """The folder given, or the one that the environment names, as sentence-transformers and huggingface_hub choose it."""
+    for value, inside in (
+        (None if given is None else str(given), ""),
+        (os.environ.get("SENTENCE_TRANSFORMERS_HOME"), ""),
+        (os.environ.get("HF_HUB_CACHE"), ""),
+        (os.environ.get("HUGGINGFACE_HUB_CACHE"), ""),
+        (os.environ.get("HF_HOME"), "hub"),
+        (os.environ.get("XDG_CACHE_HOME"), "huggingface/hub"),
+    ):
+        if value:
+            return Path(os.path.expandvars(value)).expanduser() / inside
+    return Path("~/.cache/huggingface/hub").expanduser()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The place of one repository in a cache."""
+
+    cache: Path
+    name: str  # org/name, or a bare name
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / f"models--{self.name.replace('/', '--')}"
+
+    def snapshot(self, commit: str) -> Path:
+        return self.folder / "snapshots" / commit
+
+    def lacks(self, commit: str, file: str) -> Path:
+        return self.folder / ".no_exist" / commit / file
+
+    def ref(self, revision: str) -> Path:
+        return self.folder / "refs" / revision
+
+    def commit(self, revision: str) -> str | None:
+        """The commit that the cache has for a branch, tag or commit."""
+        if COMMIT.fullmatch(revision):
+            return revision if self.snapshot(revision).is_dir() else None
+        try:
+            commit = self.ref(revision).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        return commit if re.fullmatch(r"[\w-]+", commit) and self.snapshot(commit).is_dir() else None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of one commit in the cache. trust: what is not known is taken to be absent."""
+
+    storage: Storage
+    commit: str
+    trust: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.storage.snapshot(self.commit)
+
+    def get(self, file: str) -> Path | None:
+        """Where a file lies; None if the commit has no such file. Raises NotCached where that is not known."""
+        if (path := self.folder / file).exists():
+            return path
+        if self.trust or self.is_known_to_lack(file):
+            return None
+        raise NotCached(f"{self.storage.name} is in {show(self.storage.cache)}, but without {file}")
+
+    def is_known_to_lack(self, file: str) -> bool:
+        if self.storage.lacks(self.commit, file).exists():
+            return True
+        try:
+            tree = json.loads((self.storage.folder / "trees" / f"{self.commit}.json").read_text("utf-8"))
+            return file not in tree["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        # Programs that ask for file after file leave notes of what there is not; who asked for all at once leaves none.
+        whole = not self.storage.lacks(self.commit, "").is_dir()
+        in_part = file == "modules.json" and any(
+            (self.folder / part).exists()
+            for part in ("1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
+        )
+        return whole and not in_part

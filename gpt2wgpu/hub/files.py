@@ -1,0 +1,60 @@
+"""Which files of a repository a model needs. The answer lies in the files themselves, which are asked for one by one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..checkpoint.modules import LENGTH_FILES, read_modules
+from ..checkpoint.tensors import PICKLES, read_index
+from .cache import NotCached
+
+Get = Callable[[str], Path | None]  # where a file lies, None if the repository has no such file
+VOCABULARIES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "added_tokens.json")
+
+
+def walk(name: str, get: Get, others: tuple[str, ...] = ()) -> Path:
+    """Ask `get` for every file that is needed; gives the transformer's config.json. Weights are asked for and not looked at.
+
+    others: names of all files of the repository, where they are known, to say what is there instead of what is needed.
+    Raises UserError where one is lacking that has to be there, and on modules that cannot be computed.
+    """
+
+    def need(file: str) -> Path:
+        if (path := get(file)) is None:
+            raise NotCached(f"{name} has no {file}: it is no model in Hugging Face layout")
+        return path
+
+    get("config_sentence_transformers.json")
+    modules = get("modules.json")
+    for kind, folder in read_modules(modules.parent) if modules else [("Transformer", "")]:
+        inside = f"{folder}/" if folder else ""
+        if kind == "Normalize":
+            if inside:
+                get(f"{inside}config.json")
+            continue
+        path = need(f"{inside}config.json")
+        if kind == "Transformer":
+            config = path
+            get(f"{inside}adapter_config.json")
+            if modules:
+                next((True for kin in LENGTH_FILES if get(f"{inside}sentence_{kin}_config.json")), None)
+            get(f"{inside}tokenizer_config.json")
+            if get(f"{inside}tokenizer.json") is None:
+                for file in VOCABULARIES:
+                    get(inside + file)
+        if kind != "Pooling" and get(f"{inside}model.safetensors") is None:
+            if (index := get(f"{inside}model.safetensors.index.json")) is None:
+                raise NotCached(no_weights(name, inside, others))
+            for shard in sorted(set(read_index(index).values())):
+                need(inside + shard)
+    return config
+
+
+def no_weights(name: str, inside: str, others: tuple[str, ...]) -> str:
+    """What to do about a repository without safetensors."""
+    pickles = [file for file in others if file.startswith(inside) and file.endswith(PICKLES)]
+    if pickles:
+        only = f"{name} has only {pickles[0]}, a pickle, which could run code and is never read"
+        return f"{only}: take a revision with model.safetensors (see its pull requests: refs/pr/1, ...), or convert it"
+    if f"{inside}adapter_config.json" in others:
+        return f"{name} holds an adapter and no model: merge it into its model and save that"
+    return f"{name} has no {inside}model.safetensors: the weights are read from there"

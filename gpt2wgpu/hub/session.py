@@ -1,0 +1,180 @@
+"""Requests to a hub, through huggingface_hub: its session, addresses and tokens.
+
+Added to it: every request waits where the hub asks to, and what goes wrong is one line that says what to do.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import UserError
+from ..jsonfile import show
+from ..progress import notice
+
+T = TypeVar("T")
+BUSY = (408, 429, 500, 502, 503, 504)  # worth asking again
+TRIES = 5  # of a request that meets a busy hub, or of a file that breaks off without a new byte
+LONGEST = 600  # seconds that a hub may ask to wait
+
+
+class Unreachable(UserError):
+    """The hub cannot be reached, or is too busy."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file on the hub. etag: its name among the blobs; of a large file its SHA-256. size: None where the hub does not say."""
+
+    file: str
+    url: str
+    etag: str
+    size: int | None
+
+    @property
+    def sha256(self) -> str | None:
+        return self.etag if re.fullmatch(r"[0-9a-f]{64}", self.etag) else None
+
+
+class Session:
+    """Asks a hub about one repository at one revision. Raises UserError."""
+
+    def __init__(self, name: str, revision: str, token: str | bool | None) -> None:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        from huggingface_hub import constants, utils
+        from huggingface_hub.errors import HfHubHTTPError
+
+        self.name, self.revision, self.token = name, revision, token
+        self.constants: Any = constants
+        self.utils: Any = utils
+        self.status_error = HfHubHTTPError
+        # What the library under huggingface_hub raises where there is no answer: requests, httpx or httpx2 by its version.
+        bases = {c.__name__: c for c in HfHubHTTPError.__mro__}
+        self.no_answer: tuple[type[Exception], ...] = (bases.get("RequestException", bases["HTTPError"]), ConnectionError)
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.endpoint):
+            raise UserError(f"HF_ENDPOINT is {show(self.endpoint)}, expected an address such as https://huggingface.co")
+
+    def contents(self) -> tuple[str, tuple[str, ...]]:
+        """The commit that the revision is now, and the names of its files."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=self.endpoint, token=self.token, library_name="gpt2wgpu")
+        timeout = self.constants.HF_HUB_ETAG_TIMEOUT
+        info = self.ask(lambda: api.model_info(self.name, revision=self.revision, timeout=timeout))
+        if not isinstance(info.sha, str) or not re.fullmatch(r"[\w-]+", info.sha):
+            raise self.no_hub()
+        if info.siblings is not None:
+            return info.sha, tuple(s.rfilename for s in info.siblings)
+        return info.sha, tuple(self.ask(lambda: api.list_repo_files(self.name, revision=info.sha)))
+
+    def look_up(self, file: str, commit: str) -> Remote:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(self.name, file, revision=commit, endpoint=self.endpoint)
+        timeout = self.constants.HF_HUB_ETAG_TIMEOUT
+        found = self.ask(lambda: get_hf_file_metadata(url, token=self.token, timeout=timeout), file)
+        if found.etag is None or not re.fullmatch(r"\w[\w.-]*", found.etag):
+            raise self.no_hub()
+        return Remote(file, url, found.etag, found.size)
+
+    @contextmanager
+    def stream(self, remote: Remote, start: int) -> Iterator[tuple[int, int | None, Iterator[bytes]]]:
+        """A request for a file from byte `start` on: status, the size of the whole file if said, its bytes.
+
+        The session sends the token to the hub, and not to another host that it redirects to.
+        """
+        headers = self.utils.build_hf_headers(token=self.token, library_name="gpt2wgpu")
+        headers |= {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+        session: Any = self.utils.get_session()
+        timeout = self.constants.HF_HUB_DOWNLOAD_TIMEOUT
+        if callable(getattr(session, "stream", None)):  # httpx, from huggingface_hub 1.0 on; before, requests
+            opened = session.stream("GET", remote.url, headers=headers, timeout=timeout, follow_redirects=True)
+        else:
+            opened = session.get(remote.url, headers=headers, timeout=timeout, stream=True)
+        with opened as response:
+            self.utils.hf_raise_for_status(response)
+            given, status = response.headers.get("Content-Length"), response.status_code
+            if status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise self.no_hub()
+            total = None if given is None else int(given) + (start if status == 206 else 0)
+            # in small pieces, so that what came before a connection breaks is kept (requests loses the last one)
+            yield status, total, response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(1 << 16)
+
+    def ask(self, call: Callable[[], T], file: str | None = None) -> T:
+        """The answer to a request without a body. Waits where the hub is busy, and says in one line what is wrong."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                return call()
+            except self.status_error as e:
+                why, wait = self.busy(e, file)
+                tries = TRIES
+            except (ValueError, TypeError, KeyError, AttributeError):  # no JSON, or not of a hub
+                raise self.no_hub() from None
+            except self.no_answer as e:
+                why, wait, tries = reason(e), None, 2
+            except OSError as e:  # token=True without a stored one
+                raise UserError(f"{self.name}: {reason(e)}") from None
+            if attempt >= tries:
+                break
+            self.wait(2 ** (attempt - 1) if wait is None else wait, why)
+        what = f"{self.endpoint} cannot be reached for {self.name} ({why})"
+        if "429" in why:
+            what = f"{self.endpoint} has had too many requests, and still says so after {TRIES} attempts (429)"
+            raise Unreachable(f"{what}: wait some minutes; with a token (HF_TOKEN) it allows more")
+        raise Unreachable(f"{what}: check the connection, or use a model that is in the cache or a local folder")
+
+    def busy(self, error: Any, file: str | None) -> tuple[str, float | None]:
+        """What a hub that may be asked again says, and the seconds it wants to wait. Raises UserError for any other status."""
+        if error.response.status_code not in BUSY:
+            raise self.refusal(error, file)
+        return f"it answers {error.response.status_code}", asked_wait(error.response.headers)
+
+    def wait(self, seconds: float, why: str) -> None:
+        if seconds > LONGEST:
+            raise Unreachable(f"{self.endpoint} asks to wait {seconds:,.0f} s ({why}): try again then")
+        if seconds >= 5:
+            notice(f"{self.endpoint}: {why}; asking again in {seconds:.0f} s")
+        time.sleep(seconds)
+
+    def refusal(self, error: Any, file: str | None) -> UserError:
+        """What a status says, and what to do."""
+        status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
+        sign_in = "with another token" if self.utils.get_token_to_send(self.token) else "with a token"
+        sign_in += " (token=, HF_TOKEN or `hf auth login`)"
+        if code == "GatedRepo" or status == 403:
+            return UserError(
+                f"{self.name} is gated ({status}): accept its conditions at {self.endpoint}/{self.name}, then try {sign_in}"
+            )
+        if status == 401:
+            return UserError(f"{self.endpoint} does not give {self.name} (401): check the name; if it is private, try {sign_in}")
+        if code == "RevisionNotFound":
+            return UserError(f"{self.name} has no revision {show(self.revision)}: give a branch, a tag or a whole commit hash")
+        if status == 404 and file is not None:
+            return UserError(f"{self.name} has no {file} (404), though it is listed: try again later")
+        if status == 404:
+            return UserError(
+                f"there is no model {self.name} on {self.endpoint}, and no folder of that name: give org/name, or a folder"
+            )
+        return UserError(f"{self.endpoint} answers {status} for {file or 'the list of files'} of {self.name}: try again later")
+
+    def no_hub(self) -> UserError:
+        return UserError(f"{self.endpoint} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
+
+
+def asked_wait(headers: Any) -> float | None:
+    """Seconds that an answer asks to wait: Retry-After, or the time left in the hub's RateLimit header."""
+    given = str(headers.get("Retry-After") or "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", given):
+        return float(given)
+    left = re.search(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d+)", str(headers.get("RateLimit") or ""))
+    return float(left[1]) if left else None
+
+
+def reason(error: BaseException) -> str:
+    """The innermost message, on one line."""
+    text = str(error) or type(error).__name__
+    return show(text.strip().splitlines()[0].strip() if text.strip() else text, 160).strip("'\"")

@@ -1,0 +1,68 @@
+"""DistilBERT (Sanh et al. 2019): BERT with other names and without token types.
+
+The model code followed is `transformers`' `DistilBertModel`; weights keep its names, with query, key and value side by side
+as `attention.qkv_lin`. Sinusoidal positions, which a configuration may ask for, are in the files as learned ones are.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from ..graph import Tensor
+from ..jsonfile import Fields
+from ..ops import attention, embed, layer_norm, linear, linear_add
+from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+
+
+@dataclass(frozen=True)
+class DistilBertConfig(Architecture):
+    layers: int = 6
+    heads: int = 12
+    width: int = 768
+    inner: int = 3072
+    context: int = 512
+    vocab: int = 30522
+    activation: str = "gelu_erf"
+    eps: ClassVar[float] = 1e-12
+
+    title, model, tokenizer = "DistilBERT", "DistilBertModel", "bert"
+    table, block = "embeddings.word_embeddings.weight", "transformer.layer.{}.ffn.lin2.bias"
+    prefixes = ("", "distilbert.")
+    body, buffers = re.compile(r"(embeddings|transformer)\."), re.compile(r"embeddings\.position_ids")
+    as_is = ("embeddings.",)
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        width = fields.integer("dim", "hidden_size", default=cls.width)
+        return cls(
+            layers=fields.integer("n_layers", "num_hidden_layers", default=cls.layers),
+            heads=read_heads(fields, "n_heads", "num_attention_heads", width=width, default=cls.heads),
+            width=width,
+            inner=fields.integer("hidden_dim", default=cls.inner),
+            context=fields.integer("max_position_embeddings", default=cls.context),
+            vocab=fields.integer("vocab_size", default=cls.vocab),
+            activation=read_activation(fields, "activation", "gelu"),
+        )
+
+    def hidden(self, layer: int, half: str = "f32") -> Tensor:
+        W, w, D = self.width, Weights(half), self.width // self.heads
+
+        def norm(x: Tensor, name: str) -> Tensor:
+            return layer_norm(x, *w.pair(name, W), eps=self.eps)
+
+        positions = w("embeddings.position_embeddings.weight", self.context, W)
+        x = norm(embed(IDS, POSITIONS, w(self.table, self.vocab, W), positions), "embeddings.LayerNorm")  # (T, C)
+        for i in range(layer):
+            at = f"transformer.layer.{i}"
+            qkv = linear(x, *w.pair(f"{at}.attention.qkv_lin", W, 3 * W), out=half)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=1 / math.sqrt(D), causal=False, out=half)  # (T, C)
+            x = norm(linear_add(a, *w.pair(f"{at}.attention.out_lin", W, W), x), f"{at}.sa_layer_norm")
+            h = linear(x, *w.pair(f"{at}.ffn.lin1", W, self.inner), activation=self.activation, out=half)
+            x = norm(linear_add(h, *w.pair(f"{at}.ffn.lin2", self.inner, W), x), f"{at}.output_layer_norm")
+        return x
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
+        if ".qkv_lin." in name:
+            return {name.replace("qkv", part): (*shape[:-1], self.width) for part in "qkv"}
+        return {name: shape}

@@ -1,0 +1,100 @@
+"""GPT-Neo (Black et al. 2021), which SGPT (Muennighoff 2022) is made from: GPT-2, but attention is not scaled, in every other
+block it sees the last 256 tokens only, and its query, key and value have no bias.
+
+The model code followed is `transformers`' `GPTNeoModel`; weights keep its names, with query, key and value side by side as
+`attn.attention.qkv_proj`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from ..graph import Tensor
+from ..jsonfile import Fields
+from ..ops import attention, embed, layer_norm, linear, linear_add
+from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+
+MOST_LAYERS = 1 << 12  # lest a list as long as a number in a file be made
+
+
+@dataclass(frozen=True)
+class GPTNeoConfig(Architecture):
+    layers: int = 24
+    heads: int = 16
+    width: int = 2048
+    inner: int = 8192
+    context: int = 2048
+    vocab: int = 50257
+    local: tuple[bool, ...] = (False, True) * 12  # of each block
+    window: int = 256  # tokens that local attention sees, the query's own included
+    activation: str = "gelu_tanh"
+    eps: float = 1e-5
+
+    title, model, tokenizer, decoder = "GPT-Neo", "GPTNeoModel", "gpt2", True
+    table, block, prefixes = "wte.weight", "h.{}.ln_1.weight", ("", "transformer.")
+    body, buffers = re.compile(r"(wte|wpe|h|ln_f)\."), re.compile(r"h\.\d+\.attn\.attention\.(bias|masked_bias)")
+    as_is = ("wte.", "wpe.")
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        width = fields.integer("hidden_size", default=cls.width)
+        layers = fields.integer("num_layers", "num_hidden_layers", default=cls.layers)
+        return cls(
+            layers=layers,
+            heads=read_heads(fields, "num_heads", "num_attention_heads", width=width, default=cls.heads),
+            width=width,
+            inner=fields.integer("intermediate_size", default=4 * width),
+            context=fields.integer("max_position_embeddings", default=cls.context),
+            vocab=fields.integer("vocab_size", default=cls.vocab),
+            local=read_local(fields, layers),
+            window=fields.integer("window_size", default=cls.window, least=2),
+            activation=read_activation(fields, "activation_function", "gelu_new"),
+            eps=fields.number("layer_norm_epsilon", default=cls.eps),
+        )
+
+    def hidden(self, layer: int, half: str = "f32") -> Tensor:
+        W, w, D = self.width, Weights(half), self.width // self.heads
+
+        def norm(x: Tensor, name: str, out: str = half) -> Tensor:
+            return layer_norm(x, *w.pair(name, W), eps=self.eps, out=out)
+
+        x = embed(IDS, POSITIONS, w("wte.weight", self.vocab, W), w("wpe.weight", self.context, W))  # (T, C)
+        for i in range(layer):
+            at, window = f"h.{i}.attn.attention", self.window - 1 if self.local[i] else 0  # 0: all tokens
+            qkv = linear(norm(x, f"h.{i}.ln_1"), *w.pair(f"{at}.qkv_proj", W, 3 * W), out=half)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=1.0, causal=True, window=window, out=half)  # (T, C)
+            x = linear_add(a, *w.pair(f"{at}.out_proj", W, W), x)  # (T, C)
+            h = norm(x, f"h.{i}.ln_2")
+            h = linear(h, *w.pair(f"h.{i}.mlp.c_fc", W, self.inner), activation=self.activation, out=half)
+            x = linear_add(h, *w.pair(f"h.{i}.mlp.c_proj", self.inner, W), x)  # (T, C)
+        return norm(x, "ln_f", out="f32") if layer == self.layers else x  # hidden_states[-1] is after the last norm
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
+        if name.endswith(".qkv_proj.bias"):
+            return {}
+        if ".qkv_proj." in name:
+            return {name.replace("qkv", part): (*shape[:-1], self.width) for part in "qkv"}
+        return {name: shape}
+
+
+def is_group(value: object) -> bool:
+    """[["global", "local"], 12]: a pattern, and how often it comes."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return isinstance(value[0], list) and isinstance(value[1], int) and 0 <= value[1] <= MOST_LAYERS
+
+
+def read_local(fields: Fields, layers: int) -> tuple[bool, ...]:
+    """Whether each block's attention is local: from a list of "global" and "local", else from patterns and how often each."""
+    expected = f'"global" or "local" for each of {layers} layers'
+    if layers > MOST_LAYERS:
+        raise fields.refuse("num_layers", f"{MOST_LAYERS} at most")
+    kinds, name = fields.values.get("attention_layers"), "attention_layers"
+    if kinds is None:
+        name = "attention_types"
+        groups = fields.values.get(name) or [[["global", "local"], 12]]
+        if isinstance(groups, list) and all(map(is_group, groups)) and sum(len(kinds) * n for kinds, n in groups) == layers:
+            kinds = [kind for pattern, times in groups for kind in pattern * times]
+    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("global", "local") for kind in kinds):
+        raise fields.refuse(name, expected)
+    return tuple(kind == "local" for kind in kinds)

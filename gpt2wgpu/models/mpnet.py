@@ -1,0 +1,101 @@
+"""MPNet (Song et al. 2020): BERT without token types, whose attention has a bias for the distance of two tokens, the same in
+all blocks; positions are counted as in RoBERTa.
+
+The model code followed is `transformers`' `MPNetModel`; weights keep its names, with query, key and value side by side as
+`attention.attn.qkv`.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from ..graph import Tensor
+from ..jsonfile import Fields
+from ..ops import Array, attention_bias, embed, layer_norm, linear, linear_add
+from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+
+BIAS = "encoder.relative_attention_bias.weight"
+BUCKETS, FARTHEST = 32, 128  # tokens that are farther apart share a bucket
+
+
+@dataclass(frozen=True)
+class MPNetConfig(Architecture):
+    layers: int = 12
+    heads: int = 12
+    width: int = 768
+    inner: int = 3072
+    context: int = 512
+    vocab: int = 30527
+    buckets: int = BUCKETS  # rows of the table of biases, of which the first 32 are used
+    activation: str = "gelu_erf"
+    eps: float = 1e-12
+
+    title, model, tokenizer = "MPNet", "MPNetModel", "mpnet"
+    pad = 1  # whatever pad_token_id says
+    table, block = "embeddings.word_embeddings.weight", "encoder.layer.{}.output.dense.bias"
+    prefixes = ("", "mpnet.")
+    body, buffers = re.compile(r"(embeddings|encoder)\."), re.compile(r"embeddings\.position_ids")
+    as_is = ("embeddings.", BIAS)
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        width = fields.integer("hidden_size", default=cls.width)
+        return cls(
+            layers=fields.integer("num_hidden_layers", default=cls.layers),
+            heads=read_heads(fields, "num_attention_heads", width=width, default=cls.heads),
+            width=width,
+            inner=fields.integer("intermediate_size", default=cls.inner),
+            context=fields.integer("max_position_embeddings", default=cls.context, least=cls.pad + 2),
+            vocab=fields.integer("vocab_size", default=cls.vocab),
+            buckets=fields.integer("relative_attention_num_buckets", default=cls.buckets, least=BUCKETS),
+            activation=read_activation(fields, "hidden_act", "gelu"),
+            eps=fields.number("layer_norm_eps", default=cls.eps),
+        )
+
+    def hidden(self, layer: int, half: str = "f32") -> Tensor:
+        W, w, D = self.width, Weights(half), self.width // self.heads
+
+        def norm(x: Tensor, name: str) -> Tensor:
+            return layer_norm(x, *w.pair(name, W), eps=self.eps)
+
+        positions = w("embeddings.position_embeddings.weight", self.context, W)
+        bias = Tensor((self.heads, 2 * FARTHEST + 1), "f32", BIAS)
+        x = norm(embed(IDS, POSITIONS, w(self.table, self.vocab, W), positions), "embeddings.LayerNorm")  # (T, C)
+        for i in range(layer):
+            at = f"encoder.layer.{i}"
+            qkv = linear(x, *w.pair(f"{at}.attention.attn.qkv", W, 3 * W), out=half)  # (T, 3C)
+            a = attention_bias(qkv, SPANS, TILES, bias, head_size=D, scale=1 / math.sqrt(D), causal=False, out=half)  # (T, C)
+            x = norm(linear_add(a, *w.pair(f"{at}.attention.attn.o", W, W), x), f"{at}.attention.LayerNorm")
+            h = linear(x, *w.pair(f"{at}.intermediate.dense", W, self.inner), activation=self.activation, out=half)
+            x = norm(linear_add(h, *w.pair(f"{at}.output.dense", self.inner, W), x), f"{at}.output.LayerNorm")
+        return x
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
+        if name == BIAS:
+            return {BIAS: (self.buckets, self.heads)}
+        if ".attn.qkv." in name:
+            return {name.replace("qkv", part): (*shape[:-1], self.width) for part in "qkv"}
+        return {name: shape}
+
+    def join(self, name: str, arrays: list[Array]) -> Array:
+        """Of the biases: a row for each head, a column for each distance from -128 to 128, key less query."""
+        return arrays[0][bucket(np.arange(-FARTHEST, FARTHEST + 1))].T if name == BIAS else super().join(name, arrays)
+
+    def split(self, name: str, array: Array) -> dict[str, Array]:
+        """The biases, which are not trained, are saved as they were read: `beside`."""
+        return {} if name == BIAS else super().split(name, array)
+
+    def beside(self, read: Callable[[str], Array]) -> dict[str, Array]:
+        return {BIAS: read(BIAS)}
+
+
+def bucket(distance: Array) -> Array:
+    """The row of the table for a distance, key less query (Raffel et al. 2020, T5): 16 for keys before and at the query, 16
+    for those after it; of each 8 for distances 0 to 7, and 8 for ranges that grow by a factor of sqrt(2) up to 128."""
+    n = np.abs(distance)
+    far = 8 + np.floor(2 * np.log2(np.maximum(n, 8) / 8)).astype(int)
+    return np.where(n < 8, n, np.minimum(far, 15)) + 16 * (distance > 0)

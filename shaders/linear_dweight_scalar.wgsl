@@ -1,0 +1,17 @@
+// linear_dweight.wgsl where K or N is no multiple of four: one thread per element, t ascending as well.
+struct Params { T: u32, K: u32, N: u32, onto: u32 }
+const TILE_K: u32 = 8u;
+const TILE_N: u32 = 8u;
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> dout: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dweight: array<f32>;
+
+@compute @workgroup_size(TILE_N, TILE_K)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= p.N || id.y >= p.K) { return; }
+  var sum = 0.0;
+  for (var t = 0u; t < p.T; t++) { sum = fma(x[t * p.K + id.y], dout[t * p.N + id.x], sum); }
+  let at = id.y * p.N + id.x;
+  if (p.onto == 1u) { dweight[at] += sum; } else { dweight[at] = sum; }
+}

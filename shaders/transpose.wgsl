@@ -1,0 +1,10 @@
+// A matrix with rows and columns exchanged. Threads side by side write what is adjacent.
+struct Params { K: u32, N: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x < p.K) { out[id.y * p.K + id.x] = x[id.x * p.N + id.y]; }
+}

@@ -1,0 +1,313 @@
+"""Models by name, end to end against a hub of the tests' own (loopback_hub.py). What goes wrong: test_hub_faults.py."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from encoders import refusal, tiny_gpt2
+from hubs import cache, sentence_model, weights_of
+from loopback_hub import Hub, commit_of
+from process import Run, environment
+
+from gpt2wgpu import Encoder
+from gpt2wgpu.hub import BUILT_IN, find, is_name, pull, repository
+from gpt2wgpu.known import MODELS
+from gpt2wgpu.ops import POOLINGS
+from gpt2wgpu.progress import downloading
+
+# --- as it should be
+
+
+def test_a_name_is_downloaded_once_and_only_what_is_needed(hub: Hub, gpt2: Path, tmp_path: Path):
+    vector = Encoder("gpt2", device="numpy").encode("t1 t2")
+    np.testing.assert_array_equal(vector, Encoder(gpt2, device="numpy").encode("t1 t2"))
+    files = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    assert {path.rsplit("/", 1)[1] for path in hub.fetched()} == files
+    folder = cache(tmp_path)
+    commit = commit_of(hub.repositories["gpt2"].files)
+    assert (folder / "refs" / "main").read_text() == commit
+    assert {p.name for p in (folder / "snapshots" / commit).iterdir()} == files
+    assert (folder / "snapshots" / commit / "model.safetensors").resolve() == folder / "blobs" / weights_of(gpt2)[1]
+    hub.requests.clear()
+    np.testing.assert_array_equal(Encoder("gpt2", device="numpy").encode("t1 t2"), vector)
+    assert hub.requests == []
+
+
+def test_a_sentence_model_comes_with_its_modules(hub: Hub, tmp_path: Path):
+    """A bare name, by the rule of sentence-transformers."""
+    folder = sentence_model(tmp_path / "original")
+    hub.add("sentence-transformers/tiny-bert", folder)
+    model = Encoder("tiny-bert", device="numpy")
+    assert (model.dimensions, model.max_seq_length, model.prompts) == (4, 5, {"query": "t1 "})
+    np.testing.assert_array_equal(model.encode_query("t2"), Encoder(folder, device="numpy").encode("t1 t2"))
+    hub.requests.clear()
+    Encoder("sentence-transformers/tiny-bert", device="numpy")
+    assert hub.requests == []
+
+
+def test_a_repository_that_was_renamed(hub: Hub, gpt2: Path):
+    """As gpt2 is openai-community/gpt2 now: the hub redirects, within itself and then to its CDN."""
+    hub.repositories["community/gpt2"] = hub.repositories.pop("gpt2")
+    hub.renamed["gpt2"] = "community/gpt2"
+    assert (find("gpt2") / "model.safetensors").read_bytes() == weights_of(gpt2)[0]
+
+
+def test_huggingface_hub_finds_what_is_in_the_cache(hub: Hub, gpt2: Path, tmp_path: Path):
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+    folder = pull("gpt2")
+    where = str(tmp_path / "hf" / "hub")
+    assert try_to_load_from_cache("gpt2", "config.json", cache_dir=where) == str(folder / "config.json")
+    assert snapshot_download("gpt2", cache_dir=where, local_files_only=True, allow_patterns="config.json") == str(folder)
+
+
+def test_a_snapshot_of_another_program_is_taken_as_it_is(hub: Hub, gpt2: Path, tmp_path: Path):
+    """Without notes of what there is not: whoever downloads a whole snapshot leaves none."""
+    commit = commit_of(hub.repositories["gpt2"].files)
+    folder = cache(tmp_path) / "snapshots" / commit
+    folder.mkdir(parents=True)
+    for file in (*gpt2.glob("*.json"), *gpt2.glob("*.safetensors")):
+        (folder / file.name).write_bytes(file.read_bytes())
+    (cache(tmp_path) / "refs").mkdir()
+    (cache(tmp_path) / "refs" / "main").write_text(commit)
+    assert find("gpt2") == folder
+    assert hub.requests == []
+    tree = cache(tmp_path) / "trees" / f"{commit}.json"
+    tiny.write_json(tree, {"files": {"modules.json": {}}})  # it is known to have one
+    assert find("gpt2") == folder
+    assert hub.requests != []
+
+
+def test_a_sharded_model(hub: Hub, tmp_path: Path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = tiny_gpt2(tmp_path / "original")
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    shards = {"model-00001-of-00002.safetensors": names[:4], "model-00002-of-00002.safetensors": names[4:]}
+    for file, inside in shards.items():
+        save_file({name: weights[name] for name in inside}, folder / file)
+    index = {"weight_map": {name: file for file, inside in shards.items() for name in inside}}
+    tiny.write_json(folder / "model.safetensors.index.json", index)
+    vector = Encoder(folder, device="numpy").encode("t3")
+    (folder / "model.safetensors").unlink()
+    hub.add("me/sharded", folder)
+    np.testing.assert_array_equal(Encoder("me/sharded", device="numpy").encode("t3"), vector)
+    snapshot = find("me/sharded")
+    (snapshot / "model-00002-of-00002.safetensors").resolve().unlink()  # as if it had never arrived
+    hub.requests.clear()
+    np.testing.assert_array_equal(Encoder("me/sharded", device="numpy").encode("t3"), vector)
+    assert [path.rsplit("/", 1)[1] for path in hub.fetched()] == ["model-00002-of-00002.safetensors"]
+    hub.requests.clear()
+    assert find("me/sharded") == snapshot and hub.requests == []
+
+
+def test_an_index_cannot_name_a_file_elsewhere(hub: Hub, tmp_path: Path):
+    folder = tiny_gpt2(tmp_path / "original")
+    (folder / "model.safetensors").unlink()
+    tiny.write_json(folder / "model.safetensors.index.json", {"weight_map": {"wte.weight": "../../../evil.safetensors"}})
+    hub.add("me/evil", folder)
+    assert "expected the name of a .safetensors file beside it" in refusal(lambda: find("me/evil"))
+
+
+def test_revisions(hub: Hub, gpt2: Path, tmp_path: Path):
+    """A pinned one is another folder; main is looked up again by pull alone."""
+    repository = hub.repositories["gpt2"]
+    old = {**repository.files, "config.json": repository.files["config.json"].replace(b'"n_layer": 1', b'"n_layer":  1')}
+    repository.commits["v1"] = old
+    main, pinned = find("gpt2"), find("gpt2", revision="v1")
+    assert (main.name, pinned.name) == (commit_of(repository.files), commit_of(old))
+    assert find("gpt2", revision=commit_of(old)) == pinned
+    repository.files = {**old, "config.json": old["config.json"].replace(b'"n_layer":  1', b'"n_layer":   1')}
+    assert find("gpt2") == main
+    hub.requests.clear()
+    assert pull("gpt2").name == commit_of(repository.files)
+    assert [path.rsplit("/", 1)[1] for path in hub.fetched()] == ["config.json"]
+    assert find("gpt2").name == commit_of(repository.files)
+    assert "gpt2 has no revision 'v2': give a branch" in refusal(lambda: find("gpt2", revision="v2"))
+    for bad in ("../../x", "a//b", "", ".", "a b", "v1/..", "a\\b", "é"):
+        assert "is no branch, tag or commit" in refusal(lambda bad=bad: find("gpt2", revision=bad))
+    assert "goes with a name on the hub" in refusal(lambda: Encoder(gpt2, revision="v1"))
+    assert "goes with a name on the hub, not with the built-in model" in refusal(lambda: Encoder(revision="v1"))
+
+
+def test_two_pulls_at_once_download_once(hub: Hub, gpt2: Path, tmp_path: Path):
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(pull("gpt2"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folders) == 4 and len(set(folders)) == 1
+    assert sum(path.endswith("model.safetensors") for path in hub.fetched()) == 1
+    assert not [*cache(tmp_path).rglob("*.incomplete")]
+
+
+def test_cache_folders(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is given comes before the environment, as in sentence-transformers and huggingface_hub."""
+    for variable, inside in (
+        ("XDG_CACHE_HOME", "huggingface/hub"),
+        ("HF_HOME", "hub"),
+        ("HUGGINGFACE_HUB_CACHE", "."),
+        ("HF_HUB_CACHE", "."),
+        ("SENTENCE_TRANSFORMERS_HOME", "."),
+    ):
+        if variable == "XDG_CACHE_HOME":
+            monkeypatch.delenv("HF_HOME")
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert find("gpt2").is_relative_to(tmp_path / variable / inside / "models--gpt2")
+    assert find("gpt2", cache_folder=tmp_path / "own").is_relative_to(tmp_path / "own")
+
+
+def test_a_cached_model_starts_without_network_and_without_huggingface_hub(hub: Hub, gpt2: Path):
+    pull("gpt2")
+    hub.requests.clear()
+    code = """if True:
+        import sys
+        from gpt2wgpu import Encoder
+        assert Encoder("gpt2", device="numpy").encode("t1").shape == (8,)
+        print([name for name in ("huggingface_hub", "httpx", "httpx2", "requests", "tqdm", "wgpu") if name in sys.modules])"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment())
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert hub.requests == []
+
+
+# --- offline
+
+
+def test_offline(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    message = refusal(lambda: find("gpt2", local_files_only=True))
+    assert f"there is no folder gpt2, and gpt2 is not in {tmp_path / 'hf' / 'hub'}, and local_files_only keeps it" in message
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "1")
+            assert f"{variable} keeps it from being downloaded: run `gpt2wgpu pull gpt2`" in refusal(lambda: Encoder("gpt2"))
+            assert f"{variable} is set" in refusal(lambda: pull("gpt2"))
+    assert hub.requests == []
+    folder = pull("gpt2")
+    hub.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert find("gpt2") == find("gpt2", local_files_only=True) == folder
+    (folder / "model.safetensors").resolve().unlink()
+    assert "but without model.safetensors, and HF_HUB_OFFLINE" in refusal(lambda: find("gpt2"))
+    assert hub.requests == []
+
+
+def test_a_cache_that_transformers_filled_in_part_is_completed(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without modules.json a sentence model would be read as a plain transformer: silently wrong."""
+    hub.add("me/bert", sentence_model(tmp_path / "original"))
+    folder = pull("me/bert")
+    for file in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json"):
+        (folder / file).unlink()
+    (folder / "1_Pooling").rmdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.warns(UserWarning, match="does not say whether it has a modules.json"):
+            assert find("me/bert") == folder
+    assert find("me/bert") == folder
+    assert (folder / "modules.json").exists() and (folder / "1_Pooling" / "config.json").exists()
+
+
+# --- names
+
+
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert find(None) == find("built-in") == BUILT_IN
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2").mkdir()
+    assert find("gpt2") == Path("gpt2")  # a folder that exists comes first
+    tricks = ["../gpt2", "a/b/c", "/etc", "a/..", "..", "a--b", "~/x", "a\\b", "x.git", "https://huggingface.co/gpt2", "a b", ""]
+    for name in tricks:
+        assert find(name) == Path(name)  # a folder or nothing, and no name
+        assert "is no name of a model on the hub" in refusal(lambda name=name: pull(name))
+    assert "there is no folder ../nothing: give a folder" in refusal(lambda: Encoder("../nothing"))
+
+
+def test_names_of_the_list():
+    for known in MODELS:
+        assert is_name(known.name) and repository(known.name) == known.name
+        assert known.pooling.split(",")[0] in POOLINGS and known.dimensions > 0 and known.download > known.parameters
+    assert len({known.name for known in MODELS}) == len(MODELS)
+
+
+# --- what is seen of it
+
+
+def test_a_bar_on_a_terminal_one_line_elsewhere(monkeypatch: pytest.MonkeyPatch):
+    class Screen(io.StringIO):
+        terminal = True
+
+        def isatty(self) -> bool:
+            return self.terminal
+
+    monkeypatch.setenv("TERM", "xterm")
+    for terminal, variable, expected in ((True, "", "downloading x "), (False, "", "downloading x (2.0 MB)\n"), (True, "1", "")):
+        screen = Screen()
+        screen.terminal = terminal
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", screen)
+            patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", variable)
+            with downloading("x", 2_000_000) as advance:
+                advance(1_000_000)
+        assert expected in screen.getvalue() and bool(expected) == bool(screen.getvalue())
+
+
+# --- the commands
+
+
+def test_commands_take_names(hub: Hub, gpt2: Path, run: Run, tmp_path: Path):
+    code, out, err = run("embed", "t1", "--model", "gpt2")
+    assert (code, json.loads(out)["dimensions"]) == (0, 8)
+    assert err.startswith("downloading gpt2 (")
+    text = tmp_path / "texts.txt"
+    text.write_text("t1 t2\nt3\n")
+    hub.requests.clear()
+    assert run("tokens", "count", str(text), "--model", "gpt2")[0] == 0
+    assert json.loads(run("info", "--json", "--model", "gpt2")[1])["model"]["model"] == "gpt2"
+    assert "numpy is what devices are compared with" in run("doctor", "--model", "gpt2")[1]
+    assert hub.requests == []
+    assert run("embed", "t1", "--model", "gpt2", "--revision", "v9")[2].startswith("error: gpt2 has no revision 'v9'")
+
+
+def test_pull_and_models(hub: Hub, gpt2: Path, run: Run, tmp_path: Path):
+    code, out, _ = run("pull", "gpt2")
+    assert (code, Path(out.strip())) == (0, find("gpt2"))
+    assert run("pull", "gpt2", "--revision", "nope")[::2] == (
+        1,
+        "error: gpt2 has no revision 'nope': give a branch, a tag or a whole commit hash\n",
+    )
+    code, out, _ = run("models", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert {name for name, row in rows.items() if row["cached"]} == {"gpt2"}
+    assert rows["intfloat/e5-small-v2"]["prompts"] == ["query", "passage"]
+    assert rows["BAAI/bge-small-en-v1.5"] == {
+        "name": "BAAI/bge-small-en-v1.5",
+        "million_parameters": 33,
+        "megabytes": 133,
+        "dimensions": 384,
+        "pooling": "cls",
+        "prompts": ["query"],
+        "cached": False,
+    }
+    lines = run("models")[1].splitlines()
+    assert next(line for line in lines if line.startswith("gpt2 ")).endswith("yes")
+
+
+def test_training_from_names(hub: Hub, run: Run, tmp_path: Path):
+    """A model to fine-tune, and a teacher."""
+    hub.add("me/bert", sentence_model(tmp_path / "original"))
+    data = tmp_path / "pairs.tsv"
+    data.write_text("sentence1\tsentence2\tlabel\n" + "t1 t2\tt3\t1\nt4\tt5 t6\t0\n" * 4)
+    code, _, err = run("train", "--data", data, "--model", "me/bert", "--epochs", 1, "-o", tmp_path / "run")
+    assert code == 0, err
+    texts = tmp_path / "texts.txt"
+    texts.write_text("t1 t2\nt3\nt4 t5\n")
+    sizes = "--width", 4, "--layers", 1, "--heads", 1, "--context", 8, "--vocab", 260, "--epochs", 1
+    code, _, err = run("train", "--data", texts, "--teacher", "me/bert", *sizes, "-o", tmp_path / "taught")
+    assert code == 0, err
