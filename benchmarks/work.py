@@ -32,13 +32,17 @@ def median(run: Callable[[], Any], seconds: float = 1.0) -> float:
 
 
 def op_cases(half: bool, tokens: int = 512) -> list[tuple[Case, float]]:
-    """(case, floating-point operations) at the shapes of GPT-2 small, in texts of 64 tokens."""
+    """(case, floating-point operations) at the shapes of GPT-2 small, or of Qwen3 0.6B, in texts of 64 tokens."""
     n = tokens
     lengths = (64,) * (n // 64)
     attention = {"head_size": 64, "scale": 0.125}
     return [
         (Case(ops.embed, {"V": 30000, "C": 768, "S": 1024}, lengths, half=half), n * 768),
         (Case(ops.layer_norm, {"C": 768}, lengths, half=half), 8 * n * 768),
+        (Case(ops.rms_norm, {"N": 1024, "K": 1024}, lengths, {"size": 1024}, half), 4 * n * 1024),
+        (Case(ops.rms_norm, {"N": 4096, "K": 3072}, lengths, {"size": 128}, half), 4 * n * 3072),
+        (Case(ops.rotary, {"N": 4096, "S": 512, "D": 128}, lengths, {"heads": 24}, half), 3 * n * 3072),
+        (Case(ops.glu, {"N": 3072}, lengths, {"activation": "silu"}, half), 6 * n * 3072),
         (Case(ops.linear, {"K": 768, "N": 2304}, lengths, half=half), 2 * n * 768 * 2304),
         (Case(ops.linear, {"K": 768, "N": 3072}, lengths, {"activation": "gelu_tanh"}, half), 2 * n * 768 * 3072),
         (Case(ops.linear, {"K": 768, "N": 3072}, lengths, {"activation": "gelu_erf"}, half), 2 * n * 768 * 3072),

@@ -24,6 +24,7 @@ from .tokenizer import Tokenizer
 
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
+LONG = 8192  # tokens of a text that a device has room for, whatever max_tokens is; more if max_seq_length asks for it
 
 
 class Encoder:
@@ -103,7 +104,9 @@ class Encoder:
             between("truncate_dim", self.truncate_dim, 1, self.width)
         kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
         self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
-        self._program = self._compile(output, max(self.max_tokens, self.context))
+        self._room = self.context  # tokens of the longest text that can be computed
+        longest = min(self.max_seq_length, LONG) if max_seq_length is None else max_seq_length
+        self._program = self._compile(output, max(self.max_tokens, longest))
         where = f"{self.device}, {self.dtype}"
         self._engine = Engine(
             self._program,
@@ -111,6 +114,7 @@ class Encoder:
             self.width,
             c.config.pad,
             self.max_tokens,
+            self._room,
             where,
             self.dtype != "float32",
             self._too_large,
@@ -126,7 +130,7 @@ class Encoder:
         if device is not None:
             from .gpu import Program, fitting_tokens
 
-            tokens = fitting_tokens(device, output, tokens)
+            self._room = tokens = fitting_tokens(device, output, tokens)
             self.max_tokens = min(self.max_tokens, tokens)
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
@@ -140,16 +144,18 @@ class Encoder:
     def _too_large(self, room: str) -> UserError:
         half = self.opened_device is not None and self.opened_device.half
         room = room.format(device=self.device)
-        return memory.too_large(self.model, self._need, self.dtype, room, half=half, shorter=self.max_tokens > self.context)
+        return memory.too_large(
+            self.model, self._need, self.dtype, room, half=half, shorter=self.max_tokens > self.max_seq_length
+        )
 
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
         """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
         other = copy(self)
         output = side_by_side([self._graph(layer) for layer in layers])
         other.width, other.truncate_dim = int(output.shape[1]), None
-        other._program = other._compile(output, max(self.max_tokens, self.context))
-        changed = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens}
-        other._engine = replace(self._engine, **changed, too_large=other._too_large)
+        other._program = other._compile(output, max(self.max_tokens, self._room))
+        changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens, "room": other._room}
+        other._engine = replace(self._engine, **changes, too_large=other._too_large)
         return other
 
     @property

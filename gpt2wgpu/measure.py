@@ -66,7 +66,7 @@ def profile(encoder: Encoder, texts: int, tokens: int) -> Profile:
     device = encoder.opened_device
     if device is None or not device.clock:
         raise UserError(f"{encoder.device} has no timestamp-query: it cannot be profiled")
-    between("tokens", tokens, 1, encoder.context)
+    between("tokens", tokens, 1, min(encoder.context, encoder._room))
     between("texts", texts, 1, max(1, encoder.max_tokens // tokens))
     rng = np.random.default_rng(0)
     ids = rng.integers(encoder.checkpoint.config.vocab, size=(texts, tokens))
@@ -147,9 +147,9 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
         pairs = lengths + before * (1 if t.attrs["causal"] else 2)
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
-    if name.startswith("embed"):  # of its tables only the rows of the batch's tokens
+    if name.startswith(("embed", "rotary")):  # of its tables only the rows of the batch's tokens
         inputs, tables = inputs[:2], inputs[2:]
-        rows = sum(int(dims["T"]) * int(dims["C"]) * ITEMSIZE[x.dtype] for x in tables)
+        rows = sum(int(dims["T"]) * int(x.shape[1]) * ITEMSIZE[x.dtype] for x in tables)
     return flops, rows + sum(map(size, inputs)) + size(t)
 
 

@@ -1,7 +1,8 @@
 """Every operation, once: signature, numpy maths, dispatch grid. Its kernel is shaders/<name>.wgsl.
 
-Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles,
-H heads, R distances, M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights, output.
+Letters: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, G query tiles, H heads,
+D head size, R distances, M/N rows compared. X, W and O are dtypes, f32 or f16 as the graph decides: of activations, weights,
+output.
 Attributes that a shader declares as `const` are baked into it; the others travel with the sizes.
 """
 
@@ -99,6 +100,20 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Ar
     return out
 
 
+@op("x:X[T,N] weight[K] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, p.size), p.T, 1))
+def rms_norm(x: Array, weight: Array, *, size: int, eps: float = 1e-6) -> Array:
+    """Zhang & Sennrich 2019, over `size` columns at a time: all N, or those of a head. Columns from K on stay as they are."""
+    K = len(weight)
+    out = np.empty_like(x)
+    out[:, K:] = x[:, K:]
+    for at in row_blocks(len(x), 4 * x.shape[1]):
+        rows = x[at, :K].reshape(-1, K // size, size)
+        square = np.einsum("thd,thd->th", rows, rows)[..., None] / np.float32(size)
+        out[at, :K] = (rows * (1 / np.sqrt(square + np.float32(eps)))).reshape(-1, K)
+        out[at, :K] *= weight
+    return out
+
+
 @op("x:X[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
 def linear(x: Array, weight: Array, bias: Array, *, activation: str = "none") -> Array:
     """activation(x @ weight + bias)"""
@@ -118,6 +133,39 @@ def linear_add(x: Array, weight: Array, bias: Array, residual: Array) -> Array:
     for at in row_blocks(len(out), 4 * out.shape[1]):
         out[at] += bias
         out[at] += residual[at]
+    return out
+
+
+@op("x:X[T,2N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, 64), p.T, 1))
+def glu(x: Array, *, activation: str) -> Array:
+    """Gated linear unit (Shazeer 2020): activation(a) * b, where a and b lie side by side."""
+    N = x.shape[1] // 2
+    out = x[:, :N].copy()
+    blocks = row_blocks(len(x), 4 * N)
+    scratch = np.empty((2, *out[blocks[0]].shape), out.dtype)
+    for at in blocks:
+        ACTIVATIONS[activation](out[at], scratch[:, : len(out[at])])
+        out[at] *= x[at, N:]
+    return out
+
+
+@op("qkv:X[T,N] positions:u32[T] table[S,D] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, 64), p.T, 1))
+def rotary(qkv: Array, positions: Array, table: Array, *, heads: int) -> Array:
+    """Rotary positions (Su et al. 2021) in the first `heads` heads of a row, those of q and k; what follows stays as it is.
+
+    Element i of a head's first half and element i of its second are the two coordinates that are turned.
+    table: cos of each position's angles, then their sin; models/rotary.py makes it.
+    """
+    half = table.shape[1] // 2
+    out = np.empty_like(qkv)
+    for at in row_blocks(len(qkv), 4 * qkv.shape[1]):
+        out[at] = qkv[at]
+        turned = (len(qkv[at]), heads, 2, half)
+        x, y = (a[at, : 2 * half * heads].reshape(turned) for a in (qkv, out))  # views: (T, heads, 2, D/2)
+        cos, sin = table[positions[at]].reshape(-1, 2, 1, half).swapaxes(0, 1)  # (T, 1, D/2) each
+        y *= cos[:, :, None]
+        y[:, :, 0] -= x[:, :, 1] * sin
+        y[:, :, 1] += x[:, :, 0] * sin
     return out
 
 

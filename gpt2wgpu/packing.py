@@ -28,7 +28,7 @@ def plan(lengths: Sequence[int], max_tokens: int, max_sequences: int) -> list[li
 def pack(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int] | Array) -> dict[str, Array]:
     """The arrays of one batch, all uint32.
 
-    ids, positions (T): of every token. spans (B, 2): first and one-past-last token of each sequence.
+    ids, positions, types (T): of every token; all are of type 0. spans (B, 2): first and one-past-last token of each sequence.
     tiles (G, 2): (sequence, first query inside it), the work list of attention. skip (B): prompt tokens that pooling leaves out.
     """
     lengths = np.array([len(s) for s in sequences])
@@ -37,6 +37,7 @@ def pack(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[
     arrays = {
         "ids": np.concatenate(sequences),
         "positions": np.concatenate(positions),
+        "types": np.zeros(ends[-1]),
         "spans": np.stack([ends - lengths, ends], axis=1),
         "tiles": np.array(tiles),
         "skip": np.array(skip),

@@ -57,6 +57,7 @@ class Engine:
     width: int
     pad: int | None
     max_tokens: int
+    room: int  # tokens of the longest text that can be computed
     where: str  # device and dtype, for messages
     half: bool  # not all in float32
     too_large: Callable[[str], UserError]  # what to say of a model that there is no memory for
@@ -84,6 +85,10 @@ class Engine:
                     found = f"text {done + i} has {counts[i]} tokens, the model reads {asked.limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
                 cut += len(too_long)
+                if (longest := max(map(len, sequence_ids))) > self.room:
+                    i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
+                    found = f"text {done + i} has {longest} tokens, {self.where} was given room for {self.room}"
+                    raise UserError(f"{found}: open the model with max_seq_length={self.room} to cut texts there, or {longest}")
                 vectors = self._compute(sequence_ids, asked, done, advance)
                 vectors = vectors[:, : asked.dims]
                 if asked.normalize:

@@ -24,7 +24,7 @@ def randomise(model: torch.nn.Module, name: str, std: float) -> None:
         for key, p in model.named_parameters():
             rng = np.random.default_rng(zlib.crc32(f"{name}/{key}".encode()))
             values = rng.standard_normal(tuple(p.shape), np.float32)
-            is_norm = any(part in key for part in ("ln_", "LayerNorm", "layer_norm"))
+            is_norm = "ln_" in key or "norm" in key.lower()
             values = 1 + 0.3 * values if is_norm and key.endswith("weight") else std * values
             p.copy_(torch.from_numpy(np.asarray(values)))
 

@@ -13,7 +13,7 @@ import sentence_transformers
 import torch
 import transformers
 from golden_models import GOLDEN, randomise, save, write_json
-from golden_tokenizers import MPNET, TEXTS, byte_bpe, roberta_bpe, special_tokens, unigram, wordpiece
+from golden_tokenizers import MPNET, TEXTS, byte_bpe, ending_bpe, roberta_bpe, special_tokens, unigram, wordpiece
 from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer import modules
 from tokenizers import Tokenizer, normalizers
@@ -63,6 +63,9 @@ def transformer(
     elif kind == "gpt_neo":
         sizes = {"hidden_size": WIDTH, "num_heads": 2, "num_layers": 2, "attention_types": [[["global", "local"], 1]]}
         sizes |= {"window_size": 6, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0}
+    elif kind == "qwen3":
+        sizes = {"hidden_size": WIDTH, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
+        sizes |= {"num_hidden_layers": 2, "intermediate_size": 24, "max_position_embeddings": 64}
     elif kind == "distilbert":
         sizes = {"dim": WIDTH, "n_heads": 2, "n_layers": 2, "hidden_dim": 24, "max_position_embeddings": 64}
     else:
@@ -224,6 +227,16 @@ def sentence_models() -> Iterator[Path]:
 
     folder = root / "plain_gpt_neo"  # no modules.json, and a class for causal language models: the last token
     transformer(folder, "gpt_neo", byte_bpe(["<|endoftext|>"]), 64, lm_head=True)
+    yield folder
+
+    folder = root / "new_qwen3_last"
+    transformer(folder, "qwen3", ending_bpe(), 40)
+    task = "Instruct: Given a question, retrieve passages that answer it\nQuery:"
+    new_layout(folder, "lasttoken", after=[modules.Normalize()], prompts={"query": task, "document": ""})
+    yield folder
+
+    folder = root / "plain_qwen3"  # no modules.json: a decoder pools its last token
+    transformer(folder, "qwen3", ending_bpe(), 1000, lm_head=True, tie_word_embeddings=True)
     yield folder
 
 

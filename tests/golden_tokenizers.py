@@ -76,6 +76,14 @@ def roberta_bpe() -> Tokenizer:
     return tokenizer
 
 
+def ending_bpe() -> Tokenizer:
+    """As in Qwen3-Embedding: every text ends in <|endoftext|>."""
+    tokenizer = byte_bpe(["<|endoftext|>", "<|im_end|>"])
+    end = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)])
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), end])
+    return tokenizer
+
+
 def unigram() -> Tokenizer:
     words = sorted(set(CORPUS.split()))
     letters = sorted({c for w in words for c in w})

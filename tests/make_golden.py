@@ -23,6 +23,7 @@ import sentence_transformers
 import torch
 import transformers
 from golden_models import GOLDEN, MODELS, write_json, write_model
+from golden_modern import MODERN, write_modern
 from golden_sentences import MINILM_TEXTS, PROMPT, TEXTS, sentence_models, write_minilm, write_sentence_model
 from golden_tokenizers import write_tokenizers
 
@@ -36,9 +37,11 @@ def main(parts: list[str]) -> None:
         write_json(GOLDEN / "texts.json", {"texts": TEXTS, "prompt": PROMPT, "minilm": MINILM_TEXTS, "versions": versions})
     if "models" in parts:
         shutil.rmtree(GOLDEN / "models", ignore_errors=True)
-    for name, options in MODELS.items():
+    known = [(write_model, name, options) for name, options in MODELS.items()]
+    known += [(write_modern, name, options) for name, options in MODERN.items()]
+    for write, name, options in known:
         if "models" in parts or name in parts:
-            write_model(name, options)
+            write(name, options)
             folder = GOLDEN / "models" / name
             kb = sum(f.stat().st_size for f in folder.iterdir()) // 1024
             hidden = np.load(folder / "expected.npz")["hidden"]

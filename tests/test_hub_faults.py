@@ -84,6 +84,13 @@ def test_models_without_safetensors(hub: Hub, gpt2: Path):
     assert "gpt2 has no config.json" in refusal(lambda: pull("gpt2"))
 
 
+def test_a_tokenizer_that_cannot_be_read_is_refused_before_the_weights_are_there(hub: Hub, gpt2: Path):
+    files = hub.repositories["gpt2"].files
+    files["spiece.model"] = files.pop("tokenizer.json")
+    assert "gpt2 has no tokenizer.json, and no vocabulary" in refusal(lambda: find("gpt2"))
+    assert not [path for path in hub.fetched() if path.endswith(".safetensors")]
+
+
 def test_an_architecture_that_cannot_be_computed_is_refused_before_its_weights_are_there(hub: Hub, gpt2: Path):
     hub.repositories["gpt2"].files["config.json"] = b'{"model_type": "t5"}'
     assert "model_type is 't5'" in refusal(lambda: find("gpt2"))

@@ -11,6 +11,7 @@ from gpt2wgpu.checks import Case, cases, check_op
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import Op
 from gpt2wgpu.int8 import embed_int8, linear_add_int8, linear_int8
+from gpt2wgpu.models.rotary import rotary_table
 from gpt2wgpu.ops import Array
 
 ATTENTION = {"scale": 0.25, "causal": True}
@@ -21,6 +22,15 @@ AWKWARD = [
     Case(ops.layer_norm, {"C": 1}, (1,)),
     Case(ops.layer_norm, {"C": 65}, (17, 1)),
     Case(ops.layer_norm, {"C": 1600}, (3,), {"eps": 1e-12}),
+    Case(ops.rms_norm, {"N": 1, "K": 1}, (1,), {"size": 1}),
+    Case(ops.rms_norm, {"N": 65, "K": 65}, (17, 1), {"size": 65}),
+    Case(ops.rms_norm, {"N": 1600, "K": 1600}, (3,), {"size": 1600, "eps": 1e-12}),
+    Case(ops.rms_norm, {"N": 4 * 130, "K": 3 * 130}, (2, 1), {"size": 130}),
+    Case(ops.rotary, {"N": 6, "S": 1, "D": 2}, (1,), {"heads": 2}),
+    Case(ops.rotary, {"N": 130, "S": 70, "D": 26}, (1, 1, 70), {"heads": 4}),
+    Case(ops.rotary, {"N": 384, "S": 3, "D": 128}, (2,), {"heads": 3}),
+    Case(ops.glu, {"N": 1}, (1,), {"activation": "silu"}),
+    Case(ops.glu, {"N": 65}, (33,), {"activation": "gelu_erf"}),
     Case(ops.linear, {"K": 4, "N": 4}, (1,)),
     Case(ops.linear, {"K": 20, "N": 132}, (17,), {"activation": "gelu_erf"}),
     Case(ops.linear, {"K": 68, "N": 68}, (65,), {"activation": "gelu_tanh"}),
@@ -156,6 +166,38 @@ def test_attention_against_one_query_at_a_time(causal: bool):
     qkv = np.random.default_rng(0).standard_normal((170, 3 * 12), dtype=np.float32)
     found = ops.attention.reference(qkv, batch["spans"], batch["tiles"], head_size=4, scale=0.5, causal=causal)
     np.testing.assert_allclose(found, softmax_attention(qkv, batch["spans"], 4, 0.5, causal), rtol=2e-5, atol=1e-6)
+
+
+def test_rms_norm_of_rows_and_of_heads():
+    x, weight = np.random.default_rng(0).standard_normal((2, 3, 12), np.float32)
+    norm = np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True) + 0.5)
+    np.testing.assert_allclose(ops.rms_norm.reference(x, weight[0], size=12, eps=0.5), x / norm * weight[0], rtol=1e-6)
+    found = ops.rms_norm.reference(x, weight[0, :8], size=4, eps=0.5)
+    for first in (0, 4):
+        part = slice(first, first + 4)
+        np.testing.assert_array_equal(found[:, part], ops.rms_norm.reference(x[:, part], weight[0, part], size=4, eps=0.5))
+    np.testing.assert_array_equal(found[:, 8:], x[:, 8:])
+
+
+def test_rotary_turns_points_of_a_plane():
+    """In complex numbers, float64: angles of up to 8191 radians, far beyond what a GPU's cos is exact for."""
+    qkv = np.random.default_rng(0).standard_normal((4, 3 * 8), dtype=np.float32)
+    positions = np.array([0, 1, 4096, 8191])
+    found = ops.rotary.reference(qkv, positions, rotary_table(8192, 8, 10000.0), heads=2)
+    for head in (0, 8):
+        points = qkv[:, head : head + 4] + 1j * qkv[:, head + 4 : head + 8].astype(np.float64)
+        frequencies = 10000.0 ** -(np.arange(4) / 4)  # 1, 0.1, 0.01, 0.001: as good as exact in f32
+        points = points * np.exp(1j * positions[:, None] * frequencies)
+        np.testing.assert_allclose(found[:, head : head + 4], points.real, atol=2e-4)
+        np.testing.assert_allclose(found[:, head + 4 : head + 8], points.imag, atol=2e-4)
+    np.testing.assert_array_equal(found[:, 16:], qkv[:, 16:])
+    np.testing.assert_array_equal(found[0], qkv[0])
+
+
+def test_glu_gates_one_half_by_the_other():
+    x = np.random.default_rng(0).standard_normal((3, 10), dtype=np.float32)
+    a, b = x[:, :5].astype(np.float64), x[:, 5:]
+    np.testing.assert_allclose(ops.glu.reference(x, activation="silu"), a / (1 + np.exp(-a)) * b, rtol=1e-5, atol=1e-7)
 
 
 def test_poolings():

@@ -54,6 +54,7 @@ def test_pack_by_hand():
     expected = {
         "ids": [7, 8, 9, 5, *range(100, 133)],
         "positions": [0, 1, 2, 0, *range(33)],
+        "types": [0] * 37,
         "spans": [[0, 3], [3, 4], [4, 37]],
         "tiles": [[0, 0], [1, 0], [2, 0], [2, 32]],
         "skip": [1, 0, 32],

@@ -186,6 +186,7 @@ def test_settings_survive_the_file_and_the_folder(tmp_path: Path, monkeypatch: p
 
 def test_settings_hold_paths_as_seen_from_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
     options = {"data": ["data/a.tsv", "run/b.tsv", "../c.tsv"], "validation": "d.tsv", "teacher": "run"}
     settings = Settings.from_options(options)
     values = settings.as_json(Path("run"))

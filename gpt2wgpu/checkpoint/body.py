@@ -23,7 +23,7 @@ class Body:
         self.config, self.tensors = config, tensors
         self.prefix = next((p for p in config.prefixes if p + config.table in tensors.entries), "")
         self.parameters = 0
-        self.absent = set()  # weights of the graph that are zero and no part of the model
+        self.absent = set()  # weights of the graph that are no part of the model
         known = set()
         # the tables and the last block first: then the graph has the size of the file, whatever config.json claims
         self._check(config.table, (config.vocab, config.width))
@@ -48,7 +48,7 @@ class Body:
         shape = tuple(int(d) for d in leaf.shape)
         arrays = [self.tensors.read(self._stored(name)) for name in self.config.parts(leaf.name, shape)]
         if not arrays:
-            return np.zeros(shape, DTYPES[leaf.dtype])
+            return cast(self.config.made(leaf.name, shape), leaf)
         return cast(self.config.join(leaf.name, [a.T if self._is_transposed(leaf) else a for a in arrays]), leaf)
 
     def in_files(self, name: str, array: Array) -> dict[str, Array]:

@@ -72,7 +72,8 @@ MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8", "matmul")  
 # what the other ops share
 SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx", "l2_normalize", "l2_normalize_dx"), ("row_sum",)),
-    **dict.fromkeys(("activate", "activate_dx"), ("activation", "is_nan")),
+    "rms_norm": ("row_sum",),
+    **dict.fromkeys(("glu", "activate", "activate_dx"), ("activation", "is_nan")),
     **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
     **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys")),
     **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys",)),

@@ -39,8 +39,9 @@ def walk(name: str, get: Get, others: tuple[str, ...] = ()) -> Path:
                 next((True for kin in LENGTH_FILES if get(f"{inside}sentence_{kin}_config.json")), None)
             get(f"{inside}tokenizer_config.json")
             if get(f"{inside}tokenizer.json") is None:
-                for file in VOCABULARIES:
-                    get(inside + file)
+                found = [get(inside + file) for file in VOCABULARIES]  # all that there are
+                if not any(found):
+                    raise NotCached(f"{name} has no {inside}tokenizer.json, and no vocabulary of GPT-2, RoBERTa or BERT instead")
         if kind != "Pooling" and get(f"{inside}model.safetensors") is None:
             if (index := get(f"{inside}model.safetensors.index.json")) is None:
                 raise NotCached(no_weights(name, inside, others))

@@ -143,7 +143,7 @@ class Session:
     def refusal(self, error: Any, file: str | None) -> UserError:
         """What a status says, and what to do."""
         status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
-        sign_in = "with another token" if self.utils.get_token_to_send(self.token) else "with a token"
+        sign_in = "with another token or none" if self.utils.get_token_to_send(self.token) else "with a token"
         sign_in += " (token=, HF_TOKEN or `hf auth login`)"
         if code == "GatedRepo" or status == 403:
             return UserError(

@@ -6,7 +6,10 @@ from .bert import BertConfig
 from .distilbert import DistilBertConfig
 from .gpt2 import GPT2Config
 from .gpt_neo import GPTNeoConfig
+from .modernbert import ModernBertConfig
 from .mpnet import MPNetConfig
+from .nomic_bert import NomicBertConfig
+from .qwen3 import Qwen3Config
 from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
 
 __all__ = ["ARCHITECTURES", "Architecture", "read_config"]
@@ -17,6 +20,9 @@ ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.
     "roberta": RobertaConfig,
     "xlm-roberta": XLMRobertaConfig,
     "camembert": CamembertConfig,
+    "modernbert": ModernBertConfig,
+    "nomic_bert": NomicBertConfig,
+    "qwen3": Qwen3Config,
     "distilbert": DistilBertConfig,
     "mpnet": MPNetConfig,
     "gpt_neo": GPTNeoConfig,

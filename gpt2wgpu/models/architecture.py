@@ -12,7 +12,7 @@ from ..jsonfile import Fields
 from ..ops import Array
 
 # a batch: packing.pack
-IDS, POSITIONS = Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions")
+IDS, POSITIONS, TYPES = (Tensor(("T",), "u32", name) for name in ("ids", "positions", "types"))
 SPANS, TILES = Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
 
 ACTIVATIONS = {"gelu": "gelu_erf", "gelu_python": "gelu_erf", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
@@ -60,9 +60,13 @@ class Architecture(ABC):
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
         """What a weight of the graph is made of: tensors in the files and their shapes, matrices (in, out), side by side.
 
-        None at all: the weight is zero and no part of the model, such as the bias of a linear layer without one.
+        None at all: the weight is no part of the model, and `made`.
         """
         return {name: shape}
+
+    def made(self, name: str, shape: tuple[int, ...]) -> Array:
+        """The values of a weight without parts, f32: zeros, as the bias of a linear layer without one; or a computed table."""
+        return np.zeros(shape, np.float32)
 
     def join(self, name: str, arrays: list[Array]) -> Array:
         """The values of a weight of the graph from those of its parts."""

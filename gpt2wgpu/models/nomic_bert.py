@@ -1,0 +1,102 @@
+"""Nomic BERT (Nussbaum et al. 2024): BERT with rotary positions, gated linear units and linear layers without bias.
+
+The model code followed is `transformers`' `NomicBertModel`; weights have the names of nomic's own code, as in its files,
+with the gate and what it is multiplied with side by side as `mlp.gated`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from ..graph import Tensor
+from ..jsonfile import Fields
+from ..ops import Array, attention, embed, glu, layer_norm, linear, linear_add, rotary
+from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
+from .rotary import read_context, read_head_size, read_theta, rotary_table
+
+GATED = {"swiglu": "silu", "geglu": "gelu_erf", "glu": "sigmoid"}  # what nomic's code calls activations
+# fields of nomic's own configuration, and what they have to be
+ONLY: dict[str, object] = {"causal": False, "prenorm": False, "parallel_block": False, "use_rms_norm": False}
+ONLY |= {"qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "rotary_emb_interleaved": False}
+ONLY |= {"rotary_emb_fraction": 1, "rotary_emb_scale_base": None, "scale_attn_weights": True}
+
+
+@dataclass(frozen=True)
+class NomicBertConfig(Architecture):
+    layers: int = 12
+    heads: int = 12
+    width: int = 768
+    head_size: int = 64
+    inner: int = 3072
+    context: int = 2048
+    vocab: int = 30528
+    types: int = 2
+    activation: str = "silu"
+    eps: float = 1e-12
+    theta: float = 1000.0
+
+    title, model, tokenizer = "Nomic BERT", "NomicBertModel", "bert"
+    table, block = "embeddings.word_embeddings.weight", "encoder.layers.{}.norm2.weight"
+    prefixes = ("", "nomic_bert.", "bert.")
+    body, buffers = re.compile(r"(embeddings|emb_ln|encoder)\."), re.compile(r".*\.inv_freq")
+    as_is = ("embeddings.",)
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Fields have the names of `transformers`, or those of GPT-2 as in nomic's own code, or both."""
+        for name, value in ONLY.items():
+            if fields.values.get(name, value) not in (value, None):
+                raise fields.refuse(name, f"{str(value).lower()}: other variants of Nomic BERT are not supported")
+        width = fields.integer("hidden_size", "n_embd", default=cls.width)
+        heads = fields.integer("num_attention_heads", "n_head", default=cls.heads)
+        if fields.present("activation_function"):
+            if (gate := fields.text("activation_function")) not in GATED:
+                raise fields.refuse("activation_function", f"one of {', '.join(GATED)}")
+            activation = GATED[gate]
+        else:
+            activation = read_activation(fields, "hidden_act", "silu")
+        context = read_context(fields, "max_position_embeddings", "n_positions", default=cls.context)
+        return cls(
+            layers=fields.integer("num_hidden_layers", "n_layer", default=cls.layers),
+            heads=heads,
+            width=width,
+            head_size=read_head_size(fields, width // heads),
+            inner=fields.integer("intermediate_size", "n_inner", default=4 * width),
+            # beyond it, nomic's code turns by other angles, which depend on the longest text of a batch
+            context=min(context, fields.integer("max_trained_positions", default=context)),
+            vocab=fields.integer("vocab_size", default=cls.vocab),
+            types=fields.integer("type_vocab_size", default=cls.types),
+            activation=activation,
+            eps=fields.number("layer_norm_eps", "layer_norm_epsilon", default=cls.eps),
+            theta=read_theta(fields, "rope_theta", "rotary_emb_base", default=cls.theta),
+        )
+
+    def hidden(self, layer: int, half: str = "f32") -> Tensor:
+        W, w, D, H = self.width, Weights(half), self.head_size, self.heads
+        angles = Tensor((self.context, D), name="angles")
+
+        def norm(x: Tensor, name: str) -> Tensor:
+            return layer_norm(x, *w.pair(name, W), eps=self.eps)
+
+        types = w("embeddings.token_type_embeddings.weight", self.types, W)
+        x = embed(IDS, TYPES, w(self.table, self.vocab, W), types)  # (T, C)
+        x = norm(x, "emb_ln")
+        for i in range(layer):
+            at = f"encoder.layers.{i}"
+            qkv = linear(x, *w.pair(f"{at}.attn.Wqkv", W, 3 * H * D), out=half)  # (T, 3HD)
+            qkv = rotary(qkv, POSITIONS, angles, heads=2 * H, out=half)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=False, out=half)  # (T, HD)
+            x = norm(linear_add(a, *w.pair(f"{at}.attn.out_proj", H * D, W), x), f"{at}.norm1")
+            h = glu(linear(x, *w.pair(f"{at}.mlp.gated", W, 2 * self.inner), out=half), activation=self.activation, out=half)
+            x = norm(linear_add(h, *w.pair(f"{at}.mlp.fc2", self.inner, W), x), f"{at}.norm2")
+        return x
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
+        if name == "angles" or re.search(r"(attn\.\w+|mlp\.\w+)\.bias$", name):
+            return {}
+        if ".mlp.gated." in name:
+            return {name.replace("gated", part): (self.width, self.inner) for part in ("fc12", "fc11")}
+        return {name: shape}
+
+    def made(self, name: str, shape: tuple[int, ...]) -> Array:
+        return rotary_table(self.context, self.head_size, self.theta) if name == "angles" else super().made(name, shape)

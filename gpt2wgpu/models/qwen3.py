@@ -1,0 +1,108 @@
+"""Qwen3 (Yang et al. 2025): a decoder with RMS norms, also of each query and key, rotary positions, gated linear units,
+and keys and values that heads of queries share.
+
+The model code followed is `transformers`' `Qwen3Model`; weights keep its names, with those of layers that read the same
+side by side as `self_attn.qkv` and `mlp.gated`, and the norms of queries and keys as one weight for all heads.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from ..graph import Tensor
+from ..jsonfile import Fields
+from ..ops import Array, attention, embed, glu, linear, linear_add, rms_norm, rotary
+from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
+from .rotary import read_context, read_head_size, read_theta, rotary_table
+
+
+@dataclass(frozen=True)
+class Qwen3Config(Architecture):
+    layers: int = 32
+    heads: int = 32
+    kv_heads: int = 32
+    width: int = 4096
+    head_size: int = 128
+    inner: int = 22016
+    context: int = 32768
+    vocab: int = 151936
+    activation: str = "silu"
+    eps: float = 1e-6
+    theta: float = 10_000.0
+    bias: bool = False  # of the four layers of attention
+
+    title, model, decoder = "Qwen3", "Qwen3Model", True
+    table, block, prefixes = "embed_tokens.weight", "layers.{}.input_layernorm.weight", ("", "model.")
+    body, buffers = re.compile(r"(embed_tokens|layers|norm)\."), re.compile(r".*\.inv_freq")
+    as_is = ("embed_tokens.",)
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        layers = fields.integer("num_hidden_layers", default=cls.layers)
+        if fields.flag("use_sliding_window", default=False):
+            raise fields.refuse("use_sliding_window", "false: a sliding window is not supported")
+        kinds = fields.values.get("layer_types") or []
+        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+            raise fields.refuse("layer_types", "full_attention in every layer")
+        if not fields.flag("is_causal", default=True):
+            raise fields.refuse("is_causal", "true: Qwen3 attends to earlier tokens only")
+        heads = fields.integer("num_attention_heads", default=cls.heads)
+        kv_heads = fields.integer("num_key_value_heads", default=heads)
+        if heads % kv_heads:
+            raise fields.refuse("num_key_value_heads", f"a divisor of num_attention_heads, {heads}")
+        return cls(
+            layers=layers,
+            heads=heads,
+            kv_heads=kv_heads,
+            width=fields.integer("hidden_size", default=cls.width),
+            head_size=read_head_size(fields, cls.head_size),
+            inner=fields.integer("intermediate_size", default=cls.inner),
+            context=read_context(fields, "max_position_embeddings", default=cls.context),
+            vocab=fields.integer("vocab_size", default=cls.vocab),
+            activation=read_activation(fields, "hidden_act", "silu"),
+            eps=fields.number("rms_norm_eps", default=cls.eps),
+            theta=read_theta(fields, "rope_theta", default=cls.theta),
+            bias=fields.flag("attention_bias", default=False),
+        )
+
+    def hidden(self, layer: int, half: str = "f32") -> Tensor:
+        W, w, D, H, KV = self.width, Weights(half), self.head_size, self.heads, self.kv_heads
+        angles = Tensor((self.context, D), name="angles")
+
+        def norm(x: Tensor, name: str, out: str = half) -> Tensor:
+            return rms_norm(x, w(f"{name}.weight", W), size=W, eps=self.eps, out=out)
+
+        x = embed(IDS, TYPES, w(self.table, self.vocab, W), w("zeros", 1, W))  # (T, C)
+        for i in range(layer):
+            at = f"layers.{i}"
+            qkv = linear(norm(x, f"{at}.input_layernorm"), *w.pair(f"{at}.self_attn.qkv", W, (H + 2 * KV) * D))
+            qkv = rms_norm(qkv, w(f"{at}.self_attn.qk_norm", (H + KV) * D), size=D, eps=self.eps)
+            qkv = rotary(qkv, POSITIONS, angles, heads=H + KV, out=half)  # (T, (H + 2KV) D)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=True, kv_heads=KV, out=half)  # (T, HD)
+            x = linear_add(a, *w.pair(f"{at}.self_attn.o_proj", H * D, W), x)
+            h = norm(x, f"{at}.post_attention_layernorm")
+            h = glu(linear(h, *w.pair(f"{at}.mlp.gated", W, 2 * self.inner), out=half), activation=self.activation, out=half)
+            x = linear_add(h, *w.pair(f"{at}.mlp.down_proj", self.inner, W), x)
+        return norm(x, "norm", out="f32") if layer == self.layers else x  # hidden_states[-1] is after the last norm
+
+    def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
+        if name in ("angles", "zeros") or (name.endswith(".bias") and not (self.bias and ".self_attn." in name)):
+            return {}
+        if name.endswith(".qk_norm"):
+            return {name.replace("qk_norm", f"{part}_norm.weight"): (self.head_size,) for part in "qk"}
+        if ".self_attn.qkv." in name:
+            sizes = {"q_proj": self.heads, "k_proj": self.kv_heads, "v_proj": self.kv_heads}
+            return {name.replace("qkv", part): (*shape[:-1], n * self.head_size) for part, n in sizes.items()}
+        if ".mlp.gated." in name:
+            return {name.replace("gated", part): (self.width, self.inner) for part in ("gate_proj", "up_proj")}
+        return {name: shape}
+
+    def join(self, name: str, arrays: list[Array]) -> Array:
+        if name.endswith(".qk_norm"):
+            return np.concatenate([np.tile(arrays[0], self.heads), np.tile(arrays[1], self.kv_heads)])
+        return super().join(name, arrays)
+
+    def made(self, name: str, shape: tuple[int, ...]) -> Array:
+        return rotary_table(self.context, self.head_size, self.theta) if name == "angles" else super().made(name, shape)

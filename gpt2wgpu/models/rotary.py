@@ -1,0 +1,44 @@
+"""What models with rotary positions (Su et al. 2021) share: their fields in config.json, and the table of angles."""
+
+import numpy as np
+
+from ..jsonfile import Fields
+from ..ops import Array
+
+
+def rotary_table(positions: int, head_size: int, theta: float) -> Array:
+    """cos | sin of position * theta^(-2i / head_size), f32 (positions, head_size).
+
+    The angles are rounded to f32 where `transformers` rounds them; at large positions that decides most of their digits.
+    """
+    exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
+    powers = np.power(theta, exponents.astype(np.float64)).astype(np.float32)
+    angles = (np.arange(positions, dtype=np.float32)[:, None] * (np.float32(1) / powers)).astype(np.float64)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def read_head_size(fields: Fields, default: int) -> int:
+    """Columns of a head, which rotary positions take in pairs."""
+    found = fields.integer("head_dim", default=default)
+    if found % 2 or not found:
+        raise fields.refuse("head_dim", f"an even number, as rotary positions need (found {found})")
+    return found
+
+
+def read_context(fields: Fields, *names: str, default: int) -> int:
+    """The longest text. No table in the file says whether config.json is right, so what it may cost has a bound."""
+    return min(fields.integer(*names, default=default), 1 << 17)
+
+
+def read_theta(fields: Fields, *names: str, default: float, kind: str = "") -> float:
+    """The base of the angles: in rope_parameters (there for each kind of block, if there are several), or in a field `names`.
+
+    Raises UserError where the angles are scaled for longer texts (YaRN and others).
+    """
+    rope, scaling = fields.object("rope_parameters", default={}), fields.object("rope_scaling", default={})
+    rope = {**Fields(fields.path, rope).object(kind, default={}), **scaling} if kind else scaling or rope
+    plain = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
+    if any(value != plain.get(name) for name, value in rope.items() if name != "rope_theta"):
+        where = "rope_scaling" if fields.present("rope_scaling") else "rope_parameters"
+        raise fields.refuse(where, 'rope_type "default" and a rope_theta: scaled rotary positions are not supported')
+    return Fields(fields.path, rope).number("rope_theta", default=fields.number(*names, default=default))

@@ -1,0 +1,30 @@
+// One thread per element of a row of q | k | v. An element and the one half a head away from it are a point in a plane,
+// turned by an angle whose cos and sin lie in the table: what a GPU computes for large angles is not exact enough.
+struct Params { T: u32, N: u32, S: u32, D: u32, heads: u32 }
+alias X = f32;
+alias O = f32;
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> qkv: array<X>;
+@group(0) @binding(2) var<storage, read> positions: array<u32>;
+@group(0) @binding(3) var<storage, read> table: array<f32>;
+@group(0) @binding(4) var<storage, read_write> out: array<O>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x >= p.N) { return; }
+  let at = id.y * p.N + id.x;
+  var value = f32(qkv[at]);
+  if (id.x < p.heads * p.D) {
+    let half = p.D / 2u;
+    let d = id.x % p.D;
+    let angle = positions[id.y] * p.D + d % half;
+    let cosine = table[angle];
+    let sine = table[angle + half];
+    if (d < half) {
+      value = fma(value, cosine, -f32(qkv[at + half]) * sine);
+    } else {
+      value = fma(value, cosine, f32(qkv[at - half]) * sine);
+    }
+  }
+  out[at] = O(value);
+}
