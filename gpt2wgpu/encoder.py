@@ -132,6 +132,8 @@ class Encoder:
 
             self._room = tokens = fitting_tokens(device, output, tokens)
             self.max_tokens = min(self.max_tokens, tokens)
+        else:
+            tokens = min(tokens, max(self.max_tokens, LONG))  # an estimate: numpy takes what a batch needs
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         self._need = memory.need(output, capacity)
@@ -143,10 +145,8 @@ class Encoder:
 
     def _too_large(self, room: str) -> UserError:
         half = self.opened_device is not None and self.opened_device.half
-        room = room.format(device=self.device)
-        return memory.too_large(
-            self.model, self._need, self.dtype, room, half=half, shorter=self.max_tokens > self.max_seq_length
-        )
+        room, shorter = room.format(device=self.device), self.max_tokens > self.max_seq_length
+        return memory.too_large(self.model, self._need, self.dtype, room, half=half, shorter=shorter)
 
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
         """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
