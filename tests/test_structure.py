@@ -20,7 +20,8 @@ PACKAGE = Path(ops.__file__).parent
 ORDER = (
     *("errors", "jsonfile", "graph", "memory", "ops", "int8", "models", "packing", "similarity", "reference", "gpu"),
     *("checkpoint", "tokenizer", "progress", "hub", "prompts", "known", "checks", "backend", "sentence", "matrix", "stream"),
-    *("encoder", "doctor", "measure", "files", "pairs", "evaluate", "plots", "tokens", "train", "cli", "__init__", "__main__"),
+    *("encoder", "adapters", "doctor", "measure", "files", "pairs", "evaluate", "plots", "tokens", "train", "cli"),
+    *("__init__", "__main__"),
 )
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
 FORWARD = {name: value for name, value in {**vars(ops), **vars(int8)}.items() if isinstance(value, Op)}

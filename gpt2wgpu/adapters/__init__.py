@@ -1,0 +1,70 @@
+"""Encoder as other frameworks expect an embedding model, one small file for each; only that file imports the framework.
+
+langchain.py     Gpt2WgpuEmbeddings          a LangChain `Embeddings`
+llama_index.py   Gpt2WgpuEmbedding           a LlamaIndex `BaseEmbedding`
+chroma.py        Gpt2WgpuEmbeddingFunction   a Chroma `EmbeddingFunction`
+sklearn.py       Gpt2WgpuVectorizer          a scikit-learn transformer
+llm.py           Gpt2WgpuEmbeddingModel      a plugin of the command `llm`
+ray.py           Gpt2WgpuEmbedder            a callable class for Ray Data's `map_batches`
+
+Their options model, device, dtype and revision are Encoder's; normalize makes vectors of length 1. A model is loaded at its
+first use, by Ray's workers when they start. Errors are Encoder's.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..encoder import Encoder
+
+
+class LazyEncoder:
+    """Holds an Encoder from its first use on, and makes a new one where other options are asked for.
+
+    Copies and pickles leave it behind: what holds one can be cloned, stored and sent to another process.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._options: dict[str, Any] = {}
+        self._encoder: Encoder | None = None
+
+    def __call__(self, **options: Any) -> "Encoder":
+        from ..encoder import Encoder
+
+        with self._lock:
+            if self._encoder is None or options != self._options:
+                self._encoder = None  # the device may not have room for two
+                self._encoder, self._options = Encoder(**options), options
+            return self._encoder
+
+    def __reduce__(self) -> tuple[type["LazyEncoder"], tuple[()]]:
+        return LazyEncoder, ()
+
+
+class Adapter:
+    """The options that adapters have in common, unchanged, and their Encoder."""
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str | int | None = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        normalize: bool = False,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.dtype = dtype
+        self.revision = revision
+        self.normalize = normalize
+
+    @cached_property
+    def _lazy(self) -> LazyEncoder:
+        return LazyEncoder()
+
+    def _encoder(self) -> "Encoder":
+        return self._lazy(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)

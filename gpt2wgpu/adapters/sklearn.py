@@ -1,0 +1,55 @@
+"""scikit-learn: `make_pipeline(Gpt2WgpuVectorizer(), LogisticRegression())`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+except ImportError as error:
+    raise ImportError("scikit-learn is not installed: pip install scikit-learn") from error
+
+from ..errors import UserError
+from ..ops import Array
+from . import Adapter
+
+
+class Gpt2WgpuVectorizer(Adapter, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """n texts -> float32 (n, C), for pipelines. Options: those of all adapters, and prompt_name, one of the model's prompts.
+
+    There is nothing to fit. In a ColumnTransformer its column is named by a string, not by a list.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str | int | None = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        normalize: bool = False,
+        prompt_name: str | None = None,
+    ) -> None:
+        super().__init__(model, device=device, dtype=dtype, revision=revision, normalize=normalize)
+        self.prompt_name = prompt_name
+
+    def fit(self, X: Iterable[str], y: Any = None) -> "Gpt2WgpuVectorizer":
+        """Does nothing."""
+        return self
+
+    def transform(self, X: Iterable[str]) -> Array:
+        """The vectors of texts, float32 (n, C)."""
+        if isinstance(X, str) or getattr(X, "ndim", 1) != 1:
+            found = "one text" if isinstance(X, str) else f"a table of shape {X.shape}"  # type: ignore[attr-defined]
+            raise UserError(f"X must be a list or a column of texts, not {found}")
+        return self._encoder().encode(X, self.prompt_name, normalize_embeddings=self.normalize)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self._encoder().dimensions
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        tags.requires_fit = False
+        return tags

@@ -1,0 +1,47 @@
+"""LangChain."""
+
+import asyncio
+import pickle
+from pathlib import Path
+
+from encoders import refusal
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from gpt2wgpu import Encoder
+from gpt2wgpu.adapters.langchain import Gpt2WgpuEmbeddings
+
+TEXTS = ["t3 t4", "t5", "", "t6 t7 t8"]
+
+
+def test_vectors_are_the_encoders(folder: Path, encoder: Encoder):
+    for normalize in (False, True):
+        embeddings = Gpt2WgpuEmbeddings(folder, normalize=normalize)
+        assert isinstance(embeddings, Embeddings)
+        assert embeddings.embed_documents(TEXTS) == encoder.encode_document(TEXTS, normalize_embeddings=normalize).tolist()
+        assert embeddings.embed_query("t3") == encoder.encode_query("t3", normalize_embeddings=normalize).tolist()
+        assert asyncio.run(embeddings.aembed_documents(TEXTS)) == embeddings.embed_documents(TEXTS)
+        assert asyncio.run(embeddings.aembed_query("t3")) == embeddings.embed_query("t3")
+    assert embeddings.embed_query("t3") != embeddings.embed_documents(["t3"])[0]  # prompts
+    assert embeddings.embed_documents([]) == []
+
+
+def test_a_vector_store(folder: Path):
+    store = InMemoryVectorStore(Gpt2WgpuEmbeddings(folder))
+    store.add_texts(TEXTS)
+    found = store.as_retriever(search_kwargs={"k": 4}).invoke("t5")
+    assert sorted(document.page_content for document in found) == sorted(TEXTS)
+
+
+def test_a_pickle_holds_the_options_alone(folder: Path):
+    embeddings = Gpt2WgpuEmbeddings(folder, normalize=True)
+    before = embeddings.embed_query("t3")
+    copy = pickle.loads(pickle.dumps(embeddings))
+    assert (copy.model, copy.normalize) == (folder, True)
+    assert copy.embed_query("t3") == before
+
+
+def test_errors_are_the_encoders():
+    assert "no-such-folder" in refusal(lambda: Gpt2WgpuEmbeddings("./no-such-folder").embed_query("a"))
+    assert "dtype" in refusal(lambda: Gpt2WgpuEmbeddings(dtype="float12").embed_documents(["a"]))
+    assert "'main'" in refusal(lambda: Gpt2WgpuEmbeddings(revision="main").embed_query("a"))
