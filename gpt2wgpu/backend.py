@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,9 @@ def has_gpu_node() -> bool:
 
 
 def find_dtype(wanted: str, device: Any) -> str:
-    names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16"}
+    names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16", "int8": "int8"}
     if wanted not in names:
-        raise UserError(f"dtype must be auto, float32 or float16, not {wanted!r}")
+        raise UserError(f"dtype must be auto, float32, float16 or int8, not {wanted!r}")
     wanted = names[wanted]
     if wanted == "auto":
         return "float16" if device is not None and device.half and not device.adapter.software else "float32"
@@ -51,6 +53,11 @@ def find_dtype(wanted: str, device: Any) -> str:
     return wanted
 
 
+def find_half(dtype: str, device: Any) -> str:
+    """What matmuls take beside their weights, f16 or f32: in int8 what "auto" would choose."""
+    return "f16" if (find_dtype("auto", device) if dtype == "int8" else dtype) == "float16" else "f32"
+
+
 def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
     """The device as matmuls are to use it, and in one line with which kernel: on matrix units in f16 where they are right.
 
@@ -58,10 +65,27 @@ def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
     """
     if device is None:
         return None, "BLAS"
-    half, why = dtype == "float16", ""
-    if half and not device.adapter.software:
+    half, why = find_half(dtype, device), ""
+    if dtype == "int8" and not device.adapter.software:
+        from .checks import INT8, self_test
+
+        self_test(device, INT8)
+    if half == "f16" and not device.adapter.software:
         from .checks import with_matrix_units
 
         device, why = with_matrix_units(device)
-    name = device.matmul("f16" if half else "f32")
+    name = device.matmul(half)
     return device, f"{name} ({why})" if why else name
+
+
+@contextmanager
+def enough_memory(refuse: Callable[[str], UserError]) -> Iterator[None]:
+    """What is raised inside for lack of memory, here or on a device, becomes `refuse("...")`, which is told who lacks it."""
+    try:
+        yield
+    except MemoryError:  # wgpu's is one too
+        raise refuse("more than {device} has free") from None
+    except Exception as error:
+        if "device is lost" not in str(error) and "device was lost" not in str(error):
+            raise
+        raise refuse("and {device} was lost, most often for lack of memory") from None

@@ -10,11 +10,12 @@ from . import ops, packing, reference
 from .errors import UserError
 from .gpu import Device, GPUError, MatrixUnits, Program
 from .graph import Op, Tensor, measure
+from .int8 import GROUP, embed_int8, linear_add_int8, linear_int8
 from .ops import Array
 
 # Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
 # by a few units in the last place on a GPU. f16: one rounding of the output, 2^-11; in attention on matrix units one more,
-# of its weights.
+# of its weights, and in int8 one of the matrix.
 TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
 SYMBOLS = ("T", "B", "G", "M")
 
@@ -58,6 +59,7 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
         [int(rng.integers(n)) for n in case.lengths],
     )
     counts = {"T": sum(case.lengths), "B": len(case.lengths), "G": len(batch["tiles"]), **case.sizes}
+    counts.setdefault("J", ops.cdiv(counts.get("K", counts.get("C", 0)), GROUP))  # groups of int8 weights
     leaves, values = [], {}
     for name, dtype, dims in case.op.args[:-1]:
         shape = [int(measure(d, dict(counts))) for d in dims]
@@ -65,6 +67,10 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
             values[name] = case.given[name]
         elif dtype == "u32":
             values[name] = batch[name]
+        elif dtype == "i8":
+            values[name] = rng.integers(-127, 128, size=shape, dtype=np.int8)
+        elif name == "scale":
+            values[name] = rng.uniform(0.5, 1.5, size=shape).astype(np.float32) / np.float32(73 * np.sqrt(counts.get("K", 1)))
         else:
             values[name] = rng.standard_normal(shape, dtype=np.float32)
             if name == "weight" and len(dims) == 2:
@@ -91,7 +97,8 @@ def check_op(device: Device, case: Case, seed: int = 0) -> Check:
     capacity = {"T": sum(case.lengths), "B": len(case.lengths), "M": case.sizes.get("M", 1)}
     program = Program(device, output, lambda t: values[t.name], capacity | {"G": packing.max_tiles(capacity["T"], capacity["B"])})
     found = program.run(values)
-    tolerance = TOLERANCE["f16" if case.half and output.dtype == "f16" else "f32"]
+    rounded = output.dtype == "f16" or case.op is linear_add_int8
+    tolerance = TOLERANCE["f16" if case.half and rounded else "f32"]
     return compare(case.op.name, str(case), expected, found, tolerance)
 
 
@@ -110,6 +117,11 @@ def cases(half: bool) -> list[Case]:
             Case(ops.linear, {"K": 30, "N": 33}, half=h),
             Case(ops.linear_add, {"K": 68, "N": 132}, half=h),
             Case(ops.linear_add, {"K": 10, "N": 7}, half=h),
+            Case(embed_int8, {"V": 77, "C": 70, "S": 40}, half=h),
+            *(Case(linear_int8, {"K": 132, "N": 68}, attrs={"activation": a}, half=h) for a in ("none", "gelu_erf")),
+            Case(linear_int8, {"K": 70, "N": 33}, half=h),
+            Case(linear_add_int8, {"K": 68, "N": 132}, half=h),
+            Case(linear_add_int8, {"K": 67, "N": 7}, half=h),
             *(
                 Case(ops.attention, {"N": 9 * d}, (1, 70, 17), {"head_size": d, "scale": 0.3, "causal": causal}, half=h)
                 for d in (64, 10)
@@ -167,6 +179,7 @@ def matrix_error(device: Device) -> str:
         Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
         Case(ops.linear_add, {"K": 768, "N": 260}, lengths, half=True),
         Case(ops.linear, {"K": 84, "N": 148}, lengths, {"activation": "gelu_tanh"}, half=True),
+        Case(linear_add_int8, {"K": 84, "N": 148}, lengths, half=True),
         Case(ops.attention, {"N": 576}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
         Case(ops.attention, {"N": 288}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
     ):
@@ -179,12 +192,16 @@ def matrix_error(device: Device) -> str:
     return ""
 
 
-def self_test(device: Device) -> None:
+FIRST = (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize)
+INT8 = (embed_int8, linear_int8, linear_add_int8)
+
+
+def self_test(device: Device, some: Sequence[Op] = FIRST) -> None:
     """A few ops on the device against numpy, before it is trusted with a model. Raises UserError if one is wrong."""
     for case in cases(device.half):
         if "window" in case.attrs:
             continue  # for `doctor`: few models need it, and every model waits for the start
-        if case.op in (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize):
+        if case.op in some:
             check = check_op(device, case)
             if not check.ok:
                 raise UserError(

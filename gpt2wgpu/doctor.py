@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .backend import find_half
 from .checks import Check, cases, check_op, compare
 from .encoder import Encoder
 
@@ -31,6 +32,7 @@ def check_device(encoder: Encoder) -> Iterator[Check]:
     twin = Encoder(
         encoder.checkpoint.path,
         device="numpy",
+        dtype="int8" if encoder.dtype == "int8" else "auto",
         layer=encoder.layer,
         pooling=encoder.pooling,
         max_seq_length=encoder.max_seq_length,
@@ -44,7 +46,7 @@ def check_device(encoder: Encoder) -> Iterator[Check]:
         alone = np.stack([encoder.encode(t) for t in TEXTS])
     shape = f"{len(TEXTS)} texts, layer {encoder.layer}, {encoder.dtype}"
     name = f"{encoder.model} model"
-    if encoder.dtype == "float32":
+    if find_half(encoder.dtype, device) == "f32":
         yield compare(name, shape, expected, found, 1e-4)
     else:
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)

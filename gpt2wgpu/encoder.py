@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, hub, matrix, packing, reference
-from .backend import find_device, find_dtype, find_matmul
+from . import checkpoint, hub, matrix, memory, packing, reference
+from .backend import enough_memory, find_device, find_dtype, find_half, find_matmul
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
 from .graph import Tensor
+from .int8 import quantising
 from .ops import Array
 from .prompts import model_names, of_family
 from .sentence import default_layer, head, modules, side_by_side
@@ -34,7 +35,8 @@ class Encoder:
     device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy",
         "gpu" (a software adapter if need be), or an adapter's number or part of its name.
     dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
-        that can, float32 on software adapters, which are slower with it, and in numpy.
+        that can, float32 on software adapters, which are slower with it, and in numpy. "int8": the weights of linear layers
+        and the vocabulary table in a quarter of float32's memory, anywhere; all else as with "auto".
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
         these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
         folder 7/12 of the depth, where the middle layers hold most meaning.
@@ -107,23 +109,44 @@ class Encoder:
         self._program = self._compile(output, max(self.max_tokens, longest))
         where = f"{self.device}, {self.dtype}"
         self._engine = Engine(
-            self._program, self.tokenizer, self.width, c.config.pad, self.max_tokens, self._room, where, self.dtype == "float16"
+            self._program,
+            self.tokenizer,
+            self.width,
+            c.config.pad,
+            self.max_tokens,
+            self._room,
+            where,
+            self.dtype != "float32",
+            self._too_large,
         )
 
     def _graph(self, layer: int) -> Tensor:
         """Texts' tokens to the vectors of a layer."""
-        return head(self.checkpoint, layer, "f16" if self.dtype == "float16" else "f32", self.modules)
+        return head(self.checkpoint, layer, find_half(self.dtype, self.opened_device), self.modules, int8=self.dtype == "int8")
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
-        if self.opened_device is None:
-            return reference.Program(output, self.checkpoint.weights)
-        from .gpu import Program, fitting_tokens
+        weights = quantising(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
+        device = self.opened_device
+        if device is not None:
+            from .gpu import Program, fitting_tokens
 
-        self._room = tokens = fitting_tokens(self.opened_device, output, tokens)
-        self.max_tokens = min(self.max_tokens, tokens)
+            self._room = tokens = fitting_tokens(device, output, tokens)
+            self.max_tokens = min(self.max_tokens, tokens)
+        else:
+            tokens = min(tokens, max(self.max_tokens, LONG))  # an estimate: numpy takes what a batch needs
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
-        return Program(self.opened_device, output, self.checkpoint.weights, capacity)
+        self._need = memory.need(output, capacity)
+        room = memory.available() if device is None or device.adapter.uses_main_memory else None
+        if room is not None and self._need.total > room:
+            raise self._too_large(f"this machine has {memory.readable(room)} free")
+        with enough_memory(self._too_large):
+            return reference.Program(output, weights) if device is None else Program(device, output, weights, capacity)
+
+    def _too_large(self, room: str) -> UserError:
+        half = self.opened_device is not None and self.opened_device.half
+        room, shorter = room.format(device=self.device), self.max_tokens > self.max_seq_length
+        return memory.too_large(self.model, self._need, self.dtype, room, half=half, shorter=shorter)
 
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
         """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
@@ -132,7 +155,7 @@ class Encoder:
         other.width, other.truncate_dim = int(output.shape[1]), None
         other._program = other._compile(output, max(self.max_tokens, self._room))
         changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens, "room": other._room}
-        other._engine = replace(self._engine, **changes)
+        other._engine = replace(self._engine, **changes, too_large=other._too_large)
         return other
 
     @property

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, hub, packing
-from .backend import find_device, find_dtype
+from .backend import find_device, find_dtype, find_half
 from .encoder import Encoder
 from .errors import UserError, between
 from .gpu import Ceilings, Clock, Device, Measurement, matmuls, measure_ceilings, tune_matmuls
 from .graph import Tensor, schedule
+from .memory import ITEMSIZE
 from .ops import Array
 from .sentence import default_layer, head, modules, positions
 
-ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4}
 SECONDS = 1.0  # about, of each measurement
 
 
@@ -139,7 +139,7 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
 
     inputs = [*t.inputs]
     flops = 0.0
-    if name in ("linear", "linear_add"):
+    if name.startswith("linear"):
         flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
     elif name in ("attention", "attention_bias"):
         reach = np.minimum(lengths - 1, t.attrs.get("window") or lengths - 1)
@@ -147,7 +147,7 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
         pairs = lengths + before * (1 if t.attrs["causal"] else 2)
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
-    if name in ("embed", "rotary"):  # of its tables only the rows of the batch's tokens
+    if name.startswith(("embed", "rotary")):  # of its tables only the rows of the batch's tokens
         inputs, tables = inputs[:2], inputs[2:]
         rows = sum(int(dims["T"]) * int(x.shape[1]) * ITEMSIZE[x.dtype] for x in tables)
     return flops, rows + sum(map(size, inputs)) + size(t)
@@ -161,7 +161,7 @@ def tune(
     if opened is None:
         raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
     c = checkpoint.load(hub.find(model, revision=revision))
-    half = "f16" if find_dtype(dtype, opened) == "float16" else "f32"
+    dtype = find_dtype(dtype, opened)
     layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
-    found = matmuls(schedule(head(c, layer, half, modules(c, None))))
+    found = matmuls(schedule(head(c, layer, find_half(dtype, opened), modules(c, None), int8=dtype == "int8")))
     return opened, tune_matmuls(opened, found)

@@ -8,6 +8,7 @@ from . import ops
 from .checkpoint import Checkpoint, Dense, Normalize, Pooling
 from .errors import UserError
 from .graph import Tensor, merge
+from .int8 import in_int8
 from .ops import Array
 
 
@@ -26,9 +27,9 @@ def modules(c: Checkpoint, pooling: str | None) -> tuple[Pooling | Dense | Norma
     return (Pooling((pooling,), include), *c.modules[1:])
 
 
-def head(c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense | Normalize]) -> Tensor:
-    """The whole graph, texts' tokens to vectors (B, C): the transformer's blocks and what follows them."""
-    x = c.hidden(layer, half)
+def head(c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense | Normalize], *, int8: bool = False) -> Tensor:
+    """The whole graph, texts' tokens to vectors (B, C): the transformer's blocks, in int8 if asked for, and what follows."""
+    x = in_int8(c.hidden(layer, half)) if int8 else c.hidden(layer, half)
     spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
     for m in after:
         if isinstance(m, Pooling):

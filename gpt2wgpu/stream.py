@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import ops, packing
+from .backend import enough_memory
 from .errors import UserError
 from .ops import Array
 from .progress import progress
@@ -63,7 +64,8 @@ class Engine:
     max_tokens: int
     room: int  # tokens of the longest text that can be computed
     where: str  # device and dtype, for messages
-    half: bool
+    half: bool  # not all in float32
+    too_large: Callable[[str], UserError]  # what to say of a model that there is no memory for
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def stream(self, texts: Iterator[str], total: int | None, asked: Pass) -> Iterator[Array]:
@@ -138,7 +140,7 @@ class Engine:
             vectors[rows] = found
             advance(len(rows))
 
-        with self.lock:
+        with self.lock, enough_memory(self.too_large):
             pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
             try:
                 for planned in packing.plan([len(sequences[i]) for i in distinct], self.max_tokens, asked.sequences):

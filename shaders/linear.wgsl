@@ -1,4 +1,5 @@
-// activation(x @ weight + bias). The matmul itself is in matmul_*.wgsl, which calls `finish` once for every four columns.
+// activation(x @ weight + bias). The matmul itself is in matmul_*.wgsl: it loads weights by `columns`, and calls `finish` once
+// for every four columns.
 struct Params { T: u32, K: u32, N: u32 }
 alias X = f32;
 alias W = f32;
@@ -8,6 +9,8 @@ alias O = f32;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<W>>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<O>>;
+
+fn columns(k: u32, n4: u32) -> vec4<f32> { return vec4<f32>(weight[k * (p.N / 4u) + n4]); }
 
 fn finish(t: u32, n4: u32, sum: vec4<f32>) {
   if (t < p.T && n4 < p.N / 4u) {

@@ -1,9 +1,12 @@
-// x @ weight. The matmul itself is in matmul_*.wgsl, which calls `finish` once for every four columns.
+// x @ weight. The matmul itself is in matmul_*.wgsl: it loads weights by `columns`, and calls `finish` once for every four
+// columns.
 struct Params { T: u32, K: u32, N: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+
+fn columns(k: u32, n4: u32) -> vec4<f32> { return weight[k * (p.N / 4u) + n4]; }
 
 fn finish(t: u32, n4: u32, sum: vec4<f32>) {
   if (t < p.T && n4 < p.N / 4u) { out[t * (p.N / 4u) + n4] = sum; }

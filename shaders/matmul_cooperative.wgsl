@@ -41,7 +41,7 @@ fn load_weight(n0: u32, k: u32, i: u32) -> vec4<f16> {
   let row = k + i / (TILE_N / 4u);
   let n4 = n0 / 4u + i % (TILE_N / 4u);
   var v = vec4<f16>();
-  if (row < p.K && n4 < p.N / 4u) { v = vec4<f16>(weight[row * (p.N / 4u) + n4]); }
+  if (row < p.K && n4 < p.N / 4u) { v = vec4<f16>(columns(row, n4)); }
   return v;
 }
 

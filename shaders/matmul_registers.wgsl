@@ -23,11 +23,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   for (var k4 = 0u; k4 < k4s; k4++) {
     var rows: array<vec4<f32>, THREAD_ROWS>;
     for (var r = 0u; r < THREAD_ROWS; r++) { rows[r] = vec4<f32>(x[row[r] + k4]); }
-    var at = k4 * 4u * n4s + n;
-    var wa = vec4<f32>(weight[at]);
-    var wb = vec4<f32>(weight[at + 1u]);
-    var wc = vec4<f32>(weight[at + 2u]);
-    var wd = vec4<f32>(weight[at + 3u]);
+    var k = 4u * k4;
+    var wa = columns(k, n);
+    var wb = columns(k, n + 1u);
+    var wc = columns(k, n + 2u);
+    var wd = columns(k, n + 3u);
     for (var r = 0u; r < THREAD_ROWS; r++) {
       let v = vec4<f32>(rows[r].x);
       a[r] = fma(v, wa, a[r]);
@@ -35,11 +35,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
       c[r] = fma(v, wc, c[r]);
       d[r] = fma(v, wd, d[r]);
     }
-    at += n4s;
-    wa = vec4<f32>(weight[at]);
-    wb = vec4<f32>(weight[at + 1u]);
-    wc = vec4<f32>(weight[at + 2u]);
-    wd = vec4<f32>(weight[at + 3u]);
+    k++;
+    wa = columns(k, n);
+    wb = columns(k, n + 1u);
+    wc = columns(k, n + 2u);
+    wd = columns(k, n + 3u);
     for (var r = 0u; r < THREAD_ROWS; r++) {
       let v = vec4<f32>(rows[r].y);
       a[r] = fma(v, wa, a[r]);
@@ -47,11 +47,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
       c[r] = fma(v, wc, c[r]);
       d[r] = fma(v, wd, d[r]);
     }
-    at += n4s;
-    wa = vec4<f32>(weight[at]);
-    wb = vec4<f32>(weight[at + 1u]);
-    wc = vec4<f32>(weight[at + 2u]);
-    wd = vec4<f32>(weight[at + 3u]);
+    k++;
+    wa = columns(k, n);
+    wb = columns(k, n + 1u);
+    wc = columns(k, n + 2u);
+    wd = columns(k, n + 3u);
     for (var r = 0u; r < THREAD_ROWS; r++) {
       let v = vec4<f32>(rows[r].z);
       a[r] = fma(v, wa, a[r]);
@@ -59,11 +59,11 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
       c[r] = fma(v, wc, c[r]);
       d[r] = fma(v, wd, d[r]);
     }
-    at += n4s;
-    wa = vec4<f32>(weight[at]);
-    wb = vec4<f32>(weight[at + 1u]);
-    wc = vec4<f32>(weight[at + 2u]);
-    wd = vec4<f32>(weight[at + 3u]);
+    k++;
+    wa = columns(k, n);
+    wb = columns(k, n + 1u);
+    wc = columns(k, n + 2u);
+    wd = columns(k, n + 3u);
     for (var r = 0u; r < THREAD_ROWS; r++) {
       let v = vec4<f32>(rows[r].w);
       a[r] = fma(v, wa, a[r]);

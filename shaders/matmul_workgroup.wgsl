@@ -34,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
       let k = k4 * 4u + i / (TILE_N / 4u);
       let n = column0 + i % (TILE_N / 4u);
       weight_slice[i] = vec4<f32>();
-      if (k < p.K && n < n4s) { weight_slice[i] = vec4<f32>(weight[k * n4s + n]); }
+      if (k < p.K && n < n4s) { weight_slice[i] = columns(k, n); }
     }
     workgroupBarrier();
     for (var s = 0u; s < SLICE4; s++) {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gpt2wgpu import Encoder, UserError, ops
+from gpt2wgpu import Encoder, UserError, int8, ops
 from gpt2wgpu.checks import Case, Check, cases, check_op, compare, self_test
 from gpt2wgpu.doctor import check_device
 from gpt2wgpu.gpu import Device, inplace, kernels
@@ -44,7 +44,7 @@ def test_a_right_device_passes_every_check(on_gpu: Callable[..., Encoder]):
 
 
 def test_every_op_has_a_check():
-    declared = {o for o in vars(ops).values() if hasattr(o, "reference")}
+    declared = {o for o in {**vars(ops), **vars(int8)}.values() if hasattr(o, "reference")}
     for half in (False, True):
         assert {case.op for case in cases(half)} == declared
 

@@ -90,7 +90,7 @@ def test_500_texts_give_the_same_bits_in_every_batch(dtype: str, on_gpu: Make):
         np.testing.assert_array_equal(encode(on_gpu(dtype=dtype, layer=1, max_tokens=tokens), some), expected[:100])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_the_whole_built_in_model_gives_the_same_bits_in_every_batch(dtype: str, on_gpu: Make):
     texts = mixed_texts(40, seed=3)
     model = on_gpu(dtype=dtype)
@@ -100,7 +100,7 @@ def test_the_whole_built_in_model_gives_the_same_bits_in_every_batch(dtype: str,
     np.testing.assert_array_equal([*model.encode_stream([texts[0]] * 3)], [expected[0]] * 3)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("name", ["gpt2_25_heads_f16", "gpt2_tanh", "bert_relu_odd", "roberta_pad_5"])
 def test_odd_sizes_give_the_same_bits_in_every_batch(name: str, dtype: str, on_gpu: Make, odd_models: Callable[[str], Path]):
     rng = np.random.default_rng(4)

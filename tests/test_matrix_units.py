@@ -16,6 +16,7 @@ from gpt2wgpu import Encoder, backend, ops, reference
 from gpt2wgpu.checks import Case, arrays, cases, check_op, compare, with_matrix_units
 from gpt2wgpu.gpu import Device, MatrixUnits, Program, Tile, kernels, measure_ceilings, open_device, tiles
 from gpt2wgpu.gpu.tune import Bench
+from gpt2wgpu.int8 import linear_add_int8
 
 ONE = (MatrixUnits(16, 32),)
 
@@ -173,9 +174,11 @@ def test_they_are_admitted(granting: Device, units: Device):
 
 
 def test_every_epilogue_and_awkward_shapes_equal_numpy(units: Device):
-    tried = [c for c in cases(half=True) if c.half and c.op in (ops.linear, ops.linear_add)]
+    tried = [c for c in cases(half=True) if c.half and c.op.name.startswith("linear")]
     shapes = [(4, 4), (32, 64), (36, 68), (100, 4), (768, 132)]
     tried += [Case(ops.linear_add, {"K": k, "N": n}, (t,), half=True) for t in (1, 32, 33, 129) for k, n in shapes]
+    tried += [Case(linear_add_int8, {"K": k, "N": n}, (33,), half=True) for k, n in shapes]
+    assert "coop_mat" in kernels.kernel(units, arrays(tried[-1])[0]).source
     checks = [check_op(units, case) for case in tried]
     assert [c for c in checks if not c.ok] == []
 
@@ -240,9 +243,10 @@ def test_their_ceiling(units: Device, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_tile_gives_the_same_bits(units: Device):
-    bench = Bench(units, (84, 148, "f16"), math.inf)
-    assert [*bench.kernels] == tiles.candidates(units, "f16")
-    assert {t.thread_rows for t in bench.kernels} == {16, 32}
+    for dtype in ("f16", "i8f16"):
+        bench = Bench(units, (84, 148, dtype), math.inf)
+        assert [*bench.kernels] == tiles.candidates(units, dtype)
+        assert {t.thread_rows for t in bench.kernels} == {16, 32}
 
 
 def test_no_batch_changes_bits(units: Device):

@@ -9,6 +9,8 @@ import pytest
 from gpt2wgpu import ops, packing
 from gpt2wgpu.checks import Case, cases, check_op
 from gpt2wgpu.gpu import Device
+from gpt2wgpu.graph import Op
+from gpt2wgpu.int8 import embed_int8, linear_add_int8, linear_int8
 from gpt2wgpu.models.rotary import rotary_table
 from gpt2wgpu.ops import Array
 
@@ -37,6 +39,16 @@ AWKWARD = [
     Case(ops.linear, {"K": 5, "N": 9}, (9,), {"activation": "gelu_erf"}),
     Case(ops.linear_add, {"K": 4, "N": 4}, (1,)),
     Case(ops.linear_add, {"K": 100, "N": 36}, (129,)),
+    Case(embed_int8, {"V": 3, "C": 1, "S": 1}, (1,)),
+    Case(embed_int8, {"V": 129, "C": 65, "S": 70}, (1, 1, 70)),
+    Case(linear_int8, {"K": 4, "N": 4}, (1,)),
+    Case(linear_int8, {"K": 64, "N": 132}, (17,)),
+    Case(linear_int8, {"K": 196, "N": 68}, (65,), {"activation": "gelu_tanh"}),
+    Case(linear_int8, {"K": 1, "N": 1}, (1,)),
+    Case(linear_int8, {"K": 65, "N": 9}, (9,), {"activation": "gelu_erf"}),
+    Case(linear_add_int8, {"K": 4, "N": 4}, (1,)),
+    Case(linear_add_int8, {"K": 1600, "N": 36}, (3,)),
+    Case(linear_add_int8, {"K": 68, "N": 36}, (129,)),
     Case(ops.attention, {"N": 192}, (1,), ATTENTION | {"head_size": 64}),
     Case(ops.attention, {"N": 300}, (1, 16, 17, 32, 33, 65), ATTENTION | {"head_size": 4}),
     Case(ops.attention, {"N": 300}, (1, 16, 17, 32, 33, 65), ATTENTION | {"head_size": 4, "causal": False}),
@@ -93,14 +105,15 @@ def test_unrolled_matmul_equals_numpy(case: Case, as_on_swiftshader: Device):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_matmul_variants_give_the_same_bits(half: bool, device: Device, as_on_a_gpu: Device, as_on_swiftshader: Device):
+@pytest.mark.parametrize("o", [ops.linear_add, linear_add_int8])
+def test_matmul_variants_give_the_same_bits(o: Op, half: bool, device: Device, as_on_a_gpu: Device, as_on_swiftshader: Device):
     """So the variant may depend on the device's kind and on T without changing a vector."""
     from gpt2wgpu.checks import arrays
     from gpt2wgpu.gpu import Program
 
     if half and not device.half:
         pytest.skip("the device has no shader-f16")
-    output, values = arrays(Case(ops.linear_add, {"K": 84, "N": 148}, (37,), half=half))
+    output, values = arrays(Case(o, {"K": 84, "N": 148}, (37,), half=half))
     devices = device, as_on_a_gpu, as_on_swiftshader
     runs = [Program(d, output, lambda t: values[t.name], {"T": 37}).run(values) for d in devices]
     for run in runs[1:]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2wgpu import ops
+from gpt2wgpu import int8, ops
 from gpt2wgpu.checks import cases
 from gpt2wgpu.gpu.kernels import SHADERS, files, read
 from gpt2wgpu.graph import Op, Tensor
@@ -18,13 +18,13 @@ from gpt2wgpu.train.gpu import CHUNK
 PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
-    *("errors", "jsonfile", "graph", "ops", "models", "packing", "similarity", "reference", "gpu", "checkpoint", "tokenizer"),
-    *("progress", "hub", "prompts", "known", "checks", "backend", "sentence", "matrix", "stream", "encoder", "adapters"),
-    *("doctor", "measure", "files", "quantize", "corpus", "pairs", "evaluate", "plots", "tokens", "train"),
-    *("cli", "__init__", "__main__"),
+    *("errors", "jsonfile", "graph", "memory", "ops", "int8", "models", "packing", "similarity", "reference", "gpu"),
+    *("checkpoint", "tokenizer", "progress", "hub", "prompts", "known", "checks", "backend", "sentence", "matrix", "stream"),
+    *("encoder", "adapters", "doctor", "measure", "files", "quantize", "corpus", "pairs", "evaluate", "plots", "tokens"),
+    *("train", "cli", "__init__", "__main__"),
 )
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
-FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
+FORWARD = {name: value for name, value in {**vars(ops), **vars(int8)}.items() if isinstance(value, Op)}
 BACKWARD = {name: value for name, value in vars(train_ops).items() if isinstance(value, Op)}
 OPS = FORWARD | BACKWARD
 
@@ -90,7 +90,7 @@ def test_header_matches_signature(shaders: tuple[str, ...], o: Op):
     assert [int(i) for i, _, _, _ in bindings] == list(range(1, len(o.args) + 1))
     assert [access for _, access, _, _ in bindings] == ["read"] * (len(o.args) - 1) + ["read_write"]
     for (_, _, _, element), (_, dtype, _) in zip(bindings, o.args, strict=True):
-        assert re.sub(r"vec[24]<(\w+)>", r"\1", element) == dtype
+        assert re.sub(r"vec[24]<(\w+)>", r"\1", element) == {"i8": "u32"}.get(dtype, dtype)  # four to a u32
     aliases = set(re.findall(r"^alias (\w) = f32;", source, re.M))
     assert aliases == {dtype for _, dtype, _ in o.args if dtype.isupper()}
 
@@ -115,6 +115,8 @@ def test_names_of_constants_match():
     assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool_dx"), re.M)] == list(ops.POOLINGS)
     for shader in ("softmax_attention", "attention_cooperative", "attention_lse", "attention_dqkv"):
         assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read(shader)
+    for shader in ("linear_int8", "linear_int8_scalar", "linear_add_int8", "linear_add_int8_scalar", "embed_int8"):
+        assert f"const GROUP: u32 = {int8.GROUP}u;" in read(shader)
     for shader in ("square_sum", "adamw"):
         assert f"const CHUNK: u32 = {CHUNK}u;" in read(shader)
 

@@ -44,7 +44,10 @@ class Checkpoint:
         """The values of a weight of `hidden` or of a Dense module: t.shape, t.dtype, matrices laid out (in, out).
 
         f32 weights that are stored like that are views of the mapped file. Raises UserError on NaN and infinity.
+        Of the files no more than this one stays in memory.
         """
+        for files in (self._body.tensors, *self._dense.values()):
+            files.forget()
         folder, _, name = t.name.rpartition(".linear.")
         if folder not in self._dense:
             return self._body.weights(t)

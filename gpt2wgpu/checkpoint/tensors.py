@@ -1,9 +1,9 @@
 """The tensors in a folder's safetensors files: headers are read and checked at once, values when they are asked for."""
 
 import json
+import mmap
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ class Tensors:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries = find(folder)
-        self._map = cache(lambda file: np.memmap(file, np.uint8, "r"))
+        self._maps: dict[Path, mmap.mmap] = {}
 
     def check(self, name: str, shape: tuple[int, ...], because: str) -> None:
         """Refuse a tensor that is missing, has another shape, or no floating-point type. `because` says who asks."""
@@ -48,13 +48,25 @@ class Tensors:
 
     def release(self) -> None:
         """Close the files, which are mapped again if anything is read."""
-        self._map.cache_clear()
+        self._maps.clear()
+
+    def forget(self) -> None:
+        """Let the system have the memory back in which it holds what was read; views are read again when they are used."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            for mapped in self._maps.values():
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _map(self, file: Path) -> mmap.mmap:
+        if file not in self._maps:
+            with file.open("rb") as opened:
+                self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._maps[file]
 
     def read(self, name: str) -> Array:
         """The values of a checked tensor, f32 or f16: a view of the mapped file where possible. Refuses NaN and infinity."""
         entry = self.entries[name]
         try:
-            raw = np.asarray(self._map(entry.file))[entry.start : entry.end]
+            raw = np.frombuffer(self._map(entry.file), np.uint8)[entry.start : entry.end]
             array = raw.view(FLOATS[entry.dtype]).reshape(entry.shape)
         except (OSError, ValueError):  # gone or shorter since its header was read
             raise UserError(f"{show(entry.file)} changed while it was in use: load the model again") from None

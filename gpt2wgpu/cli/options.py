@@ -34,7 +34,7 @@ Device = Annotated[
     ),
 ]
 DType = Annotated[
-    str, typer.Option("--dtype", metavar="TYPE", help="Of the weights: auto, float32 or float16.", rich_help_panel=MODEL)
+    str, typer.Option("--dtype", metavar="TYPE", help="Of the weights: auto, float32, float16 or int8.", rich_help_panel=MODEL)
 ]
 Layer = Annotated[
     int | None,

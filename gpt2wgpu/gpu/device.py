@@ -39,6 +39,15 @@ class Adapter:
         return self.kind == "CPU"
 
     @property
+    def uses_main_memory(self) -> bool:
+        return self.kind in ("CPU", "IntegratedGPU")
+
+    @property
+    def limit(self) -> int:
+        """Bytes that a kernel can reach in one piece."""
+        return min(self.limits["max-buffer-size"], self.limits["max-storage-buffer-binding-size"])
+
+    @property
     def unrolls(self) -> bool:
         """Whether the driver unrolls loops, so that arrays with indices known then are registers."""
         return "SwiftShader" not in self.name
@@ -79,8 +88,8 @@ class Device:
         return "shader-f16" in self.granted
 
     def matmul(self, dtype: str) -> str:
-        """The kernel of its matmuls with weights of a dtype, f32 or f16: shaders/<this>.wgsl."""
-        if self.matrix_units and dtype == "f16":
+        """The kernel of its matmuls with operands of a dtype (kernels.operands): shaders/<this>.wgsl."""
+        if self.matrix_units and dtype.endswith("f16"):
             return "matmul_cooperative"
         if not self.adapter.software:
             return "matmul_workgroup"

@@ -67,7 +67,7 @@ def uniform_fields(source: str) -> list[tuple[str, str]]:
     return re.findall(r"(\w+): (\w+)", block[1])
 
 
-MATMULS = ("linear", "linear_add", "matmul")  # the ops of Device.matmul
+MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8", "matmul")  # the ops of Device.matmul
 
 # what the other ops share
 SHARED: dict[str, tuple[str, ...]] = {
@@ -90,7 +90,7 @@ def files(t: Tensor, matmul: str) -> tuple[str, ...]:
     assert t.op is not None
     name = t.op.name
     if name in MATMULS:
-        activation = ("activation", "is_nan") if name == "linear" else ()
+        activation = ("activation", "is_nan") if name in ("linear", "linear_int8") else ()
         if not in_fours(t):
             return f"{name}_scalar", *activation
         return name, matmul, *activation
@@ -122,9 +122,16 @@ def is_tiled(t: Tensor) -> bool:
     return t.op is not None and t.op.name in MATMULS and in_fours(t)
 
 
+def operands(t: Tensor) -> str:
+    """The dtype of a matmul's weights, "f32" or "f16"; in int8 also what is beside them, "i8" for f32 and "i8f16"."""
+    if t.op is not None and t.op.name.endswith("int8"):
+        return "i8f16" if "f16" in t.types.values() else "i8"
+    return t.types.get("W") or t.types.get("X", "f32")
+
+
 def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel with its types and constant attributes set."""
-    parts = files(t, device.matmul(t.types.get("W") or t.types.get("X", "f32")))
+    parts = files(t, device.matmul(operands(t)))
     source = "\n".join(read(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)

@@ -38,6 +38,12 @@ def record(compute_pass: Any, dispatches: Iterable[Dispatch]) -> None:
         dispatch(handle, x, y, z)
 
 
+def flush(device: Any) -> None:
+    """Have everything done that was written so far, and wait for it: until then wgpu keeps a copy of each write."""
+    submission = ffi.new("WGPUSubmissionIndex *", libf.wgpuQueueSubmitForIndex(device.queue._internal, 0, ffi.NULL))
+    libf.wgpuDevicePoll(device._internal, True, submission)
+
+
 def timestamp_period(device: Any) -> float:
     """Nanoseconds of one tick of the device's clock."""
     return float(libf.wgpuQueueGetTimestampPeriod(device.queue._internal))

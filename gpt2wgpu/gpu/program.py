@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import wgpu
 
+from .. import memory
 from ..errors import UserError
 from ..graph import Grid, Tensor, schedule
 from ..ops import Array
@@ -19,9 +20,15 @@ from .tiles import ladder
 from .tune import prepare
 
 Pieces = list[tuple[int, Any]]  # a weight: rows and their buffer, as many as a table needs that is over the limit of a binding
-DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "u32": np.dtype(np.uint32)}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "u32": np.dtype(np.uint32),
+    "i8": np.dtype(np.int8),  # four to a u32
+}
 ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
 TILE = 128  # token capacities are rounded up to it, so that a tile never reaches past a buffer
+CHUNK = 16 << 20  # bytes of weights that are on their way to the device at a time
 PADDING = 256  # bytes after a weight, for kernels that load whole tiles of columns
 
 
@@ -64,6 +71,7 @@ class Program:
         self.device, self.output = device, output
         self.capacity = {symbol: -(-max(size, 1) // TILE) * TILE for symbol, size in capacity.items()}
         self.bytes = 0  # of all buffers
+        self.in_flight = 0
         tensors = schedule(output, *keep)
         prepare(device, tensors)
         steps, bindings = self._plan(tensors, weights, set(keep))
@@ -105,47 +113,67 @@ class Program:
         self.readbacks: list[native.Readback] = []
 
     def _bytes(self, t: Tensor) -> int:
-        count = 1
-        for d in t.shape:
-            count *= d if isinstance(d, int) else self.capacity[d]
-        return count * DTYPES[t.dtype].itemsize
+        return memory.size(t, self.capacity)
 
     def _buffer(self, label: str, size: int) -> Any:
-        limits = self.device.adapter.limits
-        if size > min(limits["max-buffer-size"], limits["max-storage-buffer-binding-size"]):
+        limit = self.device.adapter.limit
+        if size > limit:
             raise UserError(
                 f"{label} needs {size / 2**20:.0f} MiB in one piece, {self.device.adapter.name} allows "
-                f"{limits['max-storage-buffer-binding-size'] / 2**20:.0f}: use a smaller max_tokens, or device='numpy'"
+                f"{limit / 2**20:.0f}: use a smaller max_tokens, or device='numpy'"
             )
         self.bytes += size
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
         return self.device.raw.create_buffer(label=label, size=-(-size // 4) * 4, usage=usage)
 
+    def _check(self, tensors: Sequence[Tensor]) -> None:
+        """Refuse a weight that one binding cannot hold, unless it is a vocabulary table, which can come in pieces."""
+        limit = self.device.adapter.limit - PADDING
+        for t in tensors:
+            tables = t.inputs[2:3] if t.op is not None and t.op.name.startswith("embed") else ()
+            for x in t.inputs:
+                if x.is_weight and self._bytes(x) > limit and x not in tables:
+                    raise UserError(
+                        f"{x.name} needs {self._bytes(x) / 2**20:.0f} MiB in one piece, {self.device.adapter.name} binds "
+                        f"{limit / 2**20:.0f}: use a smaller dtype (float16, int8), or device='numpy'"
+                    )
+
     def _upload(self, t: Tensor, array: Array) -> Pieces:
-        limit = self.device.adapter.limits["max-storage-buffer-binding-size"] - PADDING
+        limit = self.device.adapter.limit - PADDING
         step = max(1, limit // max(1, array[:1].nbytes))
         pieces = []
         for i in range(0, len(array), step):
             data = np.ascontiguousarray(array[i : i + step], DTYPES[t.dtype]).reshape(-1).view(np.uint8)
-            if data.nbytes % 4:  # an odd number of f16
-                data = np.append(data, np.zeros(2, np.uint8))
+            if data.nbytes % 4:  # an odd number of f16, or int8
+                data = np.append(data, np.zeros(-data.nbytes % 4, np.uint8))
             buffer = self._buffer(t.name, data.nbytes + PADDING)
-            self.device.raw.queue.write_buffer(buffer, 0, data)
+            self._write(buffer, data)
             pieces.append((len(array[i : i + step]), buffer))
         return pieces
+
+    def _write(self, buffer: Any, data: Array) -> None:
+        """wgpu copies what it is given, and keeps the copies until something is submitted: so that happens in between."""
+        for at in range(0, data.nbytes, CHUNK):
+            part = data[at : at + CHUNK]
+            self.device.raw.queue.write_buffer(buffer, at, part)
+            self.in_flight += part.nbytes
+            if self.in_flight >= CHUNK:
+                native.flush(self.device.raw)
+                self.in_flight = 0
 
     def _plan(
         self, tensors: list[Tensor], weights: Callable[[Tensor], Array | Pieces], keep: Collection[Tensor]
     ) -> tuple[list[Step], list[list[Any]]]:
         """The dispatches, and what each one binds: a buffer, or a Tensor that stands for an array of the batch.
 
-        Every result gets a buffer, where possible one whose last reader is done, unless it is to be kept.
+        Results share buffers, unless they are to be kept.
         """
+        self._check(tensors)
         self.weights: dict[Tensor, Pieces] = {}
         pieces = self.weights
         results: dict[Tensor, Any] = {}
-        free: list[Any] = []
-        last_reader = {x: t for t in tensors for x in t.inputs}
+        place, sizes = memory.plan(tensors, self._bytes, keep)
+        shared: dict[int, Any] = {}
         steps, bindings = [], []
         kinds: dict[Any, int] = {}
         for t in tensors:
@@ -154,11 +182,9 @@ class Program:
                 pieces[t] = found if isinstance(found, list) else self._upload(t, found)
             if t.op is None:
                 continue
-            size = self._bytes(t)
-            reusable = min((b for b in free if b.size >= size and t not in keep), key=lambda b: b.size, default=None)
-            if reusable is not None:
-                free.remove(reusable)
-            results[t] = reusable or self._buffer(f"result of {t.op.name}", size)
+            if place[t] not in shared:
+                shared[place[t]] = self._buffer(f"result of {t.op.name}", sizes[place[t]])
+            results[t] = shared[place[t]]
             kernels = tuple((most, kernel(self.device, t, tile)) for most, tile in ladder(self.device, t))
             if len(kernels) == 1:  # of several, those that batches need are compiled as they come
                 kernels[0][1].compile()
@@ -167,7 +193,6 @@ class Program:
                 bound = [table.get(x) or results.get(x) or (pieces[x][0][1] if x in pieces else x) for x in t.inputs]
                 steps.append(Step(t, kernels, params, kind))
                 bindings.append([*bound, results[t]])
-            free.extend(results[x] for x in set(t.inputs) if x in results and last_reader[x] is t)
         self.result, self.kept = results[self.output], {t: results[t] for t in keep}
         return steps, bindings
 
@@ -178,9 +203,6 @@ class Program:
         if not parted:
             yield params, {}
             return
-        if t.op is None or t.op.name != "embed" or parted != [t.inputs[2]]:
-            limit = self.device.adapter.limits["max-storage-buffer-binding-size"] >> 20
-            raise UserError(f"{parted[0].name} is larger than the {limit} MiB that {self.device.adapter.name} binds: use numpy")
         first = 0
         for rows, buffer in pieces[parted[0]]:
             yield params | {"V": rows, "first": first}, {parted[0]: buffer}
@@ -268,12 +290,10 @@ class Program:
 
 def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:
     """At most how many of the `wanted` tokens a batch can have, so that each result fits one binding of the device."""
-    limits = device.adapter.limits
-    limit = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"])
     widest = max(
-        int(np.prod([d for d in t.shape if isinstance(d, int)])) * DTYPES[t.dtype].itemsize
+        math.prod(d for d in t.shape if isinstance(d, int)) * memory.ITEMSIZE[t.dtype]
         for t in schedule(output)
         if t.op is not None
     )
-    rows = limits["max-compute-workgroups-per-dimension"]  # norms have one workgroup a row
-    return max(TILE, min(wanted, limit // widest // TILE * TILE, rows // TILE * TILE))
+    rows = device.adapter.limits["max-compute-workgroups-per-dimension"]  # norms have one workgroup a row
+    return max(TILE, min(wanted, device.adapter.limit // widest // TILE * TILE, rows // TILE * TILE))

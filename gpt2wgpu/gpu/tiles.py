@@ -15,7 +15,7 @@ from typing import Any
 from .. import __version__
 from ..graph import Tensor
 from .device import Device
-from .kernels import Tile, is_tiled
+from .kernels import Tile, is_tiled, operands
 
 # Of shaders/matmul_workgroup.wgsl. Small ones make more workgroups of a small batch, large ones load less.
 GPU_TILES = (
@@ -36,16 +36,16 @@ SOFTWARE_TILES = {
 MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64, 128, 32), Tile(128, 64, 64))
 BUCKETS = (32, 128, 512, math.inf)  # most rows T of each
 
-Matmul = tuple[int, int, str]  # K, N and the dtype of its weights
+Matmul = tuple[int, int, str]  # K, N and the dtype of its operands
 Choice = tuple[Tile, ...]  # one for each of BUCKETS
 
 
 def matmul(t: Tensor) -> Matmul:
-    return int(t.dims["K"]), int(t.dims["N"]), t.types.get("W", "f32")
+    return int(t.dims["K"]), int(t.dims["N"]), operands(t)
 
 
 def candidates(device: Device, dtype: str) -> list[Tile]:
-    """The shapes of a matmul with weights of a dtype that fit the device, the default one first."""
+    """The shapes of a matmul with operands of a dtype that fit the device, the default one first."""
     kind = device.matmul(dtype)
     if kind in SOFTWARE_TILES:
         return list(SOFTWARE_TILES[kind])

@@ -9,6 +9,7 @@ import numpy as np
 import wgpu
 
 from ..graph import Tensor
+from ..int8 import linear_int8, quantise
 from ..ops import Array, linear
 from . import native
 from .clock import Clock
@@ -88,12 +89,12 @@ class Bench:
     def __init__(self, device: Device, m: Matmul, end: float) -> None:
         self.device, self.matmul = device, m
         k, n, dtype = m
-        x, weight, bias = Tensor(("T", k), dtype), Tensor((k, n), dtype), Tensor((n,))
-        self.tensor = linear(x, weight, bias, out=dtype)
-        size = np.dtype(DTYPES[dtype]).itemsize
+        self.tensor, arrays = operands(m)
+        size = np.dtype(DTYPES[self.tensor.dtype]).itemsize
         most = max(*ROWS, CHECKED_ROWS)
-        arrays = [noise(most * k).astype(DTYPES[dtype]), noise(k * n).astype(DTYPES[dtype]), noise(n)]
-        self.uniform = self._buffer(np.array([0, k, n, 0], np.uint32), wgpu.BufferUsage.UNIFORM)
+        arrays = [noise(most * k).astype(DTYPES[self.tensor.inputs[0].dtype]), *arrays]
+        sizes = [self.tensor.dims.get(name, 0) for name in "TKNJ"]
+        self.uniform = self._buffer(np.array([0, *sizes[1:]], np.uint32), wgpu.BufferUsage.UNIFORM)
         self.out = self._buffer(np.zeros(most * n * size, np.uint8))
         self.buffers = [self.uniform, *map(self._buffer, arrays), self.out]
         self.bind_group = device.raw.create_bind_group(
@@ -165,6 +166,17 @@ class Bench:
         buffer = self.device.raw.create_buffer(size=data.nbytes + 256, usage=usage)  # kernels may load past the last column
         self.device.raw.queue.write_buffer(buffer, 0, data)
         return buffer
+
+
+def operands(m: Matmul) -> tuple[Tensor, list[Array]]:
+    """A matmul as a tensor, and random values for all of its inputs but the first."""
+    k, n, dtype = m
+    half = "f16" if dtype.endswith("f16") else "f32"
+    x, bias, weights = Tensor(("T", k), half), Tensor((n,)), noise(k * n).reshape(k, n)
+    if dtype.startswith("i8"):
+        q, scale = quantise(weights)
+        return linear_int8(x, Tensor(q.shape, "i8"), Tensor(scale.shape), bias, out=half), [q, scale, noise(n)]
+    return linear(x, Tensor((k, n), half), bias, out=half), [weights.astype(DTYPES[half]), noise(n)]
 
 
 def noise(count: int) -> Array:

@@ -1,0 +1,23 @@
+// linear.wgsl with weights in int8, four neighbouring columns in a u32, and a scale for each GROUP of k in a column.
+struct Params { T: u32, K: u32, N: u32, J: u32 }
+alias X = f32;
+alias O = f32;
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<X>>;
+@group(0) @binding(2) var<storage, read> weight: array<u32>;
+@group(0) @binding(3) var<storage, read> scale: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<O>>;
+
+const GROUP: u32 = 64u;
+
+fn columns(k: u32, n4: u32) -> vec4<f32> {
+  return vec4<f32>(unpack4xI8(weight[k * (p.N / 4u) + n4])) * scale[k / GROUP * (p.N / 4u) + n4];
+}
+
+fn finish(t: u32, n4: u32, sum: vec4<f32>) {
+  if (t < p.T && n4 < p.N / 4u) {
+    let v = sum + bias[n4];
+    out[t * (p.N / 4u) + n4] = vec4<O>(vec4(activate(v.x), activate(v.y), activate(v.z), activate(v.w)));
+  }
+}
