@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py [--texts 64] [--tokens 24] [--rounds 15] [--device gpu] [--python VENV/bin/python]
 
-The model is small (6 layers, width 256, 4 heads, vocabulary 12,288) and random weights, the loss is
+The model is small (6 layers, width 256, 4 heads, vocabulary 12,288) and has random weights, the loss is
 distillation, the optimiser AdamW with clipping. "matmuls": the step's matrix products alone, three for each linear layer,
 on all cores with one thread of BLAS each. PyTorch runs eager on as many threads, in the Python of --python (needs torch
 and transformers). Every round times each of them once; ratios are medians of the rounds' own ratios, so that they hold
