@@ -99,8 +99,8 @@ def test_json_with_a_byte_order_mark(tmp_path: Path):
 
 def test_absent_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    refusal(Path("gpt2"), "no folder gpt2", "local folder in Hugging Face layout")
-    refusal(Path("openai/gpt2\n"), "local folder in Hugging Face layout")
+    refusal(Path("gpt2"), "no folder gpt2", "a folder in Hugging Face layout")
+    refusal(Path("openai/gpt2\n"), "a folder in Hugging Face layout")
 
 
 def test_a_file_is_no_folder(tmp_path: Path):

@@ -137,7 +137,7 @@ def test_wrong_usage(run: Run, args: list[str]):
         (["embed", A, "--model", "."], "config.json"),
         (["embed", A, "--layer", "7"], "layer must be"),
         (["embed", A, "--pooling", "best"], "pooling must be"),
-        (["embed", A, "--dtype", "int8"], "dtype must be"),
+        (["embed", A, "--dtype", "int4"], "dtype must be"),
         (["embed", A, "--dtype", "float16"], "float16"),
         (["embed", A, "--prompt-name", "query"], "prompt_name"),
         (["embed", A, "--device", "no such device"], "no such device"),

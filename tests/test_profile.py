@@ -88,8 +88,8 @@ def test_steps_take_about_what_the_batch_takes(encoder: Callable[..., Encoder], 
 
 def test_what_does_not_fit_is_refused(encoder: Callable[..., Encoder]):
     model = encoder(max_tokens=100)
-    with pytest.raises(UserError, match=r"^tokens must be a whole number from 1 to 128, not 129"):
-        profile(model, 1, 129)
+    with pytest.raises(UserError, match=r"^tokens must be a whole number from 1 to 512, not 513"):
+        profile(model, 1, 513)
     with pytest.raises(UserError, match=r"^texts must be a whole number from 1 to 10, not 11"):
         profile(model, 11, 10)
     model.opened_device = None

@@ -24,7 +24,9 @@ from gpt2wgpu.sentence import head
 from gpt2wgpu.train import checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
-MODELS = sorted([*(GOLDEN / "models").iterdir(), *(GOLDEN / "sentence_models").iterdir()])
+REFUSED = ("modernbert", "nomic_bert", "qwen3")  # by training, so there is never one to save
+SENTENCE_MODELS = [p for p in sorted((GOLDEN / "sentence_models").iterdir()) if not any(name in p.name for name in REFUSED)]
+MODELS = sorted([p for p in (GOLDEN / "models").iterdir() if not p.name.startswith(REFUSED)] + SENTENCE_MODELS)
 IDS = [p.name for p in MODELS]
 
 
@@ -90,7 +92,7 @@ def read_f32(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.filterwarnings("ignore:.*were cut there")
-@pytest.mark.parametrize("source", sorted((GOLDEN / "sentence_models").iterdir()), ids=lambda p: p.name)
+@pytest.mark.parametrize("source", SENTENCE_MODELS, ids=lambda p: p.name)
 def test_vectors_are_the_same(source: Path, tmp_path: Path):
     texts = json.loads((GOLDEN / "texts.json").read_text("utf-8"))["texts"]
     found, expected = (Encoder(path, device="numpy").encode(texts) for path in (save(source, tmp_path / "run"), source))
