@@ -361,3 +361,20 @@ def test_a_process_that_is_told_to_stop_cleans_up(tmp_path: Path):
         assert process.wait(60) == 143
         assert process.stderr.read() == b""
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("asked, code", [(SystemExit(143), 143), (KeyboardInterrupt(), 130), (ValueError(), None)])
+def test_a_signal_inside_a_lock(monkeypatch: pytest.MonkeyPatch, asked: BaseException, code: int | None):
+    """Python's threading then raises a RuntimeError of its own, in whose context is what the signal asked for."""
+
+    def app(*_: object, **__: object) -> None:
+        try:
+            raise asked
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    monkeypatch.setattr("gpt2wgpu.cli.app", app)
+    monkeypatch.setattr("gpt2wgpu.cli.signal.signal", lambda *_: None)
+    with pytest.raises(RuntimeError if code is None else SystemExit) as caught:
+        main([])
+    assert code is None or caught.value.code == code  # type: ignore[attr-defined]

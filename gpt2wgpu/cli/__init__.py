@@ -105,6 +105,13 @@ def main(args: list[str] | None = None) -> None:
     except UserError as error:
         say(f"error: {error}")
         sys.exit(1)
+    except RuntimeError as error:
+        # a signal that came inside one of threading's locks: leaving the lock failed, and hid what the signal asked for
+        if isinstance(error.__context__, SystemExit):
+            sys.exit(error.__context__.code)
+        if isinstance(error.__context__, KeyboardInterrupt):
+            sys.exit(130)
+        raise
     except OSError as error:
         say(": ".join(str(part) for part in ("error", error.filename, error.strerror or error) if part is not None))
         sys.exit(1)
