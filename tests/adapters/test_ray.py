@@ -128,7 +128,8 @@ def test_the_example_embeds_a_parquet_data_set(folder: Path, encoder: Encoder, c
     for i in range(3):
         part = pa.table({"id": range(16 * i, 16 * i + 16), "body": texts[16 * i : 16 * i + 16]})
         pq.write_table(part, tmp_path / "corpus" / f"{i}.parquet")
-    command = [sys.executable, ROOT / "benchmarks" / "ray_corpus.py", tmp_path / "corpus", tmp_path / "vectors"]
+    script = Path(__file__).parents[2] / "benchmarks" / "ray_corpus.py"
+    command = [sys.executable, script, tmp_path / "corpus", tmp_path / "vectors"]
     command += ["--model", folder, "--column", "body", "--batch-size", "16"]
     command += ["--address", ray.get_runtime_context().gcs_address]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
