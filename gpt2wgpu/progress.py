@@ -55,7 +55,7 @@ def downloading(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
     HF_HUB_DISABLE_PROGRESS_BARS=1 asks for neither.
     """
-    quiet = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "").upper() in ("1", "ON", "YES", "TRUE")
+    quiet = is_set("HF_HUB_DISABLE_PROGRESS_BARS")
     if quiet or not sys.stderr.isatty():
         if not quiet:
             notice(f"downloading {name} ({megabytes(total)})")
@@ -68,6 +68,11 @@ def downloading(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("downloading", total=total)
         yield lambda n: bar.advance(task, n)
+
+
+def is_set(variable: str) -> bool:
+    """Whether an environment variable says yes, as huggingface_hub reads it."""
+    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def notice(message: str) -> None:

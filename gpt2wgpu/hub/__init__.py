@@ -3,7 +3,6 @@
 A model that is in the cache starts without the network and without huggingface_hub.
 """
 
-import os
 import re
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from ..checkpoint import read_config
 from ..errors import UserError
 from ..jsonfile import read_fields, show
+from ..progress import is_set
 from .cache import NotCached, Snapshot, Storage, cache_folder
 from .files import walk
 
@@ -152,4 +152,4 @@ def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
 def offline() -> str | None:
     """The variable that forbids the network, if one does."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return next((name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), None)
+    return next((name for name in names if is_set(name)), None)
