@@ -84,6 +84,20 @@ MODERN: dict[str, dict[str, Any]] = {
     "qwen3_one_kv_head_bias_f16": qwen3(18, 3, 1, 10, 13, attention_bias=True, save="f16", tie_word_embeddings=True),
     "qwen3_every_kv_head_bf16": qwen3(24, 3, 3, 6, 16, layers=3, save="bf16", config=old_qwen3, rms_norm_eps=1e-5, lm_head=True),
     "qwen3_tied": qwen3(16, 6, 2, 4, 21, tie_word_embeddings=True, lm_head=True, hidden_act="gelu", lengths=(150, 33, 1)),
+    "qwen3_window": qwen3(18, 2, 1, 6, 15, layers=3, use_sliding_window=True, sliding_window=7, max_window_layers=1, save="f16"),
+    "qwen3_both_directions_bf16": qwen3(
+        16,
+        4,
+        2,
+        4,
+        12,
+        is_causal=False,
+        use_sliding_window=True,
+        sliding_window=5,
+        layer_types=["sliding_attention", "full_attention"],
+        save="bf16",
+        lengths=(100, 33, 1),
+    ),
     "qwen3_head_64": qwen3(24, 2, 1, 64, 20, layers=1, save="f16", lengths=(1, 33, 65)),
 }
 

@@ -12,9 +12,7 @@ from ..graph import Tensor
 from ..jsonfile import Fields
 from ..ops import Array, attention, embed, glu, layer_norm, linear, linear_add, rotary
 from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation, read_heads
-from .rotary import read_context, read_head_size, read_theta, rotary_table
-
-KINDS = ("full_attention", "sliding_attention")
+from .rotary import KINDS, read_context, read_head_size, read_kinds, read_theta, rotary_table
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,6 @@ class ModernBertConfig(Architecture):
         if read_head_size(fields, width // heads) * heads != width:
             raise fields.refuse("head_dim", f"the width divided by num_attention_heads, {width // heads}")
         every = fields.integer("global_attn_every_n_layers", default=3)
-        kinds = fields.values.get("layer_types")
-        if kinds is None:
-            kinds = [KINDS[i % every > 0] for i in range(min(layers, 10_000))]
-        if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in KINDS for kind in kinds):
-            raise fields.refuse("layer_types", f"a list of {' and '.join(KINDS)}, one for each of {layers} layers")
         names = {"norm": "norm_bias", "attn": "attention_bias", "mlp": "mlp_bias"}
         return cls(
             layers=layers,
@@ -59,7 +52,7 @@ class ModernBertConfig(Architecture):
             vocab=fields.integer("vocab_size", default=cls.vocab),
             activation=read_activation(fields, "hidden_activation", "gelu"),
             eps=fields.number("norm_eps", default=cls.eps),
-            local=tuple(kind == KINDS[1] for kind in kinds),
+            local=read_kinds(fields, layers, lambda i: i % every > 0),
             window=fields.integer("local_attention", default=2 * cls.window, least=2) // 2,
             thetas=(
                 read_theta(fields, "global_rope_theta", default=cls.thetas[0], kind=KINDS[0]),

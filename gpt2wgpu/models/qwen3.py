@@ -15,7 +15,7 @@ from ..graph import Tensor
 from ..jsonfile import Fields
 from ..ops import Array, attention, embed, glu, linear, linear_add, rms_norm, rotary
 from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
-from .rotary import read_context, read_head_size, read_theta, rotary_table
+from .rotary import read_context, read_head_size, read_kinds, read_theta, rotary_table
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Qwen3Config(Architecture):
     eps: float = 1e-6
     theta: float = 10_000.0
     bias: bool = False  # of the four layers of attention
+    causal: bool = True  # a token sees earlier ones only; false in encoders made of a decoder
+    local: tuple[bool, ...] = ()  # of each block: whether a token sees only those at most `window` away
+    window: int = 0
 
     title, model, decoder = "Qwen3", "Qwen3Model", True
     table, block, prefixes = "embed_tokens.weight", "layers.{}.input_layernorm.weight", ("", "model.")
@@ -41,13 +44,11 @@ class Qwen3Config(Architecture):
     @classmethod
     def read(cls, fields: Fields) -> Self:
         layers = fields.integer("num_hidden_layers", default=cls.layers)
-        if fields.flag("use_sliding_window", default=False):
-            raise fields.refuse("use_sliding_window", "false: a sliding window is not supported")
-        kinds = fields.values.get("layer_types") or []
-        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
-            raise fields.refuse("layer_types", "full_attention in every layer")
-        if not fields.flag("is_causal", default=True):
-            raise fields.refuse("is_causal", "true: Qwen3 attends to earlier tokens only")
+        causal, sliding = fields.flag("is_causal", default=True), fields.flag("use_sliding_window", default=False)
+        full = fields.integer("max_window_layers", default=28, least=0) if sliding else layers  # blocks before the local ones
+        local = read_kinds(fields, layers, lambda i: i >= full)
+        if any(local) and not sliding:
+            raise fields.refuse("layer_types", "full_attention in every layer, as use_sliding_window is not true")
         heads = fields.integer("num_attention_heads", default=cls.heads)
         kv_heads = fields.integer("num_key_value_heads", default=heads)
         if heads % kv_heads:
@@ -65,6 +66,10 @@ class Qwen3Config(Architecture):
             eps=fields.number("rms_norm_eps", default=cls.eps),
             theta=read_theta(fields, "rope_theta", default=cls.theta),
             bias=fields.flag("attention_bias", default=False),
+            causal=causal,
+            local=local,
+            # `transformers` counts a token itself among those that it sees before it, but not among those around it
+            window=fields.integer("sliding_window", default=4096, least=2) - causal if any(local) else 0,
         )
 
     def hidden(self, layer: int, half: str = "f32") -> Tensor:
@@ -80,7 +85,10 @@ class Qwen3Config(Architecture):
             qkv = linear(norm(x, f"{at}.input_layernorm"), *w.pair(f"{at}.self_attn.qkv", W, (H + 2 * KV) * D))
             qkv = rms_norm(qkv, w(f"{at}.self_attn.qk_norm", (H + KV) * D), size=D, eps=self.eps)
             qkv = rotary(qkv, POSITIONS, angles, heads=H + KV, out=half)  # (T, (H + 2KV) D)
-            a = attention(qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=True, kv_heads=KV, out=half)  # (T, HD)
+            window = self.window if self.local[i] else 0
+            a = attention(
+                qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=self.causal, window=window, kv_heads=KV, out=half
+            )  # (T, HD)
             x = linear_add(a, *w.pair(f"{at}.self_attn.o_proj", H * D, W), x)
             h = norm(x, f"{at}.post_attention_layernorm")
             h = glu(linear(h, *w.pair(f"{at}.mlp.gated", W, 2 * self.inner), out=half), activation=self.activation, out=half)

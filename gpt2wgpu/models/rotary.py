@@ -1,9 +1,14 @@
 """What models with rotary positions (Su et al. 2021) share: their fields in config.json, and the table of angles."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..jsonfile import Fields
 from ..ops import Array
+
+KINDS = ("full_attention", "sliding_attention")  # of blocks; in the second a token sees near ones only
+MOST_LAYERS = 10_000  # lest a list as long as a number in a file be made
 
 
 def rotary_table(positions: int, head_size: int, theta: float) -> Array:
@@ -23,6 +28,16 @@ def read_head_size(fields: Fields, default: int) -> int:
     if found % 2 or not found:
         raise fields.refuse("head_dim", f"an even number, as rotary positions need (found {found})")
     return found
+
+
+def read_kinds(fields: Fields, layers: int, default: Callable[[int], bool]) -> tuple[bool, ...]:
+    """Whether each block's attention is local: from a list of KINDS, else by its number."""
+    kinds = fields.values.get("layer_types")
+    if kinds is None and layers <= MOST_LAYERS:
+        return tuple(default(i) for i in range(layers))
+    if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in KINDS for kind in kinds):
+        raise fields.refuse("layer_types", f"a list of {' and '.join(KINDS)}, one for each of {layers} layers")
+    return tuple(kind == KINDS[1] for kind in kinds)
 
 
 def read_context(fields: Fields, *names: str, default: int) -> int:
