@@ -25,7 +25,8 @@ FAMILIES = (
     # BAAI: Xiao et al. 2023; documents go without
     Family(r"bge-(small|base|large)-en(-v1\.5)?", {"query": QUERY, "document": ""}),
     Family(r"bge-(small|base|large)-zh(-v1\.5)?", {"query": "为这个句子生成表示以用于检索相关文章：", "document": ""}),
-    # nomic-ai: Nussbaum et al. 2024
+    Family(r"uae-large-v1", {"query": QUERY, "document": ""}),  # WhereIsAI: Li and Li 2023
+    # nomic-ai, lightonai: Nussbaum et al. 2024
     Family(r"nomic-embed-text-v1(\.5)?(-unsupervised)?|modernbert-embed-(base|large)", NOMIC),
 )
 

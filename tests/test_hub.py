@@ -124,6 +124,8 @@ def test_revisions(hub: Hub, gpt2: Path, tmp_path: Path):
     main, pinned = find("gpt2"), find("gpt2", revision="v1")
     assert (main.name, pinned.name) == (commit_of(repository.files), commit_of(old))
     assert find("gpt2", revision=commit_of(old)) == pinned
+    repository.commits["refs/pr/2"] = old
+    assert find("gpt2", revision="refs/pr/2") == pinned
     repository.files = {**old, "config.json": old["config.json"].replace(b'"n_layer":  1', b'"n_layer":   1')}
     assert find("gpt2") == main
     hub.requests.clear()

@@ -46,6 +46,7 @@ def model(folder: Path, **config: Any) -> Path:
         ("intfloat/multilingual-e5-small", {"query": "query: ", "passage": "passage: "}),
         ("/models/BGE-small-en-v1.5/", {"query": BGE, "document": ""}),
         ("C:\\models\\bge-large-en", {"query": BGE, "document": ""}),
+        ("WhereIsAI/UAE-Large-V1", {"query": BGE, "document": ""}),
         ("nomic-ai/nomic-embed-text-v1.5", None),
         ("intfloat/multilingual-e5-large-instruct", {}),
         ("someone/e5-small-v2-german", {}),
