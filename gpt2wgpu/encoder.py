@@ -17,7 +17,7 @@ from .errors import UserError, between
 from .graph import Tensor
 from .int8 import quantising
 from .ops import Array
-from .prompts import model_names, of_family
+from .prompts import find_prompt, first_of, model_names, of_family, reminder
 from .sentence import default_layer, head, modules, side_by_side
 from .stream import Engine, Pass
 from .tokenizer import Tokenizer
@@ -87,7 +87,7 @@ class Encoder:
             raise UserError(
                 f"similarity_fn_name must be one of {', '.join(matrix.SIMILARITIES)}, not {self.similarity_fn_name!r}"
             )
-        self._prompt(None, None)  # refuses an unknown default
+        find_prompt(self.prompts, None, None, self.default_prompt_name)  # refuses an unknown default
         self.tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
         self.context = c.config.usable_length
         self._max_seq_length = c.max_seq_length
@@ -266,13 +266,10 @@ class Encoder:
         """The options of `encode`, checked, for `encode_windows`."""
         sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
         dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
-        before = self._prompt(prompt, prompt_name)
+        before = find_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
         if self._remind and prompt is None and prompt_name is None:
             self._remind = False
-            names = ", ".join(name for name, text in self.prompts.items() if text)
-            advice = "encode_query and encode_document choose one, or prompt_name=; prompt='' asks for none"
-            message = f"{self.model} was trained with prompts before its texts ({names}), and none is given: {advice}"
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warnings.warn(reminder(self.model, self.prompts), UserWarning, stacklevel=3)
         return Pass(
             prompt=before,
             skip=0 if not before or self._include_prompt else self.tokenizer.prompt_length(before),
@@ -295,7 +292,7 @@ class Encoder:
     ) -> Array:
         """`encode` with the prompt "query", if the model has one and no other is given."""
         if prompt is None and prompt_name is None:
-            prompt = self.prompts.get("query", "")
+            prompt = first_of(self.prompts, "query")
         return self.encode(inputs, prompt_name, prompt, **options)
 
     def encode_document(
@@ -303,26 +300,12 @@ class Encoder:
     ) -> Array:
         """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, if no other is given."""
         if prompt is None and prompt_name is None:
-            prompt = next((self.prompts[name] for name in ("document", "passage", "corpus") if name in self.prompts), "")
+            prompt = first_of(self.prompts, "document", "passage", "corpus")
         return self.encode(inputs, prompt_name, prompt, **options)
 
     @property
     def _include_prompt(self) -> bool:
         return all(m.include_prompt for m in self.modules if isinstance(m, Pooling))
-
-    def _prompt(self, prompt: str | None, name: str | None) -> str:
-        """The prompt to put before each text: given as text, or by name, or the default one, or none."""
-        if isinstance(prompt, str):
-            return prompt
-        if prompt is not None:
-            raise UserError(f"prompt must be a text, not {prompt!r}")
-        name = name or self.default_prompt_name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            known = ", ".join(self.prompts) or "none"
-            raise UserError(f"prompt_name {name!r} is not among the model's prompts ({known}); give its text as prompt=")
-        return self.prompts[name]
 
     def similarity(self, a: Array, b: Array) -> Array:
         """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer."""

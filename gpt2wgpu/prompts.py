@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .checkpoint import Checkpoint
+from .errors import UserError
 from .jsonfile import read_fields
 
 QUERY = "Represent this sentence for searching relevant passages: "
@@ -49,3 +50,30 @@ def model_names(given: str, c: Checkpoint) -> list[str | None]:
     cached = re.fullmatch(r"models--.*--(.+)", c.path.resolve().parent.parent.name)
     own = read_fields(c.folder / "config.json").values.get("_name_or_path")
     return [given, cached[1] if cached else None, c.path.resolve().name, own if isinstance(own, str) else None]
+
+
+def find_prompt(prompts: dict[str, str], prompt: str | None, name: str | None, default: str | None) -> str:
+    """The prompt to put before each text: given as text, or by name, or the default one, or none."""
+    if isinstance(prompt, str):
+        return prompt
+    if prompt is not None:
+        raise UserError(f"prompt must be a text, not {prompt!r}")
+    name = name or default
+    if name is None:
+        return ""
+    if name not in prompts:
+        known = ", ".join(prompts) or "none"
+        raise UserError(f"prompt_name {name!r} is not among the model's prompts ({known}); give its text as prompt=")
+    return prompts[name]
+
+
+def first_of(prompts: dict[str, str], *names: str) -> str:
+    """The first of these prompts that the model has, or none; never the default one."""
+    return next((prompts[name] for name in names if name in prompts), "")
+
+
+def reminder(model: str, prompts: dict[str, str]) -> str:
+    """What is said where a model of a family is given no prompt."""
+    names = ", ".join(name for name, text in prompts.items() if text)
+    advice = "encode_query and encode_document choose one, or prompt_name=; prompt='' asks for none"
+    return f"{model} was trained with prompts before its texts ({names}), and none is given: {advice}"

@@ -15,7 +15,7 @@ from loopback_hub import Hub, serve
 from process import Run
 from training import write_data
 
-from gpt2wgpu import Encoder
+from gpt2wgpu import Encoder, corpus
 from gpt2wgpu.cli import main
 from gpt2wgpu.gpu import Device, adapters, choose, open_device
 from gpt2wgpu.hub import session
@@ -121,6 +121,16 @@ def make(request: pytest.FixtureRequest) -> Callable[..., Encoder]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def small_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of three texts, committed one by one; shards of some seven texts, of 32 bytes each; no waiting for disks."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.setattr(corpus, "BATCHES", 1)
+    monkeypatch.setattr(corpus, "MAX_SEQUENCES", 3)
+    monkeypatch.setattr(corpus, "COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr(corpus, "SHARD_BYTES", 7 * 32)
 
 
 @pytest.fixture(scope="session")

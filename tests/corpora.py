@@ -1,4 +1,4 @@
-"""What the tests of corpora share: a tiny model, texts, and reading an output of any kind."""
+"""What the tests of corpora share: a tiny model, texts, embedding them, and reading an output of any kind."""
 
 import gzip
 import json
@@ -12,8 +12,33 @@ import pyarrow.parquet as pq
 from encoders import tiny_gpt2
 from safetensors.numpy import load_file
 
+from gpt2wgpu import Encoder, corpus, files
+
 OUTPUTS = ("o.parquet", "o.arrow", "o.npy", "o.jsonl", "o.jsonl.gz", "o.json", "o.tsv", "o.safetensors", "o.sqlite", "shards/")
 WITHOUT_TEXTS = (".npy", ".safetensors")
+
+
+class Silent:
+    """A report that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.rows: list[int] = []
+        self.kept = 0
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def begin(self, rows: int, position: int, size: int) -> None:
+        self.rows.append(rows)
+
+    def step(self, rows: int, position: int) -> None:
+        self.rows.append(rows)
+
+    def writing(self, rows: int, total: int) -> None: ...
+
+    def stopped(self, rows: int, folder: Path) -> None:
+        self.kept = rows
 
 
 def make_texts(n: int, words: int = 12) -> list[str]:
@@ -25,6 +50,19 @@ def make_texts(n: int, words: int = 12) -> list[str]:
 
 def tiny_model(folder: Path) -> Path:
     return tiny_gpt2(folder / "model")
+
+
+def write_texts(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(f"{t}\n" for t in texts))
+    return path
+
+
+def embed(encoder: Encoder, source: Path, output: str, *, resume: bool = False, **options: object) -> Silent:
+    report = Silent()
+    precision = str(options.pop("precision", "float32"))
+    with closing(files.Texts(str(source))) as texts, corpus.open_work(output, resume=resume) as work:
+        corpus.embed(encoder, texts, work, report, encoder.ask(**options), precision=precision)  # type: ignore[arg-type]
+    return report
 
 
 def read_output(path: Path) -> tuple[list[str] | None, np.ndarray]:
