@@ -1,5 +1,6 @@
 """The command as a process: its start, its stdout, a full disk, and signals that tell it to stop."""
 
+import json
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
 from process import command, environment
 
 from gpt2wgpu.cli import main
@@ -59,6 +61,22 @@ def test_a_disk_that_fills_up(tmp_path: Path, suffix: str):
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stderr == f"error: {target}: File too large\n"
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on addresses")
+def test_weights_larger_than_all_addresses(tmp_path: Path):
+    """They are mapped, so that they need addresses before they need memory. The file is a hole: it takes no room on the disk."""
+    size = 1 << 34
+    header = json.dumps({"wte.weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    tiny.save(tmp_path / "model", tiny.gpt2_config())
+    with (tmp_path / "model" / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    code = f"import resource as r; r.setrlimit(r.RLIMIT_AS, ({size},) * 2); from gpt2wgpu.cli import main; "
+    code += f"main(['embed', 'a', '--device', 'numpy', '--model', {str(tmp_path / 'model')!r}])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*model\.safetensors is larger than all the memory .* \(see ulimit -v\)\n", done.stderr)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal it could answer")

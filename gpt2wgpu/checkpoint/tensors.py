@@ -1,5 +1,6 @@
 """The tensors in a folder's safetensors files: headers are read and checked at once, values when they are asked for."""
 
+import errno
 import json
 import mmap
 import re
@@ -68,7 +69,9 @@ class Tensors:
         try:
             raw = np.frombuffer(self._map(entry.file), np.uint8)[entry.start : entry.end]
             array = raw.view(FLOATS[entry.dtype]).reshape(entry.shape)
-        except (OSError, ValueError):  # gone or shorter since its header was read
+        except (OSError, ValueError) as e:  # gone or shorter since its header was read
+            if isinstance(e, OSError) and e.errno == errno.ENOMEM:
+                raise MemoryError from None
             raise UserError(f"{show(entry.file)} changed while it was in use: load the model again") from None
         if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
@@ -143,5 +146,7 @@ def read_header(path: Path) -> dict[str, Entry]:
             raise UserError(f"{show(path)} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder") from None
         why = show(str(e).removeprefix("Error while deserializing header: "))
         raise UserError(f"{show(path)} is truncated or not a safetensors file ({why}): download it again") from None
+    except MemoryError:  # of addresses: the file is mapped, not read
+        raise UserError(f"{show(path)} is larger than all the memory that this process may use (see ulimit -v)") from None
     except OSError as e:
         raise UserError(f"{show(path)} cannot be read: {e.strerror or 'no access'}") from None
