@@ -142,3 +142,13 @@ def test_minilm_equals_sentence_transformers(
     assert found.shape == want.shape == (len(texts()["minilm"]), 384)
     cosines = np.einsum("tc,tc->t", found, want) / np.linalg.norm(found, axis=1) / np.linalg.norm(want, axis=1)
     assert cosines.min() >= least, dict(zip(texts()["minilm"], cosines.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("where", ["numpy", "gpu"])
+def test_minilm_gives_the_figures_that_others_have_published(where: str, minilm: Path, on: Callable[[str], str]):
+    """To their last digit: the beginning of a vector in fastembed's tests, cosines in sentence-transformers' quickstart."""
+    encoder = Encoder(minilm, device=on(where), dtype="float32")
+    np.testing.assert_allclose(encoder.encode("hello world")[:5], [-0.034478, 0.03102, 0.00673, 0.02611, -0.039362], atol=6e-6)
+    vectors = encoder.encode(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
+    published = [[1.0, 0.6660, 0.1046], [0.6660, 1.0, 0.1411], [0.1046, 0.1411, 1.0]]
+    np.testing.assert_allclose(encoder.similarity(vectors, vectors), published, atol=5.1e-5)
