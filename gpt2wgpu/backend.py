@@ -39,6 +39,11 @@ def has_gpu_node() -> bool:
     return not sys.platform.startswith("linux") or any(Path("/dev", node).exists() for node in nodes)
 
 
+def kind_of(device: Any) -> str:
+    """Of an opened device: "numpy", "software" or "gpu"."""
+    return "numpy" if device is None else "software" if device.adapter.software else "gpu"
+
+
 def find_dtype(wanted: str, device: Any) -> str:
     names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16", "int8": "int8"}
     if wanted not in names:

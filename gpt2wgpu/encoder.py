@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, hub, matrix, memory, packing, reference
-from .backend import enough_memory, find_device, find_dtype, find_half, find_matmul
+from .backend import enough_memory, find_device, find_dtype, find_half, find_matmul, kind_of
 from .checkpoint import Dense, Pooling
 from .errors import UserError, between
 from .graph import Tensor
@@ -102,8 +102,8 @@ class Encoder:
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
             between("truncate_dim", self.truncate_dim, 1, self.width)
-        kind = "numpy" if self.opened_device is None else "software" if self.opened_device.adapter.software else "gpu"
-        self.max_tokens = MAX_TOKENS[kind] if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
+        budget = MAX_TOKENS[kind_of(self.opened_device)]
+        self.max_tokens = budget if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._room = self.context  # tokens of the longest text that can be computed
         longest = min(self.max_seq_length, LONG) if max_seq_length is None else max_seq_length
         self._program = self._compile(output, max(self.max_tokens, longest))

@@ -246,3 +246,12 @@ def test_one_process_at_a_time(encoder: Encoder, tmp_path: Path):
             message = refusal(lambda resume=resume: embed(encoder, source, f"{tmp_path}/o.npy", resume=resume))
             assert "another process is writing it" in message
     embed(encoder, source, f"{tmp_path}/o.npy")
+
+
+def test_a_window_takes_seconds(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+    """A slow model has windows of fewer batches, so that rows are kept, and told of, as often as a fast one's."""
+    monkeypatch.setattr(corpus, "BATCHES", 16)
+    operations = 2 * (encoder.checkpoint.parameters - encoder.checkpoint.config.vocab * encoder.checkpoint.config.width)
+    for speed, batches in ((1e15, 16), (5 * 64 * operations / corpus.SECONDS, 5), (1.0, 2)):
+        monkeypatch.setitem(corpus.SPEED, "numpy", speed)
+        assert corpus.window_of(encoder) == [batches * 3, batches * 4 * 64]

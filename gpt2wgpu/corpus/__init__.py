@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import files
+from ..backend import kind_of
 from ..encoder import MAX_SEQUENCES, Encoder
 from ..errors import UserError
 from ..ops import Array
@@ -29,7 +30,9 @@ from .work import Work, open_work
 
 __all__ = ["Report", "Work", "embed", "open_work"]
 
-BATCHES = 16  # of a window: enough to keep a device busy, few enough that a slow one finishes a window in seconds
+BATCHES = 16  # of a window at most: enough to keep a device busy
+SECONDS = 4  # that a window takes, about; but two batches it has, so that one is prepared while the other is computed
+SPEED = {"gpu": 1e13, "software": 2e10, "numpy": 2e11}  # FLOP/s, roughly
 CHARACTERS_PER_TOKEN = 4
 COMMIT_SECONDS = 2.0
 SHARD_BYTES = 1 << 28  # of vectors, float32; a shard ends with the window that reaches it
@@ -52,8 +55,7 @@ def embed(encoder: Encoder, texts: files.Texts, work: Work, report: Report, aske
     Raises UserError: a text cannot be read or encoded, or is not what it was; the model or the options are not.
     """
     made = made_with(encoder, asked, precision)
-    window = [BATCHES * MAX_SEQUENCES, BATCHES * CHARACTERS_PER_TOKEN * encoder.max_tokens]
-    state = work.state or State(made, window, encoder.device, texts.size)
+    state = work.state or State(made, window_of(encoder), encoder.device, texts.size)
     check(state.made_with, made, work.folder)
     stream = iter(texts)
     skip(stream, state, work.folder)
@@ -70,6 +72,15 @@ def embed(encoder: Encoder, texts: files.Texts, work: Work, report: Report, aske
     if state.cut:
         warnings.warn(cut_texts(state.cut, state.rows, encoder.max_seq_length), UserWarning, stacklevel=2)
     journal.remove(work.folder)
+
+
+def window_of(encoder: Encoder) -> list[int]:
+    """How much is computed between two moments at which rows can be kept: most texts, and most characters."""
+    c = encoder.checkpoint
+    operations = 2 * max(1, c.parameters - c.config.vocab * c.config.width)  # for a token
+    batches = round(SECONDS * SPEED[kind_of(encoder.opened_device)] / operations / encoder.max_tokens)
+    batches = min(BATCHES, max(2, batches))
+    return [batches * MAX_SEQUENCES, batches * CHARACTERS_PER_TOKEN * encoder.max_tokens]
 
 
 def skip(stream: Iterator[str], state: State, folder: Path) -> None:
