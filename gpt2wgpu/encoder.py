@@ -78,8 +78,9 @@ class Encoder:
         self.layer = default_layer(c) if layer is None else between("layer", layer, 0, self.layers)
         self.pooling = pooling
         self.modules = modules(c, pooling)
-        expected = {} if c.prompts else of_family(model_names(self.model, c))
-        self.prompts = {**(c.prompts or expected), **(prompts or {})}
+        own = any(c.prompts.values())  # sentence-transformers saves empty ones for want of any
+        expected = {} if own else of_family(model_names(self.model, c))
+        self.prompts = {**(expected or c.prompts), **(prompts or {})}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
         self._remind = bool(expected) and prompts is None and self.default_prompt_name is None
         self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name

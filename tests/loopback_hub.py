@@ -42,6 +42,7 @@ class Fault:
     times: int = 1
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""  # with status
     keep: int | None = None  # bytes of the body that are sent before the connection is cut
     change: Callable[[bytes], bytes] | None = None
     ranges: bool = True  # whether Range is heeded
@@ -130,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault is not None:
             fault.times -= 1
             if fault.status is not None:
-                return self.send(fault.status, b"", fault.headers)
+                return self.send(fault.status, fault.body, fault.headers)
         if self.cdn:
             content = self.hub.blob(path.removeprefix("/blob/"))
             return self.send(404, b"") if content is None else self.send_file(content, {}, fault)
@@ -163,7 +164,10 @@ class Handler(BaseHTTPRequestHandler):
         if (found := self.find(name, revision)) is not None:
             info = {"id": name, "modelId": name, "sha": found[0], "tags": []}
             if not self.hub.bare:
-                info["siblings"] = [{"rfilename": file} for file in sorted(found[1])]
+                sizes = "blobs=" in self.path
+                info["siblings"] = [
+                    {"rfilename": file, **({"size": len(content)} if sizes else {})} for file, content in sorted(found[1].items())
+                ]
             self.send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
 
     def send_tree(self, name: str, revision: str, folder: str) -> None:
@@ -199,6 +203,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             status, body = 206, content[start:]
             headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        if fault is not None:
+            headers = headers | fault.headers
         self.send(status, body, headers, None if fault is None else fault.keep)
 
     def send(self, status: int, body: bytes, headers: dict[str, str] | None = None, keep: int | None = None) -> None:

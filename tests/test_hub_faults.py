@@ -1,6 +1,8 @@
 """What a hub refuses, and what goes wrong on the way: one line each, and nothing half done under its own name."""
 
 import errno
+import gzip
+import hashlib
 import subprocess
 from collections import namedtuple
 from collections.abc import Callable
@@ -32,6 +34,47 @@ def test_what_is_no_hub(hub: Hub, gpt2: Path):
     assert "does not answer as a hub does: check HF_ENDPOINT" in refusal(lambda: find("gpt2"))
 
 
+LOGIN = b"<html>Log in to this network" + b" " * 300 + b"</html>"
+
+
+def test_a_page_to_log_in_to_a_network_is_no_file(hub: Hub, gpt2: Path, tmp_path: Path):
+    """It comes with status 200 and an ETag, and would stay in the cache as config.json."""
+    page = {"status": 200, "body": LOGIN, "headers": {"ETag": '"page"', "Content-Type": "text/html"}}
+    hub.fault("HEAD .*config.json", **page)
+    hub.fault("GET .*config.json", **page)
+    assert "does not answer as a hub does: check HF_ENDPOINT, and proxies" in refusal(lambda: find("gpt2"))
+    hub.faults.clear()
+    assert (find("gpt2") / "config.json").read_bytes() == (gpt2 / "config.json").read_bytes()
+
+
+def test_a_page_in_the_midst_of_a_download_leaves_what_is_there(hub: Hub, gpt2: Path, tmp_path: Path, waits: list[float]):
+    content, sha256 = weights_of(gpt2)
+    hub.fault(sha256, keep=1000)
+    hub.fault(sha256, status=200, body=LOGIN)
+    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert [r.headers.get("range") for r in hub.requests if sha256 in r.path] == [None, "bytes=1000-", "bytes=1000-"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HF_ENDPOINT", "http://127.0.0.1:99999"),
+        ("HF_ENDPOINT", "http://[::1"),
+        ("HF_HUB_ETAG_TIMEOUT", "ten"),
+        ("http_proxy", "http://127.0.0.1:x"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("HF_TOKEN", "hf_ü"),
+    ],
+)
+def test_variables_that_cannot_be_read(variable: str, value: str, hub: Hub, gpt2: Path):
+    """In a process of its own: huggingface_hub reads some of them when it is imported."""
+    variables = {key: text for key, text in environment().items() if not key.lower().endswith("_proxy")}
+    variables |= {"HF_ENDPOINT": hub.endpoint, variable: value}
+    done = subprocess.run(command("pull", "gpt2"), capture_output=True, text=True, env=variables)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: ") and "hf_ü" not in done.stderr
+
+
 def test_a_hub_that_lists_files_elsewhere(hub: Hub, gpt2: Path):
     hub.bare = True
     assert find("gpt2").is_dir()
@@ -49,6 +92,9 @@ def test_tokens(hub: Hub, gpt2: Path, monkeypatch: pytest.MonkeyPatch):
     assert "(401): check the name; if it is private, try with a token (token=, HF_TOKEN or `hf auth login`)" in message
     assert "me/gated is gated (403): accept its conditions at " in refusal(lambda: find("me/gated"))
     assert "try with another token" in refusal(lambda: find("me/private", token="hf_wrong"))
+    for bad in ("hf_a\nb", "hf ab", "hf_ü", ""):
+        message = refusal(lambda bad=bad: find("me/private", token=bad))
+        assert message.startswith("the token for me/private is no token: expected ") and "ab" not in message
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     find("me/gated")
     monkeypatch.delenv("HF_TOKEN")
@@ -56,6 +102,15 @@ def test_tokens(hub: Hub, gpt2: Path, monkeypatch: pytest.MonkeyPatch):
     Encoder("me/private", token="hf_secret", device="numpy")
     assert {r.headers.get("authorization") for r in hub.requests if not r.cdn} == {"Bearer hf_secret"}
     assert [r.headers.get("authorization") for r in hub.requests if r.cdn] == [None, None]
+
+
+def test_403_of_another_reason(hub: Hub, gpt2: Path):
+    """A model that was taken down, a token that may not read, a firewall before the CDN."""
+    hub.fault("GET /api", status=403, headers={"X-Error-Message": "Access to this resource is disabled."})
+    message = refusal(lambda: find("gpt2"))
+    assert "answers 403, forbidden, for the list of files of gpt2 ('Access to this resource is disabled.'): try with" in message
+    hub.fault("GET /blob/", status=403)
+    assert "for tokenizer.json of gpt2 (it does not say why)" in refusal(lambda: find("gpt2"))
 
 
 def test_404(hub: Hub, gpt2: Path, tmp_path: Path):
@@ -197,6 +252,46 @@ def test_another_size_than_announced(change: Callable[[bytes], bytes], hub: Hub,
     hub.fault(sha256, change=change, times=100)
     assert "model.safetensors of gpt2 did not arrive" in refusal(lambda: find("gpt2"))
     assert not (cache(tmp_path) / "blobs" / sha256).exists()
+
+
+def test_a_small_file_has_a_checksum_too(hub: Hub, gpt2: Path, tmp_path: Path, waits: list[float]):
+    """That of git, which is its ETag; some mirrors give the plain SHA-1. Any other ETag is no checksum."""
+    hub.fault("GET .*/resolve/.*/config.json", change=lambda body: body.replace(b"32", b"23"))
+    folder = find("gpt2")
+    assert (folder / "config.json").read_bytes() == (gpt2 / "config.json").read_bytes()
+    assert sum(path.endswith("/config.json") for path in hub.fetched()) == 2
+    for content in ((gpt2 / "config.json").read_bytes(), b"other"):
+        (folder / "config.json").resolve().unlink()
+        hub.fault("(HEAD|GET) .*/resolve/.*/config.json", headers={"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}, times=3)
+        if content == b"other":
+            assert "config.json of gpt2 arrived twice with another checksum" in refusal(lambda: pull("gpt2"))
+        else:
+            pull("gpt2")
+        hub.faults.clear()
+    hub.fault("(HEAD|GET) .*/resolve/.*/config.json", headers={"ETag": 'W/"5f3e-1a2b"'}, times=3)
+    assert (pull("gpt2") / "config.json").exists()
+
+
+def test_a_proxy_that_compresses_whatever_is_asked(hub: Hub, gpt2: Path, waits: list[float]):
+    """The length that it gives is not that of the file."""
+    hub.fault(f"GET /blob/{weights_of(gpt2)[1]}", change=gzip.compress, headers={"Content-Encoding": "gzip"}, times=9)
+    assert (find("gpt2") / "model.safetensors").read_bytes() == weights_of(gpt2)[0]
+    assert waits == []
+
+
+def test_416_for_ever(hub: Hub, gpt2: Path, waits: list[float]):
+    sha256 = weights_of(gpt2)[1]
+    hub.fault(sha256, keep=1000)
+    hub.fault(sha256, status=416, times=9)
+    assert "model.safetensors of gpt2 did not arrive" in refusal(lambda: find("gpt2"))
+
+
+def test_bytes_from_elsewhere_are_not_taken(hub: Hub, gpt2: Path, waits: list[float]):
+    content, sha256 = weights_of(gpt2)
+    hub.fault(sha256, keep=1000)
+    hub.fault(sha256, headers={"Content-Range": f"bytes 500-{len(content) - 1}/{len(content)}"})
+    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert [r.headers.get("range") for r in hub.requests if sha256 in r.path] == [None, "bytes=1000-", None]
 
 
 def test_no_disk_space(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

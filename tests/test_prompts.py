@@ -107,7 +107,10 @@ def test_the_folder_comes_before_the_family_and_the_user_before_both(tmp_path: P
     assert Encoder(folder, device="numpy").prompts == {"query": "q: "}
     assert Encoder(folder, device="numpy", prompts={"query": "mine: "}).prompts == {"query": "mine: "}
     shutil.copytree(folder, tmp_path / "e5-base")
-    (tmp_path / "e5-base" / "config_sentence_transformers.json").unlink()
+    file = tmp_path / "e5-base" / "config_sentence_transformers.json"
+    tiny.write_json(file, {"prompts": {"query": "", "document": ""}})  # as sentence-transformers saves a model without prompts
+    assert Encoder(tmp_path / "e5-base", device="numpy").prompts == {"query": "query: ", "passage": "passage: "}
+    file.unlink()
     found = Encoder(tmp_path / "e5-base", device="numpy", prompts={"query": ""}).prompts
     assert found == {"query": "", "passage": "passage: "}
 

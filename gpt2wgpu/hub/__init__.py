@@ -74,11 +74,9 @@ def find(
             missing = str(e)
     why = "local_files_only" if local_files_only else offline()
     if why is None:
-        from .session import Unreachable
-
         try:
             return bring(storage, revision, token)
-        except Unreachable:
+        except UserError:  # no network, no token, a cache that cannot be written
             if commit is None or (folder := as_it_is(storage, commit)) is None:
                 raise
             return folder

@@ -97,8 +97,9 @@ class Snapshot:
             return file not in tree["files"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        # Programs that ask for file after file leave notes of what there is not; who asked for all at once leaves none.
-        whole = not self.storage.lacks(self.commit, "").is_dir()
+        # Who asks for file after file leaves notes of what there is not, or (in Rust) none; who asks for all at once leaves
+        # none, and has what every repository begins with.
+        whole = (self.folder / ".gitattributes").exists() and not self.storage.lacks(self.commit, "").is_dir()
         in_part = file == "modules.json" and any(
             (self.folder / part).exists()
             for part in ("1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")

@@ -1,12 +1,13 @@
 """Files of a repository on the hub -> its place in the cache, as huggingface_hub puts them there.
 
-What that package leaves out (2.4) is here: the next process goes on with a file where the last one broke off, SHA-256 is
+What that package leaves out (2.4) is here: the next process goes on with a file where the last one broke off, checksums are
 compared, and a full disk is noticed before it is full.
 """
 
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -38,9 +39,10 @@ class Repository:
         with self.writing():
             absent.parent.mkdir(parents=True, exist_ok=True)
             if file not in self.files:
-                absent.touch()
+                if not absent.exists():  # a cache that cannot be written may be complete
+                    absent.touch()
                 return None
-        if here.exists():
+        if is_whole(here, self.files[file]):
             return here
         remote = self.hub.look_up(file, self.commit)
         if file.endswith(".safetensors"):
@@ -51,13 +53,13 @@ class Repository:
 
     def finish(self) -> None:
         """Fetch the weights, and only then let the revision mean this commit."""
-        missing = [remote for remote in self.weights if not self.blob(remote).exists()]
+        missing = [remote for remote in self.weights if not is_whole(self.blob(remote), remote.size)]
         self.check_space(self.needed())
         total = sum(remote.size or 0 for remote in missing)
         with downloading(self.name, total) if missing else nullcontext(lambda n: None) as advance:
             for remote in self.weights:
                 self.fetch(remote, advance)
-        if not COMMIT.fullmatch(self.revision):
+        if not COMMIT.fullmatch(self.revision) and self.storage.commit(self.revision) != self.commit:
             with self.writing():
                 ref = self.storage.ref(self.revision)
                 ref.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ class Repository:
 
     def needed(self) -> int:
         """Bytes of weights that are not here yet."""
-        missing = (remote for remote in self.weights if not self.blob(remote).exists())
+        missing = (remote for remote in self.weights if not is_whole(self.blob(remote), remote.size))
         return sum((remote.size or 0) - size_of(self.part(remote)) for remote in missing)
 
     # --- one file
@@ -84,9 +86,9 @@ class Repository:
             for path in (lock, blob, here):
                 path.parent.mkdir(parents=True, exist_ok=True)
             with self.hub.utils.WeakFileLock(lock):
-                if here.exists():
+                if is_whole(here, remote.size):
                     return
-                if not blob.exists() or blob.stat().st_size != (remote.size or blob.stat().st_size):
+                if not is_whole(blob, remote.size):
                     self.receive_whole(remote, part, advance)
                     part.replace(blob)
                 link(blob, here)
@@ -95,7 +97,7 @@ class Repository:
         """Receive a file and compare its checksum; what is wrong is received again, once."""
         for _ in range(2):
             received = self.receive(remote, part, advance)
-            if remote.sha256 is None or sha256(part) == remote.sha256:
+            if is_what_it_says(part, remote.etag):
                 return
             part.unlink()
             advance(-received)
@@ -110,31 +112,37 @@ class Repository:
         tries = discarded = 0
         advance(size_of(part))
         while True:
-            before, wait, why = size_of(part), None, ""
+            before, wait, why, useless = size_of(part), None, "", False
             if before and before == remote.size:
                 return before
             self.check_space((remote.size or 0) - before)
             try:
-                with self.hub.stream(remote, before) as (status, total, chunks):
-                    if status != 206:  # from the start
-                        advance(-before)
-                    with part.open("ab" if status == 206 else "wb") as file:
-                        for chunk in chunks:
-                            file.write(chunk)
-                            advance(len(chunk))
-                        file.flush()
-                        os.fsync(file.fileno())  # before it gets its name, which would survive a power loss without it
-                expected = total if remote.size is None else remote.size
-                if expected is None or size_of(part) == expected:
-                    return size_of(part)
-                why = f"{size_of(part):,} bytes arrived"
+                with self.hub.stream(remote, before) as (begin, total, chunks):
+                    expected = total if remote.size is None else remote.size
+                    if begin not in (0, before):
+                        useless, why = True, "it begins elsewhere"
+                    elif total is not None and total != expected:  # something else: what is here stays as it is
+                        why = f"it announces {total:,} bytes"
+                    else:
+                        if begin == 0:
+                            advance(-before)
+                        with part.open("ab" if begin else "wb") as file:
+                            for chunk in chunks:
+                                file.write(chunk)
+                                advance(len(chunk))
+                            file.flush()
+                            os.fsync(file.fileno())  # before it gets its name, which would survive a power loss without it
+                        if expected is None or size_of(part) == expected:
+                            return size_of(part)
+                        why = f"{size_of(part):,} bytes arrived"
             except self.hub.status_error as e:
-                why, wait = ("it answers 416", None) if e.response.status_code == 416 else self.hub.busy(e, remote.file)
+                useless = e.response.status_code == 416  # there is nothing after what is here
+                why, wait = ("it answers 416", None) if useless else self.hub.busy(e, remote.file)
             except self.hub.no_answer as e:
                 why = reason(e)
             size = size_of(part)
-            if (remote.size is not None and size > remote.size) or why.endswith("416"):  # there is nothing after what is here
-                part.unlink()
+            if useless or (remote.size is not None and size > remote.size):
+                part.unlink(missing_ok=True)
                 advance(-size)
                 discarded += 1
             tries = 1 if before < size and not discarded else tries + 1
@@ -168,13 +176,21 @@ def no_space(name: str, folder: Path, needed: int, free: int) -> UserError:
     return UserError(f"{sizes}: make room, or choose another disk with cache_folder or HF_HOME")
 
 
+def is_whole(path: Path, size: int | None) -> bool:
+    return path.exists() and size in (None, path.stat().st_size)
+
+
 def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def sha256(path: Path) -> str:
+def is_what_it_says(path: Path, etag: str) -> bool:
+    """Whether a file has the checksum that its ETag is: SHA-256 of a large file, git's of a small one (mirrors: SHA-1)."""
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
+        return True
+    kinds = [hashlib.sha256()] if len(etag) == 64 else [hashlib.sha1(b"blob %d\0" % size_of(path)), hashlib.sha1()]
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return any(file.seek(0) == 0 and hashlib.file_digest(file, kind.copy).hexdigest() == etag for kind in kinds)
 
 
 def link(blob: Path, here: Path) -> None:

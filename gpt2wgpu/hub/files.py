@@ -1,6 +1,6 @@
 """Which files of a repository a model needs. The answer lies in the files themselves, which are asked for one by one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..checkpoint.modules import LENGTH_FILES, read_modules
@@ -11,7 +11,7 @@ Get = Callable[[str], Path | None]  # where a file lies, None if the repository 
 VOCABULARIES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "added_tokens.json")
 
 
-def walk(name: str, get: Get, others: tuple[str, ...] = ()) -> Path:
+def walk(name: str, get: Get, others: Collection[str] = ()) -> Path:
     """Ask `get` for every file that is needed; gives the transformer's config.json. Weights are asked for and not looked at.
 
     others: names of all files of the repository, where they are known, to say what is there instead of what is needed.
@@ -50,7 +50,7 @@ def walk(name: str, get: Get, others: tuple[str, ...] = ()) -> Path:
     return config
 
 
-def no_weights(name: str, inside: str, others: tuple[str, ...]) -> str:
+def no_weights(name: str, inside: str, others: Collection[str]) -> str:
     """What to do about a repository without safetensors."""
     pickles = [file for file in others if file.startswith(inside) and file.endswith(PICKLES)]
     if pickles:

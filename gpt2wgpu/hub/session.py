@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from ..errors import UserError
 from ..jsonfile import show
@@ -27,16 +28,12 @@ class Unreachable(UserError):
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the hub. etag: its name among the blobs; of a large file its SHA-256. size: None where the hub does not say."""
+    """A file on the hub. etag: its name among the blobs, and its checksum. size: None where the hub does not say."""
 
     file: str
     url: str
     etag: str
     size: int | None
-
-    @property
-    def sha256(self) -> str | None:
-        return self.etag if re.fullmatch(r"[0-9a-f]{64}", self.etag) else None
 
 
 class Session:
@@ -44,32 +41,41 @@ class Session:
 
     def __init__(self, name: str, revision: str, token: str | bool | None) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        from huggingface_hub import constants, utils
-        from huggingface_hub.errors import HfHubHTTPError
+        check_address(os.environ.get("HF_ENDPOINT"))
+        try:
+            from huggingface_hub import constants, utils
+            from huggingface_hub.errors import HfHubHTTPError
 
-        self.name, self.revision, self.token = name, revision, token
-        self.constants: Any = constants
-        self.utils: Any = utils
+            self.constants: Any = constants
+            self.utils: Any = utils
+            self.utils.get_session()
+            found = self.utils.get_token_to_send(token)
+        except Exception as e:  # a variable that it cannot read, token=True without one, a SOCKS proxy without a package for it
+            what = f"huggingface_hub cannot ask for {name}: {reason(e)}"
+            raise Unreachable(f"{what}: see its variables (HF_...), and those of proxies") from None
+        if found is not None and not (isinstance(found, str) and re.fullmatch(r"[!-~]+", found)):  # it is not shown
+            raise UserError(f"the token for {name} is no token: expected letters and digits such as hf_..., without blanks")
+        self.name, self.revision = name, revision
+        self.token: str | bool = found or False
         self.status_error = HfHubHTTPError
         # What the library under huggingface_hub raises where there is no answer: requests, httpx or httpx2 by its version.
         bases = {c.__name__: c for c in HfHubHTTPError.__mro__}
         self.no_answer: tuple[type[Exception], ...] = (bases.get("RequestException", bases["HTTPError"]), ConnectionError)
         self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-        if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.endpoint):
-            raise UserError(f"HF_ENDPOINT is {show(self.endpoint)}, expected an address such as https://huggingface.co")
+        check_address(self.endpoint)
 
-    def contents(self) -> tuple[str, tuple[str, ...]]:
-        """The commit that the revision is now, and the names of its files."""
+    def contents(self) -> tuple[str, dict[str, int | None]]:
+        """The commit that the revision is now, and its files with their sizes, where the hub says them."""
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self.endpoint, token=self.token, library_name="gpt2wgpu")
         timeout = self.constants.HF_HUB_ETAG_TIMEOUT
-        info = self.ask(lambda: api.model_info(self.name, revision=self.revision, timeout=timeout))
+        info = self.ask(lambda: api.model_info(self.name, revision=self.revision, timeout=timeout, files_metadata=True))
         if not isinstance(info.sha, str) or not re.fullmatch(r"[\w-]+", info.sha):
             raise self.no_hub()
         if info.siblings is not None:
-            return info.sha, tuple(s.rfilename for s in info.siblings)
-        return info.sha, tuple(self.ask(lambda: api.list_repo_files(self.name, revision=info.sha)))
+            return info.sha, {s.rfilename: s.size for s in info.siblings}
+        return info.sha, dict.fromkeys(self.ask(lambda: api.list_repo_files(self.name, revision=info.sha)))
 
     def look_up(self, file: str, commit: str) -> Remote:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -77,13 +83,14 @@ class Session:
         url = hf_hub_url(self.name, file, revision=commit, endpoint=self.endpoint)
         timeout = self.constants.HF_HUB_ETAG_TIMEOUT
         found = self.ask(lambda: get_hf_file_metadata(url, token=self.token, timeout=timeout), file)
-        if found.etag is None or not re.fullmatch(r"\w[\w.-]*", found.etag):
+        # a page that a proxy answers instead, such as the one to log in to a network, has no commit
+        if found.commit_hash is None or found.etag is None or not re.fullmatch(r"\w[\w.-]*", found.etag):
             raise self.no_hub()
         return Remote(file, url, found.etag, found.size)
 
     @contextmanager
     def stream(self, remote: Remote, start: int) -> Iterator[tuple[int, int | None, Iterator[bytes]]]:
-        """A request for a file from byte `start` on: status, the size of the whole file if said, its bytes.
+        """A request for a file from byte `start` on: where its bytes begin, the size of the whole file if said, its bytes.
 
         The session sends the token to the hub, and not to another host that it redirects to.
         """
@@ -97,12 +104,15 @@ class Session:
             opened = session.get(remote.url, headers=headers, timeout=timeout, stream=True)
         with opened as response:
             self.utils.hf_raise_for_status(response)
-            given, status = response.headers.get("Content-Length"), response.status_code
-            if status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise self.no_hub()
-            total = None if given is None else int(given) + (start if status == 206 else 0)
+            length, begin = response.headers.get("Content-Length", ""), 0
+            if response.status_code == 206:
+                found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+                begin = int(found[1]) if found else -1
+            # a proxy that compresses all the same gives the length of that
+            known = length.isdecimal() and "Content-Encoding" not in response.headers
             # in small pieces, so that what came before a connection breaks is kept (requests loses the last one)
-            yield status, total, response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(1 << 16)
+            chunks = response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(1 << 16)
+            yield begin, begin + int(length) if known else None, chunks
 
     def ask(self, call: Callable[[], T], file: str | None = None) -> T:
         """The answer to a request without a body. Waits where the hub is busy, and says in one line what is wrong."""
@@ -112,12 +122,10 @@ class Session:
             except self.status_error as e:
                 why, wait = self.busy(e, file)
                 tries = TRIES
-            except (ValueError, TypeError, KeyError, AttributeError):  # no JSON, or not of a hub
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # no JSON, or redirects in a circle
                 raise self.no_hub() from None
             except self.no_answer as e:
                 why, wait, tries = reason(e), None, 2
-            except OSError as e:  # token=True without a stored one
-                raise UserError(f"{self.name}: {reason(e)}") from None
             if attempt >= tries:
                 break
             self.wait(2 ** (attempt - 1) if wait is None else wait, why)
@@ -143,12 +151,16 @@ class Session:
     def refusal(self, error: Any, file: str | None) -> UserError:
         """What a status says, and what to do."""
         status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
-        sign_in = "with another token or none" if self.utils.get_token_to_send(self.token) else "with a token"
+        sign_in = "with another token or none" if self.token else "with a token"
         sign_in += " (token=, HF_TOKEN or `hf auth login`)"
-        if code == "GatedRepo" or status == 403:
+        if code == "GatedRepo":
             return UserError(
                 f"{self.name} is gated ({status}): accept its conditions at {self.endpoint}/{self.name}, then try {sign_in}"
             )
+        said = str(error.response.headers.get("X-Error-Message") or "").strip()
+        if status == 403:
+            what = f"{file or 'the list of files'} of {self.name} ({show(said, 160) if said else 'it does not say why'})"
+            return UserError(f"{self.endpoint} answers 403, forbidden, for {what}: try {sign_in}, or again later")
         if status == 401:
             return UserError(f"{self.endpoint} does not give {self.name} (401): check the name; if it is private, try {sign_in}")
         if code == "RevisionNotFound":
@@ -161,8 +173,17 @@ class Session:
             )
         return UserError(f"{self.endpoint} answers {status} for {file or 'the list of files'} of {self.name}: try again later")
 
-    def no_hub(self) -> UserError:
-        return UserError(f"{self.endpoint} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
+    def no_hub(self) -> Unreachable:
+        return Unreachable(f"{self.endpoint} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
+
+
+def check_address(endpoint: str | None) -> None:
+    try:
+        if endpoint is None or (re.fullmatch(r"https?://[^\s/]+(/\S*)?", endpoint) and urlsplit(endpoint).port != 0):
+            return
+    except ValueError:  # a port that is none, half an IPv6 address
+        pass
+    raise UserError(f"HF_ENDPOINT is {show(endpoint)}, expected an address such as https://huggingface.co")
 
 
 def asked_wait(headers: Any) -> float | None:
