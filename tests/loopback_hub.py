@@ -6,12 +6,14 @@ Large files (weights of any kind, and tokenizer.json) are redirected to a second
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".onnx", ".h5", "tokenizer.json")
@@ -90,14 +92,21 @@ def commit_of(files: dict[str, bytes]) -> str:
     return hashlib.sha1(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that leaves in the middle
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serve() -> Iterator[Hub]:
     hub = Hub()
     servers = []
     for cdn in (False, True):
         handler = type("Handler", (Handler,), {"hub": hub, "cdn": cdn})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
+        server = Server(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
     hub.endpoint, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
