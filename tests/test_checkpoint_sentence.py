@@ -240,7 +240,7 @@ def test_modules_of_the_repository_itself_are_refused(tmp_path: Path, name: str)
     entries = json.loads((tmp_path / "modules.json").read_text())
     entries[0]["type"] = name
     tiny.write_json(tmp_path / "modules.json", entries)
-    refusal(tmp_path, "modules.json", f"type is {name!r}", "of sentence_transformers")
+    refusal(tmp_path, "modules.json", f"type is {name!r}", "no others are supported")
 
 
 @pytest.mark.parametrize("path", ["../1_Pooling", "/tmp", "a/../../b", "..\\x", "C:\\x", "C:x", "a\0b", 3])

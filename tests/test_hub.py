@@ -291,7 +291,7 @@ def test_pull_and_models(hub: Hub, gpt2: Path, run: Run, tmp_path: Path):
     assert rows["BAAI/bge-small-en-v1.5"] == {
         "name": "BAAI/bge-small-en-v1.5",
         "million_parameters": 33,
-        "megabytes": 133,
+        "megabytes": 134,
         "dimensions": 384,
         "pooling": "cls",
         "prompts": ["query"],

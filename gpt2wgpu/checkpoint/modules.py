@@ -63,7 +63,9 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
         name, folder = fields.text("type"), fields.text("path", default="")
         kind = name.rsplit(".", 1)[-1]
         if not name.startswith("sentence_transformers.") or kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
-            raise fields.refuse("type", "Transformer, Pooling, Dense or Normalize of sentence_transformers: no others are supported")
+            raise fields.refuse(
+                "type", "sentence_transformers' Transformer, Pooling, Dense or Normalize: no others are supported"
+            )
         parts = PurePosixPath(folder).parts
         if folder.startswith("/") or ".." in parts or any(c in folder for c in "\\:") or not folder.isprintable():
             raise fields.refuse("path", "a folder inside the model folder")
