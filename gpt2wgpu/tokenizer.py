@@ -152,17 +152,22 @@ def open_tokenizer(folder: Path, kind: str, config: Fields) -> "tokenizers.Token
         tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    # where these two files disagree, `transformers` follows tokenizer_config.json
+    # where these two files disagree, `transformers` follows tokenizer_config.json; what BERT's classes do not find there is
+    # as in BERT, whatever tokenizer.json says
     normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    named = config.text("tokenizer_class", default="Bert")
+    named = config.text("tokenizer_class", default="Bert" if kind in ("bert", "mpnet") else "")
     if isinstance(normalizer, normalizers.BertNormalizer) and any(part in named for part in ("Bert", "MPNet")):
-        normalizer.lowercase = config.flag("do_lower_case", default=normalizer.lowercase)
-        normalizer.handle_chinese_chars = config.flag("tokenize_chinese_chars", default=normalizer.handle_chinese_chars)
-        if config.present("strip_accents"):
-            normalizer.strip_accents = config.flag("strip_accents")
+        read_bert_normalizer(normalizer, config)
     if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel):
         pre_tokenizer.add_prefix_space = config.flag("add_prefix_space", default=pre_tokenizer.add_prefix_space)
     return tokenizer
+
+
+def read_bert_normalizer(normalizer: Any, config: Fields) -> None:
+    """Its settings, from tokenizer_config.json."""
+    normalizer.lowercase = config.flag("do_lower_case", default=True)
+    normalizer.handle_chinese_chars = config.flag("tokenize_chinese_chars", default=True)
+    normalizer.strip_accents = config.flag("strip_accents") if config.present("strip_accents") else None
 
 
 def from_vocabulary(folder: Path, kind: str, config: Fields) -> "tokenizers.Tokenizer":
@@ -198,11 +203,8 @@ def from_vocabulary(folder: Path, kind: str, config: Fields) -> "tokenizers.Toke
     if kind in ("bert", "mpnet"):
         unknown = named_token(config, "unk_token", "[UNK]")
         tokenizer = Tokenizer(build(models.WordPiece.read_file, models.WordPiece, paths, unk_token=unknown))
-        tokenizer.normalizer = normalizers.BertNormalizer(
-            lowercase=config.flag("do_lower_case", default=True),
-            handle_chinese_chars=config.flag("tokenize_chinese_chars", default=True),
-            strip_accents=config.flag("strip_accents") if config.present("strip_accents") else None,
-        )
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        read_bert_normalizer(tokenizer.normalizer, config)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         if kind == "bert":
             special(pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]")

@@ -63,6 +63,7 @@ def test_absurd_sizes_are_refused_at_once(tmp_path: Path, name: str, value: int)
         (tiny.bert_config(model_type="roberta", pad_token_id="<pad>"), ("pad_token_id is '<pad>'",)),
         (tiny.gpt2_config(is_causal=False), ("is_causal is False",)),
         (tiny.gpt2_config(quantization_config={"bits": 4}), ("quantization_config", "f32 or f16")),
+        (tiny.bert_config(auto_map={"AutoModel": "modeling.Model"}), ("auto_map is {'AutoModel'", "code of its own")),
         ({"model_type": "llama"}, ("model_type is 'llama'", "gpt2, bert, roberta, xlm-roberta, camembert")),
         ({"model_type": "a\nb"}, ("model_type is 'a\\nb'",)),
         ({"model_type": "x" * 9999}, ("model_type is 'xxx",)),

@@ -223,14 +223,24 @@ def test_dense_weights(tmp_path: Path):
         (("Transformer", "Normalize", "Pooling"), ("expected Transformer, Pooling",)),
         (("Transformer", "Pooling", "Pooling"), ("expected Transformer, Pooling",)),
         (("Transformer", "Pooling", "LayerNorm"), ("sentence_transformers.models.LayerNorm", "Dense or Normalize")),
-        (("WordEmbeddings", "Pooling"), ("WordEmbeddings", "not supported")),
-        (("CLIPModel",), ("CLIPModel", "not supported")),
+        (("WordEmbeddings", "Pooling"), ("WordEmbeddings", "no others are supported")),
+        (("CLIPModel",), ("CLIPModel", "no others are supported")),
     ],
 )
 def test_modules_that_are_refused(tmp_path: Path, modules: tuple[str, ...], words: tuple[str, ...]):
     tiny.sentence_model(tmp_path)
     tiny.save_modules(tmp_path, *modules)
     refusal(tmp_path, "modules.json", *words)
+
+
+@pytest.mark.parametrize("name", ["custom_st.Transformer", "Transformer", "x.sentence_transformers.models.Transformer"])
+def test_modules_of_the_repository_itself_are_refused(tmp_path: Path, name: str):
+    """A class of its own may do anything, though its name is one of sentence-transformers'."""
+    tiny.sentence_model(tmp_path)
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    entries[0]["type"] = name
+    tiny.write_json(tmp_path / "modules.json", entries)
+    refusal(tmp_path, "modules.json", f"type is {name!r}", "no others are supported")
 
 
 @pytest.mark.parametrize("path", ["../1_Pooling", "/tmp", "a/../../b", "..\\x", "C:\\x", "C:x", "a\0b", 3])

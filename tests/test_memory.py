@@ -1,8 +1,10 @@
 """How much memory a model takes is known before it is loaded, loading takes no more than one tensor beside that, and what does
 not fit is refused in one line."""
 
+import json
 import re
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from encoders import refusal, tiny_gpt2
 from process import Run
 
 from gpt2wgpu import Encoder, checkpoint, memory, packing, reference
+from gpt2wgpu.checkpoint.tensors import Tensors
 from gpt2wgpu.gpu import Device, Program, native, open_device, program
 from gpt2wgpu.graph import Tensor, schedule
 from gpt2wgpu.int8 import quantising
@@ -206,6 +209,20 @@ def test_of_the_files_one_tensor_at_a_time_is_in_memory(tmp_path: Path):
     stored = tiny.tensors(config)
     for t, view in zip(leaves, views, strict=True):
         np.testing.assert_array_equal(view, stored[t.name])
+
+
+def test_a_table_in_bf16_is_widened_in_one_piece(tmp_path: Path):
+    table = np.arange(-4.0, 4.0, 1 / 65536, dtype=np.float32).view(np.uint32) >> 16  # what bf16 keeps of it
+    header = json.dumps({"wte": {"dtype": "BF16", "shape": [512, 1024], "data_offsets": [0, 2 * table.size]}}).encode()
+    data = len(header).to_bytes(8, "little") + header + table.astype("<u2").tobytes()
+    (tmp_path / "model.safetensors").write_bytes(data)
+    tensors = Tensors(tmp_path)
+    tracemalloc.start()
+    found = tensors.read("wte")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found.reshape(-1), (table << 16).view(np.float32))
+    assert found.nbytes <= peak < 1.2 * found.nbytes
 
 
 def resident() -> int:

@@ -230,6 +230,19 @@ def test_bert_from_tokenizer_json(tmp_path: Path):
     assert ids(bert(tmp_path), "Hello")[1:-1] == [ID["hello"]]
 
 
+@pytest.mark.parametrize("config", [None, {"tokenizer_class": "BertTokenizer"}, {"strip_accents": None}])
+def test_bert_from_tokenizer_json_with_settings_missing_beside_it(tmp_path: Path, config: dict[str, Any] | None):
+    """BERT's own settings, whatever tokenizer.json says, as `transformers` takes them."""
+    rust = bert(bert_folder(tmp_path, do_lower_case=False, tokenize_chinese_chars=False, strip_accents=False))._tokenizer
+    rust.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").unlink()
+    if config:
+        tiny.write_json(tmp_path / "tokenizer_config.json", config)
+    assert ids(bert(tmp_path), "Hello É")[1:-1] == [ID["hello"], ID["[UNK]"]]
+    if config is None:  # an architecture that has no tokenizer of BERT's keeps what tokenizer.json says
+        assert ids(Tokenizer(tmp_path, kind="", vocab=len(ID), lower_case=False), "Hello é")[1:-1] == [ID["Hello"], ID["é"]]
+
+
 def test_lower_case_of_sentence_transformers(tmp_path: Path):
     folder = bert_folder(tmp_path, do_lower_case=False)
     assert ids(bert(folder, lower_case=True), "Hello")[1:-1] == [ID["hello"]]

@@ -50,7 +50,8 @@ LENGTH_FILES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-rob
 def read_modules(path: Path) -> list[tuple[str, str]]:
     """(kind, folder inside the model folder) for each entry of modules.json, the transformer first.
 
-    Only the last part of a type is looked at: its module path has changed between versions.
+    Only the ends of a type are looked at: the path between them has changed between versions. A class that does not come from
+    sentence-transformers is the repository's own code, whatever it is called.
     """
     file = path / "modules.json"
     entries = read(file)
@@ -59,9 +60,12 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
     modules = []
     for entry in entries:
         fields = Fields(file, entry)
-        kind, folder = fields.text("type").rsplit(".", 1)[-1], fields.text("path", default="")
-        if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
-            raise fields.refuse("type", "Transformer, Pooling, Dense or Normalize: other modules are not supported")
+        name, folder = fields.text("type"), fields.text("path", default="")
+        kind = name.rsplit(".", 1)[-1]
+        if not name.startswith("sentence_transformers.") or kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
+            raise fields.refuse(
+                "type", "sentence_transformers' Transformer, Pooling, Dense or Normalize: no others are supported"
+            )
         parts = PurePosixPath(folder).parts
         if folder.startswith("/") or ".." in parts or any(c in folder for c in "\\:") or not folder.isprintable():
             raise fields.refuse("path", "a folder inside the model folder")

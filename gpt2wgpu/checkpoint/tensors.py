@@ -74,7 +74,7 @@ class Tensors:
                 raise MemoryError from None
             raise UserError(f"{show(entry.file)} changed while it was in use: load the model again") from None
         if entry.dtype == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
         elif entry.dtype == "F64":
             with np.errstate(over="ignore"):
                 array = array.astype(np.float32)

@@ -38,6 +38,8 @@ def read_config(fields: Fields) -> tuple[str, Architecture]:
     for name in ("add_cross_attention",) if architecture.decoder else ("add_cross_attention", "is_decoder"):
         if fields.flag(name, default=False):
             raise fields.refuse(name, "false: only encoders of one text are supported")
+    if "AutoModel" in fields.object("auto_map", default={}) and model_type != "nomic_bert":  # whose code is known
+        raise fields.refuse("auto_map", "none: this model is computed by code of its own, which is never run")
     if fields.present("quantization_config"):
         raise fields.refuse("quantization_config", "none: save the model in f32 or f16")
     return model_type, architecture.read(fields)
