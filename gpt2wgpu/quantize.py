@@ -40,8 +40,8 @@ def quantize_embeddings(
         return packed if precision == "ubinary" else (packed ^ np.uint8(128)).view(np.int8)
     if ranges is None:
         sample = embeddings if calibration_embeddings is None else np.asarray(calibration_embeddings, np.float32)
-        if not len(sample):
-            raise UserError(f"{precision} needs ranges, or at least one vector to take them from")
+        if len(sample) < 2:  # of one, every number would be the lowest
+            raise UserError(f"{precision} needs ranges, or at least two vectors to take them from")
         ranges = np.stack([sample.min(axis=0), sample.max(axis=0)])
     ranges = np.asarray(ranges, np.float32)
     if ranges.shape != (2, embeddings.shape[1]):

@@ -131,6 +131,11 @@ def test_the_command(run: Run, encoder: Encoder, tmp_path: Path):
         (("-i", "bad.txt", "-o", "o.npy"), 1, "line 2 is not UTF-8"),
         (("-i", "folder", "-o", "o.npy"), 1, "folder: there are no files in this folder"),
         (("-i", "folder", "-o", "folder/o.npy"), 1, "would be one of the texts' files the next time"),
+        (("-i", "texts", "-o", "texts/"), 1, "would be one of the texts' files the next time"),
+        (("-i", "texts", "-o", "./texts/../texts/"), 1, "would be one of the texts' files the next time"),
+        (("-i", "a.jsonl", "-o", "a.jsonl"), 1, "a.jsonl: is the file of texts: write to another one"),
+        (("-i", "a.jsonl", "-o", "link.jsonl"), 1, "link.jsonl: is the file of texts: write to another one"),
+        (("-i", "a.txt", "-o", "p.npy"), 1, "p.npy.part: is where work is kept, and is not a folder: move it away"),
     ],
 )
 def test_errors(run: Run, tmp_path: Path, args: tuple[str, ...], code: int, message: str, monkeypatch: pytest.MonkeyPatch):
@@ -138,6 +143,11 @@ def test_errors(run: Run, tmp_path: Path, args: tuple[str, ...], code: int, mess
     monkeypatch.setenv("TERM", "dumb")
     (tmp_path / "folder").mkdir()
     write_texts(tmp_path / "a.txt", ["t1"])
+    (tmp_path / "texts").mkdir()
+    write_texts(tmp_path / "texts/a.txt", ["t1"])
+    (tmp_path / "a.jsonl").write_text('{"text": "t1"}\n')
+    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
+    (tmp_path / "p.npy.part").write_bytes(b"")
     (tmp_path / "bad.txt").write_bytes(b"a\n\xff\n")
     before = sorted(tmp_path.rglob("*"))
     found, out, err = run("embed", *args)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import embed, make_texts, tiny_model, write_texts
+from corpora import Silent, embed, make_texts, read_output, tiny_model, write_texts
 from encoders import refusal, tiny_gpt2
 
-from gpt2wgpu import Encoder, UserError, corpus
+from gpt2wgpu import Encoder, UserError, corpus, files
 from gpt2wgpu.corpus import journal
 
 pytestmark = pytest.mark.usefixtures("small_corpora")
@@ -184,6 +184,114 @@ def test_texts_may_be_added_when_all_were_done(encoder: Encoder, tmp_path: Path,
     np.testing.assert_allclose(np.load(tmp_path / "o.npy"), encoder.encode(texts), atol=1e-5)
 
 
+def test_texts_may_be_added_and_the_work_be_stopped_again(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The short window that was the last one stays where it is, and is not looked for elsewhere."""
+    texts = make_texts(20)
+    source = tmp_path / "a.txt"
+    for n in (8, 13, 14):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(corpus.Job, "finish", interrupted)
+            embed(encoder, write_texts(source, texts[:n]), f"{tmp_path}/o.jsonl", resume=n > 8)
+    embed(encoder, write_texts(source, texts), f"{tmp_path}/o.jsonl", resume=True)
+    found, vectors = read_output(tmp_path / "o.jsonl")
+    assert found == texts
+    np.testing.assert_allclose(vectors, encoder.encode(texts), atol=1e-5)
+
+
+@pytest.mark.parametrize("output", ["o.npy", "o.jsonl", "o.parquet"])
+@pytest.mark.parametrize("last", ["advance", "remove"])
+def test_texts_are_added_to_an_output_that_has_its_name(
+    encoder: Encoder, tmp_path: Path, output: str, last: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A process that ended before it could remove the journal had finished: its rows are in no journal to go on with."""
+    texts = make_texts(12)
+    source = write_texts(tmp_path / "a.txt", texts[:8])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(*((journal.Journal, "advance") if last == "advance" else (journal, "remove")), interrupted)
+        embed(encoder, source, f"{tmp_path}/{output}")
+    before = (tmp_path / output).read_bytes()
+    if not (unnoted := last == "advance" and output != "o.npy"):
+        with corpus.open_work(f"{tmp_path}/{output}", resume=True) as work:
+            assert work.complete
+        assert (tmp_path / output).read_bytes() == before
+    embed(encoder, write_texts(source, texts), f"{tmp_path}/{output}", resume=unnoted)
+    np.testing.assert_allclose(read_output(tmp_path / output)[1], encoder.encode(texts), atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", output]
+
+
+def test_names_are_on_the_disk_before_a_state_counts_on_them(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file system may bring a folder's names down in any order, unless it is told to: a power cut could leave a state alone."""
+    source = write_texts(tmp_path / "a.txt", make_texts(20))
+    monkeypatch.setattr(corpus, "SHARD_BYTES", 6 * 32)
+    part, shards = tmp_path / "shards.part", tmp_path / "shards"
+    down: dict[Path, set[str]] = {}
+    fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def synced(fd: int) -> None:
+        for folder in (tmp_path, part, shards):
+            if folder.exists() and os.path.samestat(os.fstat(fd), folder.stat()):
+                down[folder] = {p.name for p in folder.iterdir()}
+        fsync(fd)
+
+    def replaced(self: Path, target: Path) -> Path:
+        if target.name == "state.json":
+            state = json.loads(self.read_bytes())
+            assert "shards.part" in down[tmp_path]
+            assert state["rows"] == state["first"] or {"vectors.npy", "texts.jsonl"} <= down[part]
+            if state["shards"]:
+                assert "shards" in down[tmp_path] and f"part-{state['shards'] - 1:05}.parquet" in down[shards]
+        return replace(self, target)
+
+    def unlinked(self: Path, missing_ok: bool = False) -> None:
+        down.get(self.parent, set()).discard(self.name)  # what gets this name next is another file
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    embed(encoder, source, f"{tmp_path}/shards/")
+    assert len([*shards.iterdir()]) > 2
+
+
+@pytest.mark.parametrize("output", ["o.npy", "o.tsv"])
+def test_old_ranges_stay_with_an_old_output(encoder: Encoder, tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch):
+    embed(encoder, write_texts(tmp_path / "a.txt", make_texts(5)), f"{tmp_path}/{output}", precision="int8")
+    before = contents(tmp_path)
+    source = write_texts(tmp_path / "b.txt", make_texts(9))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Silent, "writing", interrupted)
+        embed(encoder, source, f"{tmp_path}/{output}", precision="int8")
+    assert {name: data for name, data in contents(tmp_path).items() if name in before} == before
+    embed(encoder, source, f"{tmp_path}/{output}", precision="int8", resume=True)
+    (tmp_path / "whole").mkdir()
+    embed(encoder, source, f"{tmp_path}/whole/{output}", precision="int8")
+    whole = contents(tmp_path / "whole")
+    assert whole == {name: data for name, data in contents(tmp_path).items() if name in whole} and len(whole) == 2
+
+
+def test_long_texts_are_not_read_back_together(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each when its row is written: a block of vectors is small, and its texts may not be."""
+    read = 0
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            return getattr(json, name)
+
+        def loads(self, data: bytes) -> object:
+            nonlocal read
+            read += 1
+            return json.loads(data)
+
+    def write(file: object, rows: files.Rows, about: object) -> None:
+        for i, _ in enumerate(rows, 1):
+            assert read == i
+
+    monkeypatch.setattr(journal, "json", Counting())
+    monkeypatch.setitem(files.VECTOR_FORMATS, ".jsonl", write)  # type: ignore[call-overload]
+    embed(encoder, write_texts(tmp_path / "a.txt", make_texts(9)), f"{tmp_path}/o.jsonl")
+    assert read == 9
+
+
 def test_cut_texts_are_counted_over_all_runs(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     long = "t1 " * 40
     source = write_texts(tmp_path / "a.txt", ["t1", long, "t2", long, "t3"])
@@ -217,7 +325,7 @@ def test_a_torn_journal(encoder: Encoder, stopped: tuple[Path, str]):
         (b"", vectors, "is damaged"),
         (told[:40], state, "cannot be understood"),
         (b"[]", state, "cannot be understood"),
-        (told.replace(b'"version": 1', b'"version": 2'), state, "another version"),
+        (told.replace(b'"version": 2', b'"version": 1'), state, "another version"),
     ):
         before = path.read_bytes()
         path.write_bytes(data)

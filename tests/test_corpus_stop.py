@@ -142,14 +142,14 @@ def test_a_bad_line_far_down(source: Path, whole: dict[str, bytes], tmp_path: Pa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others tell the memory of a process in other units")
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path):
-    """Ten times the texts, whose vectors take 180 MB more, in about the same memory."""
+    """Four times the texts, whose vectors take 180 MB more, in about the same memory; both are more than fit in a block."""
     model = tmp_path / "model"
     model.mkdir()
     config = tiny.gpt2_config(vocab_size=16, n_positions=8, n_embd=256, n_layer=1)
     tiny.save(model, config)
     add_tokenizer(model, 16)
     peaks = []
-    for n in (20_000, 200_000):
+    for n in (60_000, 240_000):
         source = tmp_path / f"{n}.txt"
         source.write_text("".join(f"t{i % 13} t{i % 11} t{i % 7}\n" for i in range(n)))
         args = ["embed", "-i", str(source), "-o", f"{tmp_path}/{n}.parquet", "-m", str(model), "--layer", "0"]

@@ -84,6 +84,8 @@ def test_tables(tmp_path: Path):
         ("a.csv", b"id,title\n1,a\n", "name", "no column 'name'"),
         ("a.csv", b"id,title\n1,a\n", "3", "no column 3"),
         ("a.csv", b"id,title\n1,a\n", "0", "no column 0"),
+        ("a.csv", b"text,id,text\na,1,b\n", None, "2 columns are called 'text': rename all but one"),
+        ("a.tsv", b"id\tb\tb\n1\ta\tc\n", "b", "2 columns are called 'b'"),
         ("a.csv", b"id,text\n1,a\n2,b,c\n", None, "row 3 has 3 columns, the first has 2"),
         ("a.csv", b"id,text\n1,a\n\n", None, "row 3 has 1 columns"),
         ("a.csv", b'id,text\n1,"a\n', None, "unexpected end of data"),

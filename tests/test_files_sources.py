@@ -1,11 +1,13 @@
 """Texts from packed files, from columns of Parquet and Arrow, and from folders of files."""
 
 import gzip
+import io
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.feather
@@ -14,6 +16,7 @@ import pytest
 
 from gpt2wgpu import files
 from gpt2wgpu.errors import UserError
+from gpt2wgpu.files import arrow
 
 TEXTS = ["plain", "", "tab\tand\\slash", "two\nlines\r\n", 'a "quote", a comma', "日本語 🙂 \u2028 é"]
 
@@ -112,6 +115,49 @@ def test_what_a_column_must_be(tmp_path: Path, name: str, monkeypatch: pytest.Mo
     assert "2 columns are called 'a'" in refused(write(path, pa.table([["x"], ["y"]], names=["a", "a"])), "a")
     assert [*files.read_texts(str(write(path, pa.table({"n": [1], "body": ["x"]}))))] == ["x"]  # the only texts there are
     assert "no texts" in refused(write(path, table([])))
+    bad = pa.StringArray.from_buffers(3, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0\4\0\0\0"), pa.py_buffer(b"ab\xff\xfe"))
+    assert "row 3 of column 'text' is not UTF-8" in refused(write(path, pa.table({"text": bad})))
+
+
+def test_a_column_with_the_path_of_a_field(tmp_path: Path):
+    """Parquet reads by paths: a.b is a column of this name, and the field b of a column a."""
+    rows = pa.table({"a": [{"b": "no", "c": 1}], "a.b": ["yes"]})
+    for name in ("a.parquet", "a.arrow"):
+        assert [*files.read_texts(str(write(tmp_path / name, rows)), "a.b")] == ["yes"]
+
+
+def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    taken = []
+    texts_of = arrow.texts_of
+
+    def counted(*args: Any) -> list[str]:
+        taken.append(len(args[2]))
+        return texts_of(*args)
+
+    monkeypatch.setattr(arrow, "texts_of", counted)
+    monkeypatch.setattr(arrow, "BLOCK", 100_000)
+    texts = [f"{i} " * 5000 for i in range(20)]
+    pq.write_table(table(texts), tmp_path / "a.parquet", use_dictionary=False)
+    assert [*files.read_texts(str(tmp_path / "a.parquet"))] == texts and max(taken) <= 10
+    taken.clear()
+    pq.write_table(table(["short"] * 5000), tmp_path / "a.parquet")
+    assert len([*files.read_texts(str(tmp_path / "a.parquet"))]) == 5000 and max(taken) == arrow.TEXTS
+
+
+def test_a_file_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Reading does not say of which file; an output is named by others where nobody is."""
+
+    class Broken(io.BytesIO):
+        def readline(self, *_: object) -> bytes:
+            raise OSError(5, "Input/output error")
+
+        __next__ = readline  # type: ignore[assignment]
+
+    (tmp_path / "a.txt").write_bytes(b"one\n")
+    monkeypatch.setattr("gpt2wgpu.files.source.unpacked", lambda raw, source: Broken())
+    with pytest.raises(OSError) as caught:
+        files.read_texts(str(tmp_path / "a.txt"))
+    assert caught.value.filename == str(tmp_path / "a.txt")
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.arrows"])

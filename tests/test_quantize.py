@@ -58,7 +58,9 @@ def test_float32_is_as_it_was():
         ((VECTORS[0], "int8"), r"takes vectors \(n, C\), not an array of shape \(20,\)"),
         ((VECTORS, "int8", np.ones((2, 3))), r"ranges have shape \(2, 3\), expected \(2, 20\)"),
         ((VECTORS, "int8", np.ones(20)), r"ranges have shape \(20,\), expected \(2, 20\)"),
-        ((np.empty((0, 20)), "int8"), "needs ranges, or at least one vector"),
+        ((np.empty((0, 20)), "int8"), "needs ranges, or at least two vectors"),
+        ((VECTORS[:1], "uint8"), "needs ranges, or at least two vectors"),
+        ((VECTORS, "int8", None, VECTORS[:1]), "needs ranges, or at least two vectors"),
     ],
 )
 def test_refusals(args: tuple[object, ...], message: str):

@@ -142,8 +142,11 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
 
     p = ctx.params
     check_precision(p["precision"])
-    if Path(input).is_dir() and Path(output).resolve().parent == Path(input).resolve() and not output.endswith(("/", os.sep)):
+    source, target, shards = Path(input).resolve(), Path(output).resolve(), output.endswith(("/", os.sep))
+    if source.is_dir() and source == (target if shards else target.parent):
         raise UserError(f"{output}: would be one of the texts' files the next time: write it into another folder than {input}")
+    if not shards and target.is_file() and source.exists() and target.samefile(source):
+        raise UserError(f"{output}: is the file of texts: write to another one")
     with closing(files.Texts(input, column)) as found, corpus.open_work(output, resume=p["resume"]) as work:
         if work.complete:
             say(f"{output} is complete: there is nothing to go on with; without --resume it is made anew")

@@ -173,12 +173,15 @@ class Job:
         if work.suffix == ".npy" and self.precision == "float32":
             j.hand_over(work.target)
         else:
-            if ranges is not None and work.suffix not in files.HOLD_FACTS:
-                with files.output(f"{work.target}.ranges.npy", {".npy": files.write_npy}, work.folder) as (file, write_ranges):
-                    write_ranges(file, (("", row) for row in ranges))
             with files.output(path, files.VECTOR_FORMATS, work.folder) as (file, write):
                 write(file, self._rows(ranges), files.About(state.first, facts))
-            files.sync(work.target if work.sharded else work.target.parent)
+                if ranges is not None and work.suffix not in files.HOLD_FACTS:  # not before: an older output has its own
+                    beside = files.output(f"{work.target}.ranges.npy", {".npy": files.write_npy}, work.folder)
+                    with beside as (file, write_ranges):
+                        write_ranges(file, (("", row) for row in ranges))
+            files.sync(work.target.parent)
+            if work.sharded:
+                files.sync(work.target)
         j.advance()
 
     def _rows(self, ranges: Array | None) -> files.Rows:

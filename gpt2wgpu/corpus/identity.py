@@ -51,8 +51,8 @@ def check(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> No
 
 
 def chained(digest: str, texts: Sequence[str]) -> str:
-    """The digest of a corpus from that of the texts before and the ones that follow."""
-    found = hashlib.sha256(digest.encode())
-    found.update(" ".join(str(len(text)) for text in texts).encode())
-    found.update("".join(texts).encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+    """The digest of a corpus from that of the texts before and the ones that follow, however they are cut into windows."""
+    found = bytes.fromhex(digest)
+    for text in texts:
+        found = hashlib.sha256(found + text.encode("utf-8", "surrogatepass")).digest()
+    return found.hex()

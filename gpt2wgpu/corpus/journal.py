@@ -25,7 +25,7 @@ from ..files import npy_header, sync
 from ..jsonfile import show
 from ..ops import Array
 
-VERSION = 1
+VERSION = 2
 VECTORS, TEXTS, STATE, NEW_STATE, LOCK = "vectors.npy", "texts.jsonl", "state.json", "state.json.new", "lock"
 TEMPORARY = ".gpt2wgpu-*.tmp"  # of files.output
 BLOCK = 4096  # rows read at a time
@@ -47,7 +47,7 @@ class State:
     digest: str = ""  # of all texts done
     lowest: list[float] = field(default_factory=list)  # of each dimension, over the first shard
     highest: list[float] = field(default_factory=list)
-    handed_over: bool = False  # vectors.npy is about to become the output
+    handed_over: bool = False  # vectors.npy is becoming the output: without it, it has become that
     version: int = VERSION
 
 
@@ -59,16 +59,16 @@ class Journal:
         self.width = int(state.made_with["dimensions"])
         self.header = len(npy_header("<f4", 0, self.width))
         self.saved = state.rows  # what the state on the disk counts
-        if state.handed_over and not (folder / VECTORS).exists():  # it became the output, which nobody was left to note
-            state.first, state.shards = state.rows, state.shards + 1
-        state.handed_over = False
+        state.handed_over = False  # the process before did not come to it
         self.texts: BinaryIO | None = None
         self.vectors = open_at(folder / VECTORS, self._end(), empty=not self.count)
         try:
             if texts:
                 self.texts = open_at(folder / TEXTS, state.text_bytes, empty=not self.count)
+            if not self.count:
+                sync(folder)  # their names are on the disk before a state counts rows in them
         except BaseException:
-            self.vectors.close()
+            self.close()
             raise
 
     @property
@@ -93,11 +93,13 @@ class Journal:
         if self.texts is not None:
             data = "".join(f"{json.dumps(text, ensure_ascii=False)}\n" for text in texts).encode()
             write_at(self.texts, state.text_bytes, data)
-            state.text_bytes += len(data)
+        else:
+            data = b""
         if ranges and state.shards == 0:
             known = [np.array(values, np.float32).reshape(-1, self.width) for values in (state.lowest, state.highest)]
             state.lowest = np.vstack([known[0], vectors]).min(axis=0).tolist()
             state.highest = np.vstack([known[1], vectors]).max(axis=0).tolist()
+        state.text_bytes += len(data)
         state.cut += cut
         state.digest = digest
         state.rows += len(vectors)
@@ -120,15 +122,18 @@ class Journal:
         sync(self.folder)
         self.saved = self.state.rows
 
-    def rows(self) -> Iterator[tuple[Sequence[str], Array]]:
-        """Texts and vectors (n, C), a block at a time; empty texts where the output holds none."""
+    def rows(self) -> Iterator[tuple[Iterator[str], Array]]:
+        """Texts and vectors (n, C), a block at a time; empty texts where the output holds none.
+
+        Texts are read as they are taken: 4,096 long ones need not fit into memory together.
+        """
         with (self.folder / VECTORS).open("rb") as vectors, ExitStack() as opened:
             texts = repeat("") if self.texts is None else map(json.loads, opened.enter_context((self.folder / TEXTS).open("rb")))
             vectors.seek(self.header)
             for start in range(0, self.count, BLOCK):
                 n = min(BLOCK, self.count - start)
                 block = np.frombuffer(vectors.read(4 * self.width * n), "<f4").reshape(n, self.width)
-                yield [*islice(texts, n)], block
+                yield islice(texts, n), block
 
     def hand_over(self, target: Path) -> None:
         """vectors.npy becomes the output."""
@@ -188,6 +193,11 @@ def read_state(folder: Path) -> State | None:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{show(path)} cannot be understood: {again}") from None
+
+
+def finished(folder: Path, state: State) -> bool:
+    """Whether an output of one file has its name already: only the journal was left to remove."""
+    return state.shards > 0 or (state.handed_over and not (folder / VECTORS).exists())
 
 
 def remove(folder: Path) -> None:

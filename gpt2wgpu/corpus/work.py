@@ -52,8 +52,11 @@ def open_work(output: str, *, resume: bool) -> Iterator[Work]:
     if files.suffix_of(name, files.VECTOR_FORMATS) in files.ARROW_FORMATS:
         files.import_arrow(output, "Parquet or Arrow")  # now, and not when all is done
     folder = Path(f"{target}.part")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is where work is kept, and is not a folder: move it away")
     with files.naming(output, folder):
         folder.mkdir(exist_ok=True)
+        files.sync(folder.parent)
         strangers = [p.name for p in folder.iterdir() if p.name not in OURS and not p.match(journal.TEMPORARY)]
         if strangers:
             raise UserError(f"{folder}: is where work is kept, and holds {strangers[0]!r}, which is not ours: move it away")
@@ -63,6 +66,9 @@ def open_work(output: str, *, resume: bool) -> Iterator[Work]:
     with held:
         try:
             state = journal.read_state(folder)
+            if state is not None and not is_folder(output) and journal.finished(folder, state):
+                (folder / journal.STATE).unlink()
+                state = None
             if state is not None and not resume:
                 raise UserError(f"{folder} holds {state.rows:,} finished texts: go on with --resume, or delete it to begin again")
             shards = [*target.glob("part-*.parquet")] if is_folder(output) else []

@@ -20,8 +20,8 @@ from .source import Source, import_arrow
 
 ARROW = (".arrow", ".feather", ".arrows", ".ipc")  # files and streams
 MAGIC = b"ARROW1"
-TEXTS = 4096  # taken out of Arrow's memory at a time
-BLOCK = 1 << 24  # bytes of a row group
+TEXTS = 4096  # taken out of Arrow's memory at a time, fewer if they are long
+BLOCK = 1 << 24  # bytes of a row group, or read at a time
 
 
 @contextmanager
@@ -45,9 +45,17 @@ def parquet_texts(source: Source, column: str | None) -> Iterator[str]:
         name, total = text_column(source, pyarrow, file.schema_arrow, column), file.metadata.num_rows
         row = 0
         source.tell = lambda: source.size * row // total  # the file itself is read back and forth
-        for batch in file.iter_batches(batch_size=TEXTS, columns=[name]):
-            yield from texts_of(source, name, batch.column(0), row)
+        for batch in file.iter_batches(batch_size=rows_at_a_time(file.metadata), columns=[name]):
+            at = batch.schema.get_field_index(name)  # Parquet also gives the field b of a column a where a column is called a.b
+            yield from texts_of(source, name, batch.column(at), row)
             row += batch.num_rows
+
+
+def rows_at_a_time(metadata: Any) -> int:
+    """As many as take about a block of memory."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    largest = max((group.total_byte_size // group.num_rows for group in groups if group.num_rows), default=0)
+    return max(1, min(TEXTS, BLOCK // max(1, largest)))
 
 
 def arrow_texts(source: Source, column: str | None) -> Iterator[str]:
@@ -93,11 +101,23 @@ def text_column(source: Source, pyarrow: Any, schema: Any, column: str | None) -
 
 def texts_of(source: Source, name: str, column: Any, before: int) -> list[str]:
     """A piece of a column, which `before` rows precede. A null is no text, and taking it for an empty one would be a guess."""
-    texts = column.to_pylist()
+    try:
+        texts = column.to_pylist()
+    except UnicodeDecodeError:
+        row = before + next(i for i, text in enumerate(column, 1) if not is_utf8(text))
+        raise UserError(f"{source.name}: row {row} of column {name!r} is not UTF-8; write it as a text (string)") from None
     if None in texts:
         row = before + texts.index(None) + 1
         raise UserError(f"{source.name}: row {row} of column {name!r} is null, expected a text: fill it or leave the row out")
     return texts
+
+
+def is_utf8(text: Any) -> bool:
+    try:
+        text.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 # --- writing

@@ -50,6 +50,7 @@ class Source:
                 raise self.damaged(error) from None
             except OSError as error:
                 if error.errno is not None:
+                    error.filename = error.filename or self.name  # reading does not say of which file
                     raise
                 raise self.damaged(error) from None  # as pyarrow tells it
             finally:

@@ -162,7 +162,10 @@ def cells(source: Source, column: str | None) -> Iterator[str]:
         yield first[at]
     else:
         how = "--column NAME, or a number if the first row is no header"
-        at = first.index(choose_column(source.name, first, [], column, how))
+        name = choose_column(source.name, first, [], column, how)
+        if first.count(name) > 1:
+            raise UserError(f"{source.name}: {first.count(name)} columns are called {name!r}: rename all but one")
+        at = first.index(name)
     for row in rows:
         yield row[at]
 
