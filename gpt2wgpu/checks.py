@@ -63,8 +63,10 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
     leaves, values = [], {}
     for name, dtype, dims in case.op.args[:-1]:
         shape = [int(measure(d, dict(counts))) for d in dims]
+        if dtype.isupper():
+            dtype = "f16" if case.half else "f32"
         if name in case.given:
-            values[name] = case.given[name]
+            values[name] = case.given[name].astype(np.float16) if dtype == "f16" else case.given[name]
         elif dtype == "u32":
             values[name] = batch[name]
         elif dtype == "i8":
@@ -75,8 +77,6 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
             values[name] = rng.standard_normal(shape, dtype=np.float32)
             if name == "weight" and len(dims) == 2:
                 values[name] /= np.sqrt(counts["K"])  # keeps results near 1, where activations bend
-            if dtype.isupper():
-                dtype = "f16" if case.half else "f32"
             values[name] = values[name].astype(np.float16 if dtype == "f16" else np.float32)
         symbolic = tuple(d if d in SYMBOLS else size for d, size in zip(dims, shape, strict=True))
         leaves.append(Tensor(symbolic, dtype, name))
@@ -90,13 +90,18 @@ def compare(name: str, shape: str, expected: Array, found: Array, tolerance: flo
     return Check(name, shape, float(difference.max()) / scale if np.isfinite(found).all() else float("inf"), tolerance)
 
 
+def run_op(device: Device, case: Case, output: Tensor, values: dict[str, Array]) -> Array:
+    """What the device makes of `arrays`."""
+    capacity = {"T": sum(case.lengths), "B": len(case.lengths), "M": case.sizes.get("M", 1)}
+    program = Program(device, output, lambda t: values[t.name], capacity | {"G": packing.max_tiles(capacity["T"], capacity["B"])})
+    return program.run(values)
+
+
 def check_op(device: Device, case: Case, seed: int = 0) -> Check:
     """Run one op on the device and in numpy."""
     output, values = arrays(case, seed)
     expected = reference.Program(output, lambda t: values[t.name]).run(values)
-    capacity = {"T": sum(case.lengths), "B": len(case.lengths), "M": case.sizes.get("M", 1)}
-    program = Program(device, output, lambda t: values[t.name], capacity | {"G": packing.max_tiles(capacity["T"], capacity["B"])})
-    found = program.run(values)
+    found = run_op(device, case, output, values)
     rounded = output.dtype == "f16" or case.op is linear_add_int8
     tolerance = TOLERANCE["f16" if case.half and rounded else "f32"]
     return compare(case.op.name, str(case), expected, found, tolerance)

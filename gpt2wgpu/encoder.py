@@ -106,6 +106,7 @@ class Encoder:
         budget = MAX_TOKENS[kind_of(self.opened_device)]
         self.max_tokens = budget if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._room = self.context  # tokens of the longest text that can be computed
+        self._limited = False  # that being all that the device can
         longest = min(self.max_seq_length, LONG) if max_seq_length is None else max_seq_length
         self._program = self._compile(output, max(self.max_tokens, longest))
         where = f"{self.device}, {self.dtype}"
@@ -116,6 +117,7 @@ class Encoder:
             c.config.pad,
             self.max_tokens,
             self._room,
+            self._limited,
             where,
             self.dtype != "float32",
             self._too_large,
@@ -130,8 +132,12 @@ class Encoder:
         device = self.opened_device
         if device is not None:
             from .gpu import Program, fitting_tokens
+            from .loops import attended_tokens, check_products
 
-            self._room = tokens = fitting_tokens(device, output, tokens)
+            check_products(device, output)
+            wanted, tokens = min(tokens, self.context), fitting_tokens(device, output, tokens)
+            self._room = attended_tokens(device, output, min(tokens, self.context))
+            self._limited = self._room < wanted
             self.max_tokens = min(self.max_tokens, tokens)
         else:
             tokens = min(tokens, max(self.max_tokens, LONG))  # an estimate: numpy takes what a batch needs
@@ -155,7 +161,8 @@ class Encoder:
         output = side_by_side([self._graph(layer) for layer in layers])
         other.width, other.truncate_dim = int(output.shape[1]), None
         other._program = other._compile(output, max(self.max_tokens, self._room))
-        changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens, "room": other._room}
+        changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens}
+        changes |= {"room": other._room, "limited": other._limited}
         other._engine = replace(self._engine, **changes, too_large=other._too_large)
         return other
 

@@ -63,6 +63,7 @@ class Engine:
     pad: int | None
     max_tokens: int
     room: int  # tokens of the longest text that can be computed
+    limited: bool  # that being all that the device can
     where: str  # device and dtype, for messages
     half: bool  # not all in float32
     too_large: Callable[[str], UserError]  # what to say of a model that there is no memory for
@@ -106,8 +107,10 @@ class Engine:
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
                 if (longest := max(map(len, sequence_ids))) > self.room:
                     i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
-                    found = f"text {done + i} has {longest} tokens, {self.where} was given room for {self.room}"
-                    raise UserError(f"{found}: open the model with max_seq_length={self.room} to cut texts there, or {longest}")
+                    limit = "can compute" if self.limited else "was given room for"
+                    found = f"text {done + i} has {longest} tokens, {self.where} {limit} {self.room}"
+                    other = "use device='numpy'" if self.limited else f"with {longest}"
+                    raise UserError(f"{found}: open the model with max_seq_length={self.room} to cut texts there, or {other}")
                 vectors = self._compute(sequence_ids, asked, done, advance)
                 vectors = vectors[:, : asked.dims]
                 if asked.normalize:

@@ -19,7 +19,20 @@ PACKAGE = Path(ops.__file__).parent
 # each may import what stands above it
 ORDER = (
     *("errors", "jsonfile", "graph", "memory", "ops", "int8", "models", "packing", "similarity", "reference", "gpu"),
-    *("checkpoint", "tokenizer", "progress", "hub", "prompts", "known", "checks", "backend", "sentence", "matrix", "stream"),
+    *(
+        "checkpoint",
+        "tokenizer",
+        "progress",
+        "hub",
+        "prompts",
+        "known",
+        "checks",
+        "loops",
+        "backend",
+        "sentence",
+        "matrix",
+        "stream",
+    ),
     *("encoder", "adapters", "doctor", "measure", "files", "quantize", "corpus", "pairs", "evaluate", "plots", "tokens"),
     *("train", "cli", "__init__", "__main__"),
 )

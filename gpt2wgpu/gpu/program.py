@@ -296,16 +296,4 @@ def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:
         if t.op is not None
     )
     rows = device.adapter.limits["max-compute-workgroups-per-dimension"]  # norms have one workgroup a row
-    rows = min(rows, attended_tokens(device, output))
     return max(TILE, min(wanted, device.adapter.limit // widest // TILE * TILE, rows // TILE * TILE))
-
-
-def attended_tokens(device: Device, output: Tensor) -> int:
-    """How long a text attention can compute. llvmpipe ends a thread's loops after 65,535 rounds of all of them together,
-    without a word; rounds that it unrolls do not count, which are those over heads of up to 96 columns (tested to 9,000 tokens).
-    """
-    heads = [t.attrs["head_size"] for t in schedule(output) if "head_size" in t.attrs]
-    if "llvmpipe" not in device.adapter.name or not heads:
-        return 1 << 30
-    fours = -(-max(heads) // 4)
-    return 9000 if fours <= 24 else 65535 // (35 * fours + 145) * 16  # rounds for a block of 16 keys in softmax_attention.wgsl

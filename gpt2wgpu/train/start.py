@@ -125,7 +125,7 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     absent = c.absent()
     weights = [t.name for t in schedule(output) if t.is_weight and t.name not in absent]
     frozen = frozen_weights(s.freeze, weights, c.config.block) | absent
-    program, name = open_program(device, output, c.weights, s.batch_tokens, s.dropout, frozen)
+    program, name = open_program(device, output, c.weights, length, s.batch_tokens, s.dropout, frozen)
     template = checkpoint.template(c, max_seq_length=length, dtype=s.dtype)
     c.release()
     examples: Examples
@@ -150,15 +150,23 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
 
 
 def open_program(
-    device: str, output: Tensor, weights: Callable[[Tensor], Array], tokens: int, dropout: float, frozen: set[str]
+    device: str,
+    output: Tensor,
+    weights: Callable[[Tensor], Array],
+    length: int,
+    tokens: int,
+    dropout: float,
+    frozen: set[str],
 ) -> tuple[Any, str]:
-    """The program that trains on a device, for batches of up to `tokens`, and the device's name."""
+    """The program that trains on a device, for texts of up to `length` and batches of up to `tokens`, and the device's name."""
     opened, _ = find_device(device)
     if opened is None:
         from .program import TrainProgram
 
         return TrainProgram(output, weights, dropout=dropout, frozen=frozen), "numpy"
     from .gpu import GPUTrainProgram
+    from .loops import check_loops
 
+    check_loops(opened, output, length, tokens)
     capacity = {"T": tokens, "B": tokens, "G": packing.max_tiles(tokens, tokens)}
     return GPUTrainProgram(opened, output, weights, capacity, dropout=dropout, frozen=frozen), str(opened.adapter)
