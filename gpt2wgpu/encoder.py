@@ -129,15 +129,12 @@ class Encoder:
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         weights = quantising(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
-        device = self.opened_device
+        device, wanted = self.opened_device, min(tokens, self.context)
         if device is not None:
             from .gpu import Program, fitting_tokens
-            from .loops import attended_tokens, check_products
+            from .loops import longest_text
 
-            check_products(device, output)
-            wanted, tokens = min(tokens, self.context), fitting_tokens(device, output, tokens)
-            self._room = attended_tokens(device, output, min(tokens, self.context))
-            self._limited = self._room < wanted
+            tokens = fitting_tokens(device, output, tokens)
             self.max_tokens = min(self.max_tokens, tokens)
         else:
             tokens = min(tokens, max(self.max_tokens, LONG))  # an estimate: numpy takes what a batch needs
@@ -148,7 +145,11 @@ class Encoder:
         if room is not None and self._need.total > room:
             raise self._too_large(f"this machine has {memory.readable(room)} free")
         with enough_memory(self._too_large):
-            return reference.Program(output, weights) if device is None else Program(device, output, weights, capacity)
+            if device is None:
+                return reference.Program(output, weights)
+            self._room = longest_text(device, output, min(tokens, self.context))
+            self._limited = self._room < wanted
+            return Program(device, output, weights, capacity)
 
     def _too_large(self, room: str) -> UserError:
         half = self.opened_device is not None and self.opened_device.half

@@ -22,21 +22,22 @@ from .packing import QUERY_TILE
 STEP = 128  # tokens that the search is exact to
 
 
-def attended_tokens(device: Device, output: Tensor, wanted: int) -> int:
-    """How many tokens a text may have, up to `wanted`, for every attention of a graph to get to its end. Raises UserError."""
-    for t in distinct(output, "head_size", "window", "kv_heads") if device.adapter.software else ():
+def longest_text(device: Device, output: Tensor, wanted: int) -> int:
+    """How many tokens a text may have, up to `wanted`, for every attention of a graph to get to its end.
+
+    Raises UserError if a matmul does not get to the end of its rows.
+    """
+    if not device.adapter.software:
+        return wanted
+    for t in distinct(output, "K", "N"):
+        if is_matmul(t) and not multiplies(device, t):
+            what = f"{device.adapter} ends the loops of products over {t.dims['K']} columns early"
+            raise UserError(f"{what}: update its driver, or use device='numpy'")
+    for t in distinct(output, "head_size", "window", "kv_heads"):
         wanted = most(wanted, partial(attends, device, t))
     if wanted < 1:
         raise UserError(f"{device.adapter} ends the loops of attention early: update its driver, or use device='numpy'")
     return wanted
-
-
-def check_products(device: Device, output: Tensor) -> None:
-    """Raises UserError if a matmul of a graph does not get to the end of its rows."""
-    for t in distinct(output, "K", "N") if device.adapter.software else ():
-        if is_matmul(t) and not multiplies(device, t):
-            what = f"{device.adapter} ends the loops of products over {t.dims['K']} columns early"
-            raise UserError(f"{what}: update its driver, or use device='numpy'")
 
 
 def distinct(output: Tensor, *names: str) -> list[Tensor]:

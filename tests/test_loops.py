@@ -36,7 +36,7 @@ def test_texts_are_attended_to_to_their_end(attrs: dict[str, Any], half: bool, d
     if half and not device.half:
         pytest.skip(f"{device.adapter.name} has no shader-f16")
     case = Case(ops.attention, {"N": 6 * attrs["head_size"]}, (1,), {"scale": 0.05, **attrs}, half)
-    tokens = loops.attended_tokens(device, graph(case), 2000)
+    tokens = loops.longest_text(device, graph(case), 2000)
     assert tokens >= 256
     for n in {tokens, min(tokens, 300)}:
         check = check_op(device, Case(case.op, case.sizes, (n,), case.attrs, half))
@@ -45,7 +45,7 @@ def test_texts_are_attended_to_to_their_end(attrs: dict[str, Any], half: bool, d
 
 def test_texts_are_attended_to_with_a_bias(device: Device):
     case = Case(ops.attention_bias, {"N": 192, "H": 1, "R": 33}, (1,), {"head_size": 64, "scale": 0.05, "causal": False})
-    tokens = loops.attended_tokens(device, graph(case), 2000)
+    tokens = loops.longest_text(device, graph(case), 2000)
     check = check_op(device, Case(case.op, case.sizes, (tokens,), case.attrs))
     assert check.ok, check
 
@@ -55,7 +55,7 @@ def test_texts_are_attended_to_with_a_bias(device: Device):
 def test_products_are_right_or_refused(op: Any, k: int, device: Device):
     case = Case(op, {"K": k, "N": 36 if k % 4 == 0 else 33}, (20,))
     try:
-        loops.check_products(device, graph(case))
+        loops.longest_text(device, graph(case), 1)
     except UserError as e:
         assert f"ends the loops of products over {k} columns early: update its driver, or use device='numpy'" in str(e)
         assert not check_op(device, case).ok
@@ -92,7 +92,7 @@ def test_the_most_that_fits():
 def test_a_text_that_the_device_cannot_compute(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The line does not advise to ask for more."""
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, ""))
-    monkeypatch.setattr("gpt2wgpu.loops.attended_tokens", lambda device, output, wanted: min(wanted, 8))
+    monkeypatch.setattr("gpt2wgpu.loops.longest_text", lambda device, output, wanted: min(wanted, 8))
     folder = tiny_gpt2(tmp_path / "model")
     encoder = Encoder(folder, device="gpu")
     assert encoder.encode(["t1 " * 5, "t2"]).shape == (2, 8)

@@ -177,7 +177,7 @@ def test_a_text_that_the_device_has_no_room_for(limit: int | None, device: Devic
     texts = ["t1", " ".join(["t2"] * 129), "t3"]
     with pytest.raises(UserError) as caught:
         encoder.encode(texts)
-    one_line(caught.value, "text 1 has 129 tokens", "room for 128", "max_seq_length=128")
+    one_line(caught.value, "text 1 has 129 tokens", "can compute 128", "max_seq_length=128")
     assert encoder.encode([texts[0], texts[2]]).shape == (2, 20)
 
 

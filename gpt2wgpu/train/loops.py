@@ -8,7 +8,7 @@ from ..checks import Case
 from ..errors import UserError
 from ..gpu import Device
 from ..graph import Tensor
-from ..loops import attended_tokens, check_products, distinct, most, run
+from ..loops import distinct, longest_text, most, run
 from . import ops
 
 
@@ -16,8 +16,7 @@ def check_loops(device: Device, output: Tensor, length: int, batch_tokens: int) 
     """Raises UserError if texts of `length` tokens, or batches of so many, are too long for the device."""
     if not device.adapter.software:
         return
-    check_products(device, output)
-    longest = attended_tokens(device, output, length)
+    longest = longest_text(device, output, length)
     for t in distinct(output, "head_size", "window", "kv_heads"):
         longest = most(longest, partial(attends_back, device, t))
     if longest < length:
