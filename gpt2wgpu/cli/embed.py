@@ -1,6 +1,5 @@
 """The command `embed`: parse and print."""
 
-import os
 import shlex
 import sys
 from contextlib import closing
@@ -142,7 +141,7 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
 
     p = ctx.params
     check_precision(p["precision"])
-    source, target, shards = Path(input).resolve(), Path(output).resolve(), output.endswith(("/", os.sep))
+    source, target, shards = Path(input).resolve(), Path(output).resolve(), corpus.is_folder(output)
     if source.is_dir() and source == (target if shards else target.parent):
         raise UserError(f"{output}: would be one of the texts' files the next time: write it into another folder than {input}")
     if not shards and target.is_file() and source.exists() and target.samefile(source):

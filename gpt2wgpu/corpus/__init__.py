@@ -26,9 +26,9 @@ from ..stream import Pass, cut_texts, take_window
 from . import journal
 from .identity import chained, check, made_with
 from .journal import Journal, State
-from .work import Work, open_work
+from .work import Work, is_folder, open_work
 
-__all__ = ["Report", "Work", "embed", "open_work"]
+__all__ = ["Report", "Work", "embed", "is_folder", "open_work"]
 
 BATCHES = 16  # of a window at most: enough to keep a device busy
 SECONDS = 4  # that a window takes, about; but two batches it has, so that one is prepared while the other is computed

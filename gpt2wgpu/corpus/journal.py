@@ -90,11 +90,10 @@ class Journal:
         if row != state.rows:
             return  # an earlier window could not be written, which has been raised
         write_at(self.vectors, self._end(), vectors.astype("<f4").tobytes())
+        data = b""
         if self.texts is not None:
             data = "".join(f"{json.dumps(text, ensure_ascii=False)}\n" for text in texts).encode()
             write_at(self.texts, state.text_bytes, data)
-        else:
-            data = b""
         if ranges and state.shards == 0:
             known = [np.array(values, np.float32).reshape(-1, self.width) for values in (state.lowest, state.highest)]
             state.lowest = np.vstack([known[0], vectors]).min(axis=0).tolist()

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..jsonfile import show
 from ..progress import downloading, megabytes
 from .cache import COMMIT, Storage
-from .session import TRIES, Remote, Session, Unreachable, reason
+from .session import TRIES, Remote, Session, reason
 
 
 class Repository:
@@ -53,7 +53,7 @@ class Repository:
 
     def finish(self) -> None:
         """Fetch the weights, and only then let the revision mean this commit."""
-        missing = [remote for remote in self.weights if not is_whole(self.blob(remote), remote.size)]
+        missing = self.missing()
         self.check_space(self.needed())
         total = sum(remote.size or 0 for remote in missing)
         with downloading(self.name, total) if missing else nullcontext(lambda n: None) as advance:
@@ -67,8 +67,10 @@ class Repository:
 
     def needed(self) -> int:
         """Bytes of weights that are not here yet."""
-        missing = (remote for remote in self.weights if not is_whole(self.blob(remote), remote.size))
-        return sum((remote.size or 0) - size_of(self.part(remote)) for remote in missing)
+        return sum((remote.size or 0) - size_of(self.part(remote)) for remote in self.missing())
+
+    def missing(self) -> list[Remote]:
+        return [remote for remote in self.weights if not is_whole(self.blob(remote), remote.size)]
 
     # --- one file
 
@@ -132,12 +134,7 @@ class Repository:
                     else:
                         if begin == 0:
                             advance(-before)
-                        with part.open("ab" if begin else "wb") as file:
-                            for chunk in chunks:
-                                file.write(chunk)
-                                advance(len(chunk))
-                            file.flush()
-                            os.fsync(file.fileno())  # before it gets its name, which would survive a power loss without it
+                        write(part, "ab" if begin else "wb", chunks, advance)
                         if expected is None or size_of(part) == expected:
                             return size_of(part)
                         why = f"{size_of(part):,} bytes arrived"
@@ -155,7 +152,7 @@ class Repository:
             if discarded > 1 or tries >= TRIES:
                 have = f"{size_of(part):,} of {remote.size:,} bytes" if remote.size else f"{size_of(part):,} bytes"
                 what = f"{remote.file} of {self.name} did not arrive from {self.hub.endpoint} ({why}; {have} are here)"
-                raise Unreachable(f"{what}: run it again, it goes on there")
+                raise UserError(f"{what}: run it again, it goes on there")
             self.hub.wait(min(2 ** (tries - 1), 8) if wait is None else wait, why)
 
     def check_space(self, needed: int) -> None:
@@ -180,6 +177,16 @@ class Repository:
 def no_space(name: str, folder: Path, needed: int, free: int) -> UserError:
     sizes = f"{name} needs {megabytes(needed)} more and the disk of {show(folder)} has {megabytes(free)}"
     return UserError(f"{sizes}: make room, or choose another disk with cache_folder or HF_HOME")
+
+
+def write(part: Path, mode: str, chunks: Iterator[bytes], advance: Callable[[int], None]) -> None:
+    """What comes, as it comes; and all on the disk before it gets its name, which would survive a power loss without it."""
+    with part.open(mode) as file:
+        for chunk in chunks:
+            file.write(chunk)
+            advance(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def is_whole(path: Path, size: int | None) -> bool:

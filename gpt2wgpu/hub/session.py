@@ -22,10 +22,6 @@ TRIES = 5  # of a request that meets a busy hub, or of a file that breaks off wi
 LONGEST = 600  # seconds that a hub may ask to wait
 
 
-class Unreachable(UserError):
-    """The hub cannot be reached, or is too busy."""
-
-
 @dataclass(frozen=True)
 class Remote:
     """A file on the hub. etag: its name among the blobs, and its checksum. size: None where the hub does not say."""
@@ -52,7 +48,7 @@ class Session:
             found = self.utils.get_token_to_send(token)
         except Exception as e:  # a variable that it cannot read, token=True without one, a SOCKS proxy without a package for it
             what = f"huggingface_hub cannot ask for {name}: {reason(e)}"
-            raise Unreachable(f"{what}: see its variables (HF_...), and those of proxies") from None
+            raise UserError(f"{what}: see its variables (HF_...), and those of proxies") from None
         if found is not None and not (isinstance(found, str) and re.fullmatch(r"[!-~]+", found)):  # it is not shown
             raise UserError(f"the token for {name} is no token: expected letters and digits such as hf_..., without blanks")
         self.name, self.revision = name, revision
@@ -132,8 +128,8 @@ class Session:
         what = f"{self.endpoint} cannot be reached for {self.name} ({why})"
         if "429" in why:
             what = f"{self.endpoint} has had too many requests, and still says so after {TRIES} attempts (429)"
-            raise Unreachable(f"{what}: wait some minutes; with a token (HF_TOKEN) it allows more")
-        raise Unreachable(f"{what}: check the connection, or use a model that is in the cache or a local folder")
+            raise UserError(f"{what}: wait some minutes; with a token (HF_TOKEN) it allows more")
+        raise UserError(f"{what}: check the connection, or use a model that is in the cache or a local folder")
 
     def busy(self, error: Any, file: str | None) -> tuple[str, float | None]:
         """What a hub that may be asked again says, and the seconds it wants to wait. Raises UserError for any other status."""
@@ -143,7 +139,7 @@ class Session:
 
     def wait(self, seconds: float, why: str) -> None:
         if seconds > LONGEST:
-            raise Unreachable(f"{self.endpoint} asks to wait {seconds:,.0f} s ({why}): try again then")
+            raise UserError(f"{self.endpoint} asks to wait {seconds:,.0f} s ({why}): try again then")
         if seconds >= 5:
             notice(f"{self.endpoint}: {why}; asking again in {seconds:.0f} s")
         time.sleep(seconds)
@@ -173,8 +169,8 @@ class Session:
             )
         return UserError(f"{self.endpoint} answers {status} for {file or 'the list of files'} of {self.name}: try again later")
 
-    def no_hub(self) -> Unreachable:
-        return Unreachable(f"{self.endpoint} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
+    def no_hub(self) -> UserError:
+        return UserError(f"{self.endpoint} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
 
 
 def check_address(endpoint: str | None) -> None:
