@@ -16,7 +16,7 @@ import numpy as np
 import wgpu
 
 from gpt2wgpu import gpu
-from gpt2wgpu.checks import MATRIX_UNITS, with_matrix_units
+from gpt2wgpu.devices.selftest import MATRIX_UNITS, with_matrix_units
 from gpt2wgpu.gpu import native
 
 FEATURES = ("shader-f16", "timestamp-query", "subgroup", "cooperative-matrix")
@@ -117,7 +117,7 @@ def matrices(device: gpu.Device) -> None:
 
 
 def main() -> None:
-    adapter = gpu.adapters()[int(sys.argv[1]) if len(sys.argv) > 1 else 0]
+    adapter = gpu.list_adapters()[int(sys.argv[1]) if len(sys.argv) > 1 else 0]
     for feature in FEATURES:
         try:
             device = adapter.raw.request_device_sync(required_features=[feature])

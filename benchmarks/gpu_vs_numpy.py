@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "gpt2wgpu-benchmarks", help="keeps the models")
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
-    adapter = gpu.choose(options.device)
+    adapter = gpu.choose_adapter(options.device)
     if adapter is None:
         sys.exit("no GPU found; --device gpu takes a software adapter if there is one")
     device = gpu.open_device(adapter)

@@ -46,9 +46,9 @@ from work import (
 from workers import HERE, Gone, Worker, environment
 
 from gpt2wgpu import Encoder, gpu
-from gpt2wgpu.backend import find_matmul
-from gpt2wgpu.checks import MATRIX_UNITS, cases, check_op, with_matrix_units
-from gpt2wgpu.doctor import check_device
+from gpt2wgpu.devices.choose import find_matmul
+from gpt2wgpu.devices.selftest import MATRIX_UNITS, check_op, forward_cases, with_matrix_units
+from gpt2wgpu.diagnose.doctor import check_device
 
 TOLERANCE = {"float32": (2e-5, 1e-4), "float16": (2e-3, 2e-2)}  # of an op, of a model
 SHAPES = [(1, 24), (32, 24), (8, 128), (128, 128), (32, 512), (384, 128)]
@@ -60,7 +60,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.start = options, time.perf_counter()
         self.result: dict[str, Any] = {"machine": machine(), "wrong": [], "failed": []}
-        self.adapter = gpu.choose(options.device)
+        self.adapter = gpu.choose_adapter(options.device)
         if self.adapter is None:
             sys.exit("no GPU found; --device gpu takes a software adapter if there is one")
         self.device, self.matmul = find_matmul(gpu.open_device(self.adapter), "float16")
@@ -103,7 +103,7 @@ class Run:
 
 
 def environments(run: Run) -> Iterator[dict[str, Any]]:
-    for a in gpu.adapters():
+    for a in gpu.list_adapters():
         yield {"adapter": str(a), "driver": a.driver, "features": sorted(a.features), "limits": a.limits}
     yield {"chosen": str(run.adapter), "f16 matmuls": run.matmul}
     if shutil.which("nvidia-smi"):
@@ -154,7 +154,7 @@ def kernels(run: Run) -> Iterator[dict[str, Any]]:
     """With wgpu's bounds checks on, and as it is used."""
     for checked in (True, False):
         device, _ = find_matmul(gpu.open_device(run.adapter, checked=checked), "float16")
-        for case in cases(device.half):
+        for case in forward_cases(device.half):
             c = check_op(device, case)
             yield {"op": c.name, "shape": c.shape, "checked": checked, "error": c.error, "tolerance": c.tolerance, "ok": c.ok}
 

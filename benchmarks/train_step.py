@@ -21,13 +21,13 @@ from statistics import median
 import numpy as np
 from report import machine, table
 
-from gpt2wgpu import gpu, ops, packing, reference
-from gpt2wgpu.graph import Tensor
+from gpt2wgpu import gpu
+from gpt2wgpu.graph import ops, packing, reference
+from gpt2wgpu.graph.tensor import Array, Tensor
 from gpt2wgpu.models.gpt2 import GPT2Config
-from gpt2wgpu.ops import Array
 from gpt2wgpu.train import losses
 from gpt2wgpu.train.gpu import GPUTrainProgram
-from gpt2wgpu.train.program import TrainProgram
+from gpt2wgpu.train.program import NumpyTrainProgram
 
 CONFIG = GPT2Config(layers=6, heads=4, width=256, inner=1024, context=128, vocab=12288)
 PYTORCH = """
@@ -100,7 +100,7 @@ def timed(work: Callable[[], None]) -> Callable[[], float]:
     return seconds
 
 
-def breakdown(program: TrainProgram, step: Callable[[], None], rounds: int) -> str:
+def breakdown(program: NumpyTrainProgram, step: Callable[[], None], rounds: int) -> str:
     """Milliseconds of a step by op: processor time over cores."""
     spent: Counter[str] = Counter()
     for t in (*program.graph.forward, *program.graph.backward):
@@ -134,21 +134,21 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     ids = [rng.integers(CONFIG.vocab, size=args.tokens) for _ in range(args.texts)]
-    batch = packing.pack(ids, [np.arange(args.tokens)] * args.texts, [0] * args.texts)
+    batch = packing.pack_batch(ids, [np.arange(args.tokens)] * args.texts, [0] * args.texts)
     teacher = rng.standard_normal((args.texts, CONFIG.width), dtype=np.float32)
 
-    def steps(program: TrainProgram | GPUTrainProgram) -> Callable[[], None]:
+    def steps(program: NumpyTrainProgram | GPUTrainProgram) -> Callable[[], None]:
         def step() -> None:
             program.gradients(batch, lambda vectors: losses.distillation(vectors, teacher), 0)
             program.step(1e-4, weight_decay=0.01, clip=1.0)
 
         return step
 
-    program = TrainProgram(graph(), weights)
+    program = NumpyTrainProgram(graph(), weights)
     products, flops = matmuls(args.texts * args.tokens)
     clocks = {"matmuls": timed(products), "numpy": timed(steps(program))}
     if args.device:
-        adapter = gpu.choose(args.device)
+        adapter = gpu.choose_adapter(args.device)
         if adapter is None:
             sys.exit("no real GPU: name a device, such as --device gpu")
         count = args.texts * args.tokens

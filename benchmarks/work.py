@@ -9,12 +9,13 @@ from typing import Any
 import models
 import numpy as np
 
-from gpt2wgpu import checkpoint, gpu, ops, packing, reference
-from gpt2wgpu.checks import Case, arrays
+from gpt2wgpu import checkpoint, gpu
+from gpt2wgpu.checkpoint.graph import build_graph
+from gpt2wgpu.devices.selftest import Case, arrays
 from gpt2wgpu.gpu.clock import Clock
-from gpt2wgpu.graph import Tensor, schedule
+from gpt2wgpu.graph import ops, packing, reference
+from gpt2wgpu.graph.tensor import Tensor, schedule
 from gpt2wgpu.hub import BUILT_IN
-from gpt2wgpu.sentence import head
 
 
 def median(run: Callable[[], Any], seconds: float = 1.0) -> float:
@@ -57,15 +58,15 @@ def op_cases(half: bool, tokens: int = 512) -> list[tuple[Case, float]]:
     ]
 
 
-def prepare(device: gpu.Device, case: Case) -> tuple[gpu.Program, dict[str, Any], Tensor]:
+def prepare(device: gpu.Device, case: Case) -> tuple[gpu.GPUProgram, dict[str, Any], Tensor]:
     """The op as a program of its own, and its inputs."""
     output, values = arrays(case)
     counts = {"T": sum(case.lengths), "B": len(case.lengths), "G": len(values.get("tiles", [0])), "M": case.sizes.get("M", 1)}
-    return gpu.Program(device, output, lambda t: values[t.name], counts), values, output
+    return gpu.GPUProgram(device, output, lambda t: values[t.name], counts), values, output
 
 
-def expected(output: Tensor, values: dict[str, Any]) -> tuple[reference.Program, Any]:
-    program = reference.Program(output, lambda t: values[t.name])
+def expected(output: Tensor, values: dict[str, Any]) -> tuple[reference.NumpyProgram, Any]:
+    program = reference.NumpyProgram(output, lambda t: values[t.name])
     return program, program.run(values)
 
 
@@ -96,20 +97,20 @@ class Model:
     """A folder's graph by dtype, and batches for it."""
 
     def __init__(self, folder: Path, layers: int | None = None) -> None:
-        self.checkpoint = c = checkpoint.load(folder)
+        self.checkpoint = c = checkpoint.load_checkpoint(folder)
         self.layers = min(layers or c.config.layers, c.config.layers)
 
     def graph(self, half: str) -> Tensor:
-        return head(self.checkpoint, self.layers, half, self.checkpoint.modules)
+        return build_graph(self.checkpoint, self.layers, half, self.checkpoint.modules)
 
-    def reference(self) -> reference.Program:
-        return reference.Program(self.graph("f32"), self.checkpoint.weights)
+    def reference(self) -> reference.NumpyProgram:
+        return reference.NumpyProgram(self.graph("f32"), self.checkpoint.weights)
 
-    def program(self, device: gpu.Device, half: bool, tokens: int, texts: int) -> gpu.Program:
+    def program(self, device: gpu.Device, half: bool, tokens: int, texts: int) -> gpu.GPUProgram:
         graph = self.graph("f16" if half else "f32")
         tokens = gpu.fitting_tokens(device, graph, tokens)
         counts = {"T": tokens, "B": texts, "G": packing.max_tiles(tokens, texts)}
-        return gpu.Program(device, graph, self.checkpoint.weights, counts)
+        return gpu.GPUProgram(device, graph, self.checkpoint.weights, counts)
 
     def fits(self, tokens: int) -> bool:
         return tokens <= self.checkpoint.config.context
@@ -117,7 +118,7 @@ class Model:
     def batch(self, texts: int, tokens: int, first: int | None = None) -> dict[str, Any]:
         """Random ids; `first`: only the first so many of the texts."""
         ids = np.random.default_rng(0).integers(self.checkpoint.config.vocab, size=(texts, tokens))[:first]
-        return packing.pack([*ids], [np.arange(tokens)] * len(ids), [0] * len(ids))
+        return packing.pack_batch([*ids], [np.arange(tokens)] * len(ids), [0] * len(ids))
 
     def flops(self, texts: int, tokens: int) -> float:
         """Floating-point operations of a forward pass, matmuls and attention only."""
@@ -133,7 +134,7 @@ class Model:
 # --- time on the device
 
 
-def device_seconds(program: gpu.Program, batch: dict[str, Any], runs: int = 5) -> float | None:
+def device_seconds(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 5) -> float | None:
     """One batch by the device's own clock, all in one pass; the median. None where the device has no clock."""
     if not program.device.clock:
         return None
@@ -144,7 +145,7 @@ def device_seconds(program: gpu.Program, batch: dict[str, Any], runs: int = 5) -
     return statistics.median(times)
 
 
-def seconds_by_op(program: gpu.Program, batch: dict[str, Any], runs: int = 3) -> dict[str, float]:
+def seconds_by_op(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 3) -> dict[str, float]:
     """What each op takes of a batch, every dispatch in a pass of its own; {} where the device has no clock."""
     if not program.device.clock:
         return {}
@@ -161,7 +162,7 @@ def seconds_by_op(program: gpu.Program, batch: dict[str, Any], runs: int = 3) ->
     return found
 
 
-def pipelined_seconds(program: gpu.Program, batch: dict[str, Any], seconds: float) -> float:
+def pipelined_seconds(program: gpu.GPUProgram, batch: dict[str, Any], seconds: float) -> float:
     """Seconds of a batch when two are under way at a time, as the encoder does it."""
     program.submit(batch)()
     count, start = 0, time.perf_counter()

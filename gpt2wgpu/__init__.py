@@ -11,23 +11,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "Encoder": "encoder",
     "UserError": "errors",
-    "cosine_similarity": "similarity",
-    "dot_product": "similarity",
-    "euclidean_distance": "similarity",
-    "manhattan_distance": "similarity",
-    "pearson_correlation": "similarity",
-    "quantize_embeddings": "quantize",
+    "cosine_similarity": "vectors.measures",
+    "dot_product": "vectors.measures",
+    "euclidean_distance": "vectors.measures",
+    "manhattan_distance": "vectors.measures",
+    "pearson_correlation": "vectors.measures",
+    "quantize_embeddings": "vectors.quantize",
 }
 
 if TYPE_CHECKING:
     from .encoder import Encoder as Encoder
     from .errors import UserError as UserError
-    from .quantize import quantize_embeddings as quantize_embeddings
-    from .similarity import cosine_similarity as cosine_similarity
-    from .similarity import dot_product as dot_product
-    from .similarity import euclidean_distance as euclidean_distance
-    from .similarity import manhattan_distance as manhattan_distance
-    from .similarity import pearson_correlation as pearson_correlation
+    from .vectors.measures import cosine_similarity as cosine_similarity
+    from .vectors.measures import dot_product as dot_product
+    from .vectors.measures import euclidean_distance as euclidean_distance
+    from .vectors.measures import manhattan_distance as manhattan_distance
+    from .vectors.measures import pearson_correlation as pearson_correlation
+    from .vectors.quantize import quantize_embeddings as quantize_embeddings
 
 
 def __getattr__(name: str) -> Any:

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, hub, matrix, memory, packing, reference
-from .backend import enough_memory, find_device, find_dtype, find_half, find_matmul, kind_of
+from . import checkpoint, hub
 from .checkpoint import Dense, Pooling
+from .checkpoint.graph import build_graph, choose_modules, concat_layers, default_layer
+from .checkpoint.prompts import family_prompts, find_prompt, first_prompt, model_names, reminder
+from .devices.choose import device_kind, enough_memory, find_device, find_dtype, find_matmul, find_operand_dtype
+from .engine import EncodeOptions, Engine
 from .errors import UserError, between
-from .graph import Tensor
-from .int8 import quantising
-from .ops import Array
-from .prompts import find_prompt, first_of, model_names, of_family, reminder
-from .sentence import default_layer, head, modules, side_by_side
-from .stream import Engine, Pass
+from .graph import memory, packing, reference
+from .graph.int8 import quantising
+from .graph.tensor import Array, Tensor
 from .tokenizer import Tokenizer
+from .vectors import pairwise
 
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
@@ -72,21 +73,23 @@ class Encoder:
         local_files_only: bool = False,
     ) -> None:
         self.model = "built-in" if model is None else str(model)
-        folder = hub.find(model, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only)
-        self.checkpoint = c = checkpoint.load(folder)
+        folder = hub.find_model(
+            model, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
+        )
+        self.checkpoint = c = checkpoint.load_checkpoint(folder)
         self.layers = c.config.layers
         self.layer = default_layer(c) if layer is None else between("layer", layer, 0, self.layers)
         self.pooling = pooling
-        self.modules = modules(c, pooling)
+        self.modules = choose_modules(c, pooling)
         own = any(c.prompts.values())  # sentence-transformers saves empty ones for want of any
-        expected = {} if own else of_family(model_names(self.model, c))
+        expected = {} if own else family_prompts(model_names(self.model, c))
         self.prompts = {**(expected or c.prompts), **(prompts or {})}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
         self._remind = bool(expected) and prompts is None and self.default_prompt_name is None
         self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
-        if self.similarity_fn_name not in matrix.SIMILARITIES:
+        if self.similarity_fn_name not in pairwise.SIMILARITIES:
             raise UserError(
-                f"similarity_fn_name must be one of {', '.join(matrix.SIMILARITIES)}, not {self.similarity_fn_name!r}"
+                f"similarity_fn_name must be one of {', '.join(pairwise.SIMILARITIES)}, not {self.similarity_fn_name!r}"
             )
         find_prompt(self.prompts, None, None, self.default_prompt_name)  # refuses an unknown default
         self.tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
@@ -103,7 +106,7 @@ class Encoder:
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if self.truncate_dim is not None:
             between("truncate_dim", self.truncate_dim, 1, self.width)
-        budget = MAX_TOKENS[kind_of(self.opened_device)]
+        budget = MAX_TOKENS[device_kind(self.opened_device)]
         self.max_tokens = budget if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
         self._room = self.context  # tokens of the longest text that can be computed
         self._limited = False  # that being all that the device can
@@ -125,14 +128,16 @@ class Encoder:
 
     def _graph(self, layer: int) -> Tensor:
         """Texts' tokens to the vectors of a layer."""
-        return head(self.checkpoint, layer, find_half(self.dtype, self.opened_device), self.modules, int8=self.dtype == "int8")
+        return build_graph(
+            self.checkpoint, layer, find_operand_dtype(self.dtype, self.opened_device), self.modules, int8=self.dtype == "int8"
+        )
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
         weights = quantising(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
         device, wanted = self.opened_device, min(tokens, self.context)
         if device is not None:
-            from .gpu import Program, fitting_tokens
-            from .loops import longest_text
+            from .devices.loop_limit import longest_text
+            from .gpu import GPUProgram, fitting_tokens
 
             tokens = fitting_tokens(device, output, tokens)
             self.max_tokens = min(self.max_tokens, tokens)
@@ -140,26 +145,26 @@ class Encoder:
             tokens = min(tokens, max(self.max_tokens, LONG))  # an estimate: numpy takes what a batch needs
         sequences = min(tokens, MAX_SEQUENCES)
         capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
-        self._need = memory.need(output, capacity)
-        room = memory.available() if device is None or device.adapter.uses_main_memory else None
+        self._need = memory.memory_needed(output, capacity)
+        room = memory.available_memory() if device is None or device.adapter.uses_main_memory else None
         if room is not None and self._need.total > room:
-            raise self._too_large(f"this machine has {memory.readable(room)} free")
+            raise self._too_large(f"this machine has {memory.readable_bytes(room)} free")
         with enough_memory(self._too_large):
             if device is None:
-                return reference.Program(output, weights)
+                return reference.NumpyProgram(output, weights)
             self._room = longest_text(device, output, min(tokens, self.context))
             self._limited = self._room < wanted
-            return Program(device, output, weights, capacity)
+            return GPUProgram(device, output, weights, capacity)
 
     def _too_large(self, room: str) -> UserError:
         half = self.opened_device is not None and self.opened_device.half
         room, shorter = room.format(device=self.device), self.max_tokens > self.max_seq_length
-        return memory.too_large(self.model, self._need, self.dtype, room, half=half, shorter=shorter)
+        return memory.too_large_error(self.model, self._need, self.dtype, room, half=half, shorter=shorter)
 
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
         """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
         other = copy(self)
-        output = side_by_side([self._graph(layer) for layer in layers])
+        output = concat_layers([self._graph(layer) for layer in layers])
         other.width, other.truncate_dim = int(output.shape[1]), None
         other._program = other._compile(output, max(self.max_tokens, self._room))
         changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens}
@@ -271,7 +276,7 @@ class Encoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         truncate: bool = True,
-    ) -> Pass:
+    ) -> EncodeOptions:
         """The options of `encode`, checked, for `encode_windows`."""
         sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
         dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
@@ -279,7 +284,7 @@ class Encoder:
         if self._remind and prompt is None and prompt_name is None:
             self._remind = False
             warnings.warn(reminder(self.model, self.prompts), UserWarning, stacklevel=3)
-        return Pass(
+        return EncodeOptions(
             prompt=before,
             skip=0 if not before or self._include_prompt else self.tokenizer.prompt_length(before),
             limit=self.max_seq_length,
@@ -291,7 +296,7 @@ class Encoder:
         )
 
     def encode_windows(
-        self, windows: Iterator[Sequence[str]], asked: Pass, *, first: int = 0
+        self, windows: Iterator[Sequence[str]], asked: EncodeOptions, *, first: int = 0
     ) -> Generator[tuple[Array, int], None, None]:
         """`encode_stream` in pieces that the caller chooses (see `Engine.windows`)."""
         return self._engine.windows(windows, asked, first=first)
@@ -301,7 +306,7 @@ class Encoder:
     ) -> Array:
         """`encode` with the prompt "query", if the model has one and no other is given."""
         if prompt is None and prompt_name is None:
-            prompt = first_of(self.prompts, "query")
+            prompt = first_prompt(self.prompts, "query")
         return self.encode(inputs, prompt_name, prompt, **options)
 
     def encode_document(
@@ -309,7 +314,7 @@ class Encoder:
     ) -> Array:
         """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, if no other is given."""
         if prompt is None and prompt_name is None:
-            prompt = first_of(self.prompts, "document", "passage", "corpus")
+            prompt = first_prompt(self.prompts, "document", "passage", "corpus")
         return self.encode(inputs, prompt_name, prompt, **options)
 
     @property
@@ -319,11 +324,11 @@ class Encoder:
     def similarity(self, a: Array, b: Array) -> Array:
         """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer."""
         with self._engine.lock:
-            return matrix.all_pairs(a, b, self.similarity_fn_name, self.opened_device)
+            return pairwise.all_pairs(a, b, self.similarity_fn_name, self.opened_device)
 
     def similarity_pairwise(self, a: Array, b: Array) -> Array:
         """Row by row, float32 (n,): a[i] with b[i]."""
-        return matrix.row_by_row(a, b, self.similarity_fn_name)
+        return pairwise.row_by_row(a, b, self.similarity_fn_name)
 
     def similarity_matrix(self, sentences: Iterable[str], **encode: Any) -> Array:
         """The similarity of every sentence with every other, float32 (n, n). Keywords go to `encode`."""

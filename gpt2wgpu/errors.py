@@ -1,4 +1,6 @@
-"""Telling the person at the keyboard what is wrong."""
+"""Errors that the user can mend, and how their messages show values."""
+
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -10,3 +12,16 @@ def between(name: str, value: int, low: int, high: int) -> int:
     if not hasattr(value, "__index__") or isinstance(value, bool) or not low <= value <= high:
         raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     return int(value)
+
+
+def show(value: object, limit: int = 80) -> str:
+    """A value found in a file, for a message: escaped, on one line, not too long."""
+    if isinstance(value, Path):  # whole, as the reader looks for it; without quotes where it needs none
+        return str(value) if str(value).isprintable() else ascii(str(value))
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def is_text(value: object) -> bool:
+    """A string, and not one with half a surrogate pair, which \\u in JSON can make."""
+    return isinstance(value, str) and (value.isascii() or value == value.encode("utf-8", "replace").decode())

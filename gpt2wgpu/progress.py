@@ -16,7 +16,7 @@ def progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], N
         yield lambda texts: None
         return
     if not sys.stderr.isatty():
-        yield lines(total)
+        yield progress_lines(total)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,7 +27,7 @@ def progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], N
         yield lambda texts: bar.advance(task, texts)
 
 
-def lines(total: int | None) -> Callable[[int], None]:
+def progress_lines(total: int | None) -> Callable[[int], None]:
     start = told = time.monotonic()
     done = 0
 

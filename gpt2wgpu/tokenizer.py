@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
-from .jsonfile import Fields, is_text, read_fields, show
+from .errors import UserError, is_text, show
+from .models.fields import Fields, read_fields
 
 if TYPE_CHECKING:  # imported where it is used: it takes 50 ms
     import tokenizers

@@ -17,7 +17,7 @@ from training import write_data
 
 from gpt2wgpu import Encoder, corpus
 from gpt2wgpu.cli import main
-from gpt2wgpu.gpu import Device, adapters, choose, open_device
+from gpt2wgpu.gpu import Device, choose_adapter, list_adapters, open_device
 from gpt2wgpu.hub import session
 
 
@@ -71,7 +71,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPat
 def open_any(checked: bool) -> Device:
     """The GPU if there is one, else a software adapter. In CI there must be one; elsewhere the tests that need it are skipped."""
     try:
-        adapter = choose(os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu"))
+        adapter = choose_adapter(os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu"))
     except ValueError as error:
         if os.environ.get("CI"):
             raise
@@ -183,7 +183,7 @@ def pytest_runtest_logreport(report: pytest.TestReport):
 def pytest_sessionfinish(session: pytest.Session):
     """In CI a skipped test is a failure. What a driver does not have may be skipped: SwiftShader has no shader-f16, and
     cooperative-matrix is granted by no wgpu-native of wgpu-py (benchmarks/experimental_wgpu.py)."""
-    allowed = ["no shader-f16"] if any("SwiftShader" in a.name for a in adapters()) else []
+    allowed = ["no shader-f16"] if any("SwiftShader" in a.name for a in list_adapters()) else []
     wrong = [s for s in skipped if not any(a in s for a in (*allowed, "grants no cooperative-matrix"))]
     if wrong:
         print("\nskipped in CI, where every test must run:", *wrong, sep="\n  ")

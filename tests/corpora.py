@@ -60,8 +60,8 @@ def write_texts(path: Path, texts: list[str]) -> Path:
 def embed(encoder: Encoder, source: Path, output: str, *, resume: bool = False, **options: object) -> Silent:
     report = Silent()
     precision = str(options.pop("precision", "float32"))
-    with closing(files.Texts(str(source))) as texts, corpus.open_work(output, resume=resume) as work:
-        corpus.embed(encoder, texts, work, report, encoder.ask(**options), precision=precision)  # type: ignore[arg-type]
+    with closing(files.Texts(str(source))) as texts, corpus.open_workspace(output, resume=resume) as work:
+        corpus.embed_corpus(encoder, texts, work, report, encoder.ask(**options), precision=precision)  # type: ignore[arg-type]
     return report
 
 

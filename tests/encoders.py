@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from gpt2wgpu import UserError
-from gpt2wgpu.ops import Array
+from gpt2wgpu.graph.tensor import Array
 
 GOLDEN = Path(__file__).parent / "golden"
 TEXTS = ["The cat is sleeping.", "a", "Über den Wolken: 12 °C, 東京, 🙂", "", "A feline is resting on the warm windowsill."]

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
 from gpt2wgpu import checkpoint
-from gpt2wgpu.graph import schedule
+from gpt2wgpu.graph.tensor import schedule
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = ("gpt2_prefixed", "gpt2_tanh", "bert", "bert_relu_odd", "distilbert_sinusoids_sharded", "gpt_neo_layer_list")
@@ -46,7 +46,7 @@ def write_gradients(name: str) -> None:
     with tempfile.TemporaryDirectory() as copy:
         (Path(copy) / "config.json").write_bytes((folder / "config.json").read_bytes())
         save_file(kept, Path(copy) / "model.safetensors", metadata={"format": "pt"})
-        found = checkpoint.load(Path(copy))
+        found = checkpoint.load_checkpoint(Path(copy))
         leaves = [t for t in schedule(found.hidden(found.config.layers, "f32")) if t.is_weight and t.name not in found.absent()]
         tensors = {t.name: np.array(found.weights(t)) for t in leaves}
     np.savez_compressed(GOLDEN / "gradients" / f"{name}.npz", doutput=doutput, **tensors)

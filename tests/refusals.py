@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2wgpu.checkpoint import Checkpoint, load
+from gpt2wgpu.checkpoint import Checkpoint, load_checkpoint
 from gpt2wgpu.errors import UserError
-from gpt2wgpu.graph import Tensor, schedule
+from gpt2wgpu.graph.tensor import Tensor, schedule
 
 
 def refusal(path: Path, *words: object) -> str:
     """The one line with which a folder is refused; it holds all the words."""
     with pytest.raises(UserError) as caught:
-        load(path)
+        load_checkpoint(path)
     return one_line(caught.value, *words)
 
 

@@ -11,7 +11,7 @@ import pytest
 from encoders import tiny_gpt2
 from process import environment
 
-from gpt2wgpu.adapters import Adapter
+from gpt2wgpu.adapters import EncoderAdapter
 
 FRAMEWORKS = {
     "langchain": ("langchain_core", "pip install langchain-core"),
@@ -43,7 +43,7 @@ def test_no_framework_is_imported_unasked():
 
 
 def test_a_model_is_loaded_once_for_the_same_options_and_left_behind_by_copies(tmp_path: Path):
-    adapter = Adapter(tiny_gpt2(tmp_path / "a"), device="numpy")
+    adapter = EncoderAdapter(tiny_gpt2(tmp_path / "a"), device="numpy")
     first = adapter._encoder()
     assert adapter._encoder() is first
     for copy in (deepcopy(adapter), pickle.loads(pickle.dumps(adapter))):

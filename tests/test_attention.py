@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2wgpu import ops, packing
-from gpt2wgpu.checks import Case, arrays, check_op
-from gpt2wgpu.gpu import Device, Program
-from gpt2wgpu.gpu.kernels import files
-from gpt2wgpu.graph import Tensor
-from gpt2wgpu.ops import Array
+from gpt2wgpu.devices.selftest import Case, arrays, check_op
+from gpt2wgpu.gpu import Device, GPUProgram
+from gpt2wgpu.gpu.kernels import shader_files
+from gpt2wgpu.graph import ops, packing
+from gpt2wgpu.graph.tensor import Array, Tensor
 
 # one, two, one past a block of keys (16), a tile (32) and a block of numpy's (64), many blocks
 LENGTHS = (1, 33, 33, 2, 64, 17, 65, 150)
@@ -48,7 +47,7 @@ def definition(
 
 
 def packed(lengths: tuple[int, ...]) -> dict[str, Array]:
-    return packing.pack([np.zeros(n) for n in lengths], [np.zeros(n) for n in lengths], [0] * len(lengths))
+    return packing.pack_batch([np.zeros(n) for n in lengths], [np.zeros(n) for n in lengths], [0] * len(lengths))
 
 
 def noise(*shape: int) -> Array:
@@ -171,7 +170,7 @@ def test_a_sequence_does_not_depend_on_its_batch(case: Case, half: bool, device:
     if half and not device.half:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(replace(case, half=half))
-    program = Program(device, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
+    program = GPUProgram(device, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
     whole = program.run(values)
     for start, end in values["spans"].tolist():
         alone = packed((end - start,)) | {"qkv": values["qkv"][start:end]}
@@ -181,7 +180,7 @@ def test_a_sequence_does_not_depend_on_its_batch(case: Case, half: bool, device:
 def test_matrix_units_are_for_plain_attention():
     def kernel(**attrs: int) -> str:
         t = ops.attention(Tensor(("T", 384), "f16"), SPANS, TILES, head_size=32, scale=1.0, causal=True, out="f16", **attrs)
-        return files(t, "matmul_cooperative")[0]
+        return shader_files(t, "matmul_cooperative")[0]
 
     assert kernel() == kernel(kv_heads=4) == "attention_cooperative"
     assert kernel(window=9) == kernel(kv_heads=2) == kernel(kv_heads=1) == "attention"

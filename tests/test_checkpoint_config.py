@@ -7,7 +7,7 @@ import tiny
 from refusals import refusal
 from safetensors.numpy import save_file
 
-from gpt2wgpu.checkpoint import load
+from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.errors import UserError
 
 # --- config.json
@@ -37,7 +37,7 @@ def test_absurd_sizes_are_refused_at_once(tmp_path: Path, name: str, value: int)
     tiny.save(tmp_path, tiny.gpt2_config())
     tiny.write_json(tmp_path / "config.json", tiny.gpt2_config(**{name: value}))
     with pytest.raises(UserError) as caught:
-        load(tmp_path)
+        load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_broken_json(tmp_path: Path, content: bytes):
 def test_json_with_a_byte_order_mark(tmp_path: Path):
     file = tiny.save(tmp_path, tiny.gpt2_config()) / "config.json"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert load(tmp_path).config.layers == 2
+    assert load_checkpoint(tmp_path).config.layers == 2
 
 
 # --- folders

@@ -9,7 +9,7 @@ import pytest
 from refusals import leaves, refusal
 from safetensors.numpy import load_file, save_file
 
-from gpt2wgpu.checkpoint import load
+from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.models.distilbert import DistilBertConfig
 from gpt2wgpu.models.gpt_neo import GPTNeoConfig
 from gpt2wgpu.models.mpnet import BIAS, MPNetConfig, bucket
@@ -34,16 +34,16 @@ def folder(path: Path, name: str, tensors: dict[str, Any] | None = None, **chang
 
 
 def test_configurations(tmp_path: Path):
-    assert load(GOLDEN / "distilbert").config == DistilBertConfig(2, 3, 24, 40, 48, 64)
-    assert load(GOLDEN / "mpnet").config == MPNetConfig(2, 3, 24, 40, 50, 64)
-    assert load(GOLDEN / "gpt_neo").config == GPTNeoConfig(4, 3, 24, 96, 48, 64, (False, True) * 2, 5)
-    assert load(GOLDEN / "gpt_neo_layer_list").config == GPTNeoConfig(2, 2, 18, 72, 48, 64, (True, True), 9)
+    assert load_checkpoint(GOLDEN / "distilbert").config == DistilBertConfig(2, 3, 24, 40, 48, 64)
+    assert load_checkpoint(GOLDEN / "mpnet").config == MPNetConfig(2, 3, 24, 40, 50, 64)
+    assert load_checkpoint(GOLDEN / "gpt_neo").config == GPTNeoConfig(4, 3, 24, 96, 48, 64, (False, True) * 2, 5)
+    assert load_checkpoint(GOLDEN / "gpt_neo_layer_list").config == GPTNeoConfig(2, 2, 18, 72, 48, 64, (True, True), 9)
     patterns = folder(tmp_path, "gpt_neo_layer_list", attention_layers=None, attention_types=[[["local"], 1], [["global"], 1]])
-    assert load(patterns).config.local == (True, False)
+    assert load_checkpoint(patterns).config.local == (True, False)
 
 
 def test_texts_end_where_the_positions_do():
-    lengths = {name: load(GOLDEN / name).max_seq_length for name in FOLDERS}
+    lengths = {name: load_checkpoint(GOLDEN / name).max_seq_length for name in FOLDERS}
     assert lengths == {"distilbert": 48, "mpnet": 50 - 2, "gpt_neo_layer_list": 48}
 
 
@@ -55,7 +55,7 @@ def test_defaults_are_those_of_the_first_releases():
 
 def test_mpnet_counts_positions_from_2_whatever_the_padding_id(tmp_path: Path):
     for pad in (0, 1, 7):
-        assert load(folder(tmp_path, "mpnet", pad_token_id=pad)).config.pad == 1
+        assert load_checkpoint(folder(tmp_path, "mpnet", pad_token_id=pad)).config.pad == 1
 
 
 ATTENTION = 'expected "global" or "local" for each of 2 layers'
@@ -139,7 +139,7 @@ def test_tensors_that_nothing_would_read(tmp_path: Path, name: str, more: str, m
 
 @pytest.mark.parametrize("half", ["f32", "f16"])
 def test_linear_layers_without_bias_have_a_zero_one(half: str):
-    c = load(GOLDEN / "gpt_neo_layer_list")
+    c = load_checkpoint(GOLDEN / "gpt_neo_layer_list")
     assert c.absent() == {f"h.{i}.attn.attention.qkv_proj.bias" for i in range(2)}
     for name in c.absent():
         found = c.weights(leaves(c, half)[name])
@@ -150,7 +150,7 @@ def test_linear_layers_without_bias_have_a_zero_one(half: str):
 
 @pytest.mark.parametrize("half", ["f32", "f16"])
 def test_biases_of_mpnet_are_by_distance(half: str):
-    c = load(GOLDEN / "mpnet")
+    c = load_checkpoint(GOLDEN / "mpnet")
     table = load_file(GOLDEN / "mpnet" / "model.safetensors")[BIAS]
     found = c.weights(leaves(c, half)[BIAS])
     assert found.shape == (3, 257) and found.dtype == np.float32 and found.flags.c_contiguous

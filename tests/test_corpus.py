@@ -88,7 +88,7 @@ def test_what_is_missing_is_said_before_any_work(tmp_path: Path, monkeypatch: py
     for output in ("o.parquet", "o.arrow", "shards/"):
         with (
             pytest.raises(UserError, match="Parquet or Arrow needs pyarrow"),
-            corpus.open_work(f"{tmp_path}/{output}", resume=False),
+            corpus.open_workspace(f"{tmp_path}/{output}", resume=False),
         ):
             pytest.fail("the work was begun")
     assert [*tmp_path.iterdir()] == []

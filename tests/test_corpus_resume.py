@@ -211,7 +211,7 @@ def test_texts_are_added_to_an_output_that_has_its_name(
         embed(encoder, source, f"{tmp_path}/{output}")
     before = (tmp_path / output).read_bytes()
     if not (unnoted := last == "advance" and output != "o.npy"):
-        with corpus.open_work(f"{tmp_path}/{output}", resume=True) as work:
+        with corpus.open_workspace(f"{tmp_path}/{output}", resume=True) as work:
             assert work.complete
         assert (tmp_path / output).read_bytes() == before
     embed(encoder, write_texts(source, texts), f"{tmp_path}/{output}", resume=unnoted)
@@ -349,7 +349,7 @@ def test_a_work_folder_that_is_not_ours(encoder: Encoder, tmp_path: Path):
 
 def test_one_process_at_a_time(encoder: Encoder, tmp_path: Path):
     source = write_texts(tmp_path / "a.txt", ["t1"])
-    with corpus.open_work(f"{tmp_path}/o.npy", resume=False):
+    with corpus.open_workspace(f"{tmp_path}/o.npy", resume=False):
         for resume in (False, True):
             message = refusal(lambda resume=resume: embed(encoder, source, f"{tmp_path}/o.npy", resume=resume))
             assert "another process is writing it" in message

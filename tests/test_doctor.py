@@ -6,12 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gpt2wgpu import Encoder, UserError, int8, ops
-from gpt2wgpu.checks import Case, Check, cases, check_op, compare, self_test
-from gpt2wgpu.doctor import check_device
+from gpt2wgpu import Encoder, UserError
+from gpt2wgpu.devices.selftest import Case, Check, check_op, compare, forward_cases, self_test
+from gpt2wgpu.diagnose.doctor import check_device
 from gpt2wgpu.gpu import Device, inplace, kernels
-from gpt2wgpu.train.checks import cases as training_cases
-from gpt2wgpu.train.checks import check_step, check_training
+from gpt2wgpu.graph import int8, ops
+from gpt2wgpu.train.selftest import backward_cases as training_cases
+from gpt2wgpu.train.selftest import check_step, check_training
 
 
 @pytest.fixture
@@ -25,10 +26,12 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
     """`wrong("pool", old, new)`: the source of that shader is another one."""
 
     def change(shader: str, old: str, new: str) -> None:
-        right = kernels.read
+        right = kernels.read_shader
         assert old in right(shader)
         for module in (kernels, inplace):
-            monkeypatch.setattr(module, "read", lambda name: right(name).replace(old, new) if name == shader else right(name))
+            monkeypatch.setattr(
+                module, "read_shader", lambda name: right(name).replace(old, new) if name == shader else right(name)
+            )
 
     return change
 
@@ -38,15 +41,15 @@ def test_a_right_device_passes_every_check(on_gpu: Callable[..., Encoder]):
     checks = list(check_device(model))
     assert [c for c in checks if not c.ok] == []
     kinds = [c.name for c in checks]
-    assert set(kinds) == {case.op.name for case in cases(half=False)} | {"built-in model", "alone = in a batch"}
-    assert len(checks) == len(cases(model.opened_device.half)) + 2
+    assert set(kinds) == {case.op.name for case in forward_cases(half=False)} | {"built-in model", "alone = in a batch"}
+    assert len(checks) == len(forward_cases(model.opened_device.half)) + 2
     assert checks[-1].tolerance == 0
 
 
 def test_every_op_has_a_check():
     declared = {o for o in {**vars(ops), **vars(int8)}.values() if hasattr(o, "reference")}
     for half in (False, True):
-        assert {case.op for case in cases(half)} == declared
+        assert {case.op for case in forward_cases(half)} == declared
 
 
 def test_half_precision_is_checked_by_cosine(on_gpu: Callable[..., Encoder], device: Device):

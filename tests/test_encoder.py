@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from encoders import LONG, TEXTS, refusal, tiny_gpt2
 
-from gpt2wgpu import Encoder, UserError, stream
-from gpt2wgpu.ops import Array
+from gpt2wgpu import Encoder, UserError
+from gpt2wgpu.files import windows
+from gpt2wgpu.graph.tensor import Array
 
 # --- shapes and order
 
@@ -45,7 +46,7 @@ def test_no_texts(built_in: Encoder):
 
 
 def test_order_is_kept_across_windows_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stream, "WINDOW", 7)
+    monkeypatch.setattr(windows, "WINDOW", 7)
     model = Encoder(tiny_gpt2(tmp_path), device="numpy", max_tokens=16)
     rng = np.random.default_rng(0)
     texts = [" ".join(f"t{i}" for i in rng.integers(0, 16, n)) for n in rng.integers(0, 32, 100)]
@@ -71,10 +72,10 @@ def test_equal_texts_are_computed_once(make: Callable[..., Encoder], monkeypatch
 
 def test_a_window_of_very_long_texts_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """By characters, so that a few thousand books do not lie in memory."""
-    monkeypatch.setattr(stream, "WINDOW_CHARACTERS", 100)
+    monkeypatch.setattr(windows, "WINDOW_CHARACTERS", 100)
     read = iter(["t1 " * 20] * 10)
-    assert len(stream.take_window(read)) == 2
-    assert len(stream.take_window(iter(["x" * 1000]))) == 1
+    assert len(windows.take_window(read)) == 2
+    assert len(windows.take_window(iter(["x" * 1000]))) == 1
     model = Encoder(tiny_gpt2(tmp_path), device="numpy")
     assert len(np.unique(model.encode(["t1 " * 20] * 10), axis=0)) == 1
 
@@ -106,7 +107,7 @@ def counted(texts: list[str]) -> tuple[Iterator[str], list[int]]:
 
 
 def test_a_stream_reads_a_bounded_number_of_texts_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stream, "WINDOW", 10)
+    monkeypatch.setattr(windows, "WINDOW", 10)
     model = Encoder(tiny_gpt2(tmp_path), device="numpy")
     texts, read = counted(["t1 t2"] * 100)
     rows = model.encode_stream(texts)
@@ -119,7 +120,7 @@ def test_a_stream_reads_a_bounded_number_of_texts_ahead(tmp_path: Path, monkeypa
 
 
 def test_an_endless_stream_takes_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stream, "WINDOW", 256)
+    monkeypatch.setattr(windows, "WINDOW", 256)
     model = Encoder(tiny_gpt2(tmp_path), device="numpy")
 
     def endless() -> Iterator[str]:
@@ -261,7 +262,7 @@ def test_a_lone_text_that_is_cut_is_reported_too(built_in: Encoder):
 
 
 def test_texts_over_the_limit_may_be_refused(built_in: Encoder, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stream, "WINDOW", 2)
+    monkeypatch.setattr(windows, "WINDOW", 2)
     message = refusal(lambda: built_in.encode(["a", "b", "c", LONG, LONG], truncate=False))
     assert re.search(rf"text 3 has 100[01] tokens, the model reads {built_in.max_seq_length}: shorten it", message)
     assert built_in.encode(["a", "b"], truncate=False).shape == (2, 256)

@@ -11,11 +11,12 @@ import pytest
 from encoders import GOLDEN, golden, refusal, tiny_gpt2, with_row
 from safetensors.numpy import save_file
 
-from gpt2wgpu import Encoder, backend, checkpoint, stream
-from gpt2wgpu.gpu import Device, choose
+from gpt2wgpu import Encoder, checkpoint, engine
+from gpt2wgpu.checkpoint.graph import build_graph, concat_layers, default_layer
+from gpt2wgpu.devices import choose
+from gpt2wgpu.gpu import Device, choose_adapter
 from gpt2wgpu.gpu import device as device_module
-from gpt2wgpu.graph import schedule
-from gpt2wgpu.sentence import default_layer, head, side_by_side
+from gpt2wgpu.graph.tensor import schedule
 
 # --- vectors that are not finite
 
@@ -25,7 +26,7 @@ def test_an_overflow_names_the_text(
     pooling: str | None, make: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Without warnings beside it (warnings are errors here)."""
-    monkeypatch.setattr(stream, "WINDOW", 4)
+    monkeypatch.setattr(engine, "WINDOW", 4)
     folder = tiny_gpt2(tmp_path, layers=2, change={"wte.weight": with_row(7, 3e38)})
     with np.errstate(all="warn"):
         model = make(folder, pooling=pooling, max_tokens=8, layer=2)
@@ -108,8 +109,8 @@ def test_layers_side_by_side_are_the_same_bits(name: str, make: Callable[..., En
 
 
 def test_layers_side_by_side_run_every_block_once():
-    c = checkpoint.load(GOLDEN / "sentence_models" / "new_xlmr_max_mean")
-    tensors = schedule(side_by_side([head(c, layer, "f32", c.modules) for layer in range(3)]))
+    c = checkpoint.load_checkpoint(GOLDEN / "sentence_models" / "new_xlmr_max_mean")
+    tensors = schedule(concat_layers([build_graph(c, layer, "f32", c.modules) for layer in range(3)]))
     ops = Counter(t.op.name for t in tensors if t.op)
     assert (ops["embed"], ops["attention"], ops["linear"], ops["pool"], ops["concat"]) == (1, 2, 2 * 2 + 3, 3 * 2, 3 + 2)
     leaves = [t.name for t in tensors if t.op is None]
@@ -136,8 +137,10 @@ def test_the_default_layer_of_a_raw_gpt2(layers: int, expected: int, tmp_path: P
 def test_the_default_layer_of_other_models(built_in: Encoder):
     assert built_in.layer == built_in.layers
     for folder, layers in (("sentence_models/plain_bert", 2), ("sentence_models/old_gpt2_last", 2), ("models/roberta", 2)):
-        assert default_layer(checkpoint.load(GOLDEN / folder)) == layers
-    assert [default_layer(checkpoint.load(GOLDEN / "models" / f"gpt2_{n}")) for n in ("five_layers_bf16", "inverse_layer")] == [
+        assert default_layer(checkpoint.load_checkpoint(GOLDEN / folder)) == layers
+    assert [
+        default_layer(checkpoint.load_checkpoint(GOLDEN / "models" / f"gpt2_{n}")) for n in ("five_layers_bf16", "inverse_layer")
+    ] == [
         3,
         2,
     ]
@@ -175,8 +178,8 @@ def test_a_pooling_that_the_dense_module_cannot_take():
 def test_without_a_real_gpu_auto_is_numpy(monkeypatch: pytest.MonkeyPatch):
     software = device_module.Adapter(0, "llvmpipe", "CPU", "Vulkan", "", frozenset(), {}, None)
     for found in ((), (software,)):
-        monkeypatch.setattr(device_module, "adapters", lambda found=found: found)
-        monkeypatch.setattr(backend, "has_gpu_node", lambda: True)
+        monkeypatch.setattr(device_module, "list_adapters", lambda found=found: found)
+        monkeypatch.setattr(choose, "has_gpu_node", lambda: True)
         model = Encoder(layer=0)
         assert model.device == "numpy"
         assert model.device_reason == "no GPU found: computing with numpy on the CPU"
@@ -184,8 +187,8 @@ def test_without_a_real_gpu_auto_is_numpy(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_auto_loads_no_driver_where_no_gpu_can_be(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "adapters", lambda: pytest.fail("it looked for adapters"))
-    monkeypatch.setattr(backend, "has_gpu_node", lambda: False)
+    monkeypatch.setattr(device_module, "list_adapters", lambda: pytest.fail("it looked for adapters"))
+    monkeypatch.setattr(choose, "has_gpu_node", lambda: False)
     assert Encoder(layer=0).device == "numpy"
 
 
@@ -198,20 +201,20 @@ def test_device_files_of_a_gpu(monkeypatch: pytest.MonkeyPatch):
         ("darwin", set(), True),
         ("win32", set(), True),
     ):
-        monkeypatch.setattr(backend.sys, "platform", platform)
-        monkeypatch.setattr(backend.Path, "exists", lambda path, nodes=nodes: str(path) in nodes)
-        assert backend.has_gpu_node() == possible
+        monkeypatch.setattr(choose.sys, "platform", platform)
+        monkeypatch.setattr(choose.Path, "exists", lambda path, nodes=nodes: str(path) in nodes)
+        assert choose.has_gpu_node() == possible
         monkeypatch.undo()
 
 
 def test_device_numpy_looks_for_no_adapter(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "adapters", lambda: pytest.fail("it looked for adapters"))
+    monkeypatch.setattr(device_module, "list_adapters", lambda: pytest.fail("it looked for adapters"))
     for name in ("numpy", "cpu"):
         assert Encoder(device=name, layer=0).device == "numpy"
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "adapters", lambda: ())
+    monkeypatch.setattr(device_module, "list_adapters", lambda: ())
     message = refusal(lambda: Encoder(device="gpu"))
     assert "no WebGPU adapter found" in message
     assert "mesa-vulkan-drivers" in message
@@ -222,7 +225,7 @@ def test_the_environment_decides_what_auto_means(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("GPT2WGPU_DEVICE", "numpy")
     assert Encoder(layer=0).device_reason == "numpy on the CPU, as asked"
     monkeypatch.setenv("GPT2WGPU_DEVICE", "")
-    monkeypatch.setattr(device_module, "adapters", lambda: ())
+    monkeypatch.setattr(device_module, "list_adapters", lambda: ())
     assert Encoder(layer=0).device == "numpy"
     monkeypatch.setenv("GPT2WGPU_DEVICE", "no such adapter")
     assert "no such adapter" in refusal(Encoder)
@@ -232,7 +235,7 @@ def test_the_environment_decides_what_auto_means(monkeypatch: pytest.MonkeyPatch
 def test_a_device_by_number_and_name(device: Device):
     for name in (str(device.adapter.index), device.adapter.name[:5].upper(), device.adapter.index):
         model = Encoder(device=name, layer=0)
-        assert model.device == str(choose(str(name)))
+        assert model.device == str(choose_adapter(str(name)))
         assert "as asked" in model.device_reason
         assert np.isfinite(model.encode("a")).all()
 

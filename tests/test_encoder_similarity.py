@@ -8,7 +8,7 @@ import pytest
 from encoders import refusal
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.ops import Array
+from gpt2wgpu.graph.tensor import Array
 
 SIMILARITIES: dict[str, Callable[[Array, Array], float]] = {
     "cosine": lambda x, y: float(x @ y / np.linalg.norm(x) / np.linalg.norm(y)),
@@ -62,13 +62,13 @@ def test_similarity_of_no_vectors(name: str, by_name: Callable[[str], Encoder], 
     """A program of no rows would end the process: wgpu panics on a binding of no bytes."""
     from gpt2wgpu import gpu
 
-    class Guarded(gpu.Program):
+    class Guarded(gpu.GPUProgram):
         def __init__(self, *args: Any) -> None:
             assert all(args[3].values()), "a capacity of 0"
             super().__init__(*args)
 
     model = by_name(name)
-    monkeypatch.setattr(gpu, "Program", Guarded)
+    monkeypatch.setattr(gpu, "GPUProgram", Guarded)
     none, some = np.empty((0, 4)), np.ones((2, 4))
     for a, b, shape in ((none, some, (0, 2)), (some, none, (2, 0)), (none, none, (0, 0))):
         found = model.similarity(a, b)

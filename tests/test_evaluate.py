@@ -12,9 +12,9 @@ import pytest
 from process import Run, command, environment
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu import evaluate as evaluate_module
-from gpt2wgpu.evaluate import evaluate, evaluate_layers, measures, parse_layers
-from gpt2wgpu.pairs import read_pairs
+from gpt2wgpu.evaluation import scores as evaluate_module
+from gpt2wgpu.evaluation.scores import evaluate_layers, evaluate_pairs, measures, parse_layers
+from gpt2wgpu.files.pairs import read_pairs
 from gpt2wgpu.train.data import take
 
 DATA = Path(__file__).parent.parent / "data_sets" / "test.tsv"
@@ -73,7 +73,7 @@ def test_distances_are_negated_and_every_sentence_is_encoded_once(encoder: Encod
     original: Callable[..., np.ndarray] = encoder.encode
     monkeypatch.setattr(encoder, "encode", encode)
     pairs.sentences1[3] = pairs.sentences2[5] = pairs.sentences1[7]
-    found = evaluate(encoder, pairs)
+    found = evaluate_pairs(encoder, pairs)
     assert len(asked) == len(set(asked)) == 718
     # of vectors of length 1 all but manhattan give the same order
     assert found["cosine"]["auc"] == pytest.approx(found["euclidean"]["auc"], abs=1e-3)
@@ -91,7 +91,7 @@ def test_layers(encoder: Encoder):
 
 
 def test_the_command(run: Run, encoder: Encoder):
-    expected = evaluate(encoder, read_pairs(str(DATA)))
+    expected = evaluate_pairs(encoder, read_pairs(str(DATA)))
     code, out, err = run("evaluate", "--data", DATA)
     assert (code, err) == (0, "") and "360 pairs with labels, 180 of them 1\n" in out
     assert f"layer {encoder.layers} of {encoder.layers}" in out
@@ -114,7 +114,7 @@ def test_scores_and_options(run: Run, tmp_path: Path):
     options = "--layer", "2", "--pooling", "max", "--prompt", "query: ", "--normalize"
     found = json.loads(run("evaluate", "--data", tmp_path / "sts.tsv", "--json", *options)[1])
     other = Encoder(device="numpy", layer=2, pooling="max")
-    expected = evaluate(other, read_pairs(str(tmp_path / "sts.tsv")), prompt="query: ", normalize_embeddings=True)
+    expected = evaluate_pairs(other, read_pairs(str(tmp_path / "sts.tsv")), prompt="query: ", normalize_embeddings=True)
     assert found["scores"] == expected and found["layer"] == 2
     code, out, err = run("evaluate", "--data", tmp_path / "sts.tsv", "--max-seq-length", "3", "--no-truncate")
     assert (code, out) == (1, "") and "tokens" in err
@@ -123,7 +123,7 @@ def test_scores_and_options(run: Run, tmp_path: Path):
 def test_all_layers(run: Run, tmp_path: Path):
     (tmp_path / "a.tsv").write_text("".join(DATA.read_text(encoding="utf-8").splitlines(True)[:31]), encoding="utf-8")
     pairs = read_pairs(str(tmp_path / "a.tsv"))
-    expected = {n: evaluate(Encoder(device="numpy", layer=n), pairs) for n in range(6)}
+    expected = {n: evaluate_pairs(Encoder(device="numpy", layer=n), pairs) for n in range(6)}
     plot = tmp_path / "layers.png"
     code, out, err = run("evaluate", "--data", tmp_path / "a.tsv", "--layers", "all", "--plot", plot)
     assert (code, err) == (0, "") and plot.read_bytes().startswith(b"\x89PNG")
@@ -151,7 +151,7 @@ def test_layers_in_one_pass_or_several(numbers: int, encoder: Encoder, monkeypat
     assert compiled == {1 << 28: [3], 2 * 60 * 256: [2, 1], 1: [1, 1, 1]}[numbers]
     for layer, scores in found.items():
         alone = Encoder(device="numpy", layer=layer, truncate_dim=100)
-        assert scores == evaluate(alone, pairs, normalize_embeddings=True, prompt="query: ")
+        assert scores == evaluate_pairs(alone, pairs, normalize_embeddings=True, prompt="query: ")
 
 
 def test_a_cut_text_is_told_once(run: Run, tmp_path: Path):

@@ -10,10 +10,10 @@ import pytest
 from process import Run
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.doctor import check_device
+from gpt2wgpu.diagnose.doctor import check_device
+from gpt2wgpu.diagnose.profile import profile_model
 from gpt2wgpu.gpu import Device
-from gpt2wgpu.measure import profile
-from gpt2wgpu.ops import attention, attention_bias
+from gpt2wgpu.graph.ops import attention, attention_bias
 
 SENTENCE_MODELS = Path(__file__).parent / "golden" / "sentence_models"
 FAMILIES = ("new_distilbert_mean", "old_mpnet_mean", "old_gpt_neo_weighted", "plain_gpt_neo", "old_roberta_weighted_last")
@@ -65,7 +65,7 @@ def test_doctor(use_gpu: None, monkeypatch: pytest.MonkeyPatch, device: Device, 
     folder = SENTENCE_MODELS / name
     numpy_or = {"numpy": None}
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (numpy_or.get(wanted, device), "the tests'"))
-    monkeypatch.setattr("gpt2wgpu.doctor.cases", lambda half: [])  # the kernels have tests of their own
+    monkeypatch.setattr("gpt2wgpu.diagnose.doctor.forward_cases", lambda half: [])  # the kernels have tests of their own
     checks = list(check_device(Encoder(folder, device="gpu")))
     assert [c.name for c in checks] == [f"{folder} model", "alone = in a batch"] and all(c.ok for c in checks), checks
 
@@ -73,9 +73,9 @@ def test_doctor(use_gpu: None, monkeypatch: pytest.MonkeyPatch, device: Device, 
 @pytest.mark.parametrize(("name", "op"), [("old_mpnet_mean", attention_bias), ("old_gpt_neo_weighted", attention)])
 def test_profile(production_device: Device, monkeypatch: pytest.MonkeyPatch, name: str, op: object):
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (production_device, "the tests'"))
-    monkeypatch.setattr("gpt2wgpu.measure.SECONDS", 0.05)
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.SECONDS", 0.05)
     model = Encoder(SENTENCE_MODELS / name, device="gpu")
-    found = profile(model, texts=2, tokens=20)
+    found = profile_model(model, texts=2, tokens=20)
     assert sum(line.calls for line in found.lines) == len(model._program.steps)
     lines = [line for line in found.lines if line.op.startswith("attention")]
     assert {line.op for line in lines} == {op.name} and sum(line.calls for line in lines) == 2

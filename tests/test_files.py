@@ -127,7 +127,7 @@ def vectors(n: int, width: int = 7) -> np.ndarray:
 
 
 def write(path: Path, texts: list[str], rows: np.ndarray) -> None:
-    with files.output(str(path), files.VECTOR_FORMATS) as (file, save):
+    with files.open_output(str(path), files.VECTOR_FORMATS) as (file, save):
         save(file, zip(texts, rows, strict=True))
 
 
@@ -214,7 +214,7 @@ def test_rows_are_written_as_they_come(tmp_path: Path):
             yield "text", row
 
     row = np.zeros(100, np.float32)
-    with files.output(str(tmp_path / "a.npy"), files.VECTOR_FORMATS) as (file, save):
+    with files.open_output(str(tmp_path / "a.npy"), files.VECTOR_FORMATS) as (file, save):
         save(file, rows())
     assert all(size >= 400 * (i - 10_000) for i, size in enumerate(sizes))
     assert np.load(tmp_path / "a.npy").shape == (40_000, 100)
@@ -231,7 +231,7 @@ def test_a_text_too_long_for_npz_is_refused_early(tmp_path: Path, monkeypatch: p
 def test_matrix(tmp_path: Path, suffix: str):
     matrix = vectors(len(TEXTS), len(TEXTS))
     path = tmp_path / f"m{suffix}"
-    with files.output(str(path), files.MATRIX_FORMATS) as (file, save):
+    with files.open_output(str(path), files.MATRIX_FORMATS) as (file, save):
         save(file, TEXTS, matrix)
     if suffix == ".npy":
         found = np.load(path)
@@ -263,7 +263,7 @@ def test_failure_keeps_what_was_there_and_leaves_nothing(tmp_path: Path, error: 
         raise error
 
     kind = type(error) if isinstance(error, OSError) else error
-    with pytest.raises(kind) as caught, files.output(str(path), files.VECTOR_FORMATS) as (file, save):
+    with pytest.raises(kind) as caught, files.open_output(str(path), files.VECTOR_FORMATS) as (file, save):
         save(file, rows())
     assert path.read_bytes() == b"before" and [*tmp_path.iterdir()] == [path]
     assert not isinstance(error, OSError) or caught.value.filename == str(path)  # type: ignore[attr-defined]
@@ -299,6 +299,6 @@ def test_an_impossible_output_is_refused_before_any_work(tmp_path: Path, name: s
     (tmp_path / "file").write_bytes(b"")
     before = sorted(tmp_path.iterdir())
     refused = pytest.raises((UserError, OSError), match=f"(?i){message}")
-    with refused, files.output(str(tmp_path / name), files.VECTOR_FORMATS):
+    with refused, files.open_output(str(tmp_path / name), files.VECTOR_FORMATS):
         pytest.fail("the work was begun")
     assert sorted(tmp_path.iterdir()) == before

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu import Encoder, UserError, ops, reference
-from gpt2wgpu.checks import Case, arrays, cases
-from gpt2wgpu.gpu import Adapter, Device, Program, adapters, choose, fitting_tokens, kernels
+from gpt2wgpu import Encoder, UserError
+from gpt2wgpu.devices.selftest import Case, arrays, forward_cases
+from gpt2wgpu.gpu import Adapter, Device, GPUProgram, choose_adapter, fitting_tokens, kernels, list_adapters
 from gpt2wgpu.gpu import device as device_module
-from gpt2wgpu.graph import Tensor
-from gpt2wgpu.ops import Array
+from gpt2wgpu.graph import ops, reference
+from gpt2wgpu.graph.tensor import Array, Tensor
 
 # --- adapters
 
@@ -33,61 +33,61 @@ SECOND = adapter(4, "NVIDIA GeForce 20", "DiscreteGPU")
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`machine(a, b)`: these are the adapters found."""
-    return lambda *found: monkeypatch.setattr(device_module, "adapters", lambda: found)
+    return lambda *found: monkeypatch.setattr(device_module, "list_adapters", lambda: found)
 
 
 def test_the_best_real_gpu_is_taken(machine: Callable[..., None]):
     machine(SOFTWARE, VIRTUAL, INTEGRATED, DISCRETE, SECOND)
-    assert choose("auto") is choose("gpu") is DISCRETE
+    assert choose_adapter("auto") is choose_adapter("gpu") is DISCRETE
     machine(SOFTWARE, VIRTUAL, INTEGRATED)
-    assert choose("auto") is choose("gpu") is INTEGRATED
+    assert choose_adapter("auto") is choose_adapter("gpu") is INTEGRATED
     machine(SOFTWARE, VIRTUAL)
-    assert choose("auto") is choose("gpu") is VIRTUAL
+    assert choose_adapter("auto") is choose_adapter("gpu") is VIRTUAL
 
 
 def test_a_software_adapter_is_taken_only_when_asked_for(machine: Callable[..., None]):
     machine(SOFTWARE)
-    assert choose("auto") is None
-    assert choose("gpu") is choose("0") is choose("llvm") is choose("LLVMpipe") is SOFTWARE
+    assert choose_adapter("auto") is None
+    assert choose_adapter("gpu") is choose_adapter("0") is choose_adapter("llvm") is choose_adapter("LLVMpipe") is SOFTWARE
 
 
 def test_an_adapter_by_number_or_part_of_its_name(machine: Callable[..., None]):
     machine(SOFTWARE, VIRTUAL, INTEGRATED, DISCRETE, SECOND)
-    assert choose("1") is VIRTUAL
-    assert choose("4") is SECOND
-    assert choose("geforce") is DISCRETE
-    assert choose("GeForce 20") is SECOND
-    assert choose("intel") is INTEGRATED
+    assert choose_adapter("1") is VIRTUAL
+    assert choose_adapter("4") is SECOND
+    assert choose_adapter("geforce") is DISCRETE
+    assert choose_adapter("GeForce 20") is SECOND
+    assert choose_adapter("intel") is INTEGRATED
     for wrong in ("5", "10", "cuda", "geforce 30", "-1"):  # "10" is part of a name, but a number
         with pytest.raises(
             UserError, match=f"^device '{wrong}' is none of the adapters found .0: llvmpipe.*4: NVIDIA GeForce 20"
         ):
-            choose(wrong)
+            choose_adapter(wrong)
 
 
 def test_without_any_adapter(machine: Callable[..., None]):
     machine()
-    assert choose("auto") is None
+    assert choose_adapter("auto") is None
     for wanted in ("gpu", "0", "nvidia"):
         with pytest.raises(UserError, match=r"no WebGPU adapter found; install a driver .*mesa-vulkan-drivers") as caught:
-            choose(wanted)
+            choose_adapter(wanted)
         assert "\n" not in str(caught.value)
 
 
 def test_adapters_of_this_machine(device: Device):
-    found = adapters()
+    found = list_adapters()
     assert device.adapter in found
     assert [a.index for a in found] == list(range(len(found)))
     assert all(a.backend != "OpenGL" for a in found)
     assert device.adapter.name in str(device.adapter)
     assert device.half == ("shader-f16" in device.adapter.features)
-    assert choose(os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu")) == device.adapter
+    assert choose_adapter(os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu")) == device.adapter
 
 
 # --- programs
 
 
-class Recorded(Program):
+class Recorded(GPUProgram):
     """A Program that remembers its result buffers."""
 
     def __init__(self, *args: Any) -> None:
@@ -136,7 +136,7 @@ def rows(count: int, seed: int = 1) -> dict[str, Array]:
 @pytest.fixture
 def chain(device: Device) -> tuple[Recorded, Callable[[Mapping[str, Array]], Array]]:
     output, values = two_layers()
-    expected = reference.Program(output, lambda t: values[t.name])
+    expected = reference.NumpyProgram(output, lambda t: values[t.name])
     return Recorded(device, output, lambda t: values[t.name], {"T": 70}), expected.run
 
 
@@ -192,7 +192,7 @@ def test_what_lies_in_the_buffers_reaches_no_result(chain):
 
 
 @pytest.mark.parametrize(
-    "case", [c for half in (False, True) for c in cases(half) if c.half == half], ids=lambda c: f"{c.op.name} {c}"
+    "case", [c for half in (False, True) for c in forward_cases(half) if c.half == half], ids=lambda c: f"{c.op.name} {c}"
 )
 def test_a_kernel_writes_every_element(case: Case, device: Device):
     """Into a buffer full of NaN."""
@@ -206,7 +206,7 @@ def test_a_kernel_writes_every_element(case: Case, device: Device):
 
 def test_a_wrong_batch_is_refused_and_the_next_one_is_right(device: Device):
     output, values = arrays(Case(ops.pool, {"C": 20}, attrs={"mode": "mean"}))
-    program = Program(device, output, lambda t: values[t.name], {"T": 100, "B": 3})
+    program = GPUProgram(device, output, lambda t: values[t.name], {"T": 100, "B": 3})
     expected = program.run(values)
     over = 129 - len(values["x"])  # capacities are rounded up to 128
     wrong = {
@@ -234,7 +234,7 @@ def test_a_table_over_the_limit_of_a_binding_comes_in_pieces(half: bool, pieces:
     seams = (16384 - 256) // (12 * (2 if half else 4)) * np.arange(pieces)
     values["ids"][:10] = np.resize([0, 999, *seams, *(seams[1:] - 1)], 10)
     capacity = {"T": len(values["ids"])}
-    whole = Program(device, output, lambda t: values[t.name], capacity)
+    whole = GPUProgram(device, output, lambda t: values[t.name], capacity)
     small = limited(device, max_storage_buffer_binding_size=16384)
     cut = Recorded(small, output, lambda t: values[t.name], capacity)
     assert (len(whole.steps), len(cut.steps)) == (1, pieces)
@@ -262,16 +262,16 @@ def test_a_matrix_over_the_limit_of_a_binding_is_refused(device: Device):
     for case in (Case(ops.linear, {"K": 1024, "N": 16}, (1,)), Case(ops.embed, {"V": 3, "C": 12, "S": 900}, (1,))):
         output, values = arrays(case)
         with pytest.raises(UserError, match=r"^\w+ needs 0 MiB in one piece, .* binds 0: use a smaller dtype") as caught:
-            Program(small, output, lambda t, values=values: values[t.name], {"T": 1})
+            GPUProgram(small, output, lambda t, values=values: values[t.name], {"T": 1})
         assert "\n" not in str(caught.value)
 
 
 def test_a_result_over_the_limit_is_refused(device: Device):
     output, values = two_layers()
     with pytest.raises(UserError, match=r"^result of \w+ needs 3 MiB in one piece, .* allows 2: use a smaller max_tokens"):
-        Program(limited(device, max_storage_buffer_binding_size=2 << 20), output, lambda t: values[t.name], {"T": 22000})
+        GPUProgram(limited(device, max_storage_buffer_binding_size=2 << 20), output, lambda t: values[t.name], {"T": 22000})
     with pytest.raises(UserError, match="in one piece"):
-        Program(limited(device, max_buffer_size=2 << 20), output, lambda t: values[t.name], {"T": 22000})
+        GPUProgram(limited(device, max_buffer_size=2 << 20), output, lambda t: values[t.name], {"T": 22000})
 
 
 def test_fitting_tokens_are_what_a_program_can_have(device: Device):
@@ -281,9 +281,9 @@ def test_fitting_tokens_are_what_a_program_can_have(device: Device):
         tokens = fitting_tokens(small, output, 1 << 24)
         assert tokens % 128 == 0
         assert tokens == limit // (36 * 4) // 128 * 128
-        Program(small, output, lambda t: values[t.name], {"T": tokens})
+        GPUProgram(small, output, lambda t: values[t.name], {"T": tokens})
         with pytest.raises(UserError):
-            Program(small, output, lambda t: values[t.name], {"T": tokens + 1})
+            GPUProgram(small, output, lambda t: values[t.name], {"T": tokens + 1})
         assert fitting_tokens(small, output, 128) == 128
 
 
@@ -291,7 +291,7 @@ def test_no_batch_has_more_rows_than_a_grid_may(device: Device):
     """Norms and the embedding have one workgroup a row; WebGPU allows 65535."""
     output, values = two_layers()
     tokens = fitting_tokens(device, output, 1 << 17)
-    program = Program(device, output, lambda t: values[t.name], {"T": tokens})
+    program = GPUProgram(device, output, lambda t: values[t.name], {"T": tokens})
     assert np.isfinite(program.run(rows(tokens))).all()
 
 
@@ -303,10 +303,10 @@ def test_no_batch_has_more_rows_than_a_grid_may(device: Device):
 def test_a_broken_shader_is_an_error_with_wgpus_text(wrong: str, complaint: str, checked: bool, request, monkeypatch):
     device = request.getfixturevalue("device" if checked else "production_device")
     replaced = {"C; c +=": "Q; c +=", "let norm": "nonsense"}[wrong]
-    monkeypatch.setattr(kernels, "read", lambda name, read=kernels.read: read(name).replace(wrong, replaced))
+    monkeypatch.setattr(kernels, "read_shader", lambda name, read=kernels.read_shader: read(name).replace(wrong, replaced))
     x = Tensor(("B", 4), name="x")
     with pytest.raises(wgpu.GPUError, match=complaint) as caught:
-        Program(device, ops.l2_normalize(x), lambda t: None, {"B": 1})
+        GPUProgram(device, ops.l2_normalize(x), lambda t: None, {"B": 1})
     assert "'l2_normalize'" in str(caught.value)
 
 
@@ -316,7 +316,7 @@ def test_nan_passes_through_every_activation(activation: str, k: int, device: De
     """max() and clamp() of a GPU may turn it into a number, and a vector that should be refused into one that is not."""
     weights = {"w": np.eye(k, dtype=np.float32), "b": np.zeros(k, np.float32)}
     x, w, b = Tensor(("T", k), name="x"), Tensor((k, k), name="w"), Tensor((k,), name="b")
-    program = Program(device, ops.linear(x, w, b, activation=activation), lambda t: weights[t.name], {"T": 2})
+    program = GPUProgram(device, ops.linear(x, w, b, activation=activation), lambda t: weights[t.name], {"T": 2})
     found = program.run({"x": np.array([[np.nan] * k, [1] * k], np.float32)})
     assert np.isnan(found[0]).all()
     assert np.isfinite(found[1]).all()
@@ -326,7 +326,7 @@ def test_nan_passes_through_every_activation(activation: str, k: int, device: De
 def test_nan_passes_through_every_pooling(mode: str, device: Device):
     """From wherever the pooling looks."""
     x, spans, skip = Tensor(("T", 3), name="x"), Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
-    program = Program(device, ops.pool(x, spans, skip, mode=mode), lambda t: None, {"T": 5, "B": 1})
+    program = GPUProgram(device, ops.pool(x, spans, skip, mode=mode), lambda t: None, {"T": 5, "B": 1})
     for at in {"cls": [0], "last": [4]}.get(mode, [0, 2, 4]):
         values = np.ones((5, 3), np.float32)
         values[at] = np.nan
@@ -338,15 +338,15 @@ def test_nan_passes_through_norms_and_attention(device: Device):
     bad = np.array([[1, np.nan, 2, 3], [1, 4, 2, 3]], np.float32)
     ones = Tensor((4,), name="ones")
     x = Tensor(("T", 4), name="x")
-    norm = Program(device, ops.layer_norm(x, ones, ones), lambda t: np.ones(4, np.float32), {"T": 2}).run({"x": bad})
+    norm = GPUProgram(device, ops.layer_norm(x, ones, ones), lambda t: np.ones(4, np.float32), {"T": 2}).run({"x": bad})
     assert np.isnan(norm[0]).all()
     assert np.isfinite(norm[1]).all()
     y = Tensor(("B", 4), name="y")
-    assert np.isnan(Program(device, ops.l2_normalize(y), lambda t: None, {"B": 2}).run({"y": bad})[0]).any()
+    assert np.isnan(GPUProgram(device, ops.l2_normalize(y), lambda t: None, {"B": 2}).run({"y": bad})[0]).any()
 
     qkv, spans, tiles = Tensor(("T", 12), name="qkv"), Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
     output = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=False)
-    program = Program(device, output, lambda t: None, {"T": 5, "B": 2, "G": 2})
+    program = GPUProgram(device, output, lambda t: None, {"T": 5, "B": 2, "G": 2})
     batch = {"spans": np.array([[0, 3], [3, 5]]), "tiles": np.array([[0, 0], [1, 0]])}
     for part in range(3):  # of a query, a key, a value of the second token
         values = np.ones((5, 12), np.float32)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gpt2wgpu import UserError, ops, packing, reference
-from gpt2wgpu.graph import Tensor, op, schedule
-from gpt2wgpu.ops import Array
+from gpt2wgpu import UserError
+from gpt2wgpu.graph import ops, packing, reference
+from gpt2wgpu.graph.tensor import Array, Tensor, op, schedule
 from gpt2wgpu.train import ops as train_ops
 from gpt2wgpu.train.gradients import SEED, TOKENS, VJP, gradients
 
@@ -38,7 +38,7 @@ def leaf(name: str, *shape: int | str) -> Tensor:
 
 def batch() -> dict[str, Array]:
     ids, positions = [[2, 0, 2], [4], [2, 4, 4, 1]], [[0, 1, 2], [0], [0, 1, 2, 1]]
-    found = packing.pack([np.array(i) for i in ids], [np.array(p) for p in positions], [1, 0, 2])
+    found = packing.pack_batch([np.array(i) for i in ids], [np.array(p) for p in positions], [1, 0, 2])
     found |= {"tokens": np.arange(T, dtype=np.uint32), "seed": np.array([7], np.uint32)}
     for name, count in (("ids", 6), ("positions", 3)):
         found[f"{name}_order"], found[f"{name}_rows"] = train_ops.sorted_rows(found[name], count)
@@ -88,7 +88,7 @@ def test_gradients_against_finite_differences(name: str):
     assert set(found) == leaves
 
     def run(t: Tensor) -> Array:
-        return reference.Program(t, lambda t: values[t.name]).run(values)
+        return reference.NumpyProgram(t, lambda t: values[t.name]).run(values)
 
     for t, g in found.items():
         a = values[t.name]

@@ -14,9 +14,9 @@ from loopback_hub import Hub, commit_of
 from process import Run
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.hub import BUILT_IN, find, is_name, pull, repository
-from gpt2wgpu.known import MODELS
-from gpt2wgpu.ops import POOLINGS
+from gpt2wgpu.graph.ops import POOLINGS
+from gpt2wgpu.hub import BUILT_IN, find_model, is_name, pull_model, repository
+from gpt2wgpu.hub.known import MODELS
 from gpt2wgpu.progress import downloading
 
 # --- as it should be
@@ -53,7 +53,7 @@ def test_a_repository_that_was_renamed(hub: Hub, gpt2: Path):
     """As gpt2 is openai-community/gpt2 now: the hub redirects, within itself and then to its CDN."""
     hub.repositories["community/gpt2"] = hub.repositories.pop("gpt2")
     hub.renamed["gpt2"] = "community/gpt2"
-    assert (find("gpt2") / "model.safetensors").read_bytes() == weights_of(gpt2)[0]
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == weights_of(gpt2)[0]
 
 
 def test_a_sharded_model(hub: Hub, tmp_path: Path):
@@ -71,13 +71,13 @@ def test_a_sharded_model(hub: Hub, tmp_path: Path):
     (folder / "model.safetensors").unlink()
     hub.add("me/sharded", folder)
     np.testing.assert_array_equal(Encoder("me/sharded", device="numpy").encode("t3"), vector)
-    snapshot = find("me/sharded")
+    snapshot = find_model("me/sharded")
     (snapshot / "model-00002-of-00002.safetensors").resolve().unlink()  # as if it had never arrived
     hub.requests.clear()
     np.testing.assert_array_equal(Encoder("me/sharded", device="numpy").encode("t3"), vector)
     assert [path.rsplit("/", 1)[1] for path in hub.fetched()] == ["model-00002-of-00002.safetensors"]
     hub.requests.clear()
-    assert find("me/sharded") == snapshot and hub.requests == []
+    assert find_model("me/sharded") == snapshot and hub.requests == []
 
 
 def test_an_index_cannot_name_a_file_elsewhere(hub: Hub, tmp_path: Path):
@@ -85,7 +85,7 @@ def test_an_index_cannot_name_a_file_elsewhere(hub: Hub, tmp_path: Path):
     (folder / "model.safetensors").unlink()
     tiny.write_json(folder / "model.safetensors.index.json", {"weight_map": {"wte.weight": "../../../evil.safetensors"}})
     hub.add("me/evil", folder)
-    assert "expected the name of a .safetensors file beside it" in refusal(lambda: find("me/evil"))
+    assert "expected the name of a .safetensors file beside it" in refusal(lambda: find_model("me/evil"))
 
 
 def test_revisions(hub: Hub, gpt2: Path, tmp_path: Path):
@@ -93,20 +93,20 @@ def test_revisions(hub: Hub, gpt2: Path, tmp_path: Path):
     repository = hub.repositories["gpt2"]
     old = {**repository.files, "config.json": repository.files["config.json"].replace(b'"n_layer": 1', b'"n_layer":  1')}
     repository.commits["v1"] = old
-    main, pinned = find("gpt2"), find("gpt2", revision="v1")
+    main, pinned = find_model("gpt2"), find_model("gpt2", revision="v1")
     assert (main.name, pinned.name) == (commit_of(repository.files), commit_of(old))
-    assert find("gpt2", revision=commit_of(old)) == pinned
+    assert find_model("gpt2", revision=commit_of(old)) == pinned
     repository.commits["refs/pr/2"] = old
-    assert find("gpt2", revision="refs/pr/2") == pinned
+    assert find_model("gpt2", revision="refs/pr/2") == pinned
     repository.files = {**old, "config.json": old["config.json"].replace(b'"n_layer":  1', b'"n_layer":   1')}
-    assert find("gpt2") == main
+    assert find_model("gpt2") == main
     hub.requests.clear()
-    assert pull("gpt2").name == commit_of(repository.files)
+    assert pull_model("gpt2").name == commit_of(repository.files)
     assert [path.rsplit("/", 1)[1] for path in hub.fetched()] == ["config.json"]
-    assert find("gpt2").name == commit_of(repository.files)
-    assert "gpt2 has no revision 'v2': give a branch" in refusal(lambda: find("gpt2", revision="v2"))
+    assert find_model("gpt2").name == commit_of(repository.files)
+    assert "gpt2 has no revision 'v2': give a branch" in refusal(lambda: find_model("gpt2", revision="v2"))
     for bad in ("../../x", "a//b", "", ".", "a b", "v1/..", "a\\b", "é"):
-        assert "is no branch, tag or commit" in refusal(lambda bad=bad: find("gpt2", revision=bad))
+        assert "is no branch, tag or commit" in refusal(lambda bad=bad: find_model("gpt2", revision=bad))
     assert "goes with a name on the hub" in refusal(lambda: Encoder(gpt2, revision="v1"))
     assert "goes with a name on the hub, not with the built-in model" in refusal(lambda: Encoder(revision="v1"))
 
@@ -115,20 +115,20 @@ def test_revisions(hub: Hub, gpt2: Path, tmp_path: Path):
 
 
 def test_offline(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    message = refusal(lambda: find("gpt2", local_files_only=True))
+    message = refusal(lambda: find_model("gpt2", local_files_only=True))
     assert f"there is no folder gpt2, and gpt2 is not in {tmp_path / 'hf' / 'hub'}, and local_files_only keeps it" in message
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, "1")
             assert f"{variable} keeps it from being downloaded: run `gpt2wgpu pull gpt2`" in refusal(lambda: Encoder("gpt2"))
-            assert f"{variable} is set" in refusal(lambda: pull("gpt2"))
+            assert f"{variable} is set" in refusal(lambda: pull_model("gpt2"))
     assert hub.requests == []
-    folder = pull("gpt2")
+    folder = pull_model("gpt2")
     hub.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert find("gpt2") == find("gpt2", local_files_only=True) == folder
+    assert find_model("gpt2") == find_model("gpt2", local_files_only=True) == folder
     (folder / "model.safetensors").resolve().unlink()
-    assert "but without model.safetensors, and HF_HUB_OFFLINE" in refusal(lambda: find("gpt2"))
+    assert "but without model.safetensors, and HF_HUB_OFFLINE" in refusal(lambda: find_model("gpt2"))
     assert hub.requests == []
 
 
@@ -136,14 +136,14 @@ def test_offline(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert find(None) == find("built-in") == BUILT_IN
+    assert find_model(None) == find_model("built-in") == BUILT_IN
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2").mkdir()
-    assert find("gpt2") == Path("gpt2")  # a folder that exists comes first
+    assert find_model("gpt2") == Path("gpt2")  # a folder that exists comes first
     tricks = ["../gpt2", "a/b/c", "/etc", "a/..", "..", "a--b", "~/x", "a\\b", "x.git", "https://huggingface.co/gpt2", "a b", ""]
     for name in tricks:
-        assert find(name) == Path(name)  # a folder or nothing, and no name
-        assert "is no name of a model on the hub" in refusal(lambda name=name: pull(name))
+        assert find_model(name) == Path(name)  # a folder or nothing, and no name
+        assert "is no name of a model on the hub" in refusal(lambda name=name: pull_model(name))
     assert "there is no folder ../nothing: give a folder" in refusal(lambda: Encoder("../nothing"))
 
 
@@ -195,7 +195,7 @@ def test_commands_take_names(hub: Hub, gpt2: Path, run: Run, tmp_path: Path):
 
 def test_pull_and_models(hub: Hub, gpt2: Path, run: Run, tmp_path: Path):
     code, out, _ = run("pull", "gpt2")
-    assert (code, Path(out.strip())) == (0, find("gpt2"))
+    assert (code, Path(out.strip())) == (0, find_model("gpt2"))
     assert run("pull", "gpt2", "--revision", "nope")[::2] == (
         1,
         "error: gpt2 has no revision 'nope': give a branch, a tag or a whole commit hash\n",

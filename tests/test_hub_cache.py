@@ -15,13 +15,13 @@ from loopback_hub import Hub, commit_of
 from process import environment
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.hub import find, pull
+from gpt2wgpu.hub import find_model, pull_model
 
 
 def test_huggingface_hub_finds_what_is_in_the_cache(hub: Hub, gpt2: Path, tmp_path: Path):
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-    folder = pull("gpt2")
+    folder = pull_model("gpt2")
     where = str(tmp_path / "hf" / "hub")
     assert try_to_load_from_cache("gpt2", "config.json", cache_dir=where) == str(folder / "config.json")
     assert snapshot_download("gpt2", cache_dir=where, local_files_only=True, allow_patterns="config.json") == str(folder)
@@ -37,11 +37,11 @@ def test_a_snapshot_of_another_program_is_taken_as_it_is(hub: Hub, gpt2: Path, t
     (folder / ".gitattributes").touch()  # every repository of the hub begins with it
     (cache(tmp_path) / "refs").mkdir()
     (cache(tmp_path) / "refs" / "main").write_text(commit)
-    assert find("gpt2") == folder
+    assert find_model("gpt2") == folder
     assert hub.requests == []
     tree = cache(tmp_path) / "trees" / f"{commit}.json"
     tiny.write_json(tree, {"files": {"modules.json": {}}})  # it is known to have one
-    assert find("gpt2") == folder
+    assert find_model("gpt2") == folder
     assert hub.requests != []
 
 
@@ -56,51 +56,51 @@ def test_files_that_were_downloaded_one_by_one_are_no_whole_snapshot(hub: Hub, t
     with monkeypatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         with pytest.warns(UserWarning, match="does not say whether it has a modules.json"):
-            find("me/bert")
+            find_model("me/bert")
     vector = Encoder("me/bert", device="numpy").encode("t1")
     np.testing.assert_array_equal(vector, Encoder(original, device="numpy").encode("t1"))
 
 
 def test_a_file_of_the_cache_that_lost_its_end_is_fetched_again_by_pull(hub: Hub, gpt2: Path):
-    folder = pull("gpt2")
+    folder = pull_model("gpt2")
     for file in ("config.json", "model.safetensors"):
         (folder / file).resolve().write_bytes(b"{")
     assert "download it again" in refusal(lambda: Encoder("gpt2", device="numpy"))
     hub.requests.clear()
-    assert pull("gpt2") == folder
+    assert pull_model("gpt2") == folder
     assert [path.rsplit("/", 1)[1] for path in hub.fetched()] == ["config.json", "model.safetensors"]
     assert all((folder / file).read_bytes() == (gpt2 / file).read_bytes() for file in ("config.json", "model.safetensors"))
     hub.requests.clear()
-    pull("gpt2")
+    pull_model("gpt2")
     assert len(hub.requests) == 1
 
 
 def test_pull_of_what_is_there_writes_nothing(hub: Hub, gpt2: Path, monkeypatch: pytest.MonkeyPatch):
     """A cache that others filled may be read-only."""
-    folder = pull("gpt2")
+    folder = pull_model("gpt2")
 
     def refuse(self: Path, *args: object, **options: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(Path, "touch", refuse)
     monkeypatch.setattr(Path, "write_text", refuse)
-    assert pull("gpt2") == folder
+    assert pull_model("gpt2") == folder
 
 
 def test_a_usable_snapshot_is_used_where_it_cannot_be_completed(hub: Hub, gpt2: Path):
     """Whatever the reason: here it is a hub that does not give the model any more."""
-    folder = pull("gpt2")
+    folder = pull_model("gpt2")
     (folder.parent.parent / ".no_exist" / folder.name / "adapter_config.json").unlink()
     hub.repositories["gpt2"].token = "hf_secret"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("HF_TOKEN", raising=False)
-        assert find("gpt2") == folder
+        assert find_model("gpt2") == folder
     assert hub.requests != []
 
 
 def test_two_pulls_at_once_download_once(hub: Hub, gpt2: Path, tmp_path: Path):
     folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(pull("gpt2"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: folders.append(pull_model("gpt2"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -122,12 +122,12 @@ def test_cache_folders(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest
         if variable == "XDG_CACHE_HOME":
             monkeypatch.delenv("HF_HOME")
         monkeypatch.setenv(variable, str(tmp_path / variable))
-        assert find("gpt2").is_relative_to(tmp_path / variable / inside / "models--gpt2")
-    assert find("gpt2", cache_folder=tmp_path / "own").is_relative_to(tmp_path / "own")
+        assert find_model("gpt2").is_relative_to(tmp_path / variable / inside / "models--gpt2")
+    assert find_model("gpt2", cache_folder=tmp_path / "own").is_relative_to(tmp_path / "own")
 
 
 def test_a_cached_model_starts_without_network_and_without_huggingface_hub(hub: Hub, gpt2: Path):
-    pull("gpt2")
+    pull_model("gpt2")
     hub.requests.clear()
     code = """if True:
         import sys
@@ -142,13 +142,13 @@ def test_a_cached_model_starts_without_network_and_without_huggingface_hub(hub: 
 def test_a_cache_that_transformers_filled_in_part_is_completed(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Without modules.json a sentence model would be read as a plain transformer: silently wrong."""
     hub.add("me/bert", sentence_model(tmp_path / "original"))
-    folder = pull("me/bert")
+    folder = pull_model("me/bert")
     for file in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json"):
         (folder / file).unlink()
     (folder / "1_Pooling").rmdir()
     with monkeypatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         with pytest.warns(UserWarning, match="does not say whether it has a modules.json"):
-            assert find("me/bert") == folder
-    assert find("me/bert") == folder
+            assert find_model("me/bert") == folder
+    assert find_model("me/bert") == folder
     assert (folder / "modules.json").exists() and (folder / "1_Pooling" / "config.json").exists()

@@ -15,23 +15,23 @@ from loopback_hub import Hub
 from process import command, environment
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.hub import find, pull
+from gpt2wgpu.hub import find_model, pull_model
 
 # --- no hub
 
 
 def test_no_network(hub: Hub, gpt2: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert refusal(lambda: find("gpt2")).startswith("http://127.0.0.1:9 cannot be reached for gpt2 (")
+    assert refusal(lambda: find_model("gpt2")).startswith("http://127.0.0.1:9 cannot be reached for gpt2 (")
     assert waits == [1]
     for endpoint in ("huggingface.co", "ftp://x", "http://"):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        assert "expected an address such as" in refusal(lambda: find("gpt2"))
+        assert "expected an address such as" in refusal(lambda: find_model("gpt2"))
 
 
 def test_what_is_no_hub(hub: Hub, gpt2: Path):
     hub.fault("GET /api", status=200, times=9)
-    assert "does not answer as a hub does: check HF_ENDPOINT" in refusal(lambda: find("gpt2"))
+    assert "does not answer as a hub does: check HF_ENDPOINT" in refusal(lambda: find_model("gpt2"))
 
 
 LOGIN = b"<html>Log in to this network" + b" " * 300 + b"</html>"
@@ -42,16 +42,16 @@ def test_a_page_to_log_in_to_a_network_is_no_file(hub: Hub, gpt2: Path, tmp_path
     page = {"status": 200, "body": LOGIN, "headers": {"ETag": '"page"', "Content-Type": "text/html"}}
     hub.fault("HEAD .*config.json", **page)
     hub.fault("GET .*config.json", **page)
-    assert "does not answer as a hub does: check HF_ENDPOINT, and proxies" in refusal(lambda: find("gpt2"))
+    assert "does not answer as a hub does: check HF_ENDPOINT, and proxies" in refusal(lambda: find_model("gpt2"))
     hub.faults.clear()
-    assert (find("gpt2") / "config.json").read_bytes() == (gpt2 / "config.json").read_bytes()
+    assert (find_model("gpt2") / "config.json").read_bytes() == (gpt2 / "config.json").read_bytes()
 
 
 def test_a_page_in_the_midst_of_a_download_leaves_what_is_there(hub: Hub, gpt2: Path, tmp_path: Path, waits: list[float]):
     content, sha256 = weights_of(gpt2)
     hub.fault(sha256, keep=1000)
     hub.fault(sha256, status=200, body=LOGIN)
-    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == content
     assert [r.headers.get("range") for r in hub.requests if sha256 in r.path] == [None, "bytes=1000-", "bytes=1000-"]
 
 
@@ -77,7 +77,7 @@ def test_variables_that_cannot_be_read(variable: str, value: str, hub: Hub, gpt2
 
 def test_a_hub_that_lists_files_elsewhere(hub: Hub, gpt2: Path):
     hub.bare = True
-    assert find("gpt2").is_dir()
+    assert find_model("gpt2").is_dir()
     assert any("/tree/" in r.path for r in hub.requests)
 
 
@@ -88,15 +88,15 @@ def test_tokens(hub: Hub, gpt2: Path, monkeypatch: pytest.MonkeyPatch):
     """401 and 403; a token goes to the hub, and not to where it redirects."""
     hub.add("me/private", gpt2, token="hf_secret")
     hub.add("me/gated", gpt2, token="hf_secret", gated=True)
-    message = refusal(lambda: find("me/private"))
+    message = refusal(lambda: find_model("me/private"))
     assert "(401): check the name; if it is private, try with a token (token=, HF_TOKEN or `hf auth login`)" in message
-    assert "me/gated is gated (403): accept its conditions at " in refusal(lambda: find("me/gated"))
-    assert "try with another token" in refusal(lambda: find("me/private", token="hf_wrong"))
+    assert "me/gated is gated (403): accept its conditions at " in refusal(lambda: find_model("me/gated"))
+    assert "try with another token" in refusal(lambda: find_model("me/private", token="hf_wrong"))
     for bad in ("hf_a\nb", "hf ab", "hf_ü", ""):
-        message = refusal(lambda bad=bad: find("me/private", token=bad))
+        message = refusal(lambda bad=bad: find_model("me/private", token=bad))
         assert message.startswith("the token for me/private is no token: expected ") and "ab" not in message
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    find("me/gated")
+    find_model("me/gated")
     monkeypatch.delenv("HF_TOKEN")
     hub.requests.clear()
     Encoder("me/private", token="hf_secret", device="numpy")
@@ -107,48 +107,48 @@ def test_tokens(hub: Hub, gpt2: Path, monkeypatch: pytest.MonkeyPatch):
 def test_403_of_another_reason(hub: Hub, gpt2: Path):
     """A model that was taken down, a token that may not read, a firewall before the CDN."""
     hub.fault("GET /api", status=403, headers={"X-Error-Message": "Access to this resource is disabled."})
-    message = refusal(lambda: find("gpt2"))
+    message = refusal(lambda: find_model("gpt2"))
     assert "answers 403, forbidden, for the list of files of gpt2 ('Access to this resource is disabled.'): try with" in message
     hub.fault("GET /blob/", status=403)
-    assert "for tokenizer.json of gpt2 (it does not say why)" in refusal(lambda: find("gpt2"))
+    assert "for tokenizer.json of gpt2 (it does not say why)" in refusal(lambda: find_model("gpt2"))
 
 
 def test_404(hub: Hub, gpt2: Path, tmp_path: Path):
-    assert "there is no model me/nothing on http" in refusal(lambda: find("me/nothing"))
+    assert "there is no model me/nothing on http" in refusal(lambda: find_model("me/nothing"))
     assert "there is no model sentence-transformers/nothing on" in refusal(lambda: Encoder("nothing"))
     hub.fault("HEAD .*tokenizer.json", status=404, headers={"X-Error-Code": "EntryNotFound"})
-    assert "gpt2 has no tokenizer.json (404), though it is listed" in refusal(lambda: find("gpt2"))
+    assert "gpt2 has no tokenizer.json (404), though it is listed" in refusal(lambda: find_model("gpt2"))
     hub.fault("GET /blob/", status=404)
-    assert "gpt2 has no tokenizer.json (404)" in refusal(lambda: find("gpt2"))
+    assert "gpt2 has no tokenizer.json (404)" in refusal(lambda: find_model("gpt2"))
     hub.faults.clear()
-    assert find("gpt2").is_dir()
+    assert find_model("gpt2").is_dir()
 
 
 def test_models_without_safetensors(hub: Hub, gpt2: Path):
     files = hub.repositories["gpt2"].files
     weights = files.pop("model.safetensors")
-    message = refusal(lambda: find("gpt2"))
+    message = refusal(lambda: find_model("gpt2"))
     assert "gpt2 has only pytorch_model.bin, a pickle, which could run code and is never read: take a revision" in message
     files.pop("pytorch_model.bin")
-    assert "gpt2 has no model.safetensors" in refusal(lambda: find("gpt2"))
+    assert "gpt2 has no model.safetensors" in refusal(lambda: find_model("gpt2"))
     files["adapter_config.json"] = b"{}"
-    assert "gpt2 holds an adapter" in refusal(lambda: find("gpt2"))
+    assert "gpt2 holds an adapter" in refusal(lambda: find_model("gpt2"))
     files["model.safetensors"] = weights
     assert "merge it into its model" in refusal(lambda: Encoder("gpt2"))
     del files["config.json"]
-    assert "gpt2 has no config.json" in refusal(lambda: pull("gpt2"))
+    assert "gpt2 has no config.json" in refusal(lambda: pull_model("gpt2"))
 
 
 def test_a_tokenizer_that_cannot_be_read_is_refused_before_the_weights_are_there(hub: Hub, gpt2: Path):
     files = hub.repositories["gpt2"].files
     files["spiece.model"] = files.pop("tokenizer.json")
-    assert "gpt2 has no tokenizer.json, and no vocabulary" in refusal(lambda: find("gpt2"))
+    assert "gpt2 has no tokenizer.json, and no vocabulary" in refusal(lambda: find_model("gpt2"))
     assert not [path for path in hub.fetched() if path.endswith(".safetensors")]
 
 
 def test_an_architecture_that_cannot_be_computed_is_refused_before_its_weights_are_there(hub: Hub, gpt2: Path):
     hub.repositories["gpt2"].files["config.json"] = b'{"model_type": "t5"}'
-    assert "model_type is 't5'" in refusal(lambda: find("gpt2"))
+    assert "model_type is 't5'" in refusal(lambda: find_model("gpt2"))
     assert not [path for path in hub.fetched() if path.endswith(".safetensors")]
 
 
@@ -159,22 +159,22 @@ def test_429(hub: Hub, gpt2: Path, waits: list[float], capsys: pytest.CaptureFix
         hub.fault(match, **busy)
     hub.fault("GET /blob/", status=429, headers={"RateLimit": '"api";r=0;t=11'})
     hub.fault("GET /blob/", status=503)
-    assert find("gpt2").is_dir()
+    assert find_model("gpt2").is_dir()
     assert waits == [7, 7, 7, 7, 11, 4]
     assert f"{hub.endpoint}: it answers 429; asking again in 7 s\n" in capsys.readouterr().err
 
 
 def test_429_for_ever(hub: Hub, gpt2: Path, waits: list[float]):
     hub.fault("GET /api", status=429, headers={"Retry-After": "1"}, times=100)
-    message = refusal(lambda: find("gpt2"))
+    message = refusal(lambda: find_model("gpt2"))
     assert "has had too many requests, and still says so after 5 attempts (429): wait some minutes" in message
     assert waits == [1] * 4
     hub.faults.clear()
     hub.fault("GET /api", status=429, headers={"Retry-After": "3600"}, times=100)
-    assert "asks to wait 3,600 s (it answers 429): try again then" in refusal(lambda: find("gpt2"))
+    assert "asks to wait 3,600 s (it answers 429): try again then" in refusal(lambda: find_model("gpt2"))
     hub.faults.clear()
     hub.fault("GET /blob/", status=429, headers={"Retry-After": "0"}, times=100)
-    assert "tokenizer.json of gpt2 did not arrive from " in refusal(lambda: find("gpt2"))
+    assert "tokenizer.json of gpt2 did not arrive from " in refusal(lambda: find_model("gpt2"))
     assert waits[4:] == [0] * 4
 
 
@@ -185,7 +185,7 @@ def test_a_dropped_connection_goes_on_where_it_broke(hub: Hub, gpt2: Path, waits
     content, sha256 = weights_of(gpt2)
     hub.fault(sha256, keep=1000)
     hub.fault(sha256, keep=500)
-    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == content
     assert [r.headers.get("range") for r in hub.requests if sha256 in r.path] == [None, "bytes=1000-", "bytes=1500-"]
     assert waits == [1, 1]
 
@@ -196,7 +196,7 @@ def test_a_download_that_broke_off_is_resumed_by_the_next_process(
     content, sha256 = weights_of(gpt2)
     hub.fault(sha256, keep=1000)
     hub.fault(sha256, keep=0, times=100)
-    message = refusal(lambda: find("gpt2"))
+    message = refusal(lambda: find_model("gpt2"))
     assert f"(1,000 of {len(content):,} bytes" not in message and f"1,000 of {len(content):,} bytes are here" in message
     assert "run it again, it goes on there" in message
     assert (cache(tmp_path) / "blobs" / f"{sha256}.incomplete").read_bytes() == content[:1000]
@@ -215,7 +215,7 @@ def test_a_server_without_ranges_starts_again(hub: Hub, gpt2: Path, waits: list[
     content, sha256 = weights_of(gpt2)
     hub.fault(sha256, keep=1000)
     hub.fault(sha256, ranges=False)
-    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == content
 
 
 @pytest.mark.parametrize("partial", ["wrong", "too long", "whole", "whole but wrong"])
@@ -226,7 +226,7 @@ def test_a_partial_file_that_is_something_else(partial: str, hub: Hub, gpt2: Pat
     size = len(content)
     found = {"wrong": b"x" * 1000, "too long": content + b"x", "whole": content, "whole but wrong": b"x" * size}[partial]
     (blobs / f"{sha256}.incomplete").write_bytes(found)
-    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == content
     assert sum(sha256 in r.path for r in hub.requests) == {"wrong": 2, "too long": 2, "whole": 0, "whole but wrong": 1}[partial]
 
 
@@ -237,11 +237,11 @@ def test_a_wrong_checksum_is_fetched_again_once(hub: Hub, gpt2: Path, tmp_path: 
         return body[:-1] + bytes([body[-1] ^ 1])
 
     hub.fault(sha256, change=flip)
-    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == content
     (cache(tmp_path) / "blobs" / sha256).unlink()
     hub.fault(sha256, change=flip, times=100)
     hub.requests.clear()
-    assert "model.safetensors of gpt2 arrived twice with another checksum than" in refusal(lambda: find("gpt2"))
+    assert "model.safetensors of gpt2 arrived twice with another checksum than" in refusal(lambda: find_model("gpt2"))
     assert sum(sha256 in r.path for r in hub.requests) == 2
     assert not [*(cache(tmp_path) / "blobs").glob(f"{sha256}*")]
 
@@ -250,7 +250,7 @@ def test_a_wrong_checksum_is_fetched_again_once(hub: Hub, gpt2: Path, tmp_path: 
 def test_another_size_than_announced(change: Callable[[bytes], bytes], hub: Hub, gpt2: Path, tmp_path: Path, waits: list[float]):
     sha256 = weights_of(gpt2)[1]
     hub.fault(sha256, change=change, times=100)
-    assert "model.safetensors of gpt2 did not arrive" in refusal(lambda: find("gpt2"))
+    assert "model.safetensors of gpt2 did not arrive" in refusal(lambda: find_model("gpt2"))
     assert not (cache(tmp_path) / "blobs" / sha256).exists()
 
 
@@ -258,26 +258,26 @@ def test_a_small_file_has_a_checksum_too(hub: Hub, gpt2: Path, tmp_path: Path, w
     """That of git, which is its ETag, or else a mirror's own: then the file is fetched twice and has to be the same again."""
     content = (gpt2 / "config.json").read_bytes()
     hub.fault("GET .*/resolve/.*/config.json", change=lambda body: body.replace(b"32", b"23"))
-    folder = find("gpt2")
+    folder = find_model("gpt2")
     assert (folder / "config.json").read_bytes() == content
     assert sum(path.endswith("/config.json") for path in hub.fetched()) == 2
     (folder / "config.json").resolve().unlink()
     hub.fault("(HEAD|GET) .*/resolve/.*/config.json", headers={"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}, times=3)
-    assert (pull("gpt2") / "config.json").read_bytes() == content
+    assert (pull_model("gpt2") / "config.json").read_bytes() == content
     hub.faults.clear()
     (folder / "config.json").resolve().unlink()
     for other in (b"23", b"2 "):
         hub.fault("GET .*/resolve/.*/config.json", change=lambda body, other=other: body.replace(b"32", other))
-    assert "config.json of gpt2 arrived twice with another checksum" in refusal(lambda: pull("gpt2"))
+    assert "config.json of gpt2 arrived twice with another checksum" in refusal(lambda: pull_model("gpt2"))
     hub.faults.clear()
     hub.fault("(HEAD|GET) .*/resolve/.*/config.json", headers={"ETag": 'W/"5f3e-1a2b"'}, times=3)
-    assert (pull("gpt2") / "config.json").exists()
+    assert (pull_model("gpt2") / "config.json").exists()
 
 
 def test_a_proxy_that_compresses_whatever_is_asked(hub: Hub, gpt2: Path, waits: list[float]):
     """The length that it gives is not that of the file."""
     hub.fault(f"GET /blob/{weights_of(gpt2)[1]}", change=gzip.compress, headers={"Content-Encoding": "gzip"}, times=9)
-    assert (find("gpt2") / "model.safetensors").read_bytes() == weights_of(gpt2)[0]
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == weights_of(gpt2)[0]
     assert waits == []
 
 
@@ -285,14 +285,14 @@ def test_416_for_ever(hub: Hub, gpt2: Path, waits: list[float]):
     sha256 = weights_of(gpt2)[1]
     hub.fault(sha256, keep=1000)
     hub.fault(sha256, status=416, times=9)
-    assert "model.safetensors of gpt2 did not arrive" in refusal(lambda: find("gpt2"))
+    assert "model.safetensors of gpt2 did not arrive" in refusal(lambda: find_model("gpt2"))
 
 
 def test_bytes_from_elsewhere_are_not_taken(hub: Hub, gpt2: Path, waits: list[float]):
     content, sha256 = weights_of(gpt2)
     hub.fault(sha256, keep=1000)
     hub.fault(sha256, headers={"Content-Range": f"bytes 500-{len(content) - 1}/{len(content)}"})
-    assert (find("gpt2") / "model.safetensors").read_bytes() == content
+    assert (find_model("gpt2") / "model.safetensors").read_bytes() == content
     assert [r.headers.get("range") for r in hub.requests if sha256 in r.path] == [None, "bytes=1000-", None]
 
 
@@ -302,7 +302,7 @@ def test_no_disk_space(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda path: usage(1 << 40, 1 << 40, 2000))
-        message = refusal(lambda: find("gpt2"))
+        message = refusal(lambda: find_model("gpt2"))
     assert message.startswith("gpt2 needs ") and " more and the disk of " in message and " has 2,000 bytes: make room" in message
     assert not [r for r in hub.requests if sha256 in r.path]
 
@@ -314,9 +314,9 @@ def test_no_disk_space(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest
     opened = Path.open
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        assert "make room, or choose another disk" in refusal(lambda: find("gpt2"))
+        assert "make room, or choose another disk" in refusal(lambda: find_model("gpt2"))
 
 
 def test_a_cache_folder_that_is_a_file(hub: Hub, gpt2: Path, tmp_path: Path):
     (tmp_path / "file").write_text("x")
-    assert "cannot be written (" in refusal(lambda: find("gpt2", cache_folder=tmp_path / "file"))
+    assert "cannot be written (" in refusal(lambda: find_model("gpt2", cache_folder=tmp_path / "file"))

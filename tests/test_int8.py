@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 from encoders import GOLDEN, TEXTS, refusal, tiny_gpt2
 
-from gpt2wgpu import Encoder, UserError, backend, checkpoint, doctor, int8, packing, reference
-from gpt2wgpu.checks import INT8, cases, self_test
-from gpt2wgpu.gpu import Device, Program, kernels, open_device, tiles
-from gpt2wgpu.gpu.tune import Bench
-from gpt2wgpu.graph import Tensor, schedule
-from gpt2wgpu.measure import tune
-from gpt2wgpu.ops import Array
-from gpt2wgpu.sentence import head
+from gpt2wgpu import Encoder, UserError, checkpoint
+from gpt2wgpu.checkpoint.graph import build_graph
+from gpt2wgpu.devices import choose
+from gpt2wgpu.devices.selftest import INT8, forward_cases, self_test
+from gpt2wgpu.diagnose import doctor
+from gpt2wgpu.diagnose.profile import tune_model
+from gpt2wgpu.gpu import Device, GPUProgram, kernels, open_device, tiles
+from gpt2wgpu.gpu.tuning import Bench
+from gpt2wgpu.graph import int8, packing, reference
+from gpt2wgpu.graph.tensor import Array, Tensor, schedule
 
 
 def random(*shape: int, seed: int = 0) -> Array:
@@ -92,7 +94,7 @@ def test_zero_and_extreme_columns_on_a_device(k: int, kind: str, device: Device)
     leaves = [Tensor(("T", k), name="x"), Tensor(q.shape, "i8", "q"), Tensor(scale.shape, name="s"), Tensor((12,), name="b")]
     values = {"q": q, "s": scale, "b": bias}
     opened = replace(device, adapter=replace(device.adapter, kind=kind), tuned={"tiles": {}})
-    found = Program(opened, int8.linear_int8(*leaves), lambda t: values[t.name], {"T": 5}).run({"x": x})
+    found = GPUProgram(opened, int8.linear_int8(*leaves), lambda t: values[t.name], {"T": 5}).run({"x": x})
     want = x.astype(np.float64) @ int8.dequantise(q, scale).astype(np.float64)
     assert not found[:, [2, 11]].any()
     assert np.isfinite(found).all()
@@ -105,7 +107,7 @@ def test_zero_and_extreme_columns_on_a_device(k: int, kind: str, device: Device)
 
 @pytest.mark.parametrize("name", ["gpt2_tanh", "bert_relu_odd"])
 def test_what_stays_in_f32(name: str):
-    c = checkpoint.load(GOLDEN / "models" / name)
+    c = checkpoint.load_checkpoint(GOLDEN / "models" / name)
     before, after = c.hidden(c.config.layers, "f32"), int8.in_int8(c.hidden(c.config.layers, "f32"))
     kept = {t.name: t.shape for t in schedule(before) if t.is_weight}
     found = {t.name: t for t in schedule(after) if t.is_weight}
@@ -119,17 +121,17 @@ def test_what_stays_in_f32(name: str):
 
 
 def test_dense_heads_stay_in_f32():
-    c = checkpoint.load(GOLDEN / "sentence_models" / "old_bert_cls_max_dense")
-    kinds = [t.op.name for t in schedule(head(c, c.config.layers, "f32", c.modules, int8=True)) if t.op]
+    c = checkpoint.load_checkpoint(GOLDEN / "sentence_models" / "old_bert_cls_max_dense")
+    kinds = [t.op.name for t in schedule(build_graph(c, c.config.layers, "f32", c.modules, int8=True)) if t.op]
     assert "linear" in kinds
     assert "linear_int8" in kinds
 
 
 def test_a_batch_is_the_same_in_the_order_of_the_graph_as_in_any(tmp_path: Path):
     """A scale may be asked for only after its matrix; all others at any time."""
-    c = checkpoint.load(tiny_gpt2(tmp_path / "m"))
+    c = checkpoint.load_checkpoint(tiny_gpt2(tmp_path / "m"))
     read = int8.quantising(c.weights)
-    leaves = [t for t in schedule(head(c, 1, "f32", c.modules, int8=True)) if t.is_weight]
+    leaves = [t for t in schedule(build_graph(c, 1, "f32", c.modules, int8=True)) if t.is_weight]
     values = {t.name: read(t) for t in leaves}
     assert all(values[t.name].shape == t.shape for t in leaves)
     q, scale = values["h.0.mlp.c_fc.weight"], values["h.0.mlp.c_fc.weight scale"]
@@ -181,9 +183,9 @@ def test_a_model_on_a_device_equals_numpy(half: bool, device: Device):
         pytest.skip("the device has no shader-f16")
     model = Encoder(device="numpy", dtype="int8")
     c, ids = model.checkpoint, [np.arange(5), np.array([7]), np.arange(300, 333)]
-    batch = packing.pack(ids, [np.arange(len(i)) for i in ids], [0, 0, 0])
-    output = head(c, c.config.layers, "f16" if half else "f32", c.modules, int8=True)
-    program = Program(device, output, int8.quantising(c.weights), {"T": 39, "B": 3, "G": 4})
+    batch = packing.pack_batch(ids, [np.arange(len(i)) for i in ids], [0, 0, 0])
+    output = build_graph(c, c.config.layers, "f16" if half else "f32", c.modules, int8=True)
+    program = GPUProgram(device, output, int8.quantising(c.weights), {"T": 39, "B": 3, "G": 4})
     found, want = program.run(batch), model._program.run(batch)
     assert {s.tensor.op.name for s in program.steps} >= {o.name for o in INT8}
     if half:
@@ -194,12 +196,12 @@ def test_a_model_on_a_device_equals_numpy(half: bool, device: Device):
 
 @pytest.mark.parametrize("name", ["bert_relu_odd", "roberta_pad_5", "gpt2_25_heads_f16"])
 def test_models_of_odd_sizes_on_a_device_equal_numpy(name: str, device: Device):
-    c = checkpoint.load(GOLDEN / "models" / name)
-    output = head(c, c.config.layers, "f32", c.modules, int8=True)
+    c = checkpoint.load_checkpoint(GOLDEN / "models" / name)
+    output = build_graph(c, c.config.layers, "f32", c.modules, int8=True)
     ids = [np.arange(6, 11), np.array([7]), np.arange(6, 39)]
-    batch = packing.pack(ids, [np.arange(len(i)) + 6 for i in ids], [0, 0, 0])
-    want = reference.Program(output, int8.quantising(c.weights)).run(batch)
-    found = Program(device, output, int8.quantising(c.weights), {"T": 39, "B": 3, "G": 4}).run(batch)
+    batch = packing.pack_batch(ids, [np.arange(len(i)) + 6 for i in ids], [0, 0, 0])
+    want = reference.NumpyProgram(output, int8.quantising(c.weights)).run(batch)
+    found = GPUProgram(device, output, int8.quantising(c.weights), {"T": 39, "B": 3, "G": 4}).run(batch)
     np.testing.assert_allclose(found, want, atol=1e-4 * np.abs(want).max())
 
 
@@ -215,7 +217,7 @@ def test_a_table_in_pieces(device: Device):
     values = {"q": q, "scale": scale, "wpe": wpe}
     limits = {**device.adapter.limits, "max-storage-buffer-binding-size": 9000}
     small = replace(device, adapter=replace(device.adapter, limits=limits))
-    program = Program(small, output, lambda t: values[t.name], {"T": 8})
+    program = GPUProgram(small, output, lambda t: values[t.name], {"T": 8})
     assert len(program.steps) == 4
     np.testing.assert_allclose(program.run(batch), int8.dequantise(q.T, scale.T).T[ids] + wpe[: len(ids)], atol=1e-6)
 
@@ -224,10 +226,10 @@ def test_a_table_in_pieces(device: Device):
 
 
 def test_int8_is_a_dtype_everywhere(device: Device):
-    assert backend.find_dtype("int8", None) == backend.find_dtype("int8", device) == "int8"
-    assert backend.find_half("int8", None) == "f32"
+    assert choose.find_dtype("int8", None) == choose.find_dtype("int8", device) == "int8"
+    assert choose.find_operand_dtype("int8", None) == "f32"
     real = replace(device, adapter=replace(device.adapter, kind="DiscreteGPU"))
-    assert backend.find_half("int8", real) == ("f16" if device.half else "f32")
+    assert choose.find_operand_dtype("int8", real) == ("f16" if device.half else "f32")
     with pytest.raises(UserError, match=r"^dtype must be auto, float32, float16 or int8, not 'int4'$"):
         Encoder(device="numpy", dtype="int4")
 
@@ -235,12 +237,12 @@ def test_int8_is_a_dtype_everywhere(device: Device):
 def test_a_gpu_has_to_pass_before_it_computes_in_int8(device: Device, monkeypatch: pytest.MonkeyPatch):
     real = open_device(replace(device.adapter, kind="DiscreteGPU"), checked=True)
     self_test(real, INT8)
-    original = kernels.read
+    original = kernels.read_shader
     wrong = "unpack4xI8(weight[k * (p.N / 4u) + n4])"
     assert wrong in original("linear_add_int8")
-    monkeypatch.setattr(kernels, "read", lambda name: original(name).replace(wrong, "unpack4xI8(weight[k * (p.N / 4u)])"))
+    monkeypatch.setattr(kernels, "read_shader", lambda name: original(name).replace(wrong, "unpack4xI8(weight[k * (p.N / 4u)])"))
     with pytest.raises(UserError, match="computes linear"):
-        backend.find_matmul(real, "int8")
+        choose.find_matmul(real, "int8")
 
 
 def test_the_card_and_the_command_line(run, built_in: Encoder, tmp_path: Path):
@@ -253,8 +255,8 @@ def test_the_card_and_the_command_line(run, built_in: Encoder, tmp_path: Path):
 
 
 def test_the_doctor(use_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert set(INT8) < {case.op for case in cases(half=False)}
-    monkeypatch.setattr(doctor, "cases", lambda half: [])
+    assert set(INT8) < {case.op for case in forward_cases(half=False)}
+    monkeypatch.setattr(doctor, "forward_cases", lambda half: [])
     checks = [*doctor.check_device(Encoder(tiny_gpt2(tmp_path / "m", layers=2), device="gpu", dtype="int8"))]
     assert len(checks) == 2
     assert [check for check in checks if not check.ok] == []
@@ -276,15 +278,15 @@ def test_every_tile_gives_the_same_bits(dtype: str, kind: str, device: Device):
         pytest.skip("the device has no shader-f16")
     opened = replace(device, adapter=replace(device.adapter, kind=kind), tuned={})
     bench = Bench(opened, (132, 148, dtype), math.inf)
-    assert [*bench.kernels] == tiles.candidates(opened, dtype)
+    assert [*bench.kernels] == tiles.tile_candidates(opened, dtype)
 
 
 def test_tune_measures_int8(device: Device, use_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("gpt2wgpu.measure.find_device", lambda wanted: (replace(device, tuned={}), ""))
-    monkeypatch.setattr("gpt2wgpu.gpu.tune.ROWS", (2, 3, 5, 9))
-    monkeypatch.setattr("gpt2wgpu.gpu.tune.SMALLEST", 8 * 32)
-    opened, found = tune(tiny_gpt2(tmp_path / "m"), "gpu", "int8", None)
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_device", lambda wanted: (replace(device, tuned={}), ""))
+    monkeypatch.setattr("gpt2wgpu.gpu.tuning.ROWS", (2, 3, 5, 9))
+    monkeypatch.setattr("gpt2wgpu.gpu.tuning.SMALLEST", 8 * 32)
+    opened, found = tune_model(tiny_gpt2(tmp_path / "m"), "gpu", "int8", None)
     assert {f.matmul for f in found} == {(8, 32, "i8"), (32, 8, "i8")}
-    assert set(tiles.load(opened)) == {(8, 32, "i8"), (32, 8, "i8")}
-    assert refusal(lambda: backend.find_dtype("i9", device)).startswith("dtype must be")
+    assert set(tiles.load_tiles(opened)) == {(8, 32, "i8"), (32, 8, "i8")}
+    assert refusal(lambda: choose.find_dtype("i9", device)).startswith("dtype must be")

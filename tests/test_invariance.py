@@ -12,7 +12,7 @@ import pytest
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.gpu import Device
-from gpt2wgpu.ops import Array
+from gpt2wgpu.graph.tensor import Array
 
 GOLDEN = Path(__file__).parent / "golden" / "models"
 TEXT = (

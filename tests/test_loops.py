@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from encoders import refusal, tiny_gpt2
 
-from gpt2wgpu import Encoder, UserError, loops, ops
-from gpt2wgpu.checks import Case, arrays, check_op
+from gpt2wgpu import Encoder, UserError
+from gpt2wgpu.devices import loop_limit
+from gpt2wgpu.devices.selftest import Case, arrays, check_op
 from gpt2wgpu.gpu import Device
-from gpt2wgpu.graph import Tensor
-from gpt2wgpu.int8 import linear_int8
-from gpt2wgpu.train import checks as train_checks
-from gpt2wgpu.train import loops as train_loops
+from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.int8 import linear_int8
+from gpt2wgpu.graph.tensor import Tensor
+from gpt2wgpu.train import loop_limit as train_loops
+from gpt2wgpu.train import selftest as train_checks
 
 
 def graph(case: Case) -> Tensor:
@@ -36,7 +38,7 @@ def test_texts_are_attended_to_to_their_end(attrs: dict[str, Any], half: bool, d
     if half and not device.half:
         pytest.skip(f"{device.adapter.name} has no shader-f16")
     case = Case(ops.attention, {"N": 6 * attrs["head_size"]}, (1,), {"scale": 0.05, **attrs}, half)
-    tokens = loops.longest_text(device, graph(case), 2000)
+    tokens = loop_limit.longest_text(device, graph(case), 2000)
     assert tokens >= 256
     for n in {tokens, min(tokens, 300)}:
         check = check_op(device, Case(case.op, case.sizes, (n,), case.attrs, half))
@@ -45,7 +47,7 @@ def test_texts_are_attended_to_to_their_end(attrs: dict[str, Any], half: bool, d
 
 def test_texts_are_attended_to_with_a_bias(device: Device):
     case = Case(ops.attention_bias, {"N": 192, "H": 1, "R": 33}, (1,), {"head_size": 64, "scale": 0.05, "causal": False})
-    tokens = loops.longest_text(device, graph(case), 2000)
+    tokens = loop_limit.longest_text(device, graph(case), 2000)
     check = check_op(device, Case(case.op, case.sizes, (tokens,), case.attrs))
     assert check.ok, check
 
@@ -55,7 +57,7 @@ def test_texts_are_attended_to_with_a_bias(device: Device):
 def test_products_are_right_or_refused(op: Any, k: int, device: Device):
     case = Case(op, {"K": k, "N": 36 if k % 4 == 0 else 33}, (20,))
     try:
-        loops.longest_text(device, graph(case), 1)
+        loop_limit.longest_text(device, graph(case), 1)
     except UserError as e:
         assert f"ends the loops of products over {k} columns early: update its driver, or use device='numpy'" in str(e)
         assert not check_op(device, case).ok
@@ -69,7 +71,7 @@ def test_texts_are_trained_on_to_their_end(attrs: dict[str, Any], device: Device
     size, window, kv_heads = attrs["head_size"], attrs.get("window", 0), attrs.get("kv_heads", 0)
     case = train_checks.attention_cases(2 * size, size, attrs["causal"], (1,), window, kv_heads)[1]
     forward = graph(Case(ops.attention, {"N": case.sizes["N"]}, (1,), case.attrs))
-    tokens = loops.most(1000, lambda n: train_loops.attends_back(device, forward, n))
+    tokens = loop_limit.largest_fitting(1000, lambda n: train_loops.attention_gradient_completes(device, forward, n))
     assert tokens >= 128
     check = check_op(device, train_checks.attention_cases(2 * size, size, attrs["causal"], (tokens,), window, kv_heads)[1])
     assert check.ok, check
@@ -84,15 +86,15 @@ def test_the_most_that_fits():
 
     for limit, expected in ((1000, 1000), (999, 896), (128, 128), (127, 0), (5000, 1000)):
         tried.clear()
-        assert loops.most(1000, lambda n, limit=limit: fits(limit, n)) == expected
+        assert loop_limit.largest_fitting(1000, lambda n, limit=limit: fits(limit, n)) == expected
         assert len(tried) <= 5 and max(tried) == 1000
-    assert loops.most(100, lambda n: n == 100) == 100
+    assert loop_limit.largest_fitting(100, lambda n: n == 100) == 100
 
 
 def test_a_text_that_the_device_cannot_compute(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The line does not advise to ask for more."""
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, ""))
-    monkeypatch.setattr("gpt2wgpu.loops.longest_text", lambda device, output, wanted: min(wanted, 8))
+    monkeypatch.setattr("gpt2wgpu.devices.loop_limit.longest_text", lambda device, output, wanted: min(wanted, 8))
     folder = tiny_gpt2(tmp_path / "model")
     encoder = Encoder(folder, device="gpu")
     assert encoder.encode(["t1 " * 5, "t2"]).shape == (2, 8)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2wgpu.ops import Array
+from gpt2wgpu.graph.tensor import Array
 from gpt2wgpu.train import losses
 from gpt2wgpu.train.adamw import learning_rate
 

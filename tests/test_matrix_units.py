@@ -12,11 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpt2wgpu import Encoder, backend, ops, reference
-from gpt2wgpu.checks import Case, arrays, cases, check_op, compare, with_matrix_units
-from gpt2wgpu.gpu import Device, MatrixUnits, Program, Tile, kernels, measure_ceilings, open_device, tiles
-from gpt2wgpu.gpu.tune import Bench
-from gpt2wgpu.int8 import linear_add_int8
+from gpt2wgpu import Encoder
+from gpt2wgpu.devices import choose
+from gpt2wgpu.devices.selftest import Case, arrays, check_op, compare, forward_cases, with_matrix_units
+from gpt2wgpu.gpu import Device, GPUProgram, MatrixUnits, Tile, kernels, measure_ceilings, open_device, tiles
+from gpt2wgpu.gpu.tuning import Bench
+from gpt2wgpu.graph import ops, reference
+from gpt2wgpu.graph.int8 import linear_add_int8
 
 ONE = (MatrixUnits(16, 32),)
 
@@ -32,7 +34,7 @@ def granted(device: Device) -> Device:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Put the kernels without matrix units, the matmul changed, in the place of those with, which few drivers compile."""
-    original = kernels.read
+    original = kernels.read_shader
 
     def put(old: str = "", new: str = "") -> None:
         source = original("matmul_workgroup")
@@ -41,7 +43,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
             "matmul_cooperative": source.replace(old, new),
             "attention_cooperative": "\n".join(map(original, ("attention", "softmax_attention", "attention_keys"))),
         }
-        monkeypatch.setattr(kernels, "read", lambda name: others.get(name) or original(name))
+        monkeypatch.setattr(kernels, "read_shader", lambda name: others.get(name) or original(name))
 
     return put
 
@@ -104,7 +106,7 @@ def test_right_results_are_used_by_every_f16_matmul_and_no_other(granted: Device
     for half in (False, True):
         assert check_op(found, Case(ops.linear, {"K": 20, "N": 36}, half=half)).ok
     odd, _ = arrays(Case(ops.linear, {"K": 5, "N": 12}, half=True))
-    assert kernels.files(odd, found.matmul("f16"))[0] == "linear_scalar"
+    assert kernels.shader_files(odd, found.matmul("f16"))[0] == "linear_scalar"
 
 
 def test_tiles_of_the_other_kernel_are_not_taken_over(granted: Device, stand_in: Callable[..., None]):
@@ -113,24 +115,24 @@ def test_tiles_of_the_other_kernel_are_not_taken_over(granted: Device, stand_in:
     stand_in()
     found, _ = with_matrix_units(granted, ONE)
     assert found.matrix_units
-    assert (84, 148, "f16") not in tiles.chosen(found)
+    assert (84, 148, "f16") not in tiles.chosen_tiles(found)
 
 
 def test_what_info_says(device: Device, granted: Device, stand_in: Callable[..., None]):
-    assert backend.find_matmul(None, "float32") == (None, "BLAS")
+    assert choose.find_matmul(None, "float32") == (None, "BLAS")
     assert Encoder(device="numpy", layer=0).info()["matmul"] == "BLAS"
     gpu = replace(granted, adapter=replace(granted.adapter, kind="DiscreteGPU"))
-    assert backend.find_matmul(gpu, "float32") == (gpu, "matmul_workgroup")
+    assert choose.find_matmul(gpu, "float32") == (gpu, "matmul_workgroup")
     stand_in("let k4s", "let nonsense")
-    found, why = backend.find_matmul(gpu, "float16")
+    found, why = choose.find_matmul(gpu, "float16")
     assert found is gpu
     assert why.startswith("matmul_workgroup (no matrix units agree with numpy: ")
     stand_in()
-    found, why = backend.find_matmul(replace(gpu, kernels={}), "float16")
+    found, why = choose.find_matmul(replace(gpu, kernels={}), "float16")
     assert found.matrix_units
     assert why == "matmul_cooperative"
     software = replace(gpu, adapter=replace(gpu.adapter, kind="CPU"))
-    assert backend.find_matmul(software, "float16") == (software, software.matmul("f32"))
+    assert choose.find_matmul(software, "float16") == (software, software.matmul("f32"))
 
 
 def test_tiles_fit_every_device(device: Device):
@@ -138,17 +140,17 @@ def test_tiles_fit_every_device(device: Device):
     for units in (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 8)):
         found = replace(device, matrix_units=units)
         limits = {**device.adapter.limits, "max-compute-workgroup-storage-size": 32768}
-        fitting = tiles.candidates(replace(found, adapter=replace(found.adapter, limits=limits)), "f16")
+        fitting = tiles.tile_candidates(replace(found, adapter=replace(found.adapter, limits=limits)), "f16")
         assert len(fitting) == len({str(t) for t in fitting}) == len(tiles.MATRIX_TILES)
         for tile in fitting:
             assert tile.thread_rows in (2 * units.size, 4 * units.size)
             assert tile.rows % tile.thread_rows == tile.columns % tile.thread_rows == 0
-            memory, lanes = tiles.needs(found, "matmul_cooperative", tile)
+            memory, lanes = tiles.tile_needs(found, "matmul_cooperative", tile)
             assert memory % 16 == 0
             assert (8 * tile.rows) % lanes == (8 * tile.columns) % lanes == 0  # whole loads of every lane
         limits |= {"max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 64}
         weak = replace(found, adapter=replace(found.adapter, limits=limits))
-        assert all(tiles.needs(weak, "matmul_cooperative", t)[1] <= 64 for t in tiles.candidates(weak, "f16"))
+        assert all(tiles.tile_needs(weak, "matmul_cooperative", t)[1] <= 64 for t in tiles.tile_candidates(weak, "f16"))
 
 
 # --- the kernel itself
@@ -174,11 +176,11 @@ def test_they_are_admitted(granting: Device, units: Device):
 
 
 def test_every_epilogue_and_awkward_shapes_equal_numpy(units: Device):
-    tried = [c for c in cases(half=True) if c.half and c.op.name.startswith("linear")]
+    tried = [c for c in forward_cases(half=True) if c.half and c.op.name.startswith("linear")]
     shapes = [(4, 4), (32, 64), (36, 68), (100, 4), (768, 132)]
     tried += [Case(ops.linear_add, {"K": k, "N": n}, (t,), half=True) for t in (1, 32, 33, 129) for k, n in shapes]
     tried += [Case(linear_add_int8, {"K": k, "N": n}, (33,), half=True) for k, n in shapes]
-    assert "coop_mat" in kernels.kernel(units, arrays(tried[-1])[0]).source
+    assert "coop_mat" in kernels.compile_kernel(units, arrays(tried[-1])[0]).source
     checks = [check_op(units, case) for case in tried]
     assert [c for c in checks if not c.ok] == []
 
@@ -192,13 +194,13 @@ def test_attention_equals_numpy(units: Device, head: int, causal: bool):
         check = check_op(units, case)
         assert check.ok, check
     output, values = arrays(case)
-    assert "coop_mat" in kernels.kernel(units, output).source
+    assert "coop_mat" in kernels.compile_kernel(units, output).source
     qkv = values["qkv"].astype(np.float32)
     qkv[:, 3 * head : 6 * head] *= np.linspace(0, 4, len(qkv))[:, None]
     values["qkv"] = qkv.astype(np.float16)
-    expected = reference.Program(output, lambda t: values[t.name]).run(values)
+    expected = reference.NumpyProgram(output, lambda t: values[t.name]).run(values)
     capacity = {"T": sum(lengths), "B": len(lengths), "G": len(values["tiles"])}
-    found = Program(units, output, lambda t: values[t.name], capacity).run(values)
+    found = GPUProgram(units, output, lambda t: values[t.name], capacity).run(values)
     assert compare("attention", "growing", expected, found, 1e-3).ok
 
 
@@ -207,7 +209,7 @@ def test_attention_does_not_depend_on_the_batch(units: Device):
     lengths = (33, 70, 5, 130)
     case = Case(ops.attention, {"N": 576}, lengths, {"head_size": 64, "scale": 1.0, "causal": True}, half=True)
     output, values = arrays(case)
-    program = Program(units, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
+    program = GPUProgram(units, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
     whole = program.run(values)
     for start, end in values["spans"].tolist():
         n = end - start
@@ -220,7 +222,7 @@ def test_other_heads_and_f32_attention_do_without(units: Device):
     for head, half in ((64, False), (10, True), (128, True)):
         attrs = {"head_size": head, "scale": 1.0, "causal": True}
         output, _ = arrays(Case(ops.attention, {"N": 3 * head}, attrs=attrs, half=half))
-        assert "coop_mat" not in kernels.kernel(units, output).source
+        assert "coop_mat" not in kernels.compile_kernel(units, output).source
 
 
 def test_a_model_in_f16_equals_numpy_and_does_not_depend_on_the_batch(units: Device, monkeypatch: pytest.MonkeyPatch):
@@ -245,14 +247,14 @@ def test_their_ceiling(units: Device, monkeypatch: pytest.MonkeyPatch):
 def test_every_tile_gives_the_same_bits(units: Device):
     for dtype in ("f16", "i8f16"):
         bench = Bench(units, (84, 148, dtype), math.inf)
-        assert [*bench.kernels] == tiles.candidates(units, dtype)
+        assert [*bench.kernels] == tiles.tile_candidates(units, dtype)
         assert {t.thread_rows for t in bench.kernels} == {16, 32}
 
 
 def test_no_batch_changes_bits(units: Device):
     output, values = arrays(Case(ops.linear, {"K": 68, "N": 132}, (130,), half=True))
-    units.tuned["tiles"] = {tiles.matmul(output): (Tile(16, 32, 16), Tile(32, 32, 16), Tile(64, 64, 32), Tile(32, 64, 16))}
-    program = Program(units, output, lambda t: values[t.name], {"T": 130})
+    units.tuned["tiles"] = {tiles.matmul_key(output): (Tile(16, 32, 16), Tile(32, 32, 16), Tile(64, 64, 32), Tile(32, 64, 16))}
+    program = GPUProgram(units, output, lambda t: values[t.name], {"T": 130})
     whole = program.run(values)
     for rows in (1, 31, 33, 128):
         np.testing.assert_array_equal(program.run({**values, "x": values["x"][:rows]}), whole[:rows])
@@ -262,7 +264,7 @@ def test_no_batch_changes_bits(units: Device):
 def test_a_nan_stays_in_its_row(units: Device):
     output, values = arrays(Case(ops.linear_add, {"K": 36, "N": 68}, (40,), half=True))
     values["x"][7, 35] = np.nan
-    found = Program(units, output, lambda t: values[t.name], {"T": 40}).run(values)
+    found = GPUProgram(units, output, lambda t: values[t.name], {"T": 40}).run(values)
     assert np.isnan(found[7]).all()
     assert np.isfinite(np.delete(found, 7, axis=0)).all()
 
@@ -275,7 +277,7 @@ def test_subgroups_wider_than_expected_give_nan_and_are_refused(granting: Device
 
 
 def test_fragments_that_sum_in_f16_are_refused(granting: Device, monkeypatch: pytest.MonkeyPatch):
-    original = kernels.read
+    original = kernels.read_shader
 
     def changed(name: str) -> str:
         source = original(name)
@@ -290,7 +292,7 @@ def test_fragments_that_sum_in_f16_are_refused(granting: Device, monkeypatch: py
                 source = source.replace(old, new)
         return source
 
-    monkeypatch.setattr(kernels, "read", changed)
+    monkeypatch.setattr(kernels, "read_shader", changed)
     found, why = with_matrix_units(replace(granting, kernels={}), [MatrixUnits(8, 8)])
     assert found.matrix_units is None
     assert "linear_add" in why

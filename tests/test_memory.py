@@ -16,20 +16,20 @@ import wgpu
 from encoders import refusal, tiny_gpt2
 from process import Run
 
-from gpt2wgpu import Encoder, checkpoint, memory, packing, reference
+from gpt2wgpu import Encoder, checkpoint
+from gpt2wgpu.checkpoint.graph import build_graph
 from gpt2wgpu.checkpoint.tensors import Tensors
-from gpt2wgpu.gpu import Device, Program, native, open_device, program
-from gpt2wgpu.graph import Tensor, schedule
-from gpt2wgpu.int8 import quantising
-from gpt2wgpu.ops import Array
-from gpt2wgpu.sentence import head
+from gpt2wgpu.gpu import Device, GPUProgram, native, open_device, program
+from gpt2wgpu.graph import memory, packing, reference
+from gpt2wgpu.graph.int8 import quantising
+from gpt2wgpu.graph.tensor import Array, Tensor, schedule
 
 CAPACITY = {"T": 256, "B": 128, "G": 128}
 
 
 def graph(folder: Path, half: str = "f32", *, int8: bool = False) -> tuple[Tensor, Callable[[Tensor], Array]]:
-    c = checkpoint.load(folder)
-    return head(c, c.config.layers, half, c.modules, int8=int8), quantising(c.weights) if int8 else c.weights
+    c = checkpoint.load_checkpoint(folder)
+    return build_graph(c, c.config.layers, half, c.modules, int8=int8), quantising(c.weights) if int8 else c.weights
 
 
 # --- what a graph needs
@@ -40,33 +40,33 @@ def test_a_program_takes_what_was_foreseen(kind: str, device: Device, tmp_path: 
     if kind == "float16" and not device.half:
         pytest.skip("the device has no shader-f16")
     output, weights = graph(tiny_gpt2(tmp_path / "m", layers=3), "f16" if kind == "float16" else "f32", int8=kind == "int8")
-    needed = memory.need(output, CAPACITY)
-    built = Program(device, output, weights, CAPACITY)
+    needed = memory.memory_needed(output, CAPACITY)
+    built = GPUProgram(device, output, weights, CAPACITY)
     padding = program.PADDING * sum(t.is_weight for t in schedule(output))
-    batch = sum(memory.size(t, CAPACITY) for t in built.inputs)
+    batch = sum(memory.tensor_bytes(t, CAPACITY) for t in built.inputs)
     assert built.bytes == needed.total - batch + padding
     if kind == "float32":
-        assert needed.weights == reference.Program(output, weights).bytes
+        assert needed.weights == reference.NumpyProgram(output, weights).bytes
 
 
 def test_results_share_buffers_only_when_their_last_reader_is_done(tmp_path: Path):
     output, _ = graph(tiny.save(tmp_path / "m", tiny.bert_config()))
     tensors = schedule(output)
-    buffers, sizes = memory.plan(tensors, lambda t: memory.size(t, CAPACITY))
+    buffers, sizes = memory.plan_buffers(tensors, lambda t: memory.tensor_bytes(t, CAPACITY))
     ops = [t for t in tensors if t.op]
     assert len(sizes) < len(ops)
     holds: dict[int, Tensor] = {}
     for t in ops:
         assert all(holds[buffers[x]] is x for x in t.inputs if x.op)  # nothing has been written over
         assert buffers[t] not in {buffers[x] for x in t.inputs if x.op}
-        assert sizes[buffers[t]] >= memory.size(t, CAPACITY)
+        assert sizes[buffers[t]] >= memory.tensor_bytes(t, CAPACITY)
         holds[buffers[t]] = t
-    kept, _ = memory.plan(tensors, lambda t: memory.size(t, CAPACITY), keep=ops)
+    kept, _ = memory.plan_buffers(tensors, lambda t: memory.tensor_bytes(t, CAPACITY), keep=ops)
     assert len(set(kept.values())) == len(ops)
 
 
 def test_readable_sizes():
-    found = [memory.readable(n) for n in (6_230_000_000, 1_000_000_000, 153_600_000, 4096)]
+    found = [memory.readable_bytes(n) for n in (6_230_000_000, 1_000_000_000, 153_600_000, 4096)]
     assert found == ["6.2 GB", "1.0 GB", "154 MB", "1 MB"]
 
 
@@ -74,7 +74,7 @@ def test_readable_sizes():
 
 
 def test_available_memory():
-    found = memory.available()
+    found = memory.available_memory()
     assert found is None if sys.platform == "win32" else found and 1 << 20 < found < 1 << 50
 
 
@@ -85,11 +85,11 @@ def test_the_least_of_what_the_system_tells(monkeypatch: pytest.MonkeyPatch):
         "memory.stat": "anon 100000\nfile 7\n",
     }
     monkeypatch.setattr(memory.Path, "read_text", lambda path, *_: files[path.name])
-    assert memory.available() == 500 * 1024
+    assert memory.available_memory() == 500 * 1024
     files["memory.max"] = "300000\n"
-    assert memory.available() == 200000
+    assert memory.available_memory() == 200000
     files |= {"meminfo": "", "memory.max": "max"}
-    total = memory.available()
+    total = memory.available_memory()
     assert total is None if sys.platform == "win32" else total and total > 1 << 26
 
 
@@ -100,8 +100,8 @@ def test_the_least_of_what_the_system_tells(monkeypatch: pytest.MonkeyPatch):
     ("dtype", "help"), [("float32", "use dtype='int8' or a smaller max_tokens"), ("int8", "use a smaller max_tokens")]
 )
 def test_numpy_refuses_what_does_not_fit(dtype: str, help: str, monkeypatch: pytest.MonkeyPatch, run: Run):
-    monkeypatch.setattr(memory, "available", lambda: 1_500_000)
-    monkeypatch.setattr(reference, "Program", lambda *_: pytest.fail("begins to load it"))
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_500_000)
+    monkeypatch.setattr(reference, "NumpyProgram", lambda *_: pytest.fail("begins to load it"))
     found = refusal(lambda: Encoder(device="numpy", dtype=dtype))
     expected = r"built-in needs \d\d MB \(weights \d+ MB, activations \d+ MB\) in "
     assert re.fullmatch(rf"{expected}{dtype}, this machine has 2 MB free: {help}", found), found
@@ -110,12 +110,12 @@ def test_numpy_refuses_what_does_not_fit(dtype: str, help: str, monkeypatch: pyt
 
 
 def test_what_helps_is_what_is_smaller(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory, "available", lambda: 1_500_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_500_000)
     assert refusal(lambda: Encoder(device="numpy", dtype="int8", max_tokens=1)).endswith("free: use a smaller model")
 
 
 def test_a_device_with_main_memory_refuses_what_does_not_fit(device: Device, use_gpu: None, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory, "available", lambda: 1_500_000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1_500_000)
     found = refusal(lambda: Encoder(device="gpu", dtype="float32"))
     half = "dtype='float16' or " if device.half else ""
     assert found.endswith(f" in float32, this machine has 2 MB free: use {half}dtype='int8' or a smaller max_tokens")
@@ -127,15 +127,15 @@ def test_a_device_with_memory_of_its_own_tells_only_when_it_is_full(
     """Without the start of a loaded model left behind: the next one loads."""
     real = replace(open_device(device.adapter), adapter=replace(device.adapter, kind="DiscreteGPU"))
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (real, ""))
-    monkeypatch.setattr(memory, "available", lambda: 0)
+    monkeypatch.setattr(memory, "available_memory", lambda: 0)
     folder = tiny_gpt2(tmp_path / "m")
     expected = Encoder(folder, device="gpu", dtype="float32").encode("t1 t2")
 
-    def full(self: Program, label: str, size: int) -> None:
+    def full(self: GPUProgram, label: str, size: int) -> None:
         raise wgpu.GPUOutOfMemoryError("Not enough memory left.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "_buffer", full)
+        patch.setattr(GPUProgram, "_buffer", full)
         found = refusal(lambda: Encoder(folder, device="gpu", dtype="float32"))
         assert f" in float32, more than {real.adapter} has free: use " in found
     np.testing.assert_array_equal(Encoder(folder, device="gpu", dtype="float32").encode("t1 t2"), expected)
@@ -168,8 +168,8 @@ def test_a_lost_device(device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """wgpu keeps a copy of what is written until it has been submitted."""
     output, weights = graph(tiny_gpt2(tmp_path / "m", layers=2))
-    batch = packing.pack([np.arange(5)], [np.arange(5)], [0])
-    expected = Program(device, output, weights, CAPACITY).run(batch)
+    batch = packing.pack_batch([np.arange(5)], [np.arange(5)], [0])
+    expected = GPUProgram(device, output, weights, CAPACITY).run(batch)
     waiting, most = 0, 0
     flush, write = native.flush, device.raw.queue.write_buffer
 
@@ -188,7 +188,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
         patch.setattr(program, "CHUNK", 512)
         patch.setattr(native, "flush", counted_flush)
         patch.setattr(device.raw.queue, "write_buffer", counted_write)
-        built = Program(device, output, weights, CAPACITY)
+        built = GPUProgram(device, output, weights, CAPACITY)
     assert 512 <= most < 1024 < built.bytes
     np.testing.assert_array_equal(built.run(batch), expected)
 
@@ -197,14 +197,14 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
 def test_of_the_files_one_tensor_at_a_time_is_in_memory(tmp_path: Path):
     """And what is a view of them is read again when it is used."""
     config = tiny.gpt2_config(n_embd=512, n_layer=3, vocab_size=2000)
-    c = checkpoint.load(tiny.save(tmp_path / "m", config))
+    c = checkpoint.load_checkpoint(tiny.save(tmp_path / "m", config))
     leaves = [t for t in schedule(c.hidden(3, "f32")) if t.is_weight]
-    largest = max(memory.size(t, {}) for t in leaves)
+    largest = max(memory.tensor_bytes(t, {}) for t in leaves)
     before, most, views = resident(), 0, []
     for t in leaves:
         views.append(c.weights(t))
         most = max(most, resident() - before)
-    assert sum(memory.size(t, {}) for t in leaves) > 8 * largest
+    assert sum(memory.tensor_bytes(t, {}) for t in leaves) > 8 * largest
     assert most < 2 * largest
     stored = tiny.tensors(config)
     for t, view in zip(leaves, views, strict=True):
@@ -227,4 +227,4 @@ def test_a_table_in_bf16_is_widened_in_one_piece(tmp_path: Path):
 
 def resident() -> int:
     """Bytes of files in this process's memory."""
-    return 1024 * memory.field(Path("/proc/self/status"), "RssFile:")
+    return 1024 * memory.proc_field(Path("/proc/self/status"), "RssFile:")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2wgpu import checkpoint, packing, reference
+from gpt2wgpu import checkpoint
 from gpt2wgpu.checkpoint import Checkpoint
-from gpt2wgpu.gpu import Device, Program
-from gpt2wgpu.graph import Tensor
-from gpt2wgpu.ops import Array
-from gpt2wgpu.sentence import positions
+from gpt2wgpu.gpu import Device, GPUProgram
+from gpt2wgpu.graph import packing, reference
+from gpt2wgpu.graph.packing import position_ids
+from gpt2wgpu.graph.tensor import Array, Tensor
 
 MODELS = sorted(p.name for p in (Path(__file__).parent / "golden" / "models").iterdir())
 
@@ -32,15 +32,17 @@ class Golden:
 
     def batch(self, sequences: list[Array]) -> dict[str, Array]:
         pad = self.checkpoint.config.pad
-        return packing.pack(sequences, [positions(s, pad) for s in sequences], [0] * len(sequences))
+        return packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], [0] * len(sequences))
 
     def numpy(self, layer: int) -> Array:
-        return reference.Program(self.checkpoint.hidden(layer, "f32"), self.checkpoint.weights).run(self.batch(self.sequences))
+        return reference.NumpyProgram(self.checkpoint.hidden(layer, "f32"), self.checkpoint.weights).run(
+            self.batch(self.sequences)
+        )
 
-    def gpu(self, device: Device, output: Tensor) -> Program:
+    def gpu(self, device: Device, output: Tensor) -> GPUProgram:
         tokens, count = sum(map(len, self.sequences)), len(self.sequences)
         capacity = {"T": tokens, "B": count, "G": packing.max_tiles(tokens, count)}
-        return Program(device, output, self.checkpoint.weights, capacity)
+        return GPUProgram(device, output, self.checkpoint.weights, capacity)
 
 
 @cache
@@ -48,7 +50,7 @@ def golden(name: str) -> Golden:
     folder = Path(__file__).parent / "golden" / "models" / name
     with np.load(folder / "expected.npz") as expected:
         sequences = np.split(expected["ids"], np.cumsum(expected["lengths"])[:-1])
-        return Golden(checkpoint.load(folder), sequences, expected["hidden"])
+        return Golden(checkpoint.load_checkpoint(folder), sequences, expected["hidden"])
 
 
 def error(found: Array, expected: Array) -> float:
@@ -107,7 +109,7 @@ def test_a_model_is_cut_after_the_layer_asked_for():
     """Only the blocks that are needed are read: a graph of one layer names no weight of the second."""
     for name in ("gpt2_five_layers_bf16", "bert"):
         whole, cut = (
-            reference.Program(golden(name).checkpoint.hidden(n, "f32"), golden(name).checkpoint.weights) for n in (2, 1)
+            reference.NumpyProgram(golden(name).checkpoint.hidden(n, "f32"), golden(name).checkpoint.weights) for n in (2, 1)
         )
         later = {t.name for t in whole.weights} - {t.name for t in cut.weights}
         assert len(whole.weights) > len(cut.weights)

@@ -15,7 +15,7 @@ from encoders import golden
 from refusals import leaves, one_line, refusal
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.checkpoint import Checkpoint, load
+from gpt2wgpu.checkpoint import Checkpoint, load_checkpoint
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.models.modernbert import ModernBertConfig
 from gpt2wgpu.models.nomic_bert import NomicBertConfig
@@ -35,7 +35,7 @@ def changed(name: str, folder: Path, **changes: Any) -> Path:
 
 
 def model(name: str) -> Checkpoint:
-    return load(GOLDEN / "models" / name)
+    return load_checkpoint(GOLDEN / "models" / name)
 
 
 # --- configurations
@@ -49,7 +49,7 @@ def test_modernbert_of_its_first_release():
 
 
 def test_modernbert_blocks_without_fields_that_say_so(tmp_path: Path):
-    c = load(changed("modernbert", tmp_path, layer_types=None, rope_parameters=None)).config
+    c = load_checkpoint(changed("modernbert", tmp_path, layer_types=None, rope_parameters=None)).config
     assert isinstance(c, ModernBertConfig)
     assert (c.local, c.thetas) == ((False, True, True, False), (160000.0, 10000.0))
 
@@ -62,7 +62,7 @@ def test_nomic_bert_reads_no_more_than_it_was_trained_for():
 
 @pytest.mark.parametrize(("name", "activation"), [("geglu", "gelu_erf"), ("glu", "sigmoid")])
 def test_gates_of_nomic_bert(name: str, activation: str, tmp_path: Path):
-    c = load(changed("nomic_bert_old_config_bf16", tmp_path, activation_function=name)).config
+    c = load_checkpoint(changed("nomic_bert_old_config_bf16", tmp_path, activation_function=name)).config
     assert isinstance(c, NomicBertConfig)
     assert c.activation == activation
 
@@ -78,7 +78,7 @@ def test_qwen3_without_the_head_that_predicts_tokens():
 
 @pytest.mark.parametrize("name", ["modernbert", "nomic_bert", "qwen3"])
 def test_a_length_that_no_table_confirms_has_a_bound(name: str, tmp_path: Path):
-    assert load(changed(name, tmp_path, max_position_embeddings=10**9)).max_seq_length == 1 << 17
+    assert load_checkpoint(changed(name, tmp_path, max_position_embeddings=10**9)).max_seq_length == 1 << 17
 
 
 def test_weights_that_no_file_holds():

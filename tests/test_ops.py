@@ -6,13 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpt2wgpu import ops, packing
-from gpt2wgpu.checks import Case, cases, check_op
+from gpt2wgpu.devices.selftest import Case, check_op, forward_cases
 from gpt2wgpu.gpu import Device
-from gpt2wgpu.graph import Op
-from gpt2wgpu.int8 import embed_int8, linear_add_int8, linear_int8
+from gpt2wgpu.graph import ops, packing
+from gpt2wgpu.graph.int8 import embed_int8, linear_add_int8, linear_int8
+from gpt2wgpu.graph.tensor import Array, Op
 from gpt2wgpu.models.rotary import rotary_table
-from gpt2wgpu.ops import Array
 
 ATTENTION = {"scale": 0.25, "causal": True}
 # T = 1, sequences of length 1, one past a tile (16, 32, 64 rows; 16 keys), several tiles; K and N that no tile divides
@@ -69,13 +68,13 @@ def name(case: Case) -> str:
     return f"{case.op.name} {case}"
 
 
-@pytest.mark.parametrize("case", [*cases(half=False), *AWKWARD], ids=name)
+@pytest.mark.parametrize("case", [*forward_cases(half=False), *AWKWARD], ids=name)
 def test_kernel_equals_numpy(case: Case, device: Device):
     check = check_op(device, case, seed=sum(map(ord, name(case))))
     assert check.ok, check
 
 
-@pytest.mark.parametrize("case", [c for c in cases(half=True) if c.half], ids=name)
+@pytest.mark.parametrize("case", [c for c in forward_cases(half=True) if c.half], ids=name)
 def test_f16_kernel_equals_numpy(case: Case, device: Device):
     if not device.half:
         pytest.skip("the device has no shader-f16")
@@ -89,7 +88,7 @@ def as_on_swiftshader(device: Device) -> Device:
     return replace(device, adapter=replace(device.adapter, name="SwiftShader", kind="CPU"), tuned={})
 
 
-MATMULS = [c for c in AWKWARD + cases(half=False) if c.op.name.startswith("linear")]
+MATMULS = [c for c in AWKWARD + forward_cases(half=False) if c.op.name.startswith("linear")]
 
 
 @pytest.mark.parametrize("case", MATMULS, ids=name)
@@ -108,14 +107,14 @@ def test_unrolled_matmul_equals_numpy(case: Case, as_on_swiftshader: Device):
 @pytest.mark.parametrize("o", [ops.linear_add, linear_add_int8])
 def test_matmul_variants_give_the_same_bits(o: Op, half: bool, device: Device, as_on_a_gpu: Device, as_on_swiftshader: Device):
     """So the variant may depend on the device's kind and on T without changing a vector."""
-    from gpt2wgpu.checks import arrays
-    from gpt2wgpu.gpu import Program
+    from gpt2wgpu.devices.selftest import arrays
+    from gpt2wgpu.gpu import GPUProgram
 
     if half and not device.half:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(Case(o, {"K": 84, "N": 148}, (37,), half=half))
     devices = device, as_on_a_gpu, as_on_swiftshader
-    runs = [Program(d, output, lambda t: values[t.name], {"T": 37}).run(values) for d in devices]
+    runs = [GPUProgram(d, output, lambda t: values[t.name], {"T": 37}).run(values) for d in devices]
     for run in runs[1:]:
         np.testing.assert_array_equal(runs[0], run)
 
@@ -162,7 +161,7 @@ def softmax_attention(qkv: Array, spans: Array, head_size: int, scale: float, ca
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_attention_against_one_query_at_a_time(causal: bool):
-    batch = packing.pack([np.zeros(n) for n in (1, 33, 2, 64, 70)], [np.zeros(n) for n in (1, 33, 2, 64, 70)], [0] * 5)
+    batch = packing.pack_batch([np.zeros(n) for n in (1, 33, 2, 64, 70)], [np.zeros(n) for n in (1, 33, 2, 64, 70)], [0] * 5)
     qkv = np.random.default_rng(0).standard_normal((170, 3 * 12), dtype=np.float32)
     found = ops.attention.reference(qkv, batch["spans"], batch["tiles"], head_size=4, scale=0.5, causal=causal)
     np.testing.assert_allclose(found, softmax_attention(qkv, batch["spans"], 4, 0.5, causal), rtol=2e-5, atol=1e-6)

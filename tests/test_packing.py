@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gpt2wgpu import packing
-from gpt2wgpu.gpu.kernels import read
-from gpt2wgpu.ops import Array
+from gpt2wgpu.gpu.kernels import read_shader
+from gpt2wgpu.graph import packing
+from gpt2wgpu.graph.tensor import Array
 
 
 def random_lengths(rng: np.random.Generator, count: int, longest: int) -> list[int]:
@@ -20,7 +20,7 @@ def test_every_text_is_in_one_batch_within_budget(seed: int):
     rng = np.random.default_rng(seed)
     lengths = random_lengths(rng, int(rng.integers(1, 200)), int(rng.integers(1, 100)))
     budget, most = int(rng.integers(1, 150)), int(rng.integers(1, 20))
-    batches = packing.plan(lengths, budget, most)
+    batches = packing.plan_batches(lengths, budget, most)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert 1 <= len(batch) <= most
@@ -33,24 +33,24 @@ def test_every_text_is_in_one_batch_within_budget(seed: int):
 def test_a_batch_is_closed_only_when_the_next_text_does_not_fit(seed: int):
     rng = np.random.default_rng(seed)
     lengths, budget, most = random_lengths(rng, 100, 40), 90, 5
-    batches = packing.plan(lengths, budget, most)
+    batches = packing.plan_batches(lengths, budget, most)
     for batch, following in pairwise(batches):
         tokens = sum(lengths[i] for i in batch)
         assert len(batch) == most or tokens + lengths[following[0]] > budget
 
 
 def test_plan_by_hand():
-    assert packing.plan([], 10, 10) == []
-    assert packing.plan([3], 1, 1) == [[0]]
-    assert packing.plan([5, 200, 150, 5], 100, 9) == [[1], [2], [0, 3]]  # over the budget: alone
-    assert packing.plan([4, 4, 4, 4, 4], 8, 9) == [[0, 1], [2, 3], [4]]  # exactly the budget; equal ones keep their order
-    assert packing.plan([1, 2, 3], 100, 1) == [[2], [1], [0]]
-    assert packing.plan([1, 9, 5], 100, 2) == [[1, 2], [0]]
+    assert packing.plan_batches([], 10, 10) == []
+    assert packing.plan_batches([3], 1, 1) == [[0]]
+    assert packing.plan_batches([5, 200, 150, 5], 100, 9) == [[1], [2], [0, 3]]  # over the budget: alone
+    assert packing.plan_batches([4, 4, 4, 4, 4], 8, 9) == [[0, 1], [2, 3], [4]]  # exactly the budget; equal ones keep their order
+    assert packing.plan_batches([1, 2, 3], 100, 1) == [[2], [1], [0]]
+    assert packing.plan_batches([1, 9, 5], 100, 2) == [[1, 2], [0]]
 
 
 def test_pack_by_hand():
     sequences = [np.array([7, 8, 9]), np.array([5]), np.arange(33) + 100]
-    arrays = packing.pack(sequences, [np.array([0, 1, 2]), np.array([0]), np.arange(33)], [1, 0, 32])
+    arrays = packing.pack_batch(sequences, [np.array([0, 1, 2]), np.array([0]), np.arange(33)], [1, 0, 32])
     expected = {
         "ids": [7, 8, 9, 5, *range(100, 133)],
         "positions": [0, 1, 2, 0, *range(33)],
@@ -66,7 +66,7 @@ def test_pack_by_hand():
 
 
 def pack_lengths(lengths: list[int]) -> dict[str, Array]:
-    return packing.pack([np.arange(n) for n in lengths], [np.arange(n) for n in lengths], [0] * len(lengths))
+    return packing.pack_batch([np.arange(n) for n in lengths], [np.arange(n) for n in lengths], [0] * len(lengths))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -91,13 +91,13 @@ def test_the_parts_of_a_batch_are_the_batch(parts: int, seed: int):
     lengths = random_lengths(rng, int(rng.integers(1, 40)), int(rng.integers(1, 80)))
     sequences, positions = ([rng.integers(0, 1000, n) for n in lengths] for _ in range(2))
     skip = [int(rng.integers(n)) for n in lengths]
-    found = packing.split(packing.pack(sequences, positions, skip), parts)
+    found = packing.split_batch(packing.pack_batch(sequences, positions, skip), parts)
     assert len(found) == min(parts, len(lengths))
     assert sorted(b for rows, _ in found for b in rows) == list(range(len(lengths)))
     tokens = [len(part["ids"]) for _, part in found]
     assert max(tokens) - min(tokens) <= max(lengths)
     for rows, part in found:
-        expected = packing.pack([sequences[b] for b in rows], [positions[b] for b in rows], [skip[b] for b in rows])
+        expected = packing.pack_batch([sequences[b] for b in rows], [positions[b] for b in rows], [skip[b] for b in rows])
         assert part.keys() == expected.keys()
         for name, values in expected.items():
             np.testing.assert_array_equal(part[name], values)
@@ -110,7 +110,7 @@ def test_no_planned_batch_has_more_tiles_than_max_tiles(seed: int):
     budget, most = int(rng.integers(1, 700)), int(rng.integers(1, 40))
     longest = int(rng.integers(1, budget + 1))
     lengths = random_lengths(rng, 150, longest)
-    for batch in packing.plan(lengths, budget, most):
+    for batch in packing.plan_batches(lengths, budget, most):
         assert len(pack_lengths([lengths[i] for i in batch])["tiles"]) <= packing.max_tiles(budget, most)
 
 
@@ -126,6 +126,6 @@ def test_max_tiles_at_its_worst(length: int, count: int):
 
 
 def test_a_tile_is_what_the_attention_kernel_takes():
-    found = re.search(r"^const QUERIES: u32 = (\d+)u;", read("softmax_attention"), re.M)
+    found = re.search(r"^const QUERIES: u32 = (\d+)u;", read_shader("softmax_attention"), re.M)
     assert found is not None
     assert int(found[1]) == packing.QUERY_TILE

@@ -9,7 +9,7 @@ import pytest
 from refusals import one_line
 
 from gpt2wgpu.errors import UserError
-from gpt2wgpu.pairs import read_pairs, read_sentences
+from gpt2wgpu.files.pairs import read_pairs, read_sentences
 
 PAIRS = Path(__file__).parent.parent / "data_sets"
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu import Encoder, UserError, checkpoint, hub, ops
+from gpt2wgpu import Encoder, UserError, checkpoint, hub
 from gpt2wgpu.cli import main
-from gpt2wgpu.gpu import Clock, Device, Program, measure_ceilings, native
-from gpt2wgpu.graph import Tensor
-from gpt2wgpu.measure import Profile, profile, work
+from gpt2wgpu.diagnose.profile import Profile, profile_model, work
+from gpt2wgpu.gpu import Clock, Device, GPUProgram, measure_ceilings, native
+from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.tensor import Tensor
 
-BUILT_IN = checkpoint.load(hub.BUILT_IN).config
+BUILT_IN = checkpoint.load_checkpoint(hub.BUILT_IN).config
 C, INNER, VOCAB, CONTEXT = BUILT_IN.width, BUILT_IN.inner, BUILT_IN.vocab, BUILT_IN.context
 
 
@@ -27,12 +28,12 @@ def encoder(production_device: Device, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gpt2wgpu.measure.SECONDS", 0.05)
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.SECONDS", 0.05)
 
 
 def test_every_step_is_counted_once(encoder: Callable[..., Encoder], quick: None):
     model = encoder()
-    p = profile(model, texts=3, tokens=10)
+    p = profile_model(model, texts=3, tokens=10)
     assert sum(line.calls for line in p.lines) == len(model._program.steps)
     assert [line.seconds for line in p.lines] == sorted((line.seconds for line in p.lines), reverse=True)
     assert all(line.seconds >= 0 and line.bytes > 0 for line in p.lines)
@@ -78,7 +79,7 @@ def test_idle_share():
 
 
 def test_steps_take_about_what_the_batch_takes(encoder: Callable[..., Encoder], quick: None):
-    p = profile(encoder(), texts=16, tokens=32)
+    p = profile_model(encoder(), texts=16, tokens=32)
     assert 0.3 < sum(line.seconds for line in p.lines) / p.busy < 3  # the machine does other things too
     assert p.busy > 0
     assert 0 <= p.idle < 1
@@ -89,17 +90,17 @@ def test_steps_take_about_what_the_batch_takes(encoder: Callable[..., Encoder], 
 def test_what_does_not_fit_is_refused(encoder: Callable[..., Encoder]):
     model = encoder(max_tokens=100)
     with pytest.raises(UserError, match=r"^tokens must be a whole number from 1 to 512, not 513"):
-        profile(model, 1, 513)
+        profile_model(model, 1, 513)
     with pytest.raises(UserError, match=r"^texts must be a whole number from 1 to 10, not 11"):
-        profile(model, 11, 10)
+        profile_model(model, 11, 10)
     model.opened_device = None
     with pytest.raises(UserError, match="has no timestamp-query: it cannot be profiled"):
-        profile(model, 1, 1)
+        profile_model(model, 1, 1)
 
 
 def test_results_do_not_depend_on_the_clock(device: Device):
     t = ops.l2_normalize(ops.l2_normalize(Tensor(("B", 8), name="x")))
-    program = Program(device, t, lambda _: None, {"B": 3})
+    program = GPUProgram(device, t, lambda _: None, {"B": 3})
     batch = {"x": np.random.default_rng(0).standard_normal((3, 8), dtype=np.float32)}
     expected = program.run(batch)
     for passes in (1, 2):
@@ -156,13 +157,13 @@ def test_numpy_says_so_in_one_line(capsys: pytest.CaptureFixture[str]):
 # --- native calls
 
 
-def chain(device: Device, count: int) -> tuple[Program, dict[str, np.ndarray]]:
+def chain(device: Device, count: int) -> tuple[GPUProgram, dict[str, np.ndarray]]:
     weights = {"w": np.eye(512, dtype=np.float32), "b": np.zeros(512, np.float32)}
     t = Tensor(("T", 512), name="x")
     for _ in range(count):
         t = ops.linear(t, Tensor((512, 512), name="w"), Tensor((512,), name="b"))
     batch = {"x": np.random.default_rng(0).standard_normal((256, 512), dtype=np.float32)}
-    return Program(device, t, lambda w: weights[w.name], {"T": 256}), batch
+    return GPUProgram(device, t, lambda w: weights[w.name], {"T": 256}), batch
 
 
 def test_submit_does_not_wait_for_the_device(production_device: Device):

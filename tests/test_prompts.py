@@ -12,7 +12,8 @@ import tiny
 from encoders import add_tokenizer, refusal, tiny_gpt2
 from process import Run
 
-from gpt2wgpu import Encoder, prompts
+from gpt2wgpu import Encoder
+from gpt2wgpu.checkpoint import prompts
 from gpt2wgpu.hub.cache import Storage
 
 BGE = "Represent this sentence for searching relevant passages: "
@@ -56,7 +57,7 @@ def model(folder: Path, **config: Any) -> Path:
     ],
 )
 def test_families(name: str, expected: dict[str, str] | None):
-    found = prompts.of_family([None, "x", name])
+    found = prompts.family_prompts([None, "x", name])
     if expected is None:
         expected = {"query": "search_query: ", "document": "search_document: "}
         found = {key: found[key] for key in expected}

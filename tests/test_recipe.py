@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.evaluate import measures
-from gpt2wgpu.ops import Array
+from gpt2wgpu.evaluation.scores import measures
+from gpt2wgpu.graph.tensor import Array
 
 RECIPE = Path(__file__).parents[1] / "benchmarks" / "built_in"
 

@@ -14,7 +14,7 @@ import pytest
 
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.gpu import Device
-from gpt2wgpu.ops import Array
+from gpt2wgpu.graph.tensor import Array
 
 GOLDEN = Path(__file__).parent / "golden"
 POOLINGS = {  # sentence-transformers' names -> ours

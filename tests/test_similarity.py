@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt2wgpu.similarity import (
+from gpt2wgpu.vectors.measures import (
     METRICS,
     cosine_similarity,
     dot_product,

@@ -6,36 +6,42 @@ from pathlib import Path
 
 import pytest
 
-from gpt2wgpu import int8, ops
-from gpt2wgpu.checks import cases
-from gpt2wgpu.gpu.kernels import SHADERS, files, read
-from gpt2wgpu.graph import Op, Tensor
-from gpt2wgpu.packing import QUERY_TILE
-from gpt2wgpu.train import checks as train_checks
+import gpt2wgpu
+from gpt2wgpu.devices.selftest import forward_cases
+from gpt2wgpu.gpu.kernels import SHADERS, read_shader, shader_files
+from gpt2wgpu.graph import int8, ops
+from gpt2wgpu.graph.packing import QUERY_TILE
+from gpt2wgpu.graph.tensor import Op, Tensor
 from gpt2wgpu.train import ops as train_ops
+from gpt2wgpu.train import selftest as train_checks
 from gpt2wgpu.train.gpu import CHUNK
 
-PACKAGE = Path(ops.__file__).parent
-# each may import what stands above it
-ORDER = (
-    *("errors", "jsonfile", "graph", "memory", "ops", "int8", "models", "packing", "similarity", "reference", "gpu"),
-    *(
-        "checkpoint",
-        "tokenizer",
-        "progress",
-        "hub",
-        "prompts",
-        "known",
-        "checks",
-        "loops",
-        "backend",
-        "sentence",
-        "matrix",
-        "stream",
-    ),
-    *("encoder", "adapters", "doctor", "measure", "files", "quantize", "corpus", "pairs", "evaluate", "plots", "tokens"),
-    *("train", "cli", "__init__", "__main__"),
-)
+PACKAGE = Path(gpt2wgpu.__file__).parent
+# each may import what stands above it, and says why it stands there
+ORDER = {
+    "errors": "every room refuses input in the same way",
+    "progress": "every room may say how far it is",
+    "graph": "what is computed, and the numpy that defines it",
+    "gpu": "the other runner of a graph, the only importer of wgpu",
+    "models": "architectures are graphs; they do not know where they run",
+    "checkpoint": "a folder becomes a model's configuration, graph and weights",
+    "tokenizer": "text becomes token ids; needs a model's folder only",
+    "devices": "chooses a runner, and tries its kernels before it is trusted",
+    "vectors": "measures of vectors, on a device where there is one",
+    "hub": "a name becomes a folder that checkpoint can read",
+    "files": "texts come in and vectors go out; knows formats, not models",
+    "engine": "token ids become vectors; owns the device",
+    "encoder": "the public class: a model and its options",
+    "corpus": "an Encoder over files of any size",
+    "evaluation": "what an Encoder's similarities are worth",
+    "diagnose": "looks at a model on a device from outside",
+    "train": "changes models; inference never imports it",
+    "adapters": "an Encoder in other people's interfaces",
+    "cli": "parses and prints; may use everything",
+    "__init__": "names of the rooms above, loaded on first use",
+    "__main__": "the command line",
+}
+FLOORS = [*ORDER]
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
 FORWARD = {name: value for name, value in {**vars(ops), **vars(int8)}.items() if isinstance(value, Op)}
 BACKWARD = {name: value for name, value in vars(train_ops).items() if isinstance(value, Op)}
@@ -61,7 +67,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_up(path: Path):
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    below = [name for name in imported(path) if name in ORDER and ORDER.index(name) > ORDER.index(part)]
+    below = [name for name in imported(path) if name in ORDER and FLOORS.index(name) > FLOORS.index(part)]
     assert part in ORDER and (not below or part == "__init__")
 
 
@@ -78,7 +84,7 @@ def test_files_are_small():
 def variants() -> list[tuple[tuple[str, ...], Op]]:
     """The shader files of every op in every variant; the first one declares its bindings."""
     found = {
-        files(Tensor((), op=o, dims={"K": k, "N": k}, attrs={"head_size": 64}), m): o
+        shader_files(Tensor((), op=o, dims={"K": k, "N": k}, attrs={"head_size": 64}), m): o
         for o in OPS.values()
         for k in (4, 3)
         for m in MATMULS
@@ -88,11 +94,11 @@ def variants() -> list[tuple[tuple[str, ...], Op]]:
 
 @pytest.mark.parametrize(("shaders", "o"), variants())
 def test_header_matches_signature(shaders: tuple[str, ...], o: Op):
-    source = read(shaders[0])
+    source = read_shader(shaders[0])
     block = re.search(r"struct Params \{(.*?)\}", source)
     assert block is not None
     fields = re.findall(r"(\w+):", block[1])
-    constants = set(re.findall(r"^const (\w+): u32", "\n".join(map(read, shaders)), re.M))
+    constants = set(re.findall(r"^const (\w+): u32", "\n".join(map(read_shader, shaders)), re.M))
     if shaders == ("attention_cooperative",):
         constants |= {"WINDOW", "KV_HEADS"}  # files() takes it where neither is set
     letters = dict.fromkeys(d.lstrip("0123456789") for _, _, dims in o.args for d in dims if not d.isdigit() and "+" not in d)
@@ -122,18 +128,18 @@ def test_every_shader_file_is_used():
 
 
 def test_names_of_constants_match():
-    activations = re.findall(r"^const (\w+): u32 = \d+u;", read("activation"), re.M)
+    activations = re.findall(r"^const (\w+): u32 = \d+u;", read_shader("activation"), re.M)
     assert [a.lower() for a in activations] == list(ops.ACTIVATIONS)
-    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool"), re.M)] == list(ops.POOLINGS)
-    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read("pool_dx"), re.M)] == list(ops.POOLINGS)
+    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read_shader("pool"), re.M)] == list(ops.POOLINGS)
+    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read_shader("pool_dx"), re.M)] == list(ops.POOLINGS)
     for shader in ("softmax_attention", "attention_cooperative", "attention_lse", "attention_dqkv"):
-        assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read(shader)
+        assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read_shader(shader)
     for shader in ("linear_int8", "linear_int8_scalar", "linear_add_int8", "linear_add_int8_scalar", "embed_int8"):
-        assert f"const GROUP: u32 = {int8.GROUP}u;" in read(shader)
+        assert f"const GROUP: u32 = {int8.GROUP}u;" in read_shader(shader)
     for shader in ("square_sum", "adamw"):
-        assert f"const CHUNK: u32 = {CHUNK}u;" in read(shader)
+        assert f"const CHUNK: u32 = {CHUNK}u;" in read_shader(shader)
 
 
 def test_every_op_is_checked():
-    assert {case.op.name for case in cases(half=True)} == set(FORWARD)
-    assert {case.op.name for case in train_checks.cases()} == set(BACKWARD)
+    assert {case.op.name for case in forward_cases(half=True)} == set(FORWARD)
+    assert {case.op.name for case in train_checks.backward_cases()} == set(BACKWARD)

@@ -12,8 +12,9 @@ from process import Run, command, environment
 from refusals import one_line
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu import tokens as making
-from gpt2wgpu.tokens import characters, open_tokenizer, report, save, train
+from gpt2wgpu.diagnose.token_report import count_tokens, find_tokenizer
+from gpt2wgpu.train import vocabulary as making
+from gpt2wgpu.train.vocabulary import characters, save_tokenizer, train_tokenizer
 
 DATA = Path(__file__).parent.parent / "data_sets"
 GPT2 = Path(__file__).parent / "fixtures" / "gpt2_tokenizer"
@@ -22,8 +23,8 @@ AWKWARD = ["Hello World é ﬁ", " x  y\n\tz\r\n", "猫が 🐈‍⬛", "a<|endo
 
 
 def test_byte_pairs(tmp_path: Path):
-    save(train(TEXTS, vocab=270, min_frequency=2, lower_case=False), tmp_path)
-    tokenizer = open_tokenizer(tmp_path)
+    save_tokenizer(train_tokenizer(TEXTS, vocab=270, min_frequency=2, lower_case=False), tmp_path)
+    tokenizer = find_tokenizer(tmp_path)
     vocabulary = sorted(tokenizer.vocabulary().items(), key=lambda item: item[1])
     assert [i for _, i in vocabulary] == [*range(270)] and vocabulary[0][0] == "<|endoftext|>"
     assert set(making.byte_signs()) == {token for token, _ in vocabulary[1:257]}
@@ -39,24 +40,26 @@ def test_byte_pairs(tmp_path: Path):
 
 
 def test_a_minimum_frequency_and_a_small_corpus():
-    sizes = [train(["abc abd abe"], vocab=1000, min_frequency=n, lower_case=False).get_vocab_size() for n in (1, 2, 3, 4)]
+    sizes = [
+        train_tokenizer(["abc abd abe"], vocab=1000, min_frequency=n, lower_case=False).get_vocab_size() for n in (1, 2, 3, 4)
+    ]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[1] and sizes[3] == 257
-    assert train([], vocab=1000, min_frequency=2, lower_case=False).get_vocab_size() == 257
+    assert train_tokenizer([], vocab=1000, min_frequency=2, lower_case=False).get_vocab_size() == 257
     for wrong in (256, 0, -1):
         with pytest.raises(UserError, match="vocab must be"):
-            train([], vocab=wrong, min_frequency=2, lower_case=False)
+            train_tokenizer([], vocab=wrong, min_frequency=2, lower_case=False)
 
 
 def test_lower_case(tmp_path: Path):
-    save(train(TEXTS, vocab=300, min_frequency=2, lower_case=True), tmp_path)
-    tokenizer = open_tokenizer(tmp_path)
+    save_tokenizer(train_tokenizer(TEXTS, vocab=300, min_frequency=2, lower_case=True), tmp_path)
+    tokenizer = find_tokenizer(tmp_path)
     a, b = tokenizer.plain(["LOW ﬁ", "low fi"])
     assert a.tolist() == b.tolist()
 
 
 def test_characters(tmp_path: Path):
-    save(characters(lower_case=False), tmp_path)
-    tokenizer = open_tokenizer(tmp_path)
+    save_tokenizer(characters(lower_case=False), tmp_path)
+    tokenizer = find_tokenizer(tmp_path)
     assert tokenizer.plain(["Hello world"])[0].tolist() == [72, 101, 108, 108, 111, 32, 119, 111, 114, 108, 100]
     for text in AWKWARD:
         expected = [i for part in text.split("<|endoftext|>") for i in (*part.encode(), 256)][:-1]
@@ -69,21 +72,23 @@ def test_characters(tmp_path: Path):
 @pytest.mark.parametrize("make", ["bpe", "characters"])
 def test_a_model_with_a_tokenizer_made_here(tmp_path: Path, make: str):
     tokenizer = (
-        characters(lower_case=False) if make == "characters" else train(TEXTS, vocab=290, min_frequency=2, lower_case=True)
+        characters(lower_case=False)
+        if make == "characters"
+        else train_tokenizer(TEXTS, vocab=290, min_frequency=2, lower_case=True)
     )
-    save(tokenizer, tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
     tiny.save(tmp_path, tiny.gpt2_config(vocab_size=tokenizer.get_vocab_size(), n_positions=40))
     encoder = Encoder(tmp_path, device="numpy")
     vectors = encoder.encode(["low and wide", "", "Zürich 🙂"])
     assert vectors.shape == (3, 8) and len(np.unique(vectors.round(4), axis=0)) == 3
-    assert open_tokenizer(tmp_path).vocabulary() == tokenizer.get_vocab()
+    assert find_tokenizer(tmp_path).vocabulary() == tokenizer.get_vocab()
 
 
 def test_a_report():
     texts = ["Hello world", "", "Hello  there, Hello"]
-    tokenizer = open_tokenizer(GPT2)  # without a model
+    tokenizer = find_tokenizer(GPT2)  # without a model
     assert tokenizer.encode(["Hello world"], 9)[0][0].tolist() == [15496, 995]
-    found = report(tokenizer, iter(texts), most_frequent=2)
+    found = count_tokens(tokenizer, iter(texts), most_frequent=2)
     assert (found.texts, found.words, found.tokens, found.longest) == (3, 5, 7, 5)
     assert found.mean == pytest.approx(7 / 3) and found.median == 2 and found.percentile_95 == pytest.approx(4.7)
     assert found.tokens_per_word == 7 / 5 and found.vocabulary == 50257
@@ -94,11 +99,11 @@ def test_a_report():
 def test_unknown_tokens_and_special_ones(tmp_path: Path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world", "##s"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    found = report(open_tokenizer(tmp_path), ["hello worlds", "quick hello [SEP]"])
+    found = count_tokens(find_tokenizer(tmp_path), ["hello worlds", "quick hello [SEP]"])
     assert (found.tokens, found.unknown, found.unknown_share) == (6, 1, 1 / 6)
     assert found.unused == 0  # special tokens do not count
     with pytest.raises(UserError, match="no texts"):
-        report(open_tokenizer(tmp_path), [])
+        count_tokens(find_tokenizer(tmp_path), [])
 
 
 # --- the commands
@@ -187,11 +192,11 @@ def test_files_appear_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    save(characters(lower_case=False), tmp_path)
+    save_tokenizer(characters(lower_case=False), tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save(characters(lower_case=True), tmp_path)
+        save_tokenizer(characters(lower_case=True), tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 

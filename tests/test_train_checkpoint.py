@@ -17,10 +17,9 @@ import tiny
 from safetensors.numpy import load_file
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.checkpoint import Checkpoint, load
-from gpt2wgpu.graph import schedule
-from gpt2wgpu.ops import Array
-from gpt2wgpu.sentence import head
+from gpt2wgpu.checkpoint import Checkpoint, load_checkpoint
+from gpt2wgpu.checkpoint.graph import build_graph
+from gpt2wgpu.graph.tensor import Array, schedule
 from gpt2wgpu.train import checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,25 +31,25 @@ IDS = [p.name for p in MODELS]
 
 def state(c: Checkpoint) -> dict[str, Array]:
     """What a program would give: weights of the whole graph, and an optimiser's step."""
-    leaves = [t for t in schedule(head(c, c.config.layers, "f32", c.modules)) if t.is_weight]
+    leaves = [t for t in schedule(build_graph(c, c.config.layers, "f32", c.modules)) if t.is_weight]
     return {f"weight/{t.name}": np.array(c.weights(t), np.float32) for t in leaves} | {"step": np.array(7)}
 
 
 def save(source: Path, run: Path, dtype: str = "float32", **changes: Array) -> Path:
-    c = load(source)
+    c = load_checkpoint(source)
     template = checkpoint.template(c, max_seq_length=c.max_seq_length, dtype=dtype)
     run.mkdir(exist_ok=True)
-    checkpoint.write(run, template, "# card\n", {**state(c), **changes}, {"step": 7})
+    checkpoint.write_checkpoint(run, template, "# card\n", {**state(c), **changes}, {"step": 7})
     return run / "model"
 
 
 @pytest.mark.parametrize("source", MODELS, ids=IDS)
 def test_what_is_read_again_has_the_same_bits(source: Path, tmp_path: Path):
-    saved = load(save(source, tmp_path / "run"))
-    before, after = state(load(source)), state(saved)
+    saved = load_checkpoint(save(source, tmp_path / "run"))
+    before, after = state(load_checkpoint(source)), state(saved)
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    original = load(source)
+    original = load_checkpoint(source)
     assert (saved.config, saved.architecture, saved.modules) == (original.config, original.architecture, original.modules)
     assert (saved.max_seq_length, saved.lower_case, saved.prompts) == (
         original.max_seq_length,
@@ -63,7 +62,7 @@ def test_what_is_read_again_has_the_same_bits(source: Path, tmp_path: Path):
 def test_tensors_are_those_that_transformers_wrote(source: Path, tmp_path: Path):
     """Names without prefix, shapes (out, in) and values; but for the token types, of which type 0 is in the positions."""
     folder = save(source, tmp_path / "run")
-    c = load(source)
+    c = load_checkpoint(source)
     relative = c.folder.relative_to(c.path)
     saved, original = load_file(folder / relative / "model.safetensors"), read_f32(c.folder)
     prefix = c._body.prefix
@@ -85,7 +84,7 @@ def test_tensors_are_those_that_transformers_wrote(source: Path, tmp_path: Path)
 
 
 def read_f32(folder: Path) -> dict[str, np.ndarray]:
-    tensors = load(folder)._body.tensors if (folder / "config.json").exists() else None
+    tensors = load_checkpoint(folder)._body.tensors if (folder / "config.json").exists() else None
     assert tensors is not None
     floats = {name for name, e in tensors.entries.items() if e.dtype in ("F32", "F16", "BF16", "F64")}
     return {name: tensors.read(name).astype(np.float32) for name in floats}
@@ -109,7 +108,7 @@ def test_a_bare_transformer_becomes_a_sentence_model(tmp_path: Path):
     assert json.loads((folder / "1_Pooling/config.json").read_text())["pooling_mode_mean_tokens"] is True
     assert json.loads((folder / "tokenizer_config.json").read_text())["pad_token"] == "<|endoftext|>"
     assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 7
-    assert load(folder).sentence_model and not load(source).sentence_model
+    assert load_checkpoint(folder).sentence_model and not load_checkpoint(source).sentence_model
 
 
 def test_vocabulary_files_with_the_names_of_openai(tmp_path: Path):
@@ -129,7 +128,7 @@ def test_float16(tmp_path: Path):
     assert {a.dtype for a in saved.values()} == {np.dtype(np.float16)}
     assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "float16"
     assert load_file(folder / "training" / "state.safetensors")["weight/encoder.layer.0.output.dense.weight"].dtype == np.float32
-    large = state(load(source))["weight/encoder.layer.0.output.dense.weight"]
+    large = state(load_checkpoint(source))["weight/encoder.layer.0.output.dense.weight"]
     large[0, 0] = 1e5
     with pytest.raises(UserError, match=r"encoder\.layer\.0\.output\.dense\.weight does not fit in float16"):
         save(source, tmp_path / "run", "float16", **{"weight/encoder.layer.0.output.dense.weight": large})
@@ -141,7 +140,8 @@ def test_a_dense_module_without_bias(tmp_path: Path):
     folder = save(source, tmp_path / "run")
     assert load_file(folder / "2_Dense/model.safetensors").keys() == {"linear.weight"}
     assert np.array_equal(
-        state(load(folder))["weight/2_Dense.linear.weight"], state(load(source))["weight/2_Dense.linear.weight"]
+        state(load_checkpoint(folder))["weight/2_Dense.linear.weight"],
+        state(load_checkpoint(source))["weight/2_Dense.linear.weight"],
     )
 
 
@@ -219,4 +219,4 @@ def test_a_damaged_state_is_one_line(tmp_path: Path):
     save(tiny.save(tmp_path / "bare", tiny.gpt2_config()), tmp_path / "run")
     (tmp_path / "run/model/training/state.safetensors").write_bytes(b"junk")
     with pytest.raises(UserError, match="cannot be read"):
-        checkpoint.read_state(tmp_path / "run")
+        checkpoint.read_train_state(tmp_path / "run")

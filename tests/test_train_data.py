@@ -8,9 +8,9 @@ import pytest
 from refusals import one_line
 
 from gpt2wgpu.errors import UserError
-from gpt2wgpu.tokens import characters, open_tokenizer, save
 from gpt2wgpu.train import data
-from gpt2wgpu.train.settings import Settings, check_same, frozen_weights
+from gpt2wgpu.train.settings import TrainSettings, check_same, frozen_weights
+from gpt2wgpu.train.vocabulary import characters, find_tokenizer, save_tokenizer
 
 LABELS = "sentence1\tsentence2\tlabel\nab\tcd\t1\nef\tgh\t0\nij\tkl\t1\n"
 SCORES = "5\tab\tcd\n1\tef\tgh\n2\tij\tkl\n"
@@ -60,8 +60,8 @@ def test_dropout_seeds():
 
 
 def test_examples(tmp_path: Path):
-    save(characters(lower_case=False), tmp_path)
-    tokenizer = open_tokenizer(tmp_path)
+    save_tokenizer(characters(lower_case=False), tmp_path)
+    tokenizer = find_tokenizer(tmp_path)
     with pytest.warns(UserWarning, match="1 of 6 texts have more than 4 tokens"):
         texts = data.tokenize(tokenizer, ["a", "bc", "def", "ghij", "klmno", ""], 4)
     assert [bytes(texts[i].tolist()).decode() for i in range(5)] == ["a", "bc", "def", "ghij", "klmn"]
@@ -94,7 +94,7 @@ def test_pairs_as_a_loss_takes_them(tmp_path: Path):
     assert targets is not None and targets.tolist() == [1, 0, 1]  # within 0 and 1 they stay as they are
     assert len(data.read_training([labels], "contrastive", 2)) == 2
     text = write(tmp_path, "a.txt", "one\n\n  \ntwo\nthree\n")
-    assert data.read_texts([text, labels], 5) == ["one", "two", "three", "ab", "cd"]
+    assert data.read_training_texts([text, labels], 5) == ["one", "two", "three", "ab", "cd"]
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_losses_that_are_refused(loss: str, teacher: str | None, word: str):
 
 def test_digest(tmp_path: Path):
     a, b = write(tmp_path, "a", "one"), write(tmp_path, "b", "one")
-    assert data.digest([a, b]) == data.digest([b, a]) != data.digest([a])
+    assert data.digest_data([a, b]) == data.digest_data([b, a]) != data.digest_data([a])
     write(tmp_path, "b", "two")
-    assert data.digest([a, b]) != data.digest([b, a])
+    assert data.digest_data([a, b]) != data.digest_data([b, a])
 
 
 # --- settings
@@ -168,17 +168,17 @@ def test_digest(tmp_path: Path):
 )
 def test_settings_that_are_refused(options: dict[str, Any]):
     with pytest.raises(UserError) as caught:
-        Settings(**options)
+        TrainSettings(**options)
     one_line(caught.value, [*options][-1])
 
 
 def test_settings_survive_the_file_and_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    settings = Settings.from_options({"data": ["a.tsv"], "model": "built-in", "freeze": ["wte"], "lr": 0.1})
+    settings = TrainSettings.from_options({"data": ["a.tsv"], "model": "built-in", "freeze": ["wte"], "lr": 0.1})
     assert settings.data == [str(tmp_path / "a.tsv")] and settings.model == "built-in"
-    assert Settings.from_json(settings.as_json(tmp_path), tmp_path) == settings
+    assert TrainSettings.from_json(settings.as_json(tmp_path), tmp_path) == settings
     with pytest.raises(UserError, match="another version"):
-        Settings.from_json({**settings.as_json(tmp_path), "more": 1}, tmp_path)
+        TrainSettings.from_json({**settings.as_json(tmp_path), "more": 1}, tmp_path)
     check_same(settings, {"data": ["a.tsv"], "lr": 0.1})
     with pytest.raises(UserError, match=r"--lr is 0\.2 here and 0\.1 in the run"):
         check_same(settings, {"lr": 0.2})
@@ -188,16 +188,16 @@ def test_settings_hold_paths_as_seen_from_the_run(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     options = {"data": ["data/a.tsv", "run/b.tsv", "../c.tsv"], "validation": "d.tsv", "teacher": "run"}
-    settings = Settings.from_options(options)
+    settings = TrainSettings.from_options(options)
     values = settings.as_json(Path("run"))
     assert values["data"] == ["../data/a.tsv", "./b.tsv", "../../c.tsv"]
     assert values["validation"] == "../d.tsv" and values["teacher"] == "./." and values["model"] is None
     for folder in (Path("run"), tmp_path / "run", Path("other/../run")):
-        assert Settings.from_json(values, folder) == settings
-    moved = Settings.from_json(values, tmp_path / "there/run")
+        assert TrainSettings.from_json(values, folder) == settings
+    moved = TrainSettings.from_json(values, tmp_path / "there/run")
     assert moved.validation == str(tmp_path / "there" / "d.tsv")
     elsewhere = {**values, "data": [str(tmp_path / "e.tsv")], "model": "built-in"}  # as runs of before had it
-    found = Settings.from_json(elsewhere, tmp_path / "there/run")
+    found = TrainSettings.from_json(elsewhere, tmp_path / "there/run")
     assert found.data == [str(tmp_path / "e.tsv")] and found.model == "built-in"
 
 

@@ -9,7 +9,7 @@ from process import Run
 from safetensors.numpy import load_file
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.checkpoint import Pooling, load
+from gpt2wgpu.checkpoint import Pooling, load_checkpoint
 
 SENTENCE_MODELS = Path(__file__).parent / "golden" / "sentence_models"
 FOLDERS = {
@@ -27,7 +27,7 @@ def test_fine_tuning(run: Run, data: Path, tmp_path: Path, name: str):
     args = ("--data", data / "labels.tsv", "--model", source, *frozen, "--epochs", 2, "--lr", 0.01, "--batch-tokens", 512)
     code, _, err = run("train", *args, "-o", out)
     assert code == 0, err
-    before, after = load(source), load(out / "model")
+    before, after = load_checkpoint(source), load_checkpoint(out / "model")
     assert json.loads((after.folder / "config.json").read_text())["architectures"] == [FOLDERS[name]]
     assert (after.config, after.architecture, after.modules) == (before.config, before.architecture, before.modules)
     tensors = load_file(after.folder / "model.safetensors")
@@ -48,7 +48,7 @@ def test_a_decoder_goes_on_with_its_last_token(run: Run, data: Path, tmp_path: P
     args = ("--data", data / "labels.tsv", "--model", SENTENCE_MODELS / "plain_gpt_neo", "--epochs", 1)
     assert run("train", *args, "-o", tmp_path / "run")[0] == 0
     model = tmp_path / "run" / "model"
-    assert load(model).modules == (Pooling(("last",)),) and load(model).sentence_model
+    assert load_checkpoint(model).modules == (Pooling(("last",)),) and load_checkpoint(model).sentence_model
     assert json.loads((model / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"] is False
     assert json.loads((model / "tokenizer_config.json").read_text())["pad_token"] == "<|endoftext|>"
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from gpt2wgpu import ops as inference_ops
-from gpt2wgpu.checks import Case, arrays, check_op
-from gpt2wgpu.gpu import Device, Program
-from gpt2wgpu.train import checks, ops
+from gpt2wgpu.devices.selftest import Case, arrays, check_op
+from gpt2wgpu.gpu import Device, GPUProgram
+from gpt2wgpu.graph import ops as inference_ops
+from gpt2wgpu.train import ops, selftest
 
 # T = 1, sequences of length 1, one past a tile (16, 32, 64) and past a block of 16 rows; K, N and C that no tile divides
 AWKWARD = [
     Case(ops.add, {"C": 1}, (1,)),
-    checks.activate_dx("gelu_tanh", 65, (1,)),
-    checks.dropout(1, (1,)),
+    selftest.activate_dx_case("gelu_tanh", 65, (1,)),
+    selftest.dropout_case(1, (1,)),
     *(Case(ops.transpose, {"K": k, "N": n}) for k, n in ((1, 1), (1, 65), (65, 1), (64, 64), (129, 3))),
     *(
         Case(o, {"K": k, "N": n}, lengths)
@@ -28,33 +28,33 @@ AWKWARD = [
     ),
     Case(ops.sum_rows, {"C": 1}, (1,)),
     Case(ops.sum_rows, {"C": 17}, (33,)),
-    *checks.layer_norm(1, (2,)),
-    *checks.layer_norm(65, (17, 1)),
-    *checks.layer_norm(1600, (3,)),
-    *(c for causal in (True, False) for c in checks.attention_cases(8, 4, causal, (1, 16, 17, 32, 33, 65))),
-    *checks.attention_cases(64, 64, True, (1,)),
-    *checks.attention_cases(6, 1, True, (5, 1)),
-    *checks.attention_cases(128, 128, False, (50,)),
-    *checks.attention_cases(8, 8, True, (300,)),
-    *(c for causal in (True, False) for w in (1, 31, 33, 99) for c in checks.attention_cases(3, 3, causal, (1, 16, 70), w)),
-    *(c for kv in (1, 2, 4) for c in checks.attention_cases(12, 3, False, (1, 40), 0, kv)),
-    *checks.attention_cases(12, 3, True, (70, 5), 40, 2),
-    checks.scatter_rows(1, 1, (1,)),
-    checks.scatter_rows(1, 33, (40,)),
-    checks.scatter_rows(300, 33, (1, 70)),
+    *selftest.layer_norm_case(1, (2,)),
+    *selftest.layer_norm_case(65, (17, 1)),
+    *selftest.layer_norm_case(1600, (3,)),
+    *(c for causal in (True, False) for c in selftest.attention_cases(8, 4, causal, (1, 16, 17, 32, 33, 65))),
+    *selftest.attention_cases(64, 64, True, (1,)),
+    *selftest.attention_cases(6, 1, True, (5, 1)),
+    *selftest.attention_cases(128, 128, False, (50,)),
+    *selftest.attention_cases(8, 8, True, (300,)),
+    *(c for causal in (True, False) for w in (1, 31, 33, 99) for c in selftest.attention_cases(3, 3, causal, (1, 16, 70), w)),
+    *(c for kv in (1, 2, 4) for c in selftest.attention_cases(12, 3, False, (1, 40), 0, kv)),
+    *selftest.attention_cases(12, 3, True, (70, 5), 40, 2),
+    selftest.scatter_rows_case(1, 1, (1,)),
+    selftest.scatter_rows_case(1, 33, (40,)),
+    selftest.scatter_rows_case(300, 33, (1, 70)),
     *(Case(ops.pool_dx, {"C": 1}, (1,), {"mode": mode}) for mode in inference_ops.POOLINGS),
     Case(ops.columns, {"N": 1}, (1,), {"M": 1, "first": 0}),
     Case(ops.l2_normalize_dx, {"C": 1}, (1, 1)),
 ]
 
 
-@pytest.mark.parametrize("case", [*checks.cases(), *AWKWARD], ids=lambda case: f"{case.op.name} {case}")
+@pytest.mark.parametrize("case", [*selftest.backward_cases(), *AWKWARD], ids=lambda case: f"{case.op.name} {case}")
 def test_kernel_equals_numpy(case: Case, device: Device):
     check = check_op(device, case)
     assert check.ok, check
 
 
-MATMULS = [case for case in (*checks.cases(), *AWKWARD) if case.op in (ops.matmul, ops.linear_dweight)]
+MATMULS = [case for case in (*selftest.backward_cases(), *AWKWARD) if case.op in (ops.matmul, ops.linear_dweight)]
 
 
 @pytest.mark.parametrize("case", MATMULS, ids=lambda case: f"{case.op.name} {case}")
@@ -62,11 +62,11 @@ def test_gpu_matmuls_give_the_same_bits(case: Case, device: Device, as_on_a_gpu:
     """k ascending in one accumulator, in every tile."""
     output, values = arrays(case)
     capacity = {"T": sum(case.lengths)}
-    runs = [Program(d, output, lambda t: values[t.name], capacity).run(values) for d in (device, as_on_a_gpu)]
+    runs = [GPUProgram(d, output, lambda t: values[t.name], capacity).run(values) for d in (device, as_on_a_gpu)]
     np.testing.assert_array_equal(*runs)
 
 
 def test_dropout_masks_are_the_same_bits_on_a_device(device: Device):
     """Scaled by a power of two, so there is no rounding that a difference could hide in."""
-    for case in (checks.dropout(70), checks.dropout(300, (1, 150))):
+    for case in (selftest.dropout_case(70), selftest.dropout_case(300, (1, 150))):
         assert check_op(device, case).error == 0

@@ -7,30 +7,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2wgpu import checkpoint, ops, packing
+from gpt2wgpu import checkpoint
 from gpt2wgpu.gpu import Device, read_buffer, write_buffer
-from gpt2wgpu.graph import Tensor
+from gpt2wgpu.graph import ops, packing
+from gpt2wgpu.graph.packing import position_ids
+from gpt2wgpu.graph.tensor import Array, Tensor
 from gpt2wgpu.models.bert import BertConfig
 from gpt2wgpu.models.gpt2 import GPT2Config
-from gpt2wgpu.ops import Array
-from gpt2wgpu.sentence import positions
 from gpt2wgpu.train import ops as train_ops
 from gpt2wgpu.train import program as program_module
 from gpt2wgpu.train.gpu import GPUTrainProgram
-from gpt2wgpu.train.program import TrainProgram
+from gpt2wgpu.train.program import NumpyTrainProgram
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = sorted(p.stem for p in (GOLDEN / "gradients").iterdir())
 LENGTHS = (5, 1, 33, 7, 2, 20)
 TOKENS = sum(LENGTHS)
-Make = Callable[..., TrainProgram | GPUTrainProgram]
+Make = Callable[..., NumpyTrainProgram | GPUTrainProgram]
 
 
 @pytest.fixture(params=["numpy", "gpu"])
 def make(request: pytest.FixtureRequest) -> Make:
     """`make(output, weights)`: a program on either backend."""
     if request.param == "numpy":
-        return TrainProgram
+        return NumpyTrainProgram
     return on(request.getfixturevalue("device"))
 
 
@@ -43,10 +43,10 @@ def vectors_of(hidden: Tensor, mode: str = "mean") -> Tensor:
     return ops.l2_normalize(ops.pool(hidden, Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip"), mode=mode))
 
 
-def gradient(program: TrainProgram | GPUTrainProgram, name: str) -> Array:
+def gradient(program: NumpyTrainProgram | GPUTrainProgram, name: str) -> Array:
     """What has been added up for a weight."""
     t = next(t for t in program.graph.trained if t.name == name)
-    if isinstance(program, TrainProgram):
+    if isinstance(program, NumpyTrainProgram):
         return program.total[t].copy()
     shape = [int(d) for d in t.shape]
     return read_buffer(program.device, program.program.kept[program.graph.gradients[t]], int(np.prod(shape))).reshape(shape)
@@ -68,7 +68,7 @@ def random_weights(t: Tensor) -> Array:
 
 def batch(seed: int = 0, lengths: tuple[int, ...] = LENGTHS) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
-    return packing.pack([rng.integers(30, size=n) for n in lengths], [np.arange(n) for n in lengths], [0] * len(lengths))
+    return packing.pack_batch([rng.integers(30, size=n) for n in lengths], [np.arange(n) for n in lengths], [0] * len(lengths))
 
 
 def pull(vectors: Array) -> tuple[float, Array]:
@@ -82,7 +82,7 @@ def pull(vectors: Array) -> tuple[float, Array]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_a_whole_model_equal_pytorch(name: str, make: Make):
-    found = checkpoint.load(GOLDEN / "models" / name)
+    found = checkpoint.load_checkpoint(GOLDEN / "models" / name)
     with np.load(GOLDEN / "models" / name / "expected.npz") as arrays:
         sequences = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
     with np.load(GOLDEN / "gradients" / f"{name}.npz") as arrays:
@@ -90,7 +90,7 @@ def test_gradients_of_a_whole_model_equal_pytorch(name: str, make: Make):
     doutput = expected.pop("doutput")
     program = make(vectors_of(found.hidden(found.config.layers, "f32")), found.weights, frozen=found.absent())
     pad = found.config.pad
-    packed = packing.pack(sequences, [positions(s, pad) for s in sequences], [0] * len(sequences))
+    packed = packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], [0] * len(sequences))
     program.gradients(packed, lambda vectors: (0.0, doutput), 0)
     assert {t.name for t in program.graph.trained} == set(expected)
     errors = {name: error(gradient(program, name), e) for name, e in expected.items()}
@@ -105,7 +105,7 @@ def test_adamw_equals_pytorch(make: Make):
     for i, norm in enumerate(expected["norms"]):
         for t in (matrix, vector):
             g = np.float32(10.0**-i) * expected[f"{t.name}_gradients"][i]
-            if isinstance(program, TrainProgram):
+            if isinstance(program, NumpyTrainProgram):
                 program.total[t] = g
             else:
                 write_buffer(program.device, program.program.kept[program.graph.gradients[t]], g)
@@ -121,7 +121,7 @@ def test_adamw_equals_pytorch(make: Make):
 @pytest.mark.parametrize("mode", ops.POOLINGS)
 def test_backends_agree_on_every_pooling(mode: str, device: Device):
     config = BertConfig(layers=1, heads=2, width=12, inner=20, context=40, vocab=30)
-    programs = [m(vectors_of(config.hidden(1), mode), random_weights) for m in (TrainProgram, on(device))]
+    programs = [m(vectors_of(config.hidden(1), mode), random_weights) for m in (NumpyTrainProgram, on(device))]
     skipping = batch() | {"skip": np.array([2, 0, 5, 0, 1, 0], np.uint32)}
     losses = [p.gradients(skipping, pull, 0) for p in programs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
@@ -130,7 +130,7 @@ def test_backends_agree_on_every_pooling(mode: str, device: Device):
 
 
 def test_dropout_is_the_same_on_both_backends_and_trains(device: Device):
-    programs = [m(small(), random_weights, dropout=0.3) for m in (TrainProgram, on(device))]
+    programs = [m(small(), random_weights, dropout=0.3) for m in (NumpyTrainProgram, on(device))]
     for p in programs:
         p.gradients(batch(), pull, 123)
     for t in programs[0].graph.trained:
@@ -170,7 +170,7 @@ def test_micro_batches_add_up(make: Make):
     losses = []
     for rows in ([0, 1, 2], [3, 4, 5]):
         cut = {k: [arrays[k][slice(*spans[b])] for b in rows] for k in ("ids", "positions")}
-        packed = packing.pack(cut["ids"], cut["positions"], [0] * 3)
+        packed = packing.pack_batch(cut["ids"], cut["positions"], [0] * 3)
         direction = pull(np.zeros((6, 12), np.float32))[1][rows]
         losses.append(parts.gradients(packed, lambda v, d=direction: (float((d * v).sum()), d), 0))
     assert sum(losses) == pytest.approx(loss, abs=1e-5)
@@ -210,7 +210,7 @@ def test_frozen_weights_do_not_move(make: Make):
 
 
 def test_training_goes_on_from_a_state_bit_for_bit(make: Make):
-    def steps(program: TrainProgram | GPUTrainProgram, which: range) -> None:
+    def steps(program: NumpyTrainProgram | GPUTrainProgram, which: range) -> None:
         for i in which:
             program.gradients(batch(i), pull, i)
             program.step(0.01, weight_decay=0.1, clip=1.0)
@@ -265,7 +265,7 @@ def test_shares_change_nothing_but_rounding(cores: int, monkeypatch: pytest.Monk
     found = []
     for count in (1, cores):
         monkeypatch.setattr("os.cpu_count", lambda count=count: count)
-        program = TrainProgram(small(), random_weights, dropout=0.3)
+        program = NumpyTrainProgram(small(), random_weights, dropout=0.3)
         found.append((program.gradients(batch(), pull, 0), {t.name: gradient(program, t.name) for t in program.graph.trained}))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
     for name, expected in found[0][1].items():
@@ -274,7 +274,7 @@ def test_shares_change_nothing_but_rounding(cores: int, monkeypatch: pytest.Monk
 
 def test_a_failure_in_one_share_ends_the_step(monkeypatch: pytest.MonkeyPatch):
     """And does not leave the next share waiting for its turn."""
-    program = TrainProgram(small(), random_weights)
+    program = NumpyTrainProgram(small(), random_weights)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     calls = []
     original = train_ops.row_sums

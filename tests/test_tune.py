@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu import UserError, ops
-from gpt2wgpu.checks import Case, arrays, check_op, self_test
+from gpt2wgpu import UserError
 from gpt2wgpu.cli import main
-from gpt2wgpu.gpu import Device, Measurement, Program, Tile, kernels, open_device, tiles
+from gpt2wgpu.devices.selftest import Case, arrays, check_op, self_test
+from gpt2wgpu.diagnose.profile import tune_model
+from gpt2wgpu.gpu import Device, GPUProgram, Measurement, Tile, kernels, open_device, tiles
 from gpt2wgpu.gpu.program import TILE
-from gpt2wgpu.gpu.tune import ROWS, SMALLEST, Bench, matmuls, prepare, tune_matmuls
-from gpt2wgpu.graph import Tensor
-from gpt2wgpu.measure import tune
+from gpt2wgpu.gpu.tuning import ROWS, SMALLEST, Bench, graph_matmuls, prepare_tiles, tune_matmuls
+from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.tensor import Tensor
 
 SMALL = (64, 132, "f32")  # K, N
 
@@ -34,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch):
     """Few rows, so that a software driver is done soon."""
-    monkeypatch.setattr("gpt2wgpu.gpu.tune.ROWS", (2, 3, 5, 9))
+    monkeypatch.setattr("gpt2wgpu.gpu.tuning.ROWS", (2, 3, 5, 9))
 
 
 def fresh(device: Device, kind: str = "") -> Device:
@@ -52,9 +53,9 @@ def either(request: pytest.FixtureRequest, device: Device) -> Device:
 def in_every_tile(device: Device, case: Case) -> list[np.ndarray]:
     output, values = arrays(case)
     found = []
-    for tile in tiles.candidates(device, output.types["W"]):
-        device.tuned["tiles"] = {tiles.matmul(output): (tile,) * len(tiles.BUCKETS)}
-        program = Program(device, output, lambda t: values[t.name], {"T": sum(case.lengths)})
+    for tile in tiles.tile_candidates(device, output.types["W"]):
+        device.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
+        program = GPUProgram(device, output, lambda t: values[t.name], {"T": sum(case.lengths)})
         assert f"TILE_T: u32 = {tile.rows}u" in program.steps[0].kernels[0][1].source
         found.append(program.run(values))
     return found
@@ -77,8 +78,8 @@ def test_every_tile_gives_the_same_bits(k: int, lengths: tuple[int], half: bool,
 def test_every_tile_equals_numpy(either: Device):
     case = Case(ops.linear_add, {"K": 84, "N": 148}, (37,))
     output, _ = arrays(case)
-    for tile in tiles.candidates(either, "f32"):
-        either.tuned["tiles"] = {tiles.matmul(output): (tile,) * len(tiles.BUCKETS)}
+    for tile in tiles.tile_candidates(either, "f32"):
+        either.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
         check = check_op(either, case)
         assert check.ok, (tile, check)
 
@@ -86,9 +87,9 @@ def test_every_tile_equals_numpy(either: Device):
 def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
     """A row alone, and in batches on both sides of every seam."""
     output, values = arrays(Case(ops.linear, {"K": 68, "N": 132}, (520,)))
-    choice = tuple(tiles.candidates(either, "f32")[:4])
-    either.tuned["tiles"] = {tiles.matmul(output): choice}
-    program = Program(either, output, lambda t: values[t.name], {"T": 520})
+    choice = tuple(tiles.tile_candidates(either, "f32")[:4])
+    either.tuned["tiles"] = {tiles.matmul_key(output): choice}
+    program = GPUProgram(either, output, lambda t: values[t.name], {"T": 520})
     assert [most for most, _ in program.steps[0].kernels] == [32, 128, 512, math.inf]
     whole = program.run(values)
     for rows in (1, 31, 32, 33, 128, 129, 512, 513):
@@ -101,14 +102,14 @@ def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
 
 def test_tiles_are_within_the_limits_of_every_device(device: Device):
     gpu = fresh(device, "DiscreteGPU")
-    found = tiles.candidates(gpu, "f32")
+    found = tiles.tile_candidates(gpu, "f32")
     assert found == list(tiles.GPU_TILES)
     assert len({str(t) for t in found}) == len(found)
     for t in found:
         assert TILE % t.rows == 0 and t.rows % t.thread_rows == 0 and t.columns % 8 == 0
     weak = {**gpu.adapter.limits, "max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 128}
     weak_device = dataclasses.replace(gpu, adapter=dataclasses.replace(gpu.adapter, limits=weak))
-    left = tiles.candidates(weak_device, "f32")
+    left = tiles.tile_candidates(weak_device, "f32")
     assert left[0] == found[0]
     assert Tile(128, 128, 8) not in left
     assert Tile(64, 64, 8) in left
@@ -118,9 +119,9 @@ def test_matmul_shaders_allow_only_what_is_listed():
     """Widths that the shader files take for granted."""
     assert all(t.columns == 128 and t.rows == t.thread_rows for t in tiles.SOFTWARE_TILES["matmul_registers"])
     assert [t.rows for t in tiles.SOFTWARE_TILES["matmul_unrolled"]] == [
-        1 + len(re.findall(r"t \+ \d+u, last", kernels.read("matmul_unrolled")))
+        1 + len(re.findall(r"t \+ \d+u, last", kernels.read_shader("matmul_unrolled")))
     ]
-    assert "@workgroup_size(8)" in kernels.read("matmul_registers")
+    assert "@workgroup_size(8)" in kernels.read_shader("matmul_registers")
 
 
 def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -137,13 +138,13 @@ def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_what_was_measured_is_kept(device: Device, cache: Path, quick: None):
     first = fresh(device)
     found = tune_matmuls(first, [SMALL])
-    assert {(f.matmul, f.tile) for f in found} == {(SMALL, t) for t in tiles.candidates(device, "f32")}
+    assert {(f.matmul, f.tile) for f in found} == {(SMALL, t) for t in tiles.tile_candidates(device, "f32")}
     assert all(f.gflops > 0 for f in found)
     kept = json.loads(cache.read_text())
     assert list(kept["adapters"]) == [tiles.adapter_key(device)]
     assert [*cache.parent.iterdir()] == [cache]
     second = fresh(device)
-    assert tiles.chosen(second) == first.tuned["tiles"] == {SMALL: tiles.chosen(first)[SMALL]}
+    assert tiles.chosen_tiles(second) == first.tuned["tiles"] == {SMALL: tiles.chosen_tiles(first)[SMALL]}
 
 
 def test_what_others_have_measured_stays(device: Device, cache: Path, quick: None):
@@ -178,15 +179,15 @@ def test_a_broken_or_foreign_file_is_as_none_and_is_rewritten(content: object, d
     data = content if isinstance(content, bytes) else str(content).replace("ADAPTER", tiles.adapter_key(device)).encode()
     cache.write_bytes(data)
     mine = fresh(device, "CPU")
-    assert tiles.chosen(mine) == {}
+    assert tiles.chosen_tiles(mine) == {}
     tune_matmuls(mine, [SMALL])
-    assert [*tiles.chosen(fresh(mine))] == [SMALL]
+    assert [*tiles.chosen_tiles(fresh(mine))] == [SMALL]
 
 
 def test_a_right_entry_is_taken(device: Device, cache: Path):
     cache.parent.mkdir(parents=True)
     cache.write_text(json.dumps({"version": tiles.__version__, "adapters": {tiles.adapter_key(device): entry(tile="8x128/8")}}))
-    assert tiles.chosen(fresh(device, "CPU")) == {SMALL: (Tile(8, 128, 8),) * 4}
+    assert tiles.chosen_tiles(fresh(device, "CPU")) == {SMALL: (Tile(8, 128, 8),) * 4}
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(device: Device, tmp_path: Path, monkeypatch, quick: None):
@@ -194,8 +195,8 @@ def test_a_folder_that_cannot_be_written_is_no_error(device: Device, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     mine = fresh(device)
     tune_matmuls(mine, [SMALL])
-    assert [*tiles.chosen(mine)] == [SMALL]
-    assert tiles.chosen(fresh(device)) == {}
+    assert [*tiles.chosen_tiles(mine)] == [SMALL]
+    assert tiles.chosen_tiles(fresh(device)) == {}
 
 
 def test_a_write_that_fails_leaves_nothing(device: Device, cache: Path, monkeypatch, quick: None):
@@ -222,14 +223,14 @@ def test_a_new_gpu_is_measured_once(device: Device, monkeypatch: pytest.MonkeyPa
         calls.append((wanted, seconds))
         tune_matmuls(d, wanted, seconds)
 
-    monkeypatch.setattr("gpt2wgpu.gpu.tune.tune_matmuls", spy)
+    monkeypatch.setattr("gpt2wgpu.gpu.tuning.tune_matmuls", spy)
     t = large()
     for _ in range(2):
         gpu = fresh(device, "DiscreteGPU")
-        Program(gpu, t, lambda w: np.zeros(w.shape, np.float32), {"T": 1})
-        prepare(gpu, [t])
-    assert calls == [([tiles.matmul(t)], 2.0)]
-    prepare(fresh(device, "CPU"), [t])
+        GPUProgram(gpu, t, lambda w: np.zeros(w.shape, np.float32), {"T": 1})
+        prepare_tiles(gpu, [t])
+    assert calls == [([tiles.matmul_key(t)], 2.0)]
+    prepare_tiles(fresh(device, "CPU"), [t])
     assert len(calls) == 1, "a software driver is measured by `gpt2wgpu tune` only"
 
 
@@ -238,13 +239,13 @@ def test_small_matmuls_are_not_measured(device: Device, cache: Path):
     gpu = fresh(device, "DiscreteGPU")
     self_test(gpu)
     assert not cache.exists()
-    assert matmuls([large(), ops.linear(Tensor(("T", 8)), Tensor((8, 8)), Tensor((8,)))]) == [tiles.matmul(large())]
+    assert graph_matmuls([large(), ops.linear(Tensor(("T", 8)), Tensor((8, 8)), Tensor((8,)))]) == [tiles.matmul_key(large())]
 
 
 def test_what_there_was_no_time_for_keeps_the_default(device: Device):
     gpu = fresh(device, "DiscreteGPU")
     assert tune_matmuls(gpu, [SMALL], seconds=0) == []
-    assert tiles.chosen(gpu) == {SMALL: (tiles.GPU_TILES[0],) * 4}
+    assert tiles.chosen_tiles(gpu) == {SMALL: (tiles.GPU_TILES[0],) * 4}
 
 
 def test_a_device_without_a_clock_is_measured_by_wall_time(device: Device, quick: None):
@@ -252,13 +253,13 @@ def test_a_device_without_a_clock_is_measured_by_wall_time(device: Device, quick
     opened = open_device(adapter)
     assert not opened.clock
     found = tune_matmuls(opened, [SMALL])
-    assert len(found) == len(ROWS) * len(tiles.candidates(opened, "f32"))
+    assert len(found) == len(ROWS) * len(tiles.tile_candidates(opened, "f32"))
     assert all(f.seconds > 0 for f in found)
 
 
 def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeypatch: pytest.MonkeyPatch, quick: None):
     """Or that the driver cannot compile."""
-    first, second, *rest = tiles.candidates(either, "f32")
+    first, second, *rest = tiles.tile_candidates(either, "f32")
     right = kernels.specialise
 
     def change(device: Device, t: Tensor, tile: Tile | None = None) -> str:
@@ -269,7 +270,7 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
 
     monkeypatch.setattr(kernels, "specialise", change)
     with pytest.raises(wgpu.GPUError):
-        kernels.kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile()
+        kernels.compile_kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile()
     assert [*Bench(either, SMALL, math.inf).kernels] == [first]
     assert {f.tile for f in tune_matmuls(either, [SMALL])} == {first}
 
@@ -278,22 +279,22 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
 
 
 def test_tune_takes_the_matmuls_of_the_model(device: Device, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gpt2wgpu.measure.find_device", lambda wanted: (device, "the tests'"))
-    monkeypatch.setattr("gpt2wgpu.measure.tune_matmuls", lambda device, found: found)
-    assert tune(None, "gpu", "auto", 1) == (device, [(256, 768, "f32"), (256, 1024, "f32"), (1024, 256, "f32")])
-    assert tune(None, "gpu", "auto", 0) == (device, [])
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_device", lambda wanted: (device, "the tests'"))
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_matmuls", lambda device, found: found)
+    assert tune_model(None, "gpu", "auto", 1) == (device, [(256, 768, "f32"), (256, 1024, "f32"), (1024, 256, "f32")])
+    assert tune_model(None, "gpu", "auto", 0) == (device, [])
     if device.half:
-        assert tune(None, "gpu", "float16", 1)[1] == [(256, 768, "f16"), (256, 1024, "f16"), (1024, 256, "f16")]
+        assert tune_model(None, "gpu", "float16", 1)[1] == [(256, 768, "f16"), (256, 1024, "f16"), (1024, 256, "f16")]
 
 
 def test_tune_needs_a_gpu():
     with pytest.raises(UserError, match=r"^tune measures kernels of a GPU: numpy"):
-        tune(None, "numpy", "auto", None)
+        tune_model(None, "numpy", "auto", None)
 
 
 def test_the_command_prints_a_table(device: Device, monkeypatch, capsys: pytest.CaptureFixture[str], cache: Path):
     found = [Measurement((768, 3072, "f16"), r, t, s) for r, t, s in ((24, Tile(8, 128, 8), 1.0), (24, Tile(16, 128, 16), 0.01))]
-    monkeypatch.setattr("gpt2wgpu.measure.tune", lambda *_: (device, found))
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_model", lambda *_: (device, found))
     with pytest.raises(SystemExit) as caught:
         main(["tune"])
     assert not caught.value.code

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2wgpu.jsonfile import read_fields
 from gpt2wgpu.models import ARCHITECTURES
+from gpt2wgpu.models.fields import read_fields
 from gpt2wgpu.tokenizer import Tokenizer
 
 FOLDERS = sorted((Path(__file__).parent / "golden" / "tokenizers").iterdir())

@@ -44,7 +44,7 @@ class LazyEncoder:
         return LazyEncoder, ()
 
 
-class Adapter:
+class EncoderAdapter:
     """The options that adapters have in common, unchanged, and their Encoder."""
 
     def __init__(

@@ -13,12 +13,12 @@ try:
 except ImportError as error:
     raise ImportError("Chroma is not installed: pip install chromadb") from error
 
-from ..ops import Array
-from . import Adapter
+from ..graph.tensor import Array
+from . import EncoderAdapter
 
 
 @register_embedding_function
-class Gpt2WgpuEmbeddingFunction(Adapter, EmbeddingFunction[Documents]):
+class Gpt2WgpuEmbeddingFunction(EncoderAdapter, EmbeddingFunction[Documents]):
     """Documents and queries -> vectors for Chroma. Options: those of all adapters; they are stored with the collection.
 
     Queries and documents get the prompts that the model has for them.

@@ -5,10 +5,10 @@ try:
 except ImportError as error:
     raise ImportError("LangChain is not installed: pip install langchain-core") from error
 
-from . import Adapter
+from . import EncoderAdapter
 
 
-class Gpt2WgpuEmbeddings(Adapter, Embeddings):
+class Gpt2WgpuEmbeddings(EncoderAdapter, Embeddings):
     """Texts -> vectors for LangChain's vector stores and retrievers. Options: those of all adapters.
 
     Queries and documents get the prompts that the model has for them.

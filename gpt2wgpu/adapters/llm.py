@@ -13,14 +13,14 @@ except ImportError as error:
     raise ImportError("llm is not installed: pip install llm") from error
 
 from ..errors import UserError
-from . import Adapter
+from . import EncoderAdapter
 
 
 class CommandError(click.ClickException, UserError):
     """A UserError that the command `llm` shows as one line, too."""
 
 
-class Gpt2WgpuEmbeddingModel(Adapter, llm.EmbeddingModel):
+class Gpt2WgpuEmbeddingModel(EncoderAdapter, llm.EmbeddingModel):
     """A model of this package in `llm`, which has its own --prepend for prompts. model: as of Encoder."""
 
     def __init__(self, model_id: str, model: str | None) -> None:
@@ -39,7 +39,7 @@ class Gpt2WgpuEmbeddingModel(Adapter, llm.EmbeddingModel):
 @llm.hookimpl
 def register_embedding_models(register: Callable[..., None]) -> None:
     """The models that `llm embed-models` lists."""
-    from ..known import MODELS
+    from ..hub.known import MODELS
 
     register(Gpt2WgpuEmbeddingModel("gpt2wgpu", None))
     for known in MODELS:

@@ -23,7 +23,7 @@ except ImportError as error:
 
 from filelock import FileLock, Timeout
 
-from ..backend import has_gpu_node
+from ..devices.choose import has_gpu_node
 from ..encoder import Encoder
 from ..errors import UserError
 
@@ -82,13 +82,13 @@ def own_gpu() -> tuple[str | int, FileLock | None]:
     """
     if os.environ.get("GPT2WGPU_DEVICE") or not has_gpu_node():
         return "auto", None
-    from ..gpu import adapters, choose
+    from ..gpu import choose_adapter, list_adapters
 
-    best = choose("auto")
+    best = choose_adapter("auto")
     if best is None:
         return "auto", None
     # the best one first; a GPU may be listed once for each backend
-    gpus = [best, *(a for a in adapters() if not a.software and a.backend == best.backend and a.index != best.index)]
+    gpus = [best, *(a for a in list_adapters() if not a.software and a.backend == best.backend and a.index != best.index)]
     for gpu in gpus:
         lock = FileLock(Path(tempfile.gettempdir()) / f"gpt2wgpu-{gpu.index}.lock", thread_local=False)
         try:

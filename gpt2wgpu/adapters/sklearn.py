@@ -10,11 +10,11 @@ except ImportError as error:
     raise ImportError("scikit-learn is not installed: pip install scikit-learn") from error
 
 from ..errors import UserError
-from ..ops import Array
-from . import Adapter
+from ..graph.tensor import Array
+from . import EncoderAdapter
 
 
-class Gpt2WgpuVectorizer(Adapter, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class Gpt2WgpuVectorizer(EncoderAdapter, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """n texts -> float32 (n, C), for pipelines. Options: those of all adapters, and prompt_name, one of the model's prompts.
 
     There is nothing to fit. In a ColumnTransformer its column is named by a string, not by a list.

@@ -5,17 +5,23 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
-from ..graph import Tensor
-from ..jsonfile import Fields, read_fields, show
+from ..errors import UserError, show
+from ..graph.tensor import Array, Tensor
 from ..models import Architecture, read_config
-from ..ops import Array
+from ..models.fields import Fields, read_fields
 from . import modules as sentence
-from .body import Body, cast
 from .modules import Dense, Module, Normalize, Pooling
 from .tensors import Tensors
+from .weights import TransformerWeights, cast
 
-__all__ = ["Checkpoint", "Dense", "Normalize", "Pooling", "load", "read_config"]
+__all__ = [
+    "Checkpoint",
+    "Dense",
+    "Normalize",
+    "Pooling",
+    "load",
+    "read_config",
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Checkpoint:
     similarity_fn_name: str
     truncate_dim: int | None
     parameters: int  # of the transformer; heads and buffers do not count
-    _body: Body = field(repr=False)
+    _body: TransformerWeights = field(repr=False)
     _dense: dict[str, Tensors] = field(repr=False)
 
     def hidden(self, layer: int, half: str) -> Tensor:
@@ -78,7 +84,7 @@ class Checkpoint:
         return dense | self._body.absent
 
 
-def load(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Read and check everything but the values of the weights. Raises UserError."""
     if not path.is_dir():
         if path.exists():
@@ -93,7 +99,7 @@ def load(path: Path) -> Checkpoint:
 
     fields = read_fields(folder / "config.json")
     architecture, config = read_config(fields)
-    body = Body(config, Tensors(folder))
+    body = TransformerWeights(config, Tensors(folder))
     length, lower_case = sentence.read_text_settings(folder, config.usable_length, sentence_model)
 
     modules: list[Module] = [] if listed else [sentence.default_pooling(fields)]

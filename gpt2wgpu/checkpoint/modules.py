@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import UserError
-from ..jsonfile import Fields, is_text, read, read_fields, show
+from ..errors import UserError, is_text, show
+from ..models.fields import Fields, read_fields, read_json
 from .tensors import Tensors
 
 
@@ -42,7 +42,7 @@ MODES = {"cls": "cls", "max": "max", "mean": "mean", "mean_sqrt_len_tokens": "sq
 MODES |= {"weightedmean": "weighted_mean", "lasttoken": "last"}
 # the older format has a flag per mode; sentence-transformers concatenates in this order
 FLAGS = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-ACTIVATIONS = {"Identity": "none", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu_erf", "SiLU": "silu", "Sigmoid": "sigmoid"}
+DENSE_ACTIVATIONS = {"Identity": "none", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu_erf", "SiLU": "silu", "Sigmoid": "sigmoid"}
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 LENGTH_FILES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 
@@ -54,7 +54,7 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
     sentence-transformers is the repository's own code, whatever it is called.
     """
     file = path / "modules.json"
-    entries = read(file)
+    entries = read_json(file)
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
         raise UserError(f"{show(file)} holds {show(entries)}, expected a list of objects: download it again")
     modules = []
@@ -110,15 +110,15 @@ def read_dense(fields: Fields, name: str, width: int) -> tuple[Dense, Tensors]:
         raise fields.refuse("in_features", f"{width}, which the module before it gives")
     function = fields.text("activation_function", default="torch.nn.modules.activation.Tanh")
     match = re.fullmatch(r"torch\.nn\.(?:\w+\.)*(\w+)", function)
-    if match is None or match[1] not in ACTIVATIONS:
-        raise fields.refuse("activation_function", f"one of torch.nn's {', '.join(ACTIVATIONS)}")
+    if match is None or match[1] not in DENSE_ACTIVATIONS:
+        raise fields.refuse("activation_function", f"one of torch.nn's {', '.join(DENSE_ACTIVATIONS)}")
     tensors = Tensors(fields.path.parent)
     tensors.check("linear.weight", (outputs, inputs), f"{name}/config.json")
     if fields.flag("bias", default=True):
         tensors.check("linear.bias", (outputs,), f"{name}/config.json")
     elif "linear.bias" in tensors.entries:
         raise fields.refuse("bias", "true, as its weights have a linear.bias")
-    return Dense(name, inputs, outputs, ACTIVATIONS[match[1]]), tensors
+    return Dense(name, inputs, outputs, DENSE_ACTIVATIONS[match[1]]), tensors
 
 
 def check_feature_names(fields: Fields) -> None:
@@ -156,7 +156,7 @@ def read_text_settings(folder: Path, limit: int, sentence_model: bool) -> tuple[
 
 
 @dataclass(frozen=True)
-class Settings:
+class SentenceSettings:
     """config_sentence_transformers.json"""
 
     prompts: dict[str, str]
@@ -165,7 +165,7 @@ class Settings:
     truncate_dim: int | None
 
 
-def read_settings(fields: Fields) -> Settings:
+def read_settings(fields: Fields) -> SentenceSettings:
     if fields.text("model_type", default="SentenceTransformer") != "SentenceTransformer":
         raise fields.refuse("model_type", '"SentenceTransformer": other kinds of model are not supported')
     prompts = {name: "" if text is None else text for name, text in fields.object("prompts", default={}).items()}
@@ -180,4 +180,4 @@ def read_settings(fields: Fields) -> Settings:
     if similarity not in SIMILARITIES:
         raise fields.refuse("similarity_fn_name", f"one of {', '.join(SIMILARITIES)}")
     dims = fields.integer("truncate_dim") if fields.present("truncate_dim") else None
-    return Settings(prompts, default, similarity, dims)
+    return SentenceSettings(prompts, default, similarity, dims)

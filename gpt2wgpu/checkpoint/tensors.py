@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..errors import UserError
-from ..jsonfile import read_fields, show
-from ..ops import Array
+from ..errors import UserError, show
+from ..graph.tensor import Array
+from ..models.fields import read_fields
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what is read; bf16 is the upper half of an f32
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -34,7 +34,7 @@ class Tensors:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.entries = find(folder)
+        self.entries = find_tensors(folder)
         self._maps: dict[Path, mmap.mmap] = {}
 
     def check(self, name: str, shape: tuple[int, ...], because: str) -> None:
@@ -90,7 +90,7 @@ def is_finite(array: Array) -> bool:
         return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
 
 
-def find(folder: Path) -> dict[str, Entry]:
+def find_tensors(folder: Path) -> dict[str, Entry]:
     """name -> Entry for every tensor of a folder."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():

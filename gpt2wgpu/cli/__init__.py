@@ -10,14 +10,14 @@ import typer
 
 from .. import __version__
 from ..errors import UserError
-from .commands import doctor, info, similarity
+from .commands import doctor_command, info_command, similarity_command
 from .console import say
-from .embed import embed
-from .evaluate import evaluate
-from .measure import profile, tune
-from .models import models, pull
+from .diagnose import profile_command, tune_command
+from .embed import embed_command
+from .evaluate import evaluate_command
+from .models import models_command, pull_command
 from .tokens import app as tokens
-from .train import train
+from .train import train_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,8 +26,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # an exception that reaches the user is a bug: show it whole
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, evaluate, train, models, pull, info, doctor, tune, profile):
-    app.command()(command)
+for command in (
+    embed_command,
+    similarity_command,
+    evaluate_command,
+    train_command,
+    models_command,
+    pull_command,
+    info_command,
+    doctor_command,
+    tune_command,
+    profile_command,
+):
+    app.command(command.__name__.removesuffix("_command"))(command)
 app.add_typer(tokens, name="tokens")
 
 

@@ -11,29 +11,29 @@ from .console import one_line, say_if_numpy, table
 from .options import (
     TEXT,
     Column,
-    Device,
+    DeviceOption,
     DType,
     Layer,
     MaxSeqLength,
     MaxTokens,
     Model,
-    Normalize,
+    NormalizeOption,
     NoTruncate,
-    Pooling,
+    PoolingOption,
     Prompt,
     PromptName,
     Revision,
     TruncateDim,
     encode_options,
-    load,
+    load_encoder,
 )
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
-    from ..ops import Array
+    from ..graph.tensor import Array
 
 
-def similarity(
+def similarity_command(
     ctx: typer.Context,
     sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
     sentence2: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
@@ -61,14 +61,14 @@ def similarity(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=TEXT)] = False,
     prompt: Prompt = None,
     prompt_name: PromptName = None,
-    normalize: Normalize = False,
+    normalize: NormalizeOption = False,
     no_truncate: NoTruncate = False,
     model: Model = None,
     revision: Revision = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
-    pooling: Pooling = None,
+    pooling: PoolingOption = None,
     truncate_dim: TruncateDim = None,
     max_seq_length: MaxSeqLength = None,
     max_tokens: MaxTokens = None,
@@ -82,9 +82,9 @@ def similarity(
         raise typer.BadParameter("give --sentence1 TEXT and --sentence2 TEXT, or --matrix FILE")
     if column is not None or output is not None:
         raise typer.BadParameter("--column and --output go with --matrix")
-    from ..similarity import METRICS
+    from ..vectors.measures import METRICS
 
-    encoder = load(ctx)
+    encoder = load_encoder(ctx)
     say_if_numpy(encoder, device)
     a, b = encoder.encode([sentence1, sentence2], **encode_options(ctx))
     chosen = METRICS if all_metrics else {"cosine_similarity": METRICS["cosine_similarity"]}
@@ -106,12 +106,12 @@ def similarity_matrix(ctx: typer.Context, path: str, column: str | None, output:
     sentences = [*files.read_texts(path, column)]
 
     def compute() -> "tuple[Encoder, Array]":
-        encoder = load(ctx)
+        encoder = load_encoder(ctx)
         say_if_numpy(encoder, ctx.params["device"])
         return encoder, encoder.similarity_matrix(sentences, **encode_options(ctx))
 
     if output is not None:
-        with files.output(output, files.MATRIX_FORMATS) as (file, write):
+        with files.open_output(output, files.MATRIX_FORMATS) as (file, write):
             write(file, sentences, compute()[1])
         return
     encoder, found = compute()
@@ -128,24 +128,24 @@ def similarity_matrix(ctx: typer.Context, path: str, column: str | None, output:
         print(f"{i or '':{width}}  " + "  ".join(c.rjust(room) for c in row))
 
 
-def info(
+def info_command(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     model: Model = None,
     revision: Revision = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
-    pooling: Pooling = None,
+    pooling: PoolingOption = None,
     truncate_dim: TruncateDim = None,
     max_seq_length: MaxSeqLength = None,
     max_tokens: MaxTokens = None,
 ) -> None:
     """Show the GPUs found, the device chosen and why, and the model's card."""
-    from ..gpu import adapters
+    from ..gpu import list_adapters
 
-    found = adapters()
-    encoder = load(ctx)
+    found = list_adapters()
+    encoder = load_encoder(ctx)
     chosen = next((a for a in found if str(a) == encoder.device), None)
     limits = {} if chosen is None else {k: v for k, v in chosen.limits.items() if k in LIMITS}
     features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in FEATURES}
@@ -181,14 +181,14 @@ LIMITS = (
 )
 
 
-def doctor(
+def doctor_command(
     ctx: typer.Context,
     model: Model = None,
     revision: Revision = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
-    pooling: Pooling = None,
+    pooling: PoolingOption = None,
     truncate_dim: TruncateDim = None,
     max_seq_length: MaxSeqLength = None,
     max_tokens: MaxTokens = None,
@@ -197,13 +197,13 @@ def doctor(
 
     The exit code is 1 if an error is larger than its tolerance.
     """
-    encoder = load(ctx)
+    encoder = load_encoder(ctx)
     print(f"device: {encoder.device} ({encoder.device_reason})")
     if encoder.device == "numpy":
         print("numpy is what devices are compared with: there is nothing to check (--device gpu takes a software driver)")
         return
-    from ..doctor import check_device
-    from ..train.checks import check_training
+    from ..diagnose.doctor import check_device
+    from ..train.selftest import check_training
 
     wrong = total = 0
     print(f"\n{'':4}{'error':>8}  {'tolerance':>9}  kernel")

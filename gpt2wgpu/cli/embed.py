@@ -13,28 +13,28 @@ from .console import say, say_if_numpy
 from .options import (
     TEXT,
     Column,
-    Device,
+    DeviceOption,
     DType,
     Layer,
     MaxSeqLength,
     MaxTokens,
     Model,
-    Normalize,
+    NormalizeOption,
     NoTruncate,
-    Pooling,
+    PoolingOption,
     Prompt,
     PromptName,
     Revision,
     TruncateDim,
     encode_options,
-    load,
+    load_encoder,
 )
 
 if TYPE_CHECKING:
     from .. import files
 
 
-def embed(
+def embed_command(
     ctx: typer.Context,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
     sentence: Annotated[
@@ -73,14 +73,14 @@ def embed(
     ] = "float32",
     prompt: Prompt = None,
     prompt_name: PromptName = None,
-    normalize: Normalize = False,
+    normalize: NormalizeOption = False,
     no_truncate: NoTruncate = False,
     model: Model = None,
     revision: Revision = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
-    pooling: Pooling = None,
+    pooling: PoolingOption = None,
     truncate_dim: TruncateDim = None,
     max_seq_length: MaxSeqLength = None,
     max_tokens: MaxTokens = None,
@@ -118,7 +118,7 @@ def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: s
     mine, rest = tee(iter(given) if input is None else files.read_texts(input, column))
 
     def rows() -> "files.Rows":
-        encoder = load(ctx)
+        encoder = load_encoder(ctx)
         say_if_numpy(encoder, ctx.params["device"])
         bar = input is not None and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
         vectors = encoder.encode_stream(rest, show_progress_bar=bar, **encode_options(ctx))
@@ -128,7 +128,7 @@ def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: s
     if output is None:
         formats[".json"](sys.stdout.buffer, rows(), files.About())
     else:
-        with files.output(output, formats) as (file, write):
+        with files.open_output(output, formats) as (file, write):
             write(file, rows(), files.About())
 
 
@@ -136,8 +136,8 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
     """A file of any size into a file, or a folder of shards, that can be gone on with."""
     from .. import corpus, files
     from ..errors import UserError
-    from ..quantize import check_precision
-    from .progress import report
+    from ..vectors.quantize import check_precision
+    from .progress import report_progress
 
     p = ctx.params
     check_precision(p["precision"])
@@ -146,17 +146,17 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
         raise UserError(f"{output}: would be one of the texts' files the next time: write it into another folder than {input}")
     if not shards and target.is_file() and source.exists() and target.samefile(source):
         raise UserError(f"{output}: is the file of texts: write to another one")
-    with closing(files.Texts(input, column)) as found, corpus.open_work(output, resume=p["resume"]) as work:
+    with closing(files.Texts(input, column)) as found, corpus.open_workspace(output, resume=p["resume"]) as work:
         if work.complete:
             say(f"{output} is complete: there is nothing to go on with; without --resume it is made anew")
             return
         if p["resume"] and work.state is None:
             say(f"{work.folder} holds nothing to go on with: this begins")
-        encoder = load(ctx)
+        encoder = load_encoder(ctx)
         say_if_numpy(encoder, p["device"])
         asked = encoder.ask(**encode_options(ctx))
-        with report(command_to_resume(ctx)) as told:
-            corpus.embed(encoder, found, work, told, asked, precision=p["precision"])
+        with report_progress(command_to_resume(ctx)) as told:
+            corpus.embed_corpus(encoder, found, work, told, asked, precision=p["precision"])
 
 
 def command_to_resume(ctx: typer.Context) -> str:

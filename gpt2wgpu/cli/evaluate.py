@@ -11,27 +11,27 @@ import typer
 from .console import one_line, say_if_numpy
 from .options import (
     TEXT,
-    Device,
+    DeviceOption,
     DType,
     Json,
     Layer,
     MaxSeqLength,
     MaxTokens,
     Model,
-    Normalize,
+    NormalizeOption,
     NoTruncate,
-    Pooling,
+    PoolingOption,
     Prompt,
     PromptName,
     Revision,
     TruncateDim,
     encode_options,
-    load,
+    load_encoder,
 )
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
-    from ..pairs import Pairs
+    from ..files.pairs import Pairs
 
 HEADINGS = {
     "spearman": "Spearman",
@@ -43,7 +43,7 @@ HEADINGS = {
 }
 
 
-def evaluate(
+def evaluate_command(
     ctx: typer.Context,
     data: Annotated[
         str,
@@ -66,14 +66,14 @@ def evaluate(
     as_json: Json = False,
     prompt: Prompt = None,
     prompt_name: PromptName = None,
-    normalize: Normalize = False,
+    normalize: NormalizeOption = False,
     no_truncate: NoTruncate = False,
     model: Model = None,
     revision: Revision = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     dtype: DType = "auto",
     layer: Layer = None,
-    pooling: Pooling = None,
+    pooling: PoolingOption = None,
     truncate_dim: TruncateDim = None,
     max_seq_length: MaxSeqLength = None,
     max_tokens: MaxTokens = None,
@@ -87,19 +87,19 @@ def evaluate(
         raise typer.BadParameter("--layer takes one layer, --layers compares several: give one of the two")
     if plot is not None and layers is None:
         raise typer.BadParameter("--plot goes with --layers")
-    from ..evaluate import check
-    from ..pairs import read_pairs
+    from ..evaluation.scores import check_options
+    from ..files.pairs import read_pairs
 
     pairs = read_pairs(data)
-    check(pairs)
+    check_options(pairs)
     options = {**encode_options(ctx), "show_progress_bar": sys.stderr.isatty()}
     if layers is not None:
         return compare_layers(ctx, data, pairs, layers, plot, options)
-    from ..evaluate import evaluate
+    from ..evaluation.scores import evaluate_pairs
 
-    encoder = load(ctx)
+    encoder = load_encoder(ctx)
     say_if_numpy(encoder, device)
-    scores = evaluate(encoder, pairs, **options)
+    scores = evaluate_pairs(encoder, pairs, **options)
     if as_json:
         print(json.dumps({**about(data, pairs, encoder), "layer": encoder.layer, "scores": scores}, indent=2, ensure_ascii=False))
         return
@@ -113,15 +113,16 @@ def evaluate(
 
 def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, plot: str | None, options: dict[str, Any]) -> None:
     """A row for every layer, and a curve."""
-    from .. import files, plots
-    from ..evaluate import evaluate_layers, parse_layers
+    from .. import files
+    from ..evaluation import plots
+    from ..evaluation.scores import evaluate_layers, parse_layers
 
-    encoder = load(ctx)
+    encoder = load_encoder(ctx)
     say_if_numpy(encoder, ctx.params["device"])
     numbers = parse_layers(asked, encoder.layers)
     if plot is not None:
         plots.need_matplotlib()
-    with files.output(plot, {".png": plots.draw_layers}) if plot is not None else nullcontext() as drawing:
+    with files.open_output(plot, {".png": plots.draw_layers}) if plot is not None else nullcontext() as drawing:
         found = dict(evaluate_layers(encoder, numbers, pairs, **options))
         spearman = {name: [scores[name]["spearman"] for scores in found.values()] for name in found[numbers[0]]}
         if drawing is not None:

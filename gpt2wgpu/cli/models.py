@@ -8,7 +8,7 @@ import typer
 from .options import Json, Revision
 
 
-def pull(
+def pull_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="org/name, or a bare name such as gpt2 or all-MiniLM-L6-v2.")],
     revision: Revision = None,
 ) -> None:
@@ -20,16 +20,16 @@ def pull(
     """
     from .. import hub
 
-    print(hub.pull(name, revision=revision))
+    print(hub.pull_model(name, revision=revision))
 
 
-def models(as_json: Json = False) -> None:
+def models_command(as_json: Json = False) -> None:
     """List models that are known to work, and which of them are in the cache.
 
     Any other model of these families works too (README).
     """
     from .. import hub
-    from ..known import MODELS
+    from ..hub.known import MODELS
 
     rows = [{**m._asdict(), "prompts": list(m.prompts), "cached": hub.is_cached(m.name)} for m in MODELS]
     if as_json:

@@ -23,7 +23,7 @@ Revision = Annotated[
     str | None,
     typer.Option(metavar="NAME", show_default="main", help="Branch, tag or commit of a model on the hub.", rich_help_panel=MODEL),
 ]
-Device = Annotated[
+DeviceOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
@@ -45,7 +45,7 @@ Layer = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-Pooling = Annotated[
+PoolingOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
@@ -66,7 +66,7 @@ Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="Put this befor
 PromptName = Annotated[
     str | None, typer.Option(metavar="NAME", help="The same with one of the model's own prompts.", rich_help_panel=TEXT)
 ]
-Normalize = Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.", rich_help_panel=TEXT)]
+NormalizeOption = Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.", rich_help_panel=TEXT)]
 NoTruncate = Annotated[
     bool, typer.Option("--no-truncate", help="Refuse texts that are too long instead of cutting them.", rich_help_panel=TEXT)
 ]
@@ -81,7 +81,7 @@ Column = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def load(ctx: typer.Context, **instead: Any) -> "Encoder":
+def load_encoder(ctx: typer.Context, **instead: Any) -> "Encoder":
     """The Encoder that a command's model options describe; `instead` comes before them."""
     from ..encoder import Encoder
 

@@ -80,7 +80,7 @@ class Live(Lines):
 
 
 @contextmanager
-def report(again: str) -> Iterator[Lines]:
+def report_progress(again: str) -> Iterator[Lines]:
     if not sys.stderr.isatty():
         yield Lines(again)
         return

@@ -40,19 +40,19 @@ def create(
     """
     if characters == bool(files):
         raise typer.BadParameter("give files to learn from, or --characters, which learns nothing")
-    from .. import tokens
-    from ..pairs import read_sentences
+    from ..files.pairs import read_sentences
+    from ..train import vocabulary
 
     folder = Path(output)
-    tokens.check_folder(folder)
+    vocabulary.check_folder(folder)
     if characters:
-        tokenizer = tokens.characters(lower_case=lower_case)
+        tokenizer = vocabulary.characters(lower_case=lower_case)
     else:
         texts = (text for file in files or () for text in read_sentences(file, column))
-        tokenizer = tokens.train(texts, vocab=vocab, min_frequency=min_frequency, lower_case=lower_case)
+        tokenizer = vocabulary.train_tokenizer(texts, vocab=vocab, min_frequency=min_frequency, lower_case=lower_case)
         if (found := tokenizer.get_vocab_size()) < vocab:
             say(f"the texts give {found:,} tokens, not {vocab:,}: no other pair is met {min_frequency} times")
-    tokens.save(tokenizer, folder)
+    vocabulary.save_tokenizer(tokenizer, folder)
     print(f"{one_line(output)}: a vocabulary of {tokenizer.get_vocab_size():,} tokens")
 
 
@@ -71,10 +71,10 @@ def count(
     """
     if (text is not None) == bool(files):
         raise typer.BadParameter("give files whose tokens are counted, or --text TEXT whose tokens are shown")
-    from .. import tokens
-    from ..pairs import read_sentences
+    from ..diagnose.token_report import count_tokens, find_tokenizer
+    from ..files.pairs import read_sentences
 
-    tokenizer = tokens.open_tokenizer(model, revision)
+    tokenizer = find_tokenizer(model, revision)
     if text is not None:
         ids = tokenizer.encode([text], 1 << 31)[0][0].tolist()
         names = defaultdict(str, ((i, token) for token, i in tokenizer.vocabulary().items()))
@@ -84,7 +84,7 @@ def count(
         for i in ids:
             print(f"{i:>8}  {one_line(names.get(i, ''))}")
         return
-    report = tokens.report(tokenizer, (t for file in files or () for t in read_sentences(file, column)))
+    report = count_tokens(tokenizer, (t for file in files or () for t in read_sentences(file, column)))
     if as_json:
         frequent = [{"token": token, "id": i, "count": n} for token, i, n in report.frequent]
         print(json.dumps({**asdict(report), "frequent": frequent}, indent=2, ensure_ascii=False))

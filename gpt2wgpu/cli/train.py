@@ -8,7 +8,7 @@ import typer
 
 from .console import say
 from .live import live
-from .options import Device
+from .options import DeviceOption
 
 DATA, SCRATCH, LEARNING = "Data", "Model", "Learning"
 
@@ -17,7 +17,7 @@ def option(*names: str, panel: str, help: str, metavar: str | None = None, defau
     return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, show_default=default)
 
 
-def train(
+def train_command(
     ctx: typer.Context,
     output: Annotated[str, option("--output", "-o", metavar="RUN", panel=DATA, help="A folder; the model is RUN/model.")],
     data: Annotated[
@@ -89,16 +89,16 @@ def train(
     dropout: Annotated[float, option(panel=LEARNING, help="After embeddings and residual branches.")] = 0.0,
     seed: Annotated[int, option(panel=LEARNING, help="Of weights, order and dropout: the same gives the same bits.")] = 0,
     save_every: Annotated[int, option(metavar="STEPS", panel=LEARNING, help="Validate and save; also after an epoch.")] = 500,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Train a model from scratch, or fine-tune one.
 
     RUN/model is a sentence-transformers folder from the first checkpoint on, RUN/metrics.jsonl has a line for every step, and
     RUN/loss.png is the curve. Ctrl-C saves; --resume goes on and ends with the same bits as a run that was not stopped.
     """
-    from ..train.settings import Settings
+    from ..train.settings import TrainSettings
 
-    names = {f.name for f in fields(Settings)}
+    names = {f.name for f in fields(TrainSettings)}
     options = {name: value for name, value in ctx.params.items() if name in names}
     options |= {"data": data or [], "freeze": freeze or []}
     given = {name: value for name, value in options.items() if is_given(ctx, name)}
@@ -106,13 +106,13 @@ def train(
 
     with live() as report:
         run = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
-        scores, stopped = loop.train(run, report)
+        scores, stopped = loop.run_training(run, report)
     if stopped is not None:
         say(f"stopped after step {run.step:,}, which is saved: --resume goes on")
         raise typer.Exit(128 + stopped)
-    from ..train.curve import draw
+    from ..train.curve import draw_curve
 
-    if (why := draw(run.folder)) is not None:
+    if (why := draw_curve(run.folder)) is not None:
         say(why)
     found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
     print(f"{run.folder / 'model'}: {run.step:,} steps{found}")

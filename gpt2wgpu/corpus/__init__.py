@@ -17,18 +17,25 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import files
-from ..backend import kind_of
+from ..devices.choose import device_kind
 from ..encoder import MAX_SEQUENCES, Encoder
+from ..engine import EncodeOptions, truncation_message
 from ..errors import UserError
-from ..ops import Array
-from ..quantize import RANGED, quantize_embeddings
-from ..stream import Pass, cut_texts, take_window
+from ..files.windows import take_window
+from ..graph.tensor import Array
+from ..vectors.quantize import RANGED, quantize_embeddings
 from . import journal
-from .identity import chained, check, made_with
+from .fingerprint import chain_digest, check_fingerprint, fingerprint
 from .journal import Journal, State
-from .work import Work, is_folder, open_work
+from .workspace import Workspace, is_folder, open_workspace
 
-__all__ = ["Report", "Work", "embed", "is_folder", "open_work"]
+__all__ = [
+    "CorpusReport",
+    "Workspace",
+    "embed_corpus",
+    "is_folder",
+    "open_workspace",
+]
 
 BATCHES = 16  # of a window at most: enough to keep a device busy
 SECONDS = 4  # that a window takes, about; but two batches it has, so that one is prepared while the other is computed
@@ -39,7 +46,7 @@ SHARD_BYTES = 1 << 28  # of vectors, float32; a shard ends with the window that 
 Window = tuple[list[str], str, int]  # texts, the digest up to them, bytes of the input read
 
 
-class Report(Protocol):
+class CorpusReport(Protocol):
     """Who is told how it goes."""
 
     def say(self, line: str) -> None: ...
@@ -49,14 +56,16 @@ class Report(Protocol):
     def stopped(self, rows: int, folder: Path) -> None: ...
 
 
-def embed(encoder: Encoder, texts: files.Texts, work: Work, report: Report, asked: Pass, precision: str = "float32") -> None:
+def embed_corpus(
+    encoder: Encoder, texts: files.Texts, work: Workspace, report: CorpusReport, asked: EncodeOptions, precision: str = "float32"
+) -> None:
     """The vectors of all texts into the output. What is done when it fails stays in `work.folder`, and is gone on with.
 
     Raises UserError: a text cannot be read or encoded, or is not what it was; the model or the options are not.
     """
-    made = made_with(encoder, asked, precision)
+    made = fingerprint(encoder, asked, precision)
     state = work.state or State(made, window_of(encoder), encoder.device, texts.size)
-    check(state.made_with, made, work.folder)
+    check_fingerprint(state.made_with, made, work.folder)
     stream = iter(texts)
     skip(stream, state, work.folder)
     if work.state is not None:
@@ -70,7 +79,7 @@ def embed(encoder: Encoder, texts: files.Texts, work: Work, report: Report, aske
     with files.naming(work.path, *(work.folder / name for name in (journal.VECTORS, journal.TEXTS, journal.NEW_STATE))):
         job.run(stream, texts, asked)
     if state.cut:
-        warnings.warn(cut_texts(state.cut, state.rows, encoder.max_seq_length), UserWarning, stacklevel=2)
+        warnings.warn(truncation_message(state.cut, state.rows, encoder.max_seq_length), UserWarning, stacklevel=2)
     journal.remove(work.folder)
 
 
@@ -78,7 +87,7 @@ def window_of(encoder: Encoder) -> list[int]:
     """How much is computed between two moments at which rows can be kept: most texts, and most characters."""
     c = encoder.checkpoint
     operations = 2 * max(1, c.parameters - c.config.vocab * c.config.width)  # for a token
-    batches = round(SECONDS * SPEED[kind_of(encoder.opened_device)] / operations / encoder.max_tokens)
+    batches = round(SECONDS * SPEED[device_kind(encoder.opened_device)] / operations / encoder.max_tokens)
     batches = min(BATCHES, max(2, batches))
     return [batches * MAX_SEQUENCES, batches * CHARACTERS_PER_TOKEN * encoder.max_tokens]
 
@@ -88,7 +97,7 @@ def skip(stream: Iterator[str], state: State, folder: Path) -> None:
     digest, rows = "", 0
     most, characters = state.window
     while rows < state.rows and (window := take_window(stream, min(most, state.rows - rows), characters)):
-        digest = chained(digest, window)
+        digest = chain_digest(digest, window)
         rows += len(window)
     if rows != state.rows or digest != state.digest:
         again = "give the input it began with, or delete it to begin again"
@@ -98,7 +107,7 @@ def skip(stream: Iterator[str], state: State, folder: Path) -> None:
 class Job:
     """An output that is being made."""
 
-    def __init__(self, encoder: Encoder, work: Work, state: State, report: Report) -> None:
+    def __init__(self, encoder: Encoder, work: Workspace, state: State, report: CorpusReport) -> None:
         self.encoder, self.work, self.state, self.report = encoder, work, state, report
         self.precision: str = state.made_with["precision"]
         self.journal = self._open()
@@ -107,7 +116,7 @@ class Job:
     def _open(self) -> Journal:
         return Journal(self.work.folder, self.state, texts=self.work.suffix not in files.WITHOUT_TEXTS)
 
-    def run(self, stream: Iterator[str], texts: files.Texts, asked: Pass) -> None:
+    def run(self, stream: Iterator[str], texts: files.Texts, asked: EncodeOptions) -> None:
         """All texts of the stream, by way of the journal. While there is a writer's thread, it alone touches the journal."""
         state = self.state
         under_way: deque[Window] = deque()
@@ -116,7 +125,7 @@ class Job:
             self._finish_if_full()  # which the process before did not come to
             with (
                 ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-writer") as writer,
-                closing(ahead(read(stream, texts, state))) as reading,
+                closing(ahead(read_windows(stream, texts, state))) as reading,
                 closing(self.encoder.encode_windows(passing(reading, under_way), asked, first=state.rows)) as encoded,
             ):
                 try:
@@ -173,10 +182,10 @@ class Job:
         if work.suffix == ".npy" and self.precision == "float32":
             j.hand_over(work.target)
         else:
-            with files.output(path, files.VECTOR_FORMATS, work.folder) as (file, write):
+            with files.open_output(path, files.VECTOR_FORMATS, work.folder) as (file, write):
                 write(file, self._rows(ranges), files.About(state.first, facts))
                 if ranges is not None and work.suffix not in files.HOLD_FACTS:  # not before: an older output has its own
-                    beside = files.output(f"{work.target}.ranges.npy", {".npy": files.write_npy}, work.folder)
+                    beside = files.open_output(f"{work.target}.ranges.npy", {".npy": files.write_npy}, work.folder)
                     with beside as (file, write_ranges):
                         write_ranges(file, (("", row) for row in ranges))
             files.sync(work.target.parent)
@@ -202,10 +211,10 @@ class Job:
         return {**facts, "ranges": ranges}, np.array(ranges, np.float32)
 
 
-def read(stream: Iterator[str], texts: files.Texts, state: State) -> Iterator[Window]:
+def read_windows(stream: Iterator[str], texts: files.Texts, state: State) -> Iterator[Window]:
     digest = state.digest
     while window := take_window(stream, *state.window):
-        digest = chained(digest, window)
+        digest = chain_digest(digest, window)
         yield window, digest, texts.position
 
 

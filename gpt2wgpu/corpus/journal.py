@@ -20,10 +20,9 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, show
 from ..files import npy_header, sync
-from ..jsonfile import show
-from ..ops import Array
+from ..graph.tensor import Array
 
 VERSION = 2
 VECTORS, TEXTS, STATE, NEW_STATE, LOCK = "vectors.npy", "texts.jsonl", "state.json", "state.json.new", "lock"
@@ -177,7 +176,7 @@ def write_at(file: BinaryIO, position: int, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def read_state(folder: Path) -> State | None:
+def read_journal(folder: Path) -> State | None:
     """What a folder holds, None where nothing of it counts. Raises UserError where it cannot be told."""
     path = folder / STATE
     again = "delete the folder to begin again"

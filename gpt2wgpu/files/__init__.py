@@ -5,7 +5,7 @@ Output appears under its name only when it is complete; what was there before st
 
 from .columns import USUAL_COLUMNS
 from .matrices import MATRIX_FORMATS, write_matrix_json
-from .output import naming, output, resolve, suffix_of, sync
+from .output import naming, open_output, resolve_output, suffix_of, sync
 from .rows import About, Rows
 from .source import Source, import_arrow
 from .texts import JSON_LINES, TABLES, Texts, json_values, read_texts, table_rows
@@ -28,9 +28,9 @@ __all__ = [
     "json_values",
     "naming",
     "npy_header",
-    "output",
+    "open_output",
     "read_texts",
-    "resolve",
+    "resolve_output",
     "suffix_of",
     "sync",
     "table_rows",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
-from ..ops import Array
+from ..graph.tensor import Array
 from .vectors import escaped, numbers, write_npy
 
 

@@ -19,7 +19,7 @@ def suffix_of(name: str, formats: Mapping[str, Format]) -> str | None:
     return max(found, key=len, default=None)
 
 
-def resolve(path: str, formats: Mapping[str, Format]) -> tuple[Path, Format]:
+def resolve_output(path: str, formats: Mapping[str, Format]) -> tuple[Path, Format]:
     """The file that a name for output means, and its format. Raises UserError where it cannot be one."""
     target = Path(os.path.realpath(path))  # through a link: the file it points to is replaced, not the link
     if (suffix := suffix_of(target.name, formats)) is None:
@@ -33,13 +33,13 @@ def resolve(path: str, formats: Mapping[str, Format]) -> tuple[Path, Format]:
 
 
 @contextmanager
-def output(path: str, formats: Mapping[str, Format], folder: Path | None = None) -> Iterator[tuple[BinaryIO, Format]]:
+def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = None) -> Iterator[tuple[BinaryIO, Format]]:
     """A file to write to, which takes the place of `path` if the block succeeds and vanishes if it fails; and its format.
 
     Until then it is in `folder`, by default that of `path`. Whether it can be written is found on entry, before any work.
     Raises UserError or OSError.
     """
-    target, write = resolve(path, formats)
+    target, write = resolve_output(path, formats)
     temporary = (folder or target.parent) / f".gpt2wgpu-{uuid4().hex}.tmp"  # on the same disk: os.replace does not cross disks
     with naming(path, temporary):
         file = temporary.open("xb", buffering=1 << 20)

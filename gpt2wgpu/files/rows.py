@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops import Array
+from ..graph.tensor import Array
 
 Rows = Iterable[tuple[str, Array]]  # a text and its vector (C,): float32, or int8 or uint8 if quantised
 

@@ -67,7 +67,7 @@ def read_texts(path: str, column: str | None = None) -> Iterator[str]:
     return iter(Texts(path, column))
 
 
-def lines(source: Source) -> Iterator[str]:
+def read_lines(source: Source) -> Iterator[str]:
     """Decoded lines, each with its end. Only \\n ends a line: str.splitlines knows ten others, which may stand in a text."""
     with source.open() as file:
         for number, line in enumerate(file, 1):
@@ -88,7 +88,7 @@ def plain(source: Source, column: str | None) -> Iterator[str]:
     if column is not None:
         kinds = "a column can be chosen in .jsonl, .tsv, .csv, .parquet and .arrow files"
         raise UserError(f"{source.name}: {kinds}; this one is read as one text a line")
-    yield from map(without_end, lines(source))
+    yield from map(without_end, read_lines(source))
 
 
 def json_array(source: Source, column: str | None) -> Iterator[str]:
@@ -97,7 +97,7 @@ def json_array(source: Source, column: str | None) -> Iterator[str]:
 
 def json_values(source: Source) -> Iterator[tuple[int, Any]]:
     """The values of a .jsonl file with the numbers of their lines."""
-    for number, line in enumerate(lines(source), 1):
+    for number, line in enumerate(read_lines(source), 1):
         if not line.strip():
             continue
         try:
@@ -124,7 +124,7 @@ def json_lines(source: Source, column: str | None) -> Iterator[str]:
 
 def comma_separated(source: Source) -> Iterator[list[str]]:
     csv.field_size_limit(1 << 30)  # the default refuses texts over 128 KiB
-    rows = csv.reader(lines(source), strict=True)
+    rows = csv.reader(read_lines(source), strict=True)
     try:
         for row in rows:
             yield row or [""]  # how csv reads a blank line
@@ -133,7 +133,7 @@ def comma_separated(source: Source) -> Iterator[list[str]]:
 
 
 def tab_separated(source: Source) -> Iterator[list[str]]:
-    return (without_end(line).split("\t") for line in lines(source))
+    return (without_end(line).split("\t") for line in read_lines(source))
 
 
 TABLES: Mapping[str, Callable[[Source], Iterator[list[str]]]] = {".csv": comma_separated, ".tsv": tab_separated}

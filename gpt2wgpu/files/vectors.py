@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from ..errors import UserError
-from ..ops import Array
+from ..graph.tensor import Array
 from .arrow import write_arrow, write_parquet
 from .rows import NOTHING, About, Rows
 

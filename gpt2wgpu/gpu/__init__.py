@@ -13,11 +13,11 @@ native.py    what wgpu-py has no call for, or a slow one
 
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
-from .device import Adapter, Device, GPUError, MatrixUnits, adapters, choose, open_device
+from .device import Adapter, Device, GPUError, MatrixUnits, choose_adapter, list_adapters, open_device
 from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Tile
-from .program import Program, fitting_tokens
-from .tune import Measurement, matmuls, tune_matmuls
+from .program import GPUProgram, fitting_tokens
+from .tuning import Measurement, graph_matmuls, tune_matmuls
 
 __all__ = [
     "Adapter",
@@ -26,15 +26,15 @@ __all__ = [
     "Device",
     "Dispatch",
     "GPUError",
+    "GPUProgram",
     "InPlace",
     "MatrixUnits",
     "Measurement",
-    "Program",
     "Tile",
-    "adapters",
-    "choose",
+    "choose_adapter",
     "fitting_tokens",
-    "matmuls",
+    "graph_matmuls",
+    "list_adapters",
     "measure_ceilings",
     "new_buffer",
     "open_device",

@@ -10,7 +10,7 @@ import wgpu
 from . import native
 from .clock import Clock
 from .device import Device
-from .kernels import bind_group_layout, compile_pipeline, for_matrix_units, read
+from .kernels import bind_group_layout, compile_pipeline, for_matrix_units, read_shader
 
 THREADS = 1 << 18  # of the fma loop
 COPIED = 128 << 20  # bytes, more than a GPU's cache
@@ -37,12 +37,12 @@ def measure_ceilings(device: Device) -> Ceilings:
     size = min(COPIED_BY_SOFTWARE if device.adapter.software else COPIED, most // 4096 * 4096)
     usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC
     x, out = (device.raw.create_buffer(size=n, usage=usage) for n in (size, max(size, 16 * THREADS)))
-    copied = run(device, "ceiling_copy", read("ceiling_copy"), size // 16, [x, out], size // 16 // 256, 8)
-    fma = read("ceiling_fma")
+    copied = run_ceiling(device, "ceiling_copy", read_shader("ceiling_copy"), size // 16, [x, out], size // 16 // 256, 8)
+    fma = read_shader("ceiling_fma")
     gflops = longest(device, "ceiling_fma", fma, out, THREADS // 64) * THREADS * constant(fma, "FLOPS") / 1e9
     matrix = 0.0
     if device.matrix_units:
-        source = for_matrix_units(device, read("ceiling_matrix"))
+        source = for_matrix_units(device, read_shader("ceiling_matrix"))
         groups = 64 if device.adapter.software else THREADS // 64
         rate = longest(device, "ceiling_matrix", source, out, groups)
         subgroups = float(np.frombuffer(device.raw.queue.read_buffer(out, 0, 4), np.float32)[0])
@@ -60,13 +60,13 @@ def longest(device: Device, label: str, source: str, out: Any, groups: int) -> f
     """Rounds per second of a shader's loop, made long enough to be measured."""
     rounds = 16
     while True:
-        seconds = run(device, label, source, rounds, [out], groups)
+        seconds = run_ceiling(device, label, source, rounds, [out], groups)
         if seconds > LONG_ENOUGH or rounds >= 1 << 20:
             return rounds / seconds
         rounds *= 4
 
 
-def run(device: Device, label: str, source: str, param: int, buffers: list[Any], groups: int, repeats: int = 1) -> float:
+def run_ceiling(device: Device, label: str, source: str, param: int, buffers: list[Any], groups: int, repeats: int = 1) -> float:
     """Seconds of so many dispatches of a shader: the best of three passes, after one that does not count."""
     pipeline = compile_pipeline(device, label, source, 1 + len(buffers))
     uniform = device.raw.create_buffer(size=16, usage=wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST)

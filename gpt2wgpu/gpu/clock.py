@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import wgpu
 
-from ..ops import Array
+from ..graph.tensor import Array
 from . import native
 from .device import Device
 

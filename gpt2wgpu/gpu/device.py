@@ -97,7 +97,7 @@ class Device:
 
 
 @cache
-def adapters() -> tuple[Adapter, ...]:
+def list_adapters() -> tuple[Adapter, ...]:
     """Every adapter of a native backend. OpenGL is left out: it lists the same hardware a second time, worse."""
     if "XDG_RUNTIME_DIR" not in os.environ:
         os.environ.setdefault("NODEVICE_SELECT", "1")  # else Mesa's device-select layer complains on stderr in every process
@@ -119,7 +119,7 @@ def adapters() -> tuple[Adapter, ...]:
     )
 
 
-def choose(wanted: str) -> Adapter | None:
+def choose_adapter(wanted: str) -> Adapter | None:
     """The adapter that a device name stands for.
 
     "auto": the best real GPU, None without one. "gpu": the best real GPU, else a software adapter.
@@ -127,17 +127,17 @@ def choose(wanted: str) -> Adapter | None:
     Raises UserError if there is no such adapter.
     """
     order = ["DiscreteGPU", "IntegratedGPU"]
-    ranked = sorted(adapters(), key=lambda a: (a.software, order.index(a.kind) if a.kind in order else len(order), a.index))
+    ranked = sorted(list_adapters(), key=lambda a: (a.software, order.index(a.kind) if a.kind in order else len(order), a.index))
     if wanted == "auto":
         return next((a for a in ranked if not a.software), None)
     if not ranked:
         raise UserError(f"device {wanted!r}: no WebGPU adapter found; {DRIVER_HELP}")
     if wanted == "gpu":
         return ranked[0]
-    for a in adapters():
+    for a in list_adapters():
         if wanted == str(a.index) or (wanted and not wanted.isdigit() and wanted.lower() in a.name.lower()):
             return a
-    listed = "; ".join(f"{a.index}: {a.name}" for a in adapters())
+    listed = "; ".join(f"{a.index}: {a.name}" for a in list_adapters())
     raise UserError(f"device {wanted!r} is none of the adapters found ({listed}); choose one of them, 'auto', 'gpu' or 'numpy'")
 
 

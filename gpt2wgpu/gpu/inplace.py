@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import wgpu
 
-from ..graph import Grid
-from ..ops import Array
+from ..graph.tensor import Array, Grid
 from . import native
 from .device import Device
-from .kernels import bind_group_layout, compile_pipeline, read, uniform_fields
+from .kernels import bind_group_layout, compile_pipeline, read_shader, uniform_fields
 from .program import ROW_BYTES
 
 
@@ -30,7 +29,7 @@ class InPlace:
     def __init__(self, device: Device, files: Sequence[str], dispatches: Sequence[Dispatch], written: int) -> None:
         """written: how many of the last bindings are written."""
         self.device = device
-        source = "\n".join(map(read, files))
+        source = "\n".join(map(read_shader, files))
         self.fields = uniform_fields(source)
         self.fixed = [d.params for d in dispatches]
         bindings = 1 + len(dispatches[0].buffers)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import wgpu
 
-from ..graph import Grid, Tensor
+from ..graph.tensor import Grid, Tensor
 from . import native
 from .device import Device
 
@@ -81,7 +81,7 @@ SHARED: dict[str, tuple[str, ...]] = {
 }
 
 
-def files(t: Tensor, matmul: str) -> tuple[str, ...]:
+def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
     """The shader files of an op, and what it shares with others. `matmul`: the device's kernel for it (Device.matmul).
 
     Variants give the same bits, but for the one on matrix units, which rounds a sum in another way: a device has it in
@@ -108,7 +108,7 @@ def suits_matrix_units(t: Tensor) -> bool:
 
 
 @cache
-def read(name: str) -> str:
+def read_shader(name: str) -> str:
     return (SHADERS / f"{name}.wgsl").read_text(encoding="utf-8")
 
 
@@ -122,7 +122,7 @@ def is_tiled(t: Tensor) -> bool:
     return t.op is not None and t.op.name in MATMULS and in_fours(t)
 
 
-def operands(t: Tensor) -> str:
+def operand_types(t: Tensor) -> str:
     """The dtype of a matmul's weights, "f32" or "f16"; in int8 also what is beside them, "i8" for f32 and "i8f16"."""
     if t.op is not None and t.op.name.endswith("int8"):
         return "i8f16" if "f16" in t.types.values() else "i8"
@@ -131,8 +131,8 @@ def operands(t: Tensor) -> str:
 
 def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel with its types and constant attributes set."""
-    parts = files(t, device.matmul(operands(t)))
-    source = "\n".join(read(name) for name in parts)
+    parts = shader_files(t, device.matmul(operand_types(t)))
+    source = "\n".join(read_shader(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
     constants = dict(t.attrs)
@@ -165,7 +165,7 @@ def for_matrix_units(device: Device, source: str) -> str:
     return "enable f16;\nenable wgpu_cooperative_matrix;\n" + source
 
 
-def kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
+def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
     """The kernel of an op, one per device for the same source."""
     source = specialise(device, t, tile)
     if source not in device.kernels:

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import wgpu
 
-from .. import memory
 from ..errors import UserError
-from ..graph import Grid, Tensor, schedule
-from ..ops import Array
+from ..graph import memory
+from ..graph.tensor import Array, Grid, Tensor, schedule
 from . import native
 from .clock import Clock
 from .device import Device
-from .kernels import Kernel, bind_group_layout, kernel
-from .tiles import ladder
-from .tune import prepare
+from .kernels import Kernel, bind_group_layout, compile_kernel
+from .tiles import tile_ladder
+from .tuning import prepare_tiles
 
 Pieces = list[tuple[int, Any]]  # a weight: rows and their buffer, as many as a table needs that is over the limit of a binding
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -52,7 +51,7 @@ class Step:
         return chosen, chosen.grid(self.tensor, params)
 
 
-class Program:
+class GPUProgram:
     """A graph compiled for one device, for batches of up to `capacity` (a size for each symbol in the graph).
 
     `weights(tensor)` gives the array of a named weight, or its buffers in another program. All batch arrays and all
@@ -73,7 +72,7 @@ class Program:
         self.bytes = 0  # of all buffers
         self.in_flight = 0
         tensors = schedule(output, *keep)
-        prepare(device, tensors)
+        prepare_tiles(device, tensors)
         steps, bindings = self._plan(tensors, weights, set(keep))
         self.steps = steps
 
@@ -113,7 +112,7 @@ class Program:
         self.readbacks: list[native.Readback] = []
 
     def _bytes(self, t: Tensor) -> int:
-        return memory.size(t, self.capacity)
+        return memory.tensor_bytes(t, self.capacity)
 
     def _buffer(self, label: str, size: int) -> Any:
         limit = self.device.adapter.limit
@@ -172,7 +171,7 @@ class Program:
         self.weights: dict[Tensor, Pieces] = {}
         pieces = self.weights
         results: dict[Tensor, Any] = {}
-        place, sizes = memory.plan(tensors, self._bytes, keep)
+        place, sizes = memory.plan_buffers(tensors, self._bytes, keep)
         shared: dict[int, Any] = {}
         steps, bindings = [], []
         kinds: dict[Any, int] = {}
@@ -185,7 +184,7 @@ class Program:
             if place[t] not in shared:
                 shared[place[t]] = self._buffer(f"result of {t.op.name}", sizes[place[t]])
             results[t] = shared[place[t]]
-            kernels = tuple((most, kernel(self.device, t, tile)) for most, tile in ladder(self.device, t))
+            kernels = tuple((most, compile_kernel(self.device, t, tile)) for most, tile in tile_ladder(self.device, t))
             if len(kernels) == 1:  # of several, those that batches need are compiled as they come
                 kernels[0][1].compile()
             for params, table in self._dispatches(t, pieces):

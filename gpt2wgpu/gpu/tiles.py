@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..graph import Tensor
+from ..graph.tensor import Tensor
 from .device import Device
-from .kernels import Tile, is_tiled, operands
+from .kernels import Tile, is_tiled, operand_types
 
 # Of shaders/matmul_workgroup.wgsl. Small ones make more workgroups of a small batch, large ones load less.
 GPU_TILES = (
@@ -40,11 +40,11 @@ Matmul = tuple[int, int, str]  # K, N and the dtype of its operands
 Choice = tuple[Tile, ...]  # one for each of BUCKETS
 
 
-def matmul(t: Tensor) -> Matmul:
-    return int(t.dims["K"]), int(t.dims["N"]), operands(t)
+def matmul_key(t: Tensor) -> Matmul:
+    return int(t.dims["K"]), int(t.dims["N"]), operand_types(t)
 
 
-def candidates(device: Device, dtype: str) -> list[Tile]:
+def tile_candidates(device: Device, dtype: str) -> list[Tile]:
     """The shapes of a matmul with operands of a dtype that fit the device, the default one first."""
     kind = device.matmul(dtype)
     if kind in SOFTWARE_TILES:
@@ -56,12 +56,12 @@ def candidates(device: Device, dtype: str) -> list[Tile]:
     limits = device.adapter.limits
     return [
         tile
-        for tile, (memory, lanes) in ((tile, needs(device, kind, tile)) for tile in found)
+        for tile, (memory, lanes) in ((tile, tile_needs(device, kind, tile)) for tile in found)
         if memory <= limits["max-compute-workgroup-storage-size"] and lanes <= limits["max-compute-invocations-per-workgroup"]
     ]
 
 
-def needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
+def tile_needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
     """Bytes of workgroup memory and threads of a shape, as its shader declares them."""
     if kind == "matmul_workgroup":
         return 16 * (4 * (tile.rows + 1) + 4 * tile.columns), tile.rows // tile.thread_rows * tile.columns // 8
@@ -71,21 +71,21 @@ def needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
     return 2 * (40 * tile.rows + 32 * (tile.columns + 8)) + 4 * parts * 2 * size * size, parts * lanes
 
 
-def ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
+def tile_ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
     """(most rows T, the tile for them), ascending; without a tile for an op that has none."""
     if not is_tiled(t):
         return ((math.inf, None),)
-    choice = chosen(device).get(matmul(t))
+    choice = chosen_tiles(device).get(matmul_key(t))
     if choice is None:
-        return ((math.inf, candidates(device, matmul(t)[2])[0]),)
+        return ((math.inf, tile_candidates(device, matmul_key(t)[2])[0]),)
     above = (*choice[1:], None)
     return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
 
 
-def chosen(device: Device) -> dict[Matmul, Choice]:
+def chosen_tiles(device: Device) -> dict[Matmul, Choice]:
     """What was measured on this adapter, now or by an earlier process. Filled by tune.py."""
     if "tiles" not in device.tuned:
-        device.tuned["tiles"] = load(device)
+        device.tuned["tiles"] = load_tiles(device)
     return device.tuned["tiles"]
 
 
@@ -112,7 +112,7 @@ def adapter_key(device: Device) -> str:
     return f"{a.name} | {a.driver} | {a.backend}"
 
 
-def load(device: Device) -> dict[Matmul, Choice]:
+def load_tiles(device: Device) -> dict[Matmul, Choice]:
     """This adapter's choices in the cache. What cannot be understood counts as not there."""
     entries = read_cache().get(adapter_key(device))
     found: dict[Matmul, Choice] = {}
@@ -120,16 +120,16 @@ def load(device: Device) -> dict[Matmul, Choice]:
         with suppress(ValueError, TypeError, KeyError):
             sizes, dtype = name.split(" ")
             k, n = sizes.split("x")
-            known = {str(tile): tile for tile in candidates(device, dtype)}
+            known = {str(tile): tile for tile in tile_candidates(device, dtype)}
             choice = tuple(known[tile] for tile in tiles)
             if len(choice) == len(BUCKETS):
                 found[int(k), int(n), dtype] = choice
     return found
 
 
-def save(device: Device) -> None:
+def save_tiles(device: Device) -> None:
     """Add this adapter's choices to the file, in one step. Where it cannot be written they are measured again next time."""
-    entries = {f"{k}x{n} {dtype}": [str(tile) for tile in choice] for (k, n, dtype), choice in chosen(device).items()}
+    entries = {f"{k}x{n} {dtype}": [str(tile) for tile in choice] for (k, n, dtype), choice in chosen_tiles(device).items()}
     whole = {"version": __version__, "adapters": {**read_cache(), adapter_key(device): entries}}
     path = cache_file()
     temporary = None

@@ -7,14 +7,21 @@ import re
 import warnings
 from pathlib import Path
 
-from ..checkpoint import read_config
-from ..errors import UserError
-from ..jsonfile import read_fields, show
+from ..errors import UserError, show
+from ..models import read_config
+from ..models.fields import read_fields
 from ..progress import is_set
 from .cache import NotCached, Snapshot, Storage, cache_folder
-from .files import walk
+from .files import list_model_files
 
-__all__ = ["BUILT_IN", "find", "is_cached", "is_name", "pull", "repository"]
+__all__ = [
+    "BUILT_IN",
+    "find_model",
+    "is_cached",
+    "is_name",
+    "pull",
+    "repository",
+]
 
 BUILT_IN = Path(__file__).parent.parent / "model"
 # The bare names that sentence-transformers 6.2 takes as they are (util/misc.py), as far as their architecture is one of ours;
@@ -47,7 +54,7 @@ def repository(name: str) -> str:
     return name if "/" in name or name.lower() in BARE else f"sentence-transformers/{name}"
 
 
-def find(
+def find_model(
     model: str | Path | None,
     *,
     revision: str | None = None,
@@ -85,7 +92,9 @@ def find(
     raise UserError(f"{missing}, and {why} keeps it from being downloaded: run `gpt2wgpu pull {model}` once without")
 
 
-def pull(name: str, *, revision: str | None = None, token: str | bool | None = None, cache: str | Path | None = None) -> Path:
+def pull_model(
+    name: str, *, revision: str | None = None, token: str | bool | None = None, cache: str | Path | None = None
+) -> Path:
     """The folder of a repository as it is on the hub now; what the cache lacks is downloaded. Raises UserError."""
     if not is_name(name):
         raise UserError(f"{show(name)} is no name of a model on the hub: expected org/name, or a bare name such as gpt2")
@@ -120,7 +129,7 @@ def checked(revision: str | None) -> str:
 
 def complete(snapshot: Snapshot) -> Path:
     """The folder of a snapshot of which nothing is missing. Raises NotCached."""
-    walk(snapshot.storage.name, snapshot.get)
+    list_model_files(snapshot.storage.name, snapshot.get)
     return snapshot.folder
 
 
@@ -142,7 +151,7 @@ def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
     from .download import Repository
 
     found = Repository(storage, revision, token)
-    read_config(read_fields(walk(storage.name, found.get, found.files)))
+    read_config(read_fields(list_model_files(storage.name, found.get, found.files)))
     found.finish()
     return storage.snapshot(found.commit)
 

@@ -13,8 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
-from ..jsonfile import show
+from ..errors import UserError, show
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from ..errors import UserError
-from ..jsonfile import show
+from ..errors import UserError, show
 from ..progress import downloading, megabytes
 from .cache import COMMIT, Storage
 from .session import TRIES, Remote, Session, reason
@@ -134,7 +133,7 @@ class Repository:
                     else:
                         if begin == 0:
                             advance(-before)
-                        write(part, "ab" if begin else "wb", chunks, advance)
+                        write_download(part, "ab" if begin else "wb", chunks, advance)
                         if expected is None or size_of(part) == expected:
                             return size_of(part)
                         why = f"{size_of(part):,} bytes arrived"
@@ -179,7 +178,7 @@ def no_space(name: str, folder: Path, needed: int, free: int) -> UserError:
     return UserError(f"{sizes}: make room, or choose another disk with cache_folder or HF_HOME")
 
 
-def write(part: Path, mode: str, chunks: Iterator[bytes], advance: Callable[[int], None]) -> None:
+def write_download(part: Path, mode: str, chunks: Iterator[bytes], advance: Callable[[int], None]) -> None:
     """What comes, as it comes; and all on the disk before it gets its name, which would survive a power loss without it."""
     with part.open(mode) as file:
         for chunk in chunks:

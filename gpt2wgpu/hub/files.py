@@ -11,7 +11,7 @@ Get = Callable[[str], Path | None]  # where a file lies, None if the repository 
 VOCABULARIES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "added_tokens.json")
 
 
-def walk(name: str, get: Get, others: Collection[str] = ()) -> Path:
+def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
     """Ask `get` for every file that is needed; gives the transformer's config.json. Weights are asked for and not looked at.
 
     others: names of all files of the repository, where they are known, to say what is there instead of what is needed.

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from ..errors import UserError
-from ..jsonfile import show
+from ..errors import UserError, show
 from ..progress import notice
 
 T = TypeVar("T")

@@ -1,9 +1,9 @@
 """One file per architecture: its configuration, its graph, and how the files hold its weights."""
 
-from ..jsonfile import Fields
 from .architecture import Architecture
 from .bert import BertConfig
 from .distilbert import DistilBertConfig
+from .fields import Fields
 from .gpt2 import GPT2Config
 from .gpt_neo import GPTNeoConfig
 from .modernbert import ModernBertConfig
@@ -12,7 +12,11 @@ from .nomic_bert import NomicBertConfig
 from .qwen3 import Qwen3Config
 from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
 
-__all__ = ["ARCHITECTURES", "Architecture", "read_config"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "read_config",
+]
 
 ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.json
     "gpt2": GPT2Config,

@@ -7,16 +7,24 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from ..graph import Tensor
-from ..jsonfile import Fields
-from ..ops import Array
+from ..graph.tensor import Array, Tensor
+from .fields import Fields
 
 # a batch: packing.pack
 IDS, POSITIONS, TYPES = (Tensor(("T",), "u32", name) for name in ("ids", "positions", "types"))
 SPANS, TILES = Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
 
-ACTIVATIONS = {"gelu": "gelu_erf", "gelu_python": "gelu_erf", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
-ACTIVATIONS |= dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), "gelu_tanh")
+ACTIVATION_NAMES = {
+    "gelu": "gelu_erf",
+    "gelu_python": "gelu_erf",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+ACTIVATION_NAMES |= dict.fromkeys(
+    ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), "gelu_tanh"
+)
 
 Shapes = dict[str, tuple[int, ...]]  # by name
 
@@ -109,9 +117,9 @@ class Weights:
 
 def read_activation(fields: Fields, name: str, default: str) -> str:
     """One of ops.ACTIVATIONS, from the name that `transformers` has for it."""
-    if (found := fields.text(name, default=default)) not in ACTIVATIONS:
-        raise fields.refuse(name, f"one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[found]
+    if (found := fields.text(name, default=default)) not in ACTIVATION_NAMES:
+        raise fields.refuse(name, f"one of {', '.join(ACTIVATION_NAMES)}")
+    return ACTIVATION_NAMES[found]
 
 
 def read_heads(fields: Fields, *names: str, width: int, default: int) -> int:

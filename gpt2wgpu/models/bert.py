@@ -12,10 +12,10 @@ from typing import Self
 
 import numpy as np
 
-from ..graph import Tensor
-from ..jsonfile import Fields
-from ..ops import Array, attention, embed, layer_norm, linear, linear_add
+from ..graph.ops import attention, embed, layer_norm, linear, linear_add
+from ..graph.tensor import Array, Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+from .fields import Fields
 
 TABLE, TYPES = "embeddings.positions_and_type.weight", "embeddings.token_type_embeddings.weight"
 

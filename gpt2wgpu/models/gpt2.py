@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from ..graph import Tensor
-from ..jsonfile import Fields
-from ..ops import attention, embed, layer_norm, linear, linear_add
+from ..graph.ops import attention, embed, layer_norm, linear, linear_add
+from ..graph.tensor import Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Weights, read_activation, read_heads
+from .fields import Fields
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Self
 
 import numpy as np
 
-from ..graph import Tensor
-from ..jsonfile import Fields
-from ..ops import Array, attention_bias, embed, layer_norm, linear, linear_add
+from ..graph.ops import attention_bias, embed, layer_norm, linear, linear_add
+from ..graph.tensor import Array, Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+from .fields import Fields
 
 BIAS = "encoder.relative_attention_bias.weight"
 BUCKETS, FARTHEST = 32, 128  # tokens that are farther apart share a bucket

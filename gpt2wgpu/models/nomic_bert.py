@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from ..graph import Tensor
-from ..jsonfile import Fields
-from ..ops import Array, attention, embed, glu, layer_norm, linear, linear_add, rotary
+from ..graph.ops import attention, embed, glu, layer_norm, linear, linear_add, rotary
+from ..graph.tensor import Array, Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
+from .fields import Fields
 from .rotary import read_context, read_head_size, read_theta, rotary_table
 
 GATED = {"swiglu": "silu", "geglu": "gelu_erf", "glu": "sigmoid"}  # what nomic's code calls activations

@@ -11,10 +11,10 @@ from typing import Self
 
 import numpy as np
 
-from ..graph import Tensor
-from ..jsonfile import Fields
-from ..ops import Array, attention, embed, glu, linear, linear_add, rms_norm, rotary
+from ..graph.ops import attention, embed, glu, linear, linear_add, rms_norm, rotary
+from ..graph.tensor import Array, Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
+from .fields import Fields
 from .rotary import read_context, read_head_size, read_kinds, read_theta, rotary_table
 
 

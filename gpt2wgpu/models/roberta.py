@@ -7,8 +7,8 @@ The model code followed is `transformers`' `RobertaModel`.
 from dataclasses import dataclass, replace
 from typing import Self
 
-from ..jsonfile import Fields
 from .bert import BertConfig
+from .fields import Fields
 
 
 @dataclass(frozen=True)

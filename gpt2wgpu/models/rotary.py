@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..jsonfile import Fields
-from ..ops import Array
+from ..graph.tensor import Array
+from .fields import Fields
 
 KINDS = ("full_attention", "sliding_attention")  # of blocks; in the second a token sees near ones only
 MOST_LAYERS = 10_000  # lest a list as long as a number in a file be made

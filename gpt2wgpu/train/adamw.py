@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ops import Array
+from ..graph.tensor import Array
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 

@@ -13,7 +13,7 @@ LOSSES = {
 }
 
 
-def text(run: Run, steps: int, scores: dict[str, float]) -> str:
+def card_text(run: Run, steps: int, scores: dict[str, float]) -> str:
     """README.md: what it is, what it learnt from and how, how good it is, how to use it."""
     s, c = run.settings, run.template.checkpoint
     if s.model is None:

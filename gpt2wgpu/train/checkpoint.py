@@ -16,11 +16,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..checkpoint import Checkpoint, Pooling
-from ..errors import UserError
+from ..errors import UserError, show
 from ..files import sync
-from ..jsonfile import read_fields, show
-from ..ops import Array
-from ..tokens import END_OF_TEXT
+from ..graph.tensor import Array
+from ..models.fields import read_fields
+from .vocabulary import END_OF_TEXT
 
 MODEL, NEW, PREVIOUS = "model", ".model-new", ".model-previous"
 STATE, PROGRESS = "training/state.safetensors", "training/state.json"
@@ -88,7 +88,7 @@ def weight_files(t: Template, weights: Mapping[str, Array]) -> dict[str, dict[st
     return found
 
 
-def write(run: Path, t: Template, card: str, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
+def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
     """RUN/model, complete or as before. state: a program's; its weights become the model. progress: what else is needed."""
     new, model, previous = run / NEW, run / MODEL, run / PREVIOUS
     shutil.rmtree(new, ignore_errors=True)
@@ -126,7 +126,7 @@ def read_progress(run: Path) -> dict[str, Any]:
     return read_fields(run / MODEL / PROGRESS).values
 
 
-def read_state(run: Path) -> dict[str, Array]:
+def read_train_state(run: Path) -> dict[str, Array]:
     path = run / MODEL / STATE
     try:
         return load_file(path)

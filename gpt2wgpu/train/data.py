@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import packing
 from ..errors import UserError
-from ..ops import Array
-from ..pairs import Pairs, read_pairs, read_sentences
-from ..sentence import positions
-from ..stream import take_window
+from ..files.pairs import Pairs, read_pairs, read_sentences
+from ..files.windows import take_window
+from ..graph import packing
+from ..graph.packing import position_ids
+from ..graph.tensor import Array
 from ..tokenizer import Ids, Tokenizer
 
 LOSSES = ("contrastive", "info_nce", "cosine", "distillation")
@@ -53,7 +53,7 @@ class Examples:
     def batch(self, examples: Sequence[int], pad: int | None) -> dict[str, Array]:
         """A packed batch; the texts of an example lie in neighbouring rows."""
         texts = [self.texts[self.group * e + i] for e in examples for i in range(self.group)]
-        return packing.pack(texts, [positions(ids, pad) for ids in texts], [0] * len(texts))
+        return packing.pack_batch(texts, [position_ids(ids, pad) for ids in texts], [0] * len(texts))
 
 
 def tokenize(tokenizer: Tokenizer, texts: Iterable[str], max_length: int) -> Texts:
@@ -148,7 +148,7 @@ def take(pairs: Pairs, rows: Array) -> Pairs:
     return Pairs(first, second, None if pairs.targets is None else pairs.targets[rows])
 
 
-def read_texts(paths: Sequence[str], limit: int | None) -> list[str]:
+def read_training_texts(paths: Sequence[str], limit: int | None) -> list[str]:
     """The texts of all files but for blank ones, at most `limit`."""
     texts = [text for path in paths for text in read_sentences(path) if text.strip()][:limit]
     if not texts:
@@ -156,12 +156,12 @@ def read_texts(paths: Sequence[str], limit: int | None) -> list[str]:
     return texts
 
 
-def of_pairs(pairs: Pairs, tokenize: Callable[[Iterable[str]], Texts]) -> Examples:
+def pair_examples(pairs: Pairs, tokenize: Callable[[Iterable[str]], Texts]) -> Examples:
     both = (text for pair in zip(pairs.sentences1, pairs.sentences2, strict=True) for text in pair)
     return Examples(tokenize(both), 2, pairs.targets)
 
 
-def digest(paths: Iterable[str | Path]) -> str:
+def digest_data(paths: Iterable[str | Path]) -> str:
     """Of what files hold: whether they are the same files later."""
     found = hashlib.sha256()
     for path in paths:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..gpu import Device, Dispatch, InPlace, Program, new_buffer, read_buffer, write_buffer
-from ..graph import Tensor
-from ..ops import Array, cdiv
+from ..gpu import Device, Dispatch, GPUProgram, InPlace, new_buffer, read_buffer, write_buffer
+from ..graph.ops import cdiv
+from ..graph.tensor import Array, Tensor
 from . import adamw
 from .gradients import TrainGraph
 from .program import Loss, check_state
@@ -34,22 +34,24 @@ class GPUTrainProgram:
     ) -> None:
         self.device = device
         self.graph = TrainGraph(output, dropout, frozen)
-        self.program = Program(device, self.graph.output, weights, capacity, self.graph.gradients.values())
-        self.inference = Program(device, output, lambda t: self.program.weights[t], capacity)
+        self.program = GPUProgram(device, self.graph.output, weights, capacity, self.graph.gradients.values())
+        self.inference = GPUProgram(device, output, lambda t: self.program.weights[t], capacity)
         known = set(self.graph.forward)
         self.forward = [s for s in self.program.steps if s.tensor in known]
         self.backward = [s for s in self.program.steps if s.tensor not in known]
         self.steps = 0
         self.micro_batches = 0
 
-        self.m, self.v = ({t: new_buffer(device, f"{kind} of {t.name}", size(t)) for t in self.graph.trained} for kind in "mv")
-        groups = {t: cdiv(size(t), CHUNK) for t in self.graph.trained}
+        self.m, self.v = (
+            {t: new_buffer(device, f"{kind} of {t.name}", square_size(t)) for t in self.graph.trained} for kind in "mv"
+        )
+        groups = {t: cdiv(square_size(t), CHUNK) for t in self.graph.trained}
         self.partial_sums = sum(groups.values())
         self.sums = new_buffer(device, "sums of squares", self.partial_sums)
         squares, updates = [], []
         first = 0
         for t, gradient in self.graph.gradients.items():
-            buffer, params = self.program.kept[gradient], {"N": size(t)}
+            buffer, params = self.program.kept[gradient], {"N": square_size(t)}
             squares.append(Dispatch([buffer, self.sums], {**params, "first": first}, (groups[t], 1, 1)))
             undecayed = {} if len(t.shape) == 2 else {"decay": 1.0}
             [(_, weight)] = self.program.weights[t]  # in one piece, as its gradient is
@@ -94,7 +96,7 @@ class GPUTrainProgram:
         """A copy of all that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
         found = {}
         for name, (t, pieces) in self._state().items():
-            width = size(t) // int(t.shape[0])
+            width = square_size(t) // int(t.shape[0])
             parts = [read_buffer(self.device, buffer, rows * width) for rows, buffer in pieces]
             found[name] = np.concatenate(parts).reshape([int(d) for d in t.shape])
         return found | {"step": np.array(self.steps)}
@@ -117,5 +119,5 @@ class GPUTrainProgram:
         return found
 
 
-def size(t: Tensor) -> int:
+def square_size(t: Tensor) -> int:
     return math.prod(int(d) for d in t.shape)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from ..errors import UserError
-from ..graph import Tensor, schedule
-from ..ops import Array, attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
+from ..graph.ops import attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
+from ..graph.tensor import Array, Tensor, schedule
 from . import ops
 
 TOKENS, SEED = Tensor(("T",), "u32", "tokens"), Tensor((1,), "u32", "seed")

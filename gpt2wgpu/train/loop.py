@@ -13,15 +13,15 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from .. import packing
 from ..errors import UserError
-from ..evaluate import measures
-from ..matrix import row_by_row
-from ..ops import Array
+from ..evaluation.scores import measures
+from ..graph import packing
+from ..graph.tensor import Array
+from ..vectors.pairwise import row_by_row
 from . import card, checkpoint, losses
 from .adamw import learning_rate
 from .data import batches, dropout_seed
-from .settings import Settings
+from .settings import TrainSettings
 from .start import Run
 
 METRICS = "metrics.jsonl"
@@ -31,7 +31,7 @@ PATIENCE = 10  # steps in a row
 SEQUENCES = 1024  # texts of a batch of the validation
 
 
-class Report(Protocol):
+class TrainReport(Protocol):
     """How a person is told."""
 
     def say(self, line: str) -> None: ...
@@ -40,13 +40,13 @@ class Report(Protocol):
     def validated(self, values: dict[str, Any]) -> None: ...
 
 
-def train(run: Run, report: Report) -> tuple[dict[str, Any], int | None]:
+def run_training(run: Run, report: TrainReport) -> tuple[dict[str, Any], int | None]:
     """Run to the end, or until SIGINT or SIGTERM, which is given back. RUN/model is the result, or what goes on from here.
 
     Raises UserError where the loss is no number.
     """
     s = run.settings
-    counts = [math.ceil(len(plan(run, epoch)) / s.accumulate) for epoch in range(1, s.epochs + 1)]
+    counts = [math.ceil(len(plan_micro_batches(run, epoch)) / s.accumulate) for epoch in range(1, s.epochs + 1)]
     steps = sum(counts)
     warmup = min(200, steps // 10) if s.warmup is None else s.warmup
     watch = Watch(warmup)
@@ -58,7 +58,9 @@ def train(run: Run, report: Report) -> tuple[dict[str, Any], int | None]:
             os.fsync(metrics.fileno())
             progress = {"step": run.step, "epoch": run.epoch, "batch": run.batch, "settings": s.as_json(run.folder)}
             progress |= {"digest": run.digest, "device": run.device, "steps": steps, "scores": found}
-            checkpoint.write(run.folder, run.template, card.text(run, steps, found), run.program.state(), progress)
+            checkpoint.write_checkpoint(
+                run.folder, run.template, card.card_text(run, steps, found), run.program.state(), progress
+            )
 
         def pause() -> None:
             if run.validation is not None:
@@ -72,11 +74,11 @@ def train(run: Run, report: Report) -> tuple[dict[str, Any], int | None]:
         if run.step == 0:
             pause()
         while run.epoch <= s.epochs:
-            order = plan(run, run.epoch)
+            order = plan_micro_batches(run, run.epoch)
             while run.batch < len(order):
                 began = time.perf_counter()
                 here = order[run.batch : run.batch + s.accumulate]
-                value = float(np.mean([gradients(run, rows, run.batch + i, watch) for i, rows in enumerate(here)]))
+                value = float(np.mean([batch_gradients(run, rows, run.batch + i, watch) for i, rows in enumerate(here)]))
                 lr = learning_rate(run.step + 1, steps, float(s.lr or 0), warmup)
                 norm = run.program.step(lr, weight_decay=s.weight_decay, clip=s.clip)
                 run.step += 1
@@ -105,11 +107,11 @@ def train(run: Run, report: Report) -> tuple[dict[str, Any], int | None]:
     return found, None
 
 
-def plan(run: Run, epoch: int) -> list[Array]:
+def plan_micro_batches(run: Run, epoch: int) -> list[Array]:
     return batches(run.examples.tokens, run.settings.batch_tokens, run.settings.seed, epoch)
 
 
-def gradients(run: Run, rows: Array, at: int, watch: "Watch") -> float:
+def batch_gradients(run: Run, rows: Array, at: int, watch: "Watch") -> float:
     """The loss of one micro-batch, whose gradient the program keeps."""
     s = run.settings
     targets = np.empty(0) if run.examples.targets is None else np.asarray(run.examples.targets[rows])
@@ -135,7 +137,7 @@ def validate(run: Run) -> dict[str, float]:
     pairs, texts = run.validation
     assert pairs.targets is not None
     vectors = np.empty((len(texts), run.width), np.float32)
-    for rows in packing.plan(texts.tokens.tolist(), run.settings.batch_tokens, SEQUENCES):
+    for rows in packing.plan_batches(texts.tokens.tolist(), run.settings.batch_tokens, SEQUENCES):
         vectors[rows] = run.program.vectors(texts.batch(rows, run.pad))
     if not np.isfinite(vectors).all():
         raise UserError(f"step {run.step}: a vector of the validation file holds NaN or infinity: {ADVICE}")
@@ -168,7 +170,7 @@ class Watch:
             cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
         self.values = {"cosine_mean": float(cosines.mean()), "cosine_std": float(cosines.std())}
 
-    def warning(self, step: int, s: Settings) -> str | None:
+    def warning(self, step: int, s: TrainSettings) -> str | None:
         """One line when it has been so for some steps."""
         if not self.values or step <= self.warmup:
             return None

@@ -6,7 +6,7 @@ equal. Of pairs, the two vectors lie in neighbouring rows: rows 0 and 1 are pair
 
 import numpy as np
 
-from ..ops import Array
+from ..graph.tensor import Array
 
 
 def contrastive(vectors: Array, labels: Array, margin: float) -> tuple[float, Array]:
@@ -17,14 +17,14 @@ def contrastive(vectors: Array, labels: Array, margin: float) -> tuple[float, Ar
     short = np.maximum(0, margin - distance)
     alike = np.asarray(labels) == 1
     slope = np.where(alike, 2 * distance, -2 * short) / len(distance)
-    return float(np.where(alike, distance**2, short**2).mean()), of_pairs(-slope, units, norms)
+    return float(np.where(alike, distance**2, short**2).mean()), pair_loss(-slope, units, norms)
 
 
 def cosine_regression(vectors: Array, scores: Array) -> tuple[float, Array]:
     """The mean squared difference of the pairs' cosines and their scores, which lie in [0, 1]."""
     units, norms = normalized(vectors)
     difference = np.einsum("pc,pc->p", units[::2], units[1::2]) - scores
-    return float((difference**2).mean()), of_pairs(2 * difference / len(difference), units, norms)
+    return float((difference**2).mean()), pair_loss(2 * difference / len(difference), units, norms)
 
 
 def info_nce(vectors: Array, temperature: float, both: bool = False) -> tuple[float, Array]:
@@ -72,7 +72,7 @@ def of_units(dunits: Array, units: Array, norms: Array) -> Array:
     return ((dunits - inward * units) / norms).astype(np.float32)
 
 
-def of_pairs(slope: Array, units: Array, norms: Array) -> Array:
+def pair_loss(slope: Array, units: Array, norms: Array) -> Array:
     """The gradient in vectors from that in the cosines of pairs."""
     dunits = np.empty_like(units)
     dunits[::2], dunits[1::2] = slope[:, None] * units[1::2], slope[:, None] * units[::2]

@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Grid, op
-from ..ops import (
+from ..graph.ops import (
     ACTIVATIONS,
     GELU_TANH,
-    Array,
     alike,
     attention_heads,
     attention_sizes,
@@ -27,6 +25,7 @@ from ..ops import (
     share_heads,
     split_heads,
 )
+from ..graph.tensor import Array, Grid, op
 
 
 def elements(p: Any) -> Grid:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import packing, reference
-from ..graph import Tensor
-from ..ops import Array
+from ..graph import packing, reference
+from ..graph.tensor import Array, Tensor
 from . import adamw, ops
 from .gradients import TrainGraph
 
@@ -20,7 +19,7 @@ Block = tuple[Tensor, slice]  # a part of a weight
 BLOCK = 1 << 16  # numbers that are updated together, so that they stay in the cache
 
 
-class TrainProgram:
+class NumpyTrainProgram:
     """A graph that can be trained. `weights(tensor)` gives the array of a named weight, which is copied.
 
     frozen: names of weights that stay as they are. Same weights, batches and seeds, and as many cores: same bits.
@@ -41,7 +40,7 @@ class TrainProgram:
         self.total: dict[Tensor, Array] = {}
         self.weights = {t: np.array(weights(t), np.float32) for t in self.graph.weights}
         self.m, self.v = ({t: np.zeros_like(self.weights[t]) for t in self.graph.trained} for _ in range(2))
-        self.inference = reference.Program(output, lambda t: self.weights[t])
+        self.inference = reference.NumpyProgram(output, lambda t: self.weights[t])
         self.weight_of = {gradient: t for t, gradient in self.graph.gradients.items()}
         self.last_reader = {x: t for t in (*self.graph.forward, *self.graph.backward) for x in t.inputs}
 
@@ -53,7 +52,7 @@ class TrainProgram:
         """The loss of one micro-batch; its gradient is added to what `step` will use. seed: of the dropout, a u32."""
         spans = batch["spans"].tolist()
         rows, shares = [], []
-        for part, arrays in packing.split(batch, cores()):
+        for part, arrays in packing.split_batch(batch, cores()):
             named = self.graph.arrays(arrays, seed, np.concatenate([np.arange(*spans[b]) for b in part]))
             rows.append(part)
             shares.append({t: named[t.name] for t in self.graph.inputs})

@@ -19,7 +19,7 @@ BUILT_IN = "built-in"
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainSettings:
     """The options of `gpt2wgpu train`. What is None is chosen when the run begins, and then kept here."""
 
     data: list[str] = field(default_factory=list)
@@ -77,12 +77,12 @@ class Settings:
             raise UserError("vocab is the size of a tokenizer to be made, and one is given: leave one of the two out")
 
     @classmethod
-    def from_options(cls, options: dict[str, Any]) -> "Settings":
+    def from_options(cls, options: dict[str, Any]) -> "TrainSettings":
         """Paths become absolute, so that a run goes on from wherever it is resumed."""
         return cls(**{name: absolute(name, value) for name, value in options.items()})
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], run: Path) -> "Settings":
+    def from_json(cls, values: dict[str, Any], run: Path) -> "TrainSettings":
         known = {f.name for f in fields(cls)}
         if set(values) != known:
             raise UserError("the run is of another version of gpt2wgpu: start again in another folder")
@@ -92,7 +92,7 @@ class Settings:
         """Paths as seen from the folder of the run: it may be moved with its data, and tells nobody where it was."""
         return asdict(self) | {name: each(getattr(self, name), partial(seen_from, run)) for name in PATHS}
 
-    def chosen(self, **values: Any) -> "Settings":
+    def chosen(self, **values: Any) -> "TrainSettings":
         """With a value for each of these that is None."""
         return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
 
@@ -127,7 +127,7 @@ def is_on_the_hub(model: str) -> bool:
     return model == BUILT_IN or (is_name(model) and not Path(model).exists())
 
 
-def check_same(settings: Settings, given: dict[str, Any]) -> None:
+def check_same(settings: TrainSettings, given: dict[str, Any]) -> None:
     """Refuse an option given to a run that goes on, unless it says what the run has anyway."""
     for name, value in given.items():
         if (there := getattr(settings, name)) != (here := absolute(name, value)):

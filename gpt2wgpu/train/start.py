@@ -10,20 +10,19 @@ from typing import Any
 import numpy as np
 
 from .. import checkpoint as models
-from .. import hub, packing
-from ..backend import find_device
-from ..errors import UserError
-from ..evaluate import check
-from ..graph import Tensor, schedule
-from ..jsonfile import show
+from .. import hub
+from ..checkpoint.graph import build_graph
+from ..devices.choose import find_device
+from ..errors import UserError, show
+from ..evaluation.scores import check_options
+from ..files.pairs import Pairs, read_pairs
+from ..graph import packing
+from ..graph.tensor import Array, Tensor, schedule
 from ..models.gpt2 import GPT2Config
-from ..ops import Array
-from ..pairs import Pairs, read_pairs
-from ..sentence import head
 from ..tokenizer import Tokenizer
-from . import checkpoint, data, scratch, teacher
+from . import checkpoint, data, from_scratch, teacher
 from .data import Examples
-from .settings import READ_AGAIN, SIZES, Settings, absolute, check_same, frozen_weights
+from .settings import READ_AGAIN, SIZES, TrainSettings, absolute, check_same, frozen_weights
 
 Say = Callable[[str], None]
 START = ".start"  # a model from scratch, until the first checkpoint is written
@@ -32,7 +31,7 @@ START = ".start"  # a model from scratch, until the first checkpoint is written
 @dataclass
 class Run:
     folder: Path
-    settings: Settings
+    settings: TrainSettings
     template: checkpoint.Template
     program: Any  # TrainProgram or GPUTrainProgram
     device: str
@@ -56,21 +55,21 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
         raise UserError(f"{show(folder)} holds a run: go on with it (--resume), or choose another folder")
     if there:
         progress = checkpoint.read_progress(folder)
-        settings = Settings.from_json(progress["settings"], folder)
+        settings = TrainSettings.from_json(progress["settings"], folder)
         moved = {name: absolute(name, given[name]) for name in READ_AGAIN if name in given and getattr(settings, name)}
         settings = replace(settings, **moved)
         check_same(settings, given)
-        if digest(settings) != progress["digest"]:
+        if digest_files(settings) != progress["digest"]:
             raise UserError("the data or the validation file changed since the run began: put them back, or start another run")
-        run = prepare(folder, settings, folder / checkpoint.MODEL, device, say)
+        run = prepare_run(folder, settings, folder / checkpoint.MODEL, device, say)
         if run.device != progress["device"]:
             say(f"the run was on {progress['device']} and goes on on {run.device}: the bits of its result depend on that")
-        run.program.load_state(checkpoint.read_state(folder))
+        run.program.load_state(checkpoint.read_train_state(folder))
         run.step, run.epoch, run.batch = (int(progress[name]) for name in ("step", "epoch", "batch"))
         run.scores = progress["scores"]
         say(f"going on after step {run.step:,}")
         return run
-    settings = Settings.from_options(given)
+    settings = TrainSettings.from_options(given)
     if resume:
         say(f"{folder} holds no run to go on with: this one begins")
     if not settings.data:
@@ -78,43 +77,43 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
     settings = settings.chosen(loss=data.choose_loss(settings.loss, settings.data, settings.teacher))
     folder.mkdir(exist_ok=True)
     if settings.model is not None:
-        source = hub.find(settings.model)
-        return prepare(folder, settings.chosen(lr=5e-5), source, device, say)
+        source = hub.find_model(settings.model)
+        return prepare_run(folder, settings.chosen(lr=5e-5), source, device, say)
     settings = settings.chosen(lr=1e-3, **{name: size for name, size in SIZES.items() if name != "vocab"})
     shutil.rmtree(folder / START, ignore_errors=True)
     try:
-        return prepare(folder, settings, from_scratch(folder / START, settings), device, say)
+        return prepare_run(folder, settings, start_from_scratch(folder / START, settings), device, say)
     finally:
         shutil.rmtree(folder / START, ignore_errors=True)
 
 
-def digest(s: Settings) -> str:
-    return data.digest([*s.data, *([s.validation] if s.validation else ())])
+def digest_files(s: TrainSettings) -> str:
+    return data.digest_data([*s.data, *([s.validation] if s.validation else ())])
 
 
-def from_scratch(folder: Path, s: Settings) -> Path:
+def start_from_scratch(folder: Path, s: TrainSettings) -> Path:
     """A folder with a model that has learnt nothing yet."""
     folder.mkdir()
     texts: list[str] = []
     if s.tokenizer is None:
         texts = learning_texts(s)
-    vocab, end = scratch.add_tokenizer(folder, s.tokenizer, s.vocab or SIZES["vocab"], texts)
+    vocab, end = from_scratch.add_tokenizer(folder, s.tokenizer, s.vocab or SIZES["vocab"], texts)
     layers, heads, width, context = (int(getattr(s, name)) for name in ("layers", "heads", "width", "context"))
-    scratch.write(folder, GPT2Config(layers, heads, width, 4 * width, context, vocab), end, s.seed)
+    from_scratch.write_model(folder, GPT2Config(layers, heads, width, 4 * width, context, vocab), end, s.seed)
     return folder
 
 
-def learning_texts(s: Settings) -> list[str]:
+def learning_texts(s: TrainSettings) -> list[str]:
     if s.loss == "distillation":
-        return data.read_texts(s.data, s.limit_train)
+        return data.read_training_texts(s.data, s.limit_train)
     pairs = data.read_training(s.data, str(s.loss), s.limit_train)
     return [*pairs.sentences1, *pairs.sentences2]
 
 
-def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> Run:
+def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: Say) -> Run:
     """Model, program and examples. `source` is the folder of the model that training starts from or goes on with."""
-    c = models.load(source)
-    output = head(c, c.config.layers, "f32", c.modules)
+    c = models.load_checkpoint(source)
+    output = build_graph(c, c.config.layers, "f32", c.modules)
     length = min(s.max_seq_length or c.max_seq_length, c.config.usable_length)
     group = 1 if s.loss == "distillation" else 2
     if s.batch_tokens < group * length:
@@ -130,23 +129,23 @@ def prepare(folder: Path, s: Settings, source: Path, device: str, say: Say) -> R
     c.release()
     examples: Examples
     if s.loss == "distillation":
-        texts = data.read_texts(s.data, s.limit_train)
+        texts = data.read_training_texts(s.data, s.limit_train)
         asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device, source == folder / checkpoint.MODEL)
         examples = Examples(tokenize(texts), 1, asked.vectors)
         if s.token_vectors and source == folder / START:  # it has learnt nothing yet
             guess = teacher.first_guess(asked, tokenizer, c.config, examples.texts)
             program.load_state(program.state() | {f"weight/{name}": array for name, array in guess.items()})
     else:
-        examples = data.of_pairs(data.read_training(s.data, str(s.loss), s.limit_train), tokenize)
+        examples = data.pair_examples(data.read_training(s.data, str(s.loss), s.limit_train), tokenize)
     validation = None
     if s.validation is not None:
         pairs = read_pairs(s.validation)
         pairs = pairs if s.limit_validation is None else data.take(pairs, np.arange(min(s.limit_validation, len(pairs))))
-        check(pairs)
-        validation = pairs, Examples(data.of_pairs(pairs, tokenize).texts, 1, None)
+        check_options(pairs)
+        validation = pairs, Examples(data.pair_examples(pairs, tokenize).texts, 1, None)
     trained = sum(int(np.prod([int(d) for d in t.shape])) for t in program.graph.trained)
     say(f"{trained:,} weights are trained on {name}, loss {s.loss}, on {len(examples):,} {'pairs' if group == 2 else 'texts'}")
-    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), c.config.pad, digest(s))
+    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), c.config.pad, digest_files(s))
 
 
 def open_program(
@@ -161,11 +160,11 @@ def open_program(
     """The program that trains on a device, for texts of up to `length` and batches of up to `tokens`, and the device's name."""
     opened, _ = find_device(device)
     if opened is None:
-        from .program import TrainProgram
+        from .program import NumpyTrainProgram
 
-        return TrainProgram(output, weights, dropout=dropout, frozen=frozen), "numpy"
+        return NumpyTrainProgram(output, weights, dropout=dropout, frozen=frozen), "numpy"
     from .gpu import GPUTrainProgram
-    from .loops import check_loops
+    from .loop_limit import check_loops
 
     check_loops(opened, output, length, tokens)
     capacity = {"T": tokens, "B": tokens, "G": packing.max_tiles(tokens, tokens)}

@@ -12,10 +12,10 @@ import numpy as np
 from .. import files
 from ..encoder import Encoder
 from ..errors import UserError
+from ..graph.tensor import Array
 from ..models import Architecture
-from ..ops import Array
 from ..tokenizer import Tokenizer
-from .data import Texts, digest
+from .data import Texts, digest_data
 
 BLOCK = 4096  # rows at a time
 RARE = 1e-3  # share of a token that halves its vector
@@ -41,7 +41,7 @@ def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str, re
     if encoder.dimensions < width:
         found = f"the teacher's vectors have {encoder.dimensions} dimensions, the model's {width}"
         raise UserError(f"{found}: a teacher must have as many or more")
-    key = hashlib.sha256(digest(sorted(encoder.checkpoint.path.rglob("*.safetensors"))).encode())
+    key = hashlib.sha256(digest_data(sorted(encoder.checkpoint.path.rglob("*.safetensors"))).encode())
     for text in texts:
         key.update(f"{len(text)} {text}".encode())
     name = f"teacher-{width}-{key.hexdigest()[:16]}"
@@ -56,7 +56,7 @@ def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str, re
 def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], width: int) -> None:
     """Vectors and directions to their files. All vectors are needed for the directions, so they wait in a file too."""
     moments = np.zeros((encoder.dimensions, encoder.dimensions))
-    with tempfile.TemporaryFile(dir=path.parent) as raw, files.output(str(path), {".npy": files.write_npy}) as (file, write):
+    with tempfile.TemporaryFile(dir=path.parent) as raw, files.open_output(str(path), {".npy": files.write_npy}) as (file, write):
         stream = encoder.encode_stream(texts, show_progress_bar=True)
         while block := [*islice(stream, BLOCK)]:
             rows = np.stack(block)
@@ -64,7 +64,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
             moments += rows.T.astype(np.float64) @ rows
         directions = leading(moments, width)
         if encoder.dimensions > width:
-            with files.output(str(projection), {".npy": files.write_npy}) as (beside, write_directions):
+            with files.open_output(str(projection), {".npy": files.write_npy}) as (beside, write_directions):
                 write_directions(beside, (("", row) for row in directions))
 
         def projected() -> files.Rows:

@@ -92,15 +92,15 @@ def test_each_worker_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monke
     monkeypatch.delenv("GPT2WGPU_DEVICE")
     monkeypatch.setattr(adapter, "has_gpu_node", lambda: True)
     monkeypatch.setattr(adapter.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr("gpt2wgpu.gpu.adapters", lambda: gpus)
-    monkeypatch.setattr("gpt2wgpu.gpu.choose", lambda wanted: gpus[2])
+    monkeypatch.setattr("gpt2wgpu.gpu.list_adapters", lambda: gpus)
+    monkeypatch.setattr("gpt2wgpu.gpu.choose_adapter", lambda wanted: gpus[2])
     (first, lock), (second, _held) = adapter.own_gpu(), adapter.own_gpu()
     assert (first, second) == (2, 1)  # the best one first
     assert "2 GPUs, and each has a worker already" in refusal(adapter.own_gpu)
     assert lock is not None
     lock.release()  # as when its process ends
     assert adapter.own_gpu()[0] == 2
-    monkeypatch.setattr("gpt2wgpu.gpu.choose", lambda wanted: None)
+    monkeypatch.setattr("gpt2wgpu.gpu.choose_adapter", lambda wanted: None)
     assert adapter.own_gpu() == ("auto", None)
 
 
@@ -114,8 +114,8 @@ def test_a_lock_is_free_when_its_process_has_ended(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv("GPT2WGPU_DEVICE")
         monkeypatch.setattr(adapter, "has_gpu_node", lambda: True)
         monkeypatch.setattr(adapter.tempfile, "gettempdir", lambda: str(tmp_path))
-        monkeypatch.setattr("gpt2wgpu.gpu.adapters", lambda: (Listed(0),))
-        monkeypatch.setattr("gpt2wgpu.gpu.choose", lambda wanted: Listed(0))
+        monkeypatch.setattr("gpt2wgpu.gpu.list_adapters", lambda: (Listed(0),))
+        monkeypatch.setattr("gpt2wgpu.gpu.choose_adapter", lambda wanted: Listed(0))
         assert "1 GPUs" in refusal(adapter.own_gpu)
         process.kill()
         process.wait()

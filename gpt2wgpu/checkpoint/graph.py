@@ -1,0 +1,54 @@
+"""The whole graph of an embedding model: a transformer's hidden state, and what makes one vector per text of it."""
+
+from collections.abc import Sequence
+
+from ..errors import UserError
+from ..graph import ops
+from ..graph.int8 import in_int8
+from ..graph.tensor import Tensor, merge_graphs
+from . import Checkpoint, Dense, Normalize, Pooling
+
+
+def default_layer(c: Checkpoint) -> int:
+    """The last of a sentence-transformers folder; of others, what their architecture says."""
+    return c.config.layers if c.sentence_model else c.config.default_layer
+
+
+def choose_modules(c: Checkpoint, pooling: str | None) -> tuple[Pooling | Dense | Normalize, ...]:
+    """What follows the transformer, with the pooling replaced if one is asked for."""
+    if pooling is None:
+        return c.modules
+    if pooling not in ops.POOLINGS:
+        raise UserError(f"pooling must be one of {', '.join(ops.POOLINGS)}, not {pooling!r}")
+    include = all(m.include_prompt for m in c.modules if isinstance(m, Pooling))
+    return (Pooling((pooling,), include), *c.modules[1:])
+
+
+def build_graph(
+    c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense | Normalize], *, int8: bool = False
+) -> Tensor:
+    """The whole graph, texts' tokens to vectors (B, C): the transformer's blocks, in int8 if asked for, and what follows."""
+    x = in_int8(c.hidden(layer, half)) if int8 else c.hidden(layer, half)
+    spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
+    for m in after:
+        if isinstance(m, Pooling):
+            pooled = [ops.pool(x, spans, skip, mode=mode) for mode in m.modes]
+            x = pooled[0]
+            for more in pooled[1:]:
+                x = ops.concat(x, more)
+        elif isinstance(m, Dense):
+            if x.shape[1] != m.inputs:
+                raise UserError(f"{m.name} takes {m.inputs} inputs, the pooling gives {x.shape[1]}: choose another pooling")
+            weight = Tensor((m.inputs, m.outputs), name=f"{m.name}.linear.weight")
+            x = ops.linear(x, weight, Tensor((m.outputs,), name=f"{m.name}.linear.bias"), activation=m.activation)
+        else:
+            x = ops.l2_normalize(x)
+    return x
+
+
+def concat_layers(outputs: Sequence[Tensor]) -> Tensor:
+    """Several graphs' vectors (B, C) in one row, (B, sum of C); what the graphs have in common is computed once."""
+    x, *others = merge_graphs(outputs)
+    for more in others:
+        x = ops.concat(x, more)
+    return x

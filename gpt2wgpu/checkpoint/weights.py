@@ -1,0 +1,86 @@
+"""The transformer's weights in a folder's files, as its graph names and lays them out."""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError, show
+from ..graph.tensor import Array, Tensor, schedule
+from ..models import Architecture
+from .tensors import FLOATS, Tensors, is_finite
+
+DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}
+
+
+class TransformerWeights:
+    """What is no part of it is left out, as heads; anything unknown inside it is refused, lest a LoRA or a layer be dropped."""
+
+    def __init__(self, config: Architecture, tensors: Tensors) -> None:
+        """Checks all names, shapes and types, from headers only. Raises UserError."""
+        self.config, self.tensors = config, tensors
+        self.prefix = next((p for p in config.prefixes if p + config.table in tensors.entries), "")
+        self.parameters = 0
+        self.absent = set()  # weights of the graph that are no part of the model
+        known = set()
+        # the tables and the last block first: then the graph has the size of the file, whatever config.json claims
+        self._check(config.table, (config.vocab, config.width))
+        self._check(config.block.format(config.layers - 1), (config.width,))
+        for leaf in schedule(config.hidden(config.layers)):
+            if leaf.is_weight:
+                parts = config.parts(leaf.name, tuple(int(d) for d in leaf.shape))
+                for name, shape in parts.items():
+                    self._check(name, shape[::-1] if self._is_transposed(leaf) else shape)
+                    self.parameters += int(np.prod(shape))
+                    known.add(self._stored(name))
+                if not parts:
+                    self.absent.add(leaf.name)
+        for name in tensors.entries.keys() - known:
+            inside = name.removeprefix(self.prefix)
+            if name.startswith(self.prefix) and config.body.match(inside) and not config.buffers.fullmatch(inside):
+                expected = f"{config.layers} layers with the tensors of {config.model} only"
+                raise UserError(f"{show(tensors.folder)}: unexpected tensor {show(name)}, expected {expected} (config.json)")
+
+    def weights(self, leaf: Tensor) -> Array:
+        """The values of a weight of the graph: its shape, its dtype, laid out (in, out)."""
+        shape = tuple(int(d) for d in leaf.shape)
+        arrays = [self.tensors.read(self._stored(name)) for name in self.config.parts(leaf.name, shape)]
+        if not arrays:
+            return cast(self.config.made(leaf.name, shape), leaf)
+        return cast(self.config.join(leaf.name, [a.T if self._is_transposed(leaf) else a for a in arrays]), leaf)
+
+    def in_files(self, name: str, array: Array) -> dict[str, Array]:
+        """A weight of the graph as the files hold it, the inverse of `weights`; names have no prefix."""
+        transposed = self._is_transposed(Tensor(array.shape, name=name))
+        return {part: a.T if transposed else a for part, a in self.config.split(name, array).items()}
+
+    def beside(self) -> dict[str, Array]:
+        """Copies, f32, of what `transformers` expects in the files and no text's vector depends on, such as the pooler."""
+        entries = self.tensors.entries.items()
+        names = [n.removeprefix(self.prefix) for n, e in entries if n.startswith(f"{self.prefix}pooler.") and e.dtype in FLOATS]
+        found = {name: self.tensors.read(self.prefix + name).astype(np.float32) for name in names}
+        return found | self.config.beside(lambda name: self.tensors.read(self._stored(name)).astype(np.float32))
+
+    def _is_transposed(self, leaf: Tensor) -> bool:
+        """torch's Linear holds (out, in)."""
+        return len(leaf.shape) == 2 and not leaf.name.startswith(self.config.as_is)
+
+    def _stored(self, name: str) -> str:
+        """The name in the files: with a prefix, or with the names that LayerNorm had in TensorFlow."""
+        old = re.sub(r"LayerNorm\.(weight|bias)$", lambda m: "LayerNorm." + {"weight": "gamma", "bias": "beta"}[m[1]], name)
+        return self.prefix + (old if self.prefix + name not in self.tensors.entries and old != name else name)
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        stored = self._stored(name)
+        if stored not in self.tensors.entries:
+            stored = self.prefix + name
+        self.tensors.check(stored, shape, "config.json")
+
+
+def cast(array: Array, leaf: Tensor) -> Array:
+    """`array` contiguous and in the weight's dtype. Raises UserError where f16 is too small for a value."""
+    with np.errstate(over="ignore", under="ignore"):
+        result = np.ascontiguousarray(array, DTYPES[leaf.dtype])
+    if result.dtype == np.float16 and array.dtype != np.float16 and not is_finite(result):
+        raise UserError(f"tensor {leaf.name} holds values above 65504, the largest in f16: use f32 for this model")
+    return result

@@ -1,0 +1,1 @@
+"""Where a graph is computed, and whether that device can be trusted."""

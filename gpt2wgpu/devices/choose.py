@@ -1,0 +1,96 @@
+"""Where a graph runs and in which dtype: a WebGPU device or numpy."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+
+def find_device(asked: str | int | None) -> tuple[Any, str]:
+    """The opened device, None for numpy, and one line saying why. GPT2WGPU_DEVICE decides what "auto" means."""
+    wanted = "auto" if asked is None else str(asked)
+    if wanted == "auto":
+        wanted = os.environ.get("GPT2WGPU_DEVICE") or "auto"
+    if wanted in ("numpy", "cpu"):
+        return None, "numpy on the CPU, as asked"
+    if wanted == "auto" and not has_gpu_node():
+        return None, "no GPU found: computing with numpy on the CPU"
+    from ..gpu import choose_adapter, open_device
+
+    adapter = choose_adapter(wanted)
+    if adapter is None:
+        return None, "no GPU found: computing with numpy on the CPU"
+    device = open_device(adapter)
+    if not adapter.software:
+        from .selftest import self_test
+
+        self_test(device)
+    return device, "the best GPU found" if wanted == "auto" else f"{wanted!r}, as asked"
+
+
+def has_gpu_node() -> bool:
+    """Whether a GPU is possible at all. On Linux each driver has a device file; looking for it is a thousand times
+    cheaper than loading wgpu and every Vulkan driver, which a machine without a GPU need not wait for."""
+    nodes = ("dri", "nvidia0", "nvidiactl", "dxg", "kgsl-3d0", "mali0", "pvr_sync", "nvgpu", "nvmap", "kfd")
+    return not sys.platform.startswith("linux") or any(Path("/dev", node).exists() for node in nodes)
+
+
+def device_kind(device: Any) -> str:
+    """Of an opened device: "numpy", "software" or "gpu"."""
+    return "numpy" if device is None else "software" if device.adapter.software else "gpu"
+
+
+def find_dtype(wanted: str, device: Any) -> str:
+    names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16", "int8": "int8"}
+    if wanted not in names:
+        raise UserError(f"dtype must be auto, float32, float16 or int8, not {wanted!r}")
+    wanted = names[wanted]
+    if wanted == "auto":
+        return "float16" if device is not None and device.half and not device.adapter.software else "float32"
+    if wanted == "float16" and device is None:
+        raise UserError("dtype float16 needs a GPU: numpy computes in float32")
+    if wanted == "float16" and not device.half:
+        raise UserError(f"dtype float16: {device.adapter.name} has no shader-f16; use float32")
+    return wanted
+
+
+def find_operand_dtype(dtype: str, device: Any) -> str:
+    """What matmuls take beside their weights, f16 or f32: in int8 what "auto" would choose."""
+    return "f16" if (find_dtype("auto", device) if dtype == "int8" else dtype) == "float16" else "f32"
+
+
+def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
+    """The device as matmuls are to use it, and in one line with which kernel: on matrix units in f16 where they are right.
+
+    Not on a software driver, which may have them but not faster.
+    """
+    if device is None:
+        return None, "BLAS"
+    half, why = find_operand_dtype(dtype, device), ""
+    if dtype == "int8" and not device.adapter.software:
+        from .selftest import INT8, self_test
+
+        self_test(device, INT8)
+    if half == "f16" and not device.adapter.software:
+        from .selftest import with_matrix_units
+
+        device, why = with_matrix_units(device)
+    name = device.matmul(half)
+    return device, f"{name} ({why})" if why else name
+
+
+@contextmanager
+def enough_memory(refuse: Callable[[str], UserError]) -> Iterator[None]:
+    """What is raised inside for lack of memory, here or on a device, becomes `refuse("...")`, which is told who lacks it."""
+    try:
+        yield
+    except MemoryError:  # wgpu's is one too
+        raise refuse("more than {device} has free") from None
+    except Exception as error:
+        if "device is lost" not in str(error) and "device was lost" not in str(error):
+            raise
+        raise refuse("and {device} was lost, most often for lack of memory") from None

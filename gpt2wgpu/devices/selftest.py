@@ -1,0 +1,216 @@
+"""Every kernel on a device against numpy: what `gpt2wgpu doctor`, the start-up self-test and the op tests run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..gpu import Device, GPUError, GPUProgram, MatrixUnits
+from ..graph import ops, packing, reference
+from ..graph.int8 import GROUP, embed_int8, linear_add_int8, linear_int8
+from ..graph.tensor import Array, Op, Tensor, output_dim
+
+# Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
+# by a few units in the last place on a GPU. f16: one rounding of the output, 2^-11; in attention on matrix units one more,
+# of its weights, and in int8 one of the matrix.
+TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
+SYMBOLS = ("T", "B", "G", "M")
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far the device is from numpy: `error` is max |difference| / max |expected|."""
+
+    name: str
+    shape: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Case:
+    """One op with random inputs. Its token, sequence and tile counts come from `lengths`; all other letters from `sizes`."""
+
+    op: Op
+    sizes: dict[str, int]
+    lengths: Sequence[int] = (1, 5, 33)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    half: bool = False  # its open types are f16
+    given: dict[str, Array] = field(default_factory=dict)  # inputs that are not random
+
+    def __str__(self) -> str:
+        details = [f"{k}={v}" for k, v in {"T": sum(self.lengths), **self.sizes, **self.attrs}.items()]
+        return " ".join([*details, "f16"] if self.half else details)
+
+
+def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
+    """The case's output tensor and its inputs by name."""
+    rng = np.random.default_rng(seed)
+    batch = packing.pack_batch(
+        [rng.integers(case.sizes.get("V", 1), size=n) for n in case.lengths],
+        [rng.permutation(max(n, case.sizes.get("S", 1)))[:n] % case.sizes.get("S", 1) for n in case.lengths],
+        [int(rng.integers(n)) for n in case.lengths],
+    )
+    counts = {"T": sum(case.lengths), "B": len(case.lengths), "G": len(batch["tiles"]), **case.sizes}
+    counts.setdefault("J", ops.cdiv(counts.get("K", counts.get("C", 0)), GROUP))  # groups of int8 weights
+    leaves, values = [], {}
+    for name, dtype, dims in case.op.args[:-1]:
+        shape = [int(output_dim(d, dict(counts))) for d in dims]
+        if dtype.isupper():
+            dtype = "f16" if case.half else "f32"
+        if name in case.given:
+            values[name] = case.given[name].astype(np.float16) if dtype == "f16" else case.given[name]
+        elif dtype == "u32":
+            values[name] = batch[name]
+        elif dtype == "i8":
+            values[name] = rng.integers(-127, 128, size=shape, dtype=np.int8)
+        elif name == "scale":
+            values[name] = rng.uniform(0.5, 1.5, size=shape).astype(np.float32) / np.float32(73 * np.sqrt(counts.get("K", 1)))
+        else:
+            values[name] = rng.standard_normal(shape, dtype=np.float32)
+            if name == "weight" and len(dims) == 2:
+                values[name] /= np.sqrt(counts["K"])  # keeps results near 1, where activations bend
+            values[name] = values[name].astype(np.float16 if dtype == "f16" else np.float32)
+        symbolic = tuple(d if d in SYMBOLS else size for d, size in zip(dims, shape, strict=True))
+        leaves.append(Tensor(symbolic, dtype, name))
+    return case.op(*leaves, out="f16" if case.half else "f32", **case.attrs), values
+
+
+def compare(name: str, shape: str, expected: Array, found: Array, tolerance: float) -> Check:
+    """NaN or Inf where numpy has none is an infinite error."""
+    difference = np.abs(found.astype(np.float64) - expected)
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    return Check(name, shape, float(difference.max()) / scale if np.isfinite(found).all() else float("inf"), tolerance)
+
+
+def run_op(device: Device, case: Case, output: Tensor, values: dict[str, Array]) -> Array:
+    """What the device makes of `arrays`."""
+    capacity = {"T": sum(case.lengths), "B": len(case.lengths), "M": case.sizes.get("M", 1)}
+    program = GPUProgram(
+        device, output, lambda t: values[t.name], capacity | {"G": packing.max_tiles(capacity["T"], capacity["B"])}
+    )
+    return program.run(values)
+
+
+def check_op(device: Device, case: Case, seed: int = 0) -> Check:
+    """Run one op on the device and in numpy."""
+    output, values = arrays(case, seed)
+    expected = reference.NumpyProgram(output, lambda t: values[t.name]).run(values)
+    found = run_op(device, case, output, values)
+    rounded = output.dtype == "f16" or case.op is linear_add_int8
+    tolerance = TOLERANCE["f16" if case.half and rounded else "f32"]
+    return compare(case.op.name, str(case), expected, found, tolerance)
+
+
+def forward_cases(half: bool) -> list[Case]:
+    """Every op on sizes that no tile divides, in f32 and where the device has it in f16."""
+    found = []
+    for h in (False, True) if half else (False,):
+        found += [
+            Case(ops.embed, {"V": 77, "C": 52, "S": 40}, half=h),
+            Case(ops.layer_norm, {"C": 132}, half=h),
+            Case(ops.rms_norm, {"N": 132, "K": 132}, attrs={"size": 132}, half=h),
+            Case(ops.rms_norm, {"N": 100, "K": 75}, attrs={"size": 25}, half=h),
+            Case(ops.rotary, {"N": 128, "S": 40, "D": 16}, attrs={"heads": 6}, half=h),
+            *(Case(ops.glu, {"N": 67}, attrs={"activation": a}, half=h) for a in ("silu", "gelu_erf", "gelu_tanh", "sigmoid")),
+            *(Case(ops.linear, {"K": 36, "N": 68}, attrs={"activation": a}, half=h) for a in ops.ACTIVATIONS),
+            Case(ops.linear, {"K": 30, "N": 33}, half=h),
+            Case(ops.linear_add, {"K": 68, "N": 132}, half=h),
+            Case(ops.linear_add, {"K": 10, "N": 7}, half=h),
+            Case(embed_int8, {"V": 77, "C": 70, "S": 40}, half=h),
+            *(Case(linear_int8, {"K": 132, "N": 68}, attrs={"activation": a}, half=h) for a in ("none", "gelu_erf")),
+            Case(linear_int8, {"K": 70, "N": 33}, half=h),
+            Case(linear_add_int8, {"K": 68, "N": 132}, half=h),
+            Case(linear_add_int8, {"K": 67, "N": 7}, half=h),
+            *(
+                Case(ops.attention, {"N": 9 * d}, (1, 70, 17), {"head_size": d, "scale": 0.3, "causal": causal}, half=h)
+                for d in (64, 10)
+                for causal in (True, False)
+            ),
+            *attention_variants(h),
+        ]
+    found += [Case(ops.pool, {"C": 70}, attrs={"mode": mode}) for mode in ops.POOLINGS]
+    found += [Case(ops.concat, {"J": 70, "K": 3}), Case(ops.l2_normalize, {"C": 70})]
+    found += [Case(ops.similarity, {"M": 34, "N": 65, "C": 37}, attrs={"metric": m}) for m in ("dot", "euclidean", "manhattan")]
+    return found
+
+
+def attention_variants(half: bool) -> list[Case]:
+    """A window that hides whole blocks of keys, heads that share keys, a bias."""
+    attrs = {"head_size": 10, "scale": 0.3}
+    lengths = (1, 70, 17)
+    return [
+        Case(ops.attention, {"N": 60}, lengths, attrs | {"causal": True, "window": 20, "kv_heads": 1}, half),
+        Case(ops.attention, {"N": 80}, lengths, attrs | {"causal": False, "window": 5, "kv_heads": 2}, half),
+        Case(ops.attention_bias, {"N": 90, "H": 3, "R": 33}, lengths, attrs | {"causal": False}, half),
+    ]
+
+
+# NVIDIA, AMD and Intel have fragments of 16 x 16, Apple of 8 x 8; subgroups of 32 lanes come first, as most have them.
+MATRIX_UNITS = (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 64))
+# f32 accumulation stays below 2e-5 of the largest value, also where products are cut off and not rounded; f16 is above 3e-4
+MATRIX_TOLERANCE = 1e-4
+
+
+def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UNITS) -> tuple[Device, str]:
+    """The device with the first matrix units of `choices` that agree with numpy, else as it was and one line why.
+
+    A driver may list them and compute nonsense, for other fragment sizes or wrong strides, or accumulate in f16.
+    """
+    if "cooperative-matrix" not in device.granted:
+        return device, f"cooperative-matrix is not granted: {device.refused}"
+    reasons = []
+    for units in choices:
+        tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel mean nothing to this one
+        if not (reason := matrix_error(tried)):
+            return tried, ""
+        reasons.append(f"{units.size} x {units.size}, {units.lanes} lanes: {reason}")
+    return device, f"no matrix units agree with numpy: {'; '.join(reasons)}"
+
+
+def matrix_error(device: Device) -> str:
+    """What is wrong with the device's matrix units, "" if nothing is. No size is a multiple of a tile.
+
+    Compared are results in f32, before they are rounded to f16: after that an f16 accumulator would not be noticed.
+    """
+    lengths = (1, 70, 132)
+    for case in (
+        Case(ops.linear_add, {"K": 36, "N": 68}, lengths, half=True),
+        Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
+        Case(ops.linear_add, {"K": 768, "N": 260}, lengths, half=True),
+        Case(ops.linear, {"K": 84, "N": 148}, lengths, {"activation": "gelu_tanh"}, half=True),
+        Case(linear_add_int8, {"K": 84, "N": 148}, lengths, half=True),
+        Case(ops.attention, {"N": 576}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
+        Case(ops.attention, {"N": 288}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
+    ):
+        try:
+            check = check_op(device, case)
+        except GPUError as error:
+            return f"{case.op.name} refused: {' '.join(str(error).split())[:200]}"
+        if not check.error <= (MATRIX_TOLERANCE if case.op is ops.linear_add else TOLERANCE["f16"]):
+            return f"{case.op.name} ({check.shape}) wrong, error {check.error:.1e}"
+    return ""
+
+
+FIRST = (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize)
+INT8 = (embed_int8, linear_int8, linear_add_int8)
+
+
+def self_test(device: Device, some: Sequence[Op] = FIRST) -> None:
+    """A few ops on the device against numpy, before it is trusted with a model. Raises UserError if one is wrong."""
+    for case in forward_cases(device.half):
+        if "window" in case.attrs:
+            continue  # for `doctor`: few models need it, and every model waits for the start
+        if case.op in some:
+            check = check_op(device, case)
+            if not check.ok:
+                raise UserError(
+                    f"{device.adapter} computes {check.name} ({check.shape}) wrongly: error {check.error:.1e}, "
+                    f"tolerance {check.tolerance:.0e}; update its driver, or use device='numpy' (see `gpt2wgpu doctor`)"
+                )

@@ -1,0 +1,1 @@
+"""What a model and a device do: self-checks, profiles, token counts."""

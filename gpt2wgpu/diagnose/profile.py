@@ -1,0 +1,170 @@
+"""Where a batch's time goes on a device, step by step, and which tiles suit a model's matmuls."""
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import checkpoint, hub
+from ..checkpoint.graph import build_graph, choose_modules, default_layer
+from ..devices.choose import find_device, find_dtype, find_operand_dtype
+from ..encoder import Encoder
+from ..errors import UserError, between
+from ..gpu import Ceilings, Clock, Device, Measurement, graph_matmuls, measure_ceilings, tune_matmuls
+from ..graph import packing
+from ..graph.memory import ITEMSIZE
+from ..graph.packing import position_ids
+from ..graph.tensor import Array, Tensor, schedule
+
+SECONDS = 1.0  # about, of each measurement
+
+
+@dataclass(frozen=True)
+class ProfileLine:
+    """All steps of one op, shape and tile: how often, and what they take, compute and move together."""
+
+    op: str
+    shape: str
+    tile: str  # of a matmul, rows x columns
+    matrix: bool  # on matrix units
+    calls: int
+    seconds: float
+    flops: float
+    bytes: float
+
+    @property
+    def gflops(self) -> float:
+        return self.flops / max(self.seconds, 1e-9) / 1e9
+
+    @property
+    def gbps(self) -> float:
+        return self.bytes / max(self.seconds, 1e-9) / 1e9
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One batch on a device. `wall` is a batch's time with two under way, `busy` what the device computes in it."""
+
+    lines: list[ProfileLine]
+    wall: float
+    busy: float
+    ceilings: Ceilings
+
+    @property
+    def idle(self) -> float:
+        """The share of wall time in which the device had nothing to compute."""
+        return max(0.0, 1 - self.busy / self.wall)
+
+
+def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
+    """A batch of so many texts of so many random tokens. The device must have a clock."""
+    device = encoder.opened_device
+    if device is None or not device.clock:
+        raise UserError(f"{encoder.device} has no timestamp-query: it cannot be profiled")
+    between("tokens", tokens, 1, min(encoder.context, encoder._room))
+    between("texts", texts, 1, max(1, encoder.max_tokens // tokens))
+    rng = np.random.default_rng(0)
+    ids = rng.integers(encoder.checkpoint.config.vocab, size=(texts, tokens))
+    pad = encoder.checkpoint.config.pad
+
+    def pack() -> dict[str, Array]:
+        return packing.pack_batch([*ids], [position_ids(s, pad) for s in ids], [0] * texts)
+
+    program = encoder._program
+    batch = pack()
+    for _ in range(2):
+        program.run(batch)
+    wall, busy = throughput(program, device, pack)
+    runs = []
+    for _ in range(max(3, min(20, int(SECONDS / wall)))):
+        clock = Clock(device, len(program.steps))
+        program.submit(batch, clock)()
+        runs.append(clock.seconds())
+    return Profile(summary(program, batch, np.median(runs, axis=0)), wall, busy, measure_ceilings(device))
+
+
+def throughput(program: Any, device: Device, pack: Callable[[], dict[str, Array]]) -> tuple[float, float]:
+    """Seconds of wall time per batch, and seconds of it in which the device computes; as in the encoder, two under way."""
+    start = time.perf_counter()
+    program.run(pack())
+    count = max(4, min(100, int(SECONDS / (time.perf_counter() - start))))
+    clocks = [Clock(device, 1) for _ in range(count)]
+    pending: deque[Callable[[], Array]] = deque()
+    start = time.perf_counter()
+    for clock in clocks:
+        pending.append(program.submit(pack(), clock))
+        if len(pending) > 1:
+            pending.popleft()()
+    while pending:
+        pending.popleft()()
+    wall = (time.perf_counter() - start) / count
+    return wall, statistics.fmean(float(clock.seconds()[0]) for clock in clocks)
+
+
+def summary(program: Any, batch: Mapping[str, Array], seconds: Array) -> list[ProfileLine]:
+    """The steps' times by op, shape and tile, longest first."""
+    sizes = {dim: n for t in program.inputs for dim, n in zip(t.shape, batch[t.name].shape, strict=True) if isinstance(dim, str)}
+    lengths = batch["spans"][:, 1].astype(np.int64) - batch["spans"][:, 0]
+    found: dict[tuple[str, str, str, bool], ProfileLine] = {}
+    for step, taken in zip(program.steps, seconds.tolist(), strict=True):
+        t = step.tensor
+        kernel, _ = step.choose(sizes)
+        tile = f"{kernel.constants['TILE_T']}x{kernel.constants['TILE_N']}" if "TILE_T" in kernel.constants else ""
+        key = t.op.name, describe(t, sizes), tile, "coop_mat" in kernel.source
+        old = found.get(key, ProfileLine(*key, 0, 0.0, 0.0, 0.0))
+        flops, moved = work(t, sizes, lengths)
+        found[key] = ProfileLine(*key, old.calls + 1, old.seconds + taken, old.flops + flops, old.bytes + moved)
+    return sorted(found.values(), key=lambda line: -line.seconds)
+
+
+def describe(t: Tensor, sizes: Mapping[str, int]) -> str:
+    """ "T=768 K=768 N=3072 gelu_tanh f16" """
+    dims = [f"{name}={sizes.get(str(size), size)}" for name, size in t.dims.items()]
+    words = [value for value in t.attrs.values() if isinstance(value, str) and value != "none"]
+    return " ".join([*dims, *words, *(["f16"] if "f16" in t.types.values() else [])])
+
+
+def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, float]:
+    """Floating-point operations of a step (0 where memory alone counts), and the bytes it has to read and write at least."""
+    dims = {name: sizes.get(str(size), size) for name, size in t.dims.items()}
+    name = t.op.name if t.op else ""
+
+    def size(x: Tensor) -> float:
+        return math.prod(int(sizes.get(str(d), d)) for d in x.shape) * ITEMSIZE[x.dtype]
+
+    inputs = [*t.inputs]
+    flops = 0.0
+    if name.startswith("linear"):
+        flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
+    elif name in ("attention", "attention_bias"):
+        reach = np.minimum(lengths - 1, t.attrs.get("window") or lengths - 1)
+        before = reach * (reach + 1) / 2 + (lengths - 1 - reach) * reach  # pairs of a query and a key before it
+        pairs = lengths + before * (1 if t.attrs["causal"] else 2)
+        flops = 4.0 * float(pairs.sum()) * int(dims["C"])
+    rows = 0.0
+    if name.startswith(("embed", "rotary")):  # of its tables only the rows of the batch's tokens
+        inputs, tables = inputs[:2], inputs[2:]
+        rows = sum(int(dims["T"]) * int(x.shape[1]) * ITEMSIZE[x.dtype] for x in tables)
+    return flops, rows + sum(map(size, inputs)) + size(t)
+
+
+def tune_model(
+    model: str | Path | None, device: str, dtype: str, layer: int | None, revision: str | None = None
+) -> tuple[Device, list[Measurement]]:
+    """Measure the tiles of a model's matmuls anew, and remember the fastest ones for this adapter."""
+    opened, reason = find_device(device)
+    if opened is None:
+        raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
+    c = checkpoint.load_checkpoint(hub.find_model(model, revision=revision))
+    dtype = find_dtype(dtype, opened)
+    layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
+    found = graph_matmuls(
+        schedule(build_graph(c, layer, find_operand_dtype(dtype, opened), choose_modules(c, None), int8=dtype == "int8"))
+    )
+    return opened, tune_matmuls(opened, found)

@@ -1,0 +1,81 @@
+"""How a tokenizer fits texts: tokens a word, unused and unknown tokens."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..checkpoint import load_checkpoint
+from ..errors import UserError
+from ..files.windows import take_window
+from ..hub import find_model
+from ..tokenizer import Tokenizer
+
+
+def find_tokenizer(model: str | Path | None, revision: str | None = None) -> Tokenizer:
+    """The tokenizer of a model (see `hub.find`), or of a folder without a model. Raises UserError."""
+    folder = find_model(model, revision=revision)
+    if not folder.is_dir() or (folder / "config.json").exists() or (folder / "modules.json").exists():
+        c = load_checkpoint(folder)
+        return Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
+    kind = "bert" if (folder / "vocab.txt").exists() else "gpt2"
+    return Tokenizer(folder, kind=kind, vocab=1 << 31, lower_case=False)
+
+
+@dataclass(frozen=True)
+class TokenReport:
+    """A tokenizer over texts; special tokens around a text are not counted."""
+
+    vocabulary: int  # special tokens included
+    texts: int
+    words: int  # between white space
+    tokens: int
+    mean: float  # tokens of a text
+    median: float
+    percentile_95: float
+    longest: int
+    tokens_per_word: float
+    unused: int  # tokens of the vocabulary, special ones left out, that do not occur
+    unused_share: float
+    unknown: int  # occurrences of the token for what the vocabulary lacks
+    unknown_share: float
+    frequent: list[tuple[str, int, int]]  # token, id, occurrences
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], most_frequent: int = 20) -> TokenReport:
+    """Count in bounded memory, but for the length of each text. Raises UserError where there are no texts."""
+    vocabulary = tokenizer.vocabulary()
+    counts = np.zeros(max(vocabulary.values(), default=0) + 1, np.int64)
+    lengths: list[int] = []
+    words = 0
+    texts = iter(texts)
+    while batch := take_window(texts):
+        found = tokenizer.plain(batch, len(lengths))
+        lengths += map(len, found)
+        words += sum(len(text.split()) for text in batch)
+        counts += np.bincount(np.concatenate(found), minlength=len(counts))
+    if not lengths:
+        raise UserError("there are no texts to count the tokens of")
+    tokens = int(counts.sum())
+    names = {i: token for token, i in vocabulary.items()}
+    ordinary = sorted(names.keys() - tokenizer.special_ids())
+    unused = int((counts[ordinary] == 0).sum())
+    unknown = sum(int(counts[i]) for i in tokenizer.unknown_ids())
+    often = np.argsort(-counts, kind="stable")[:most_frequent]
+    return TokenReport(
+        vocabulary=len(vocabulary),
+        texts=len(lengths),
+        words=words,
+        tokens=tokens,
+        mean=float(np.mean(lengths)),
+        median=float(np.median(lengths)),
+        percentile_95=float(np.percentile(lengths, 95)),
+        longest=max(lengths),
+        tokens_per_word=tokens / max(words, 1),
+        unused=unused,
+        unused_share=unused / max(len(ordinary), 1),
+        unknown=unknown,
+        unknown_share=unknown / max(tokens, 1),
+        frequent=[(names[i], i, int(counts[i])) for i in often.tolist() if counts[i]],
+    )

@@ -1,0 +1,61 @@
+"""Curves as PNG, drawn with matplotlib, which is no dependency of the package but its extra `plot`."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+from ..errors import UserError
+
+
+def need_matplotlib() -> None:
+    """Raises UserError where it is not installed: to be found out before the work, not after it."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise UserError("a plot needs matplotlib, which is not installed: pip install matplotlib") from None
+
+
+def draw_layers(file: BinaryIO, layers: Sequence[int], curves: Mapping[str, Sequence[float]], title: str) -> None:
+    """A curve over the layers for each similarity, with its best layer marked."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for (name, values), style in zip(curves.items(), ("-", "--", "-.", ":"), strict=False):  # they may coincide
+        best = max(range(len(layers)), key=lambda i: values[i])
+        axes.plot(layers, values, style, marker="o", markevery=[best], label=f"{name}: {values[best]:.4f} at {layers[best]}")
+    axes.set(title=title, xlabel="layer (0: the embeddings)", ylabel="Spearman")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, format="png")
+
+
+def draw_training(file: BinaryIO, steps: Sequence[Mapping[str, float]], validations: Sequence[Mapping[str, float]]) -> None:
+    """The loss of every step and its running mean; on the right the scores of the validations."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    at, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    axes.plot(at, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
+    axes.plot(at, running_mean(losses, max(1, len(losses) // 50)), color="tab:blue", label="loss")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.grid(alpha=0.3)
+    lines = axes.get_lines()[1:]
+    if validations:
+        right = axes.twinx()
+        for name, colour in (("spearman", "tab:red"), ("accuracy", "tab:green")):
+            points = [(line["step"], line[name]) for line in validations if name in line]
+            if points:
+                lines += right.plot(*zip(*points, strict=True), color=colour, marker=".", label=f"validation {name}")
+        right.set_ylabel("validation, by cosine")
+    axes.legend(handles=lines)
+    figure.savefig(file, format="png")
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Of each value and up to window - 1 before it."""
+    sums = [0.0, *itertools.accumulate(values)]
+    return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(i + 1, window) for i in range(len(values))]

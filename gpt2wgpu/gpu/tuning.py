@@ -1,0 +1,184 @@
+"""Measure the tile shapes of a model's matmuls on a device: a second or two on the first use of a GPU, then from the cache."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import wgpu
+
+from ..graph.int8 import linear_int8, quantise
+from ..graph.ops import linear
+from ..graph.tensor import Array, Tensor
+from . import native
+from .clock import Clock
+from .device import Device
+from .kernels import Kernel, Tile, bind_group_layout, compile_kernel, is_tiled
+from .tiles import Matmul, chosen_tiles, matmul_key, save_tiles, tile_candidates
+
+ROWS = (24, 96, 384, 2048)  # measured for each of BUCKETS
+CHECKED_ROWS = 203  # no multiple of any tile
+SMALLEST = 1 << 17  # K x N from which the choice is worth measuring
+SECONDS = 2.0  # at most, on first use; what is not measured by then keeps the default
+DTYPES = {"f32": np.float32, "f16": np.float16}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One tile shape of one matmul at one number of rows."""
+
+    matmul: Matmul
+    rows: int
+    tile: Tile
+    seconds: float
+
+    @property
+    def gflops(self) -> float:
+        k, n, _ = self.matmul
+        return 2 * self.rows * k * n / self.seconds / 1e9
+
+
+def prepare_tiles(device: Device, tensors: Sequence[Tensor]) -> None:
+    """Before a graph is compiled: measure those of its matmuls that this GPU has not met. Software drivers keep the defaults."""
+    if device.adapter.software:
+        return
+    missing = [m for m in graph_matmuls(tensors) if m not in chosen_tiles(device)]
+    if missing:
+        tune_matmuls(device, missing, SECONDS)
+
+
+def graph_matmuls(tensors: Iterable[Tensor]) -> list[Matmul]:
+    """The different matmuls of a graph that are large enough to be worth it."""
+    found = {matmul_key(t) for t in tensors if is_tiled(t)}
+    return sorted((m for m in found if m[0] * m[1] >= SMALLEST), key=lambda m: (m[2], m[0] * m[1], m))
+
+
+def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = float("inf")) -> list[Measurement]:
+    """Measure, choose and remember. `seconds` for all of them, half of it for compiling: what is left is shared fairly.
+
+    Large batches come first, as they gain most where time runs out.
+    """
+    start = time.perf_counter()
+    found: list[Measurement] = []
+    for left, m in zip(range(len(wanted), 0, -1), wanted, strict=True):
+        bench = Bench(device, m, start + seconds / 2)
+        now = time.perf_counter()
+        end = now + (start + seconds - now) / left
+        for rows in sorted(ROWS, reverse=True):
+            if time.perf_counter() < end:
+                found += [Measurement(m, rows, tile, taken) for tile, taken in bench.measure(rows).items()]
+    for m in wanted:
+        chosen_tiles(device)[m] = tuple(fastest_tile(found, m, rows) or tile_candidates(device, m[2])[0] for rows in ROWS)
+    save_tiles(device)
+    return found
+
+
+def fastest_tile(found: Iterable[Measurement], m: Matmul, rows: int) -> Tile | None:
+    best = min((f for f in found if f.matmul == m and f.rows == rows), key=lambda f: f.seconds, default=None)
+    return best.tile if best else None
+
+
+class Bench:
+    """One matmul with random operands on a device, and its kernel in every tile shape.
+
+    A shape that the driver cannot compile, or that gives other bits than the default one, is left out (the default one
+    was compared with numpy by the self-test), and so is what has not been compiled at the time `end`.
+    """
+
+    def __init__(self, device: Device, m: Matmul, end: float) -> None:
+        self.device, self.matmul = device, m
+        k, n, dtype = m
+        self.tensor, arrays = matmul_operands(m)
+        size = np.dtype(DTYPES[self.tensor.dtype]).itemsize
+        most = max(*ROWS, CHECKED_ROWS)
+        arrays = [random_operand(most * k).astype(DTYPES[self.tensor.inputs[0].dtype]), *arrays]
+        sizes = [self.tensor.dims.get(name, 0) for name in "TKNJ"]
+        self.uniform = self._buffer(np.array([0, *sizes[1:]], np.uint32), wgpu.BufferUsage.UNIFORM)
+        self.out = self._buffer(np.zeros(most * n * size, np.uint8))
+        self.buffers = [self.uniform, *map(self._buffer, arrays), self.out]
+        self.bind_group = device.raw.create_bind_group(
+            layout=bind_group_layout(device, len(self.buffers)),
+            entries=[{"binding": i, "resource": {"buffer": b}} for i, b in enumerate(self.buffers)],
+        )
+        self.kernels: dict[Tile, Kernel] = {}
+        expected = None
+        for tile in tile_candidates(device, dtype):
+            if self.kernels and time.perf_counter() > end:
+                break
+            try:
+                compile_kernel(device, self.tensor, tile).compile()
+            except wgpu.GPUError:
+                continue
+            self.kernels[tile] = compile_kernel(device, self.tensor, tile)
+            bits = self._result(tile, CHECKED_ROWS, CHECKED_ROWS * n * size)
+            expected = bits if expected is None else expected
+            if bits != expected:
+                del self.kernels[tile]
+
+    def measure(self, rows: int) -> dict[Tile, float]:
+        """Seconds of each shape: the best of three rounds in which all shapes take their turn, of fewer if they are long."""
+        repeats = max(1, min(8, 1024 // rows))
+        found = dict.fromkeys(self.kernels, float("inf"))
+        start = time.perf_counter()
+        for _ in range(3):
+            for tile, seconds in self._round(rows, repeats).items():
+                found[tile] = min(found[tile], max(seconds, 1e-9) / repeats)
+            if time.perf_counter() - start > 1:
+                break
+        return found
+
+    def _round(self, rows: int, repeats: int) -> dict[Tile, float]:
+        if self.device.clock:
+            clock = Clock(self.device, len(self.kernels))
+            self._run([*self.kernels], rows, repeats, clock)
+            return dict(zip(self.kernels, clock.seconds().tolist(), strict=True))
+        found = {}
+        for tile in self.kernels:
+            start = time.perf_counter()
+            self._run([tile], rows, repeats)
+            self.device.raw.queue.read_buffer(self.uniform)  # waits
+            found[tile] = time.perf_counter() - start
+        return found
+
+    def _run(self, tiles: Sequence[Tile], rows: int, repeats: int, clock: Clock | None = None) -> None:
+        """Each of the shapes so many times, in a pass of its own."""
+        self.device.raw.queue.write_buffer(self.uniform, 0, np.array([rows], np.uint32))
+        encoder = self.device.raw.create_command_encoder()
+        for i, tile in enumerate(tiles):
+            chosen_kernel = self.kernels[tile]
+            grid = chosen_kernel.grid(self.tensor, {**self.tensor.dims, "T": rows})
+            compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
+            native.record(compute, [(chosen_kernel.compile()._internal, self.bind_group._internal, grid)] * repeats)
+            compute.end()
+        if clock is not None:
+            clock.resolve(encoder)
+        self.device.raw.queue.submit([encoder.finish()])
+
+    def _result(self, tile: Tile, rows: int, size: int) -> bytes:
+        self.device.raw.queue.write_buffer(self.out, 0, np.full(size, 0xFF, np.uint8))
+        self._run([tile], rows, 1)
+        return bytes(self.device.raw.queue.read_buffer(self.out, 0, size))
+
+    def _buffer(self, array: Array, usage: int = 0) -> Any:
+        data = array.view(np.uint8)
+        usage |= wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_DST | wgpu.BufferUsage.COPY_SRC
+        buffer = self.device.raw.create_buffer(size=data.nbytes + 256, usage=usage)  # kernels may load past the last column
+        self.device.raw.queue.write_buffer(buffer, 0, data)
+        return buffer
+
+
+def matmul_operands(m: Matmul) -> tuple[Tensor, list[Array]]:
+    """A matmul as a tensor, and random values for all of its inputs but the first."""
+    k, n, dtype = m
+    half = "f16" if dtype.endswith("f16") else "f32"
+    x, bias, weights = Tensor(("T", k), half), Tensor((n,)), random_operand(k * n).reshape(k, n)
+    if dtype.startswith("i8"):
+        q, scale = quantise(weights)
+        return linear_int8(x, Tensor(q.shape, "i8"), Tensor(scale.shape), bias, out=half), [q, scale, random_operand(n)]
+    return linear(x, Tensor((k, n), half), bias, out=half), [weights.astype(DTYPES[half]), random_operand(n)]
+
+
+def random_operand(count: int) -> Array:
+    """Random numbers, the same again after 65,521, a prime: generating megabytes would take longer than measuring."""
+    return np.resize(np.random.default_rng(0).standard_normal(65521, dtype=np.float32), count)

@@ -1,0 +1,103 @@
+"""How much memory a graph takes, and how much there is."""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from ..errors import UserError
+from .tensor import Tensor, schedule
+
+ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4, "i8": 1}
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes of a graph's weights, and of a batch's arrays and results."""
+
+    weights: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations
+
+    def __str__(self) -> str:
+        total, weights, activations = map(readable_bytes, (self.total, self.weights, self.activations))
+        return f"{total} (weights {weights}, activations {activations})"
+
+
+def memory_needed(output: Tensor, capacity: Mapping[str, int]) -> MemoryNeed:
+    """What a graph takes for batches of up to `capacity` (a size for each symbol in it)."""
+    tensors = schedule(output)
+    arrays = [t for t in tensors if t.op is None]
+    weights = sum(tensor_bytes(t, capacity) for t in arrays if t.is_weight)
+    _, results = plan_buffers(tensors, lambda t: tensor_bytes(t, capacity))
+    return MemoryNeed(weights, sum(tensor_bytes(t, capacity) for t in arrays) - weights + sum(results))
+
+
+def tensor_bytes(t: Tensor, capacity: Mapping[str, int]) -> int:
+    """Bytes of a tensor."""
+    return prod(d if isinstance(d, int) else capacity[d] for d in t.shape) * ITEMSIZE[t.dtype]
+
+
+def plan_buffers(
+    tensors: Sequence[Tensor], size: Callable[[Tensor], int], keep: Collection[Tensor] = ()
+) -> tuple[dict[Tensor, int], list[int]]:
+    """The number of the buffer that each result gets, and the buffers' sizes.
+
+    Where possible it is one whose last reader is done. Those of `keep` have one of their own.
+    """
+    last_reader = {x: t for t in tensors for x in t.inputs}
+    buffers: dict[Tensor, int] = {}
+    sizes: list[int] = []
+    free: list[int] = []
+    for t in tensors:
+        if t.op is None:
+            continue
+        wanted = size(t)
+        fitting = [] if t in keep else [i for i in free if sizes[i] >= wanted]
+        if fitting:
+            buffers[t] = min(fitting, key=lambda i: sizes[i])
+            free.remove(buffers[t])
+        else:
+            buffers[t] = len(sizes)
+            sizes.append(wanted)
+        free += [buffers[x] for x in dict.fromkeys(t.inputs) if x in buffers and last_reader[x] is t and x not in keep]
+    return buffers, sizes
+
+
+def too_large_error(model: str, need: MemoryNeed, dtype: str, room: str, *, half: bool, shorter: bool) -> UserError:
+    """What a model needs, what there is (`room`), and what would need less. half: whether the device has f16."""
+    smaller = ["dtype='float16'"] if dtype == "float32" and half else []
+    smaller += ["dtype='int8'"] if dtype != "int8" else []
+    smaller += ["a smaller max_tokens"] if shorter else []
+    return UserError(f"{model} needs {need} in {dtype}, {room}: use {' or '.join(smaller) or 'a smaller model'}")
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that can be had, or that there are, where the system tells no more; None where it does not tell."""
+    found = []
+    with suppress(OSError, ValueError):
+        found.append(1024 * proc_field(Path("/proc/meminfo"), "MemAvailable:"))
+    with suppress(OSError, ValueError):  # a container's limit
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text("utf-8")) - proc_field(group / "memory.stat", "anon"))
+    with suppress(AttributeError, OSError, ValueError):  # not on Windows
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(found, default=None)
+
+
+def proc_field(path: Path, name: str) -> int:
+    """The number after a name in a file of such lines. Raises ValueError if it is not there."""
+    for line in path.read_text("utf-8").splitlines():
+        if line.split()[:1] == [name]:
+            return int(line.split()[1])
+    raise ValueError(name)
+
+
+def readable_bytes(count: int) -> str:
+    """ "6.2 GB", "154 MB" """
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{-(-count // 10**6)} MB"

@@ -1,0 +1,74 @@
+"""Sequences of tokens -> packed batches: all sequences of a batch lie end to end on one token axis, without padding."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .tensor import Array
+
+QUERY_TILE = 32  # queries per workgroup of shaders/softmax_attention.wgsl
+
+
+def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int) -> list[list[int]]:
+    """Cut texts into batches of at most `max_tokens` tokens (a longer text goes alone) and `max_sequences` texts.
+
+    Returns the indices of each batch, longest texts first, so that batches are alike inside.
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or tokens + lengths[i] > max_tokens or len(batches[-1]) == max_sequences:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(i)
+        tokens += lengths[i]
+    return batches
+
+
+def pack_batch(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int] | Array) -> dict[str, Array]:
+    """The arrays of one batch, all uint32.
+
+    ids, positions, types (T): of every token; all are of type 0. spans (B, 2): first and one-past-last token of each sequence.
+    tiles (G, 2): (sequence, first query inside it), the work list of attention. skip (B): prompt tokens that pooling leaves out.
+    """
+    lengths = np.array([len(s) for s in sequences])
+    ends = np.cumsum(lengths)
+    tiles = [(b, first) for b, n in enumerate(lengths.tolist()) for first in range(0, n, QUERY_TILE)]
+    arrays = {
+        "ids": np.concatenate(sequences),
+        "positions": np.concatenate(positions),
+        "types": np.zeros(ends[-1]),
+        "spans": np.stack([ends - lengths, ends], axis=1),
+        "tiles": np.array(tiles),
+        "skip": np.array(skip),
+    }
+    return {name: a.astype(np.uint32) for name, a in arrays.items()}
+
+
+def split_batch(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int], dict[str, Array]]]:
+    """A batch as up to `parts` batches of about as many tokens each, with the rows that each one stands for."""
+    spans = batch["spans"].tolist()
+    rows: list[list[int]] = [[] for _ in range(min(parts, len(spans)))]
+    tokens = [0] * len(rows)
+    for b, (start, end) in enumerate(spans):
+        lightest = tokens.index(min(tokens))
+        rows[lightest].append(b)
+        tokens[lightest] += end - start
+
+    def cut(name: str, part: list[int]) -> list[Array]:
+        return [batch[name][slice(*spans[b])] for b in part]
+
+    return [(part, pack_batch(cut("ids", part), cut("positions", part), batch["skip"][part])) for part in rows]
+
+
+def max_tiles(max_tokens: int, max_sequences: int) -> int:
+    """How many tiles a batch can have at most: each sequence may end in a partly filled one."""
+    return max_tokens // QUERY_TILE + max_sequences
+
+
+def position_ids(ids: Array, pad: int | None) -> Array:
+    """Position ids of one sequence (n,): 0, 1, ...; with `pad`, as in RoBERTa, pad + 1, ..., counted over the other tokens."""
+    if pad is None:
+        return np.arange(len(ids))
+    real = ids != pad
+    return np.cumsum(real) * real + pad

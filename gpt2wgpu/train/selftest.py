@@ -1,0 +1,125 @@
+"""Every kernel of training on a device against numpy: the other half of `gpt2wgpu doctor`."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..devices.selftest import TOLERANCE, Case, Check, check_op, compare
+from ..gpu import Device
+from ..graph import packing
+from ..graph.ops import ACTIVATIONS, POOLINGS, attention, embed, linear, pool
+from ..graph.tensor import Array, Tensor
+from . import ops
+from .gpu import GPUTrainProgram
+from .program import NumpyTrainProgram
+
+LENGTHS = (1, 5, 33)
+
+
+def check_training(device: Device) -> Iterator[Check]:
+    """The kernels, op by op; then a step, which has those of the optimiser."""
+    for case in backward_cases():
+        yield check_op(device, case)
+    yield check_step(device)
+
+
+def check_step(device: Device) -> Check:
+    """The worst of weights, moments and the gradient's norm after a clipped step of a model that is one linear layer."""
+    ids, positions = Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions")
+    spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
+    x = embed(ids, positions, Tensor((50, 68), name="wte"), Tensor((max(LENGTHS), 68), name="wpe"))
+    y = linear(x, Tensor((68, 72), name="weight"), Tensor((72,), name="bias"), activation="gelu_tanh")
+    output = pool(y, spans, skip, mode="mean")
+    batch = packing.pack_batch([np.arange(n) % 50 for n in LENGTHS], [np.arange(n) for n in LENGTHS], [0] * len(LENGTHS))
+    capacity = {"T": sum(LENGTHS), "B": len(LENGTHS), "G": len(batch["tiles"])}
+
+    def zeros(t: Tensor) -> Array:
+        return np.zeros([int(d) for d in t.shape], np.float32)
+
+    results = []
+    for program in (NumpyTrainProgram(output, zeros), GPUTrainProgram(device, output, zeros, capacity)):
+        state = program.state()
+        state |= {
+            name: random_array(1, a.size).reshape(a.shape) ** (1 + name.startswith("v")) for name, a in state.items() if a.shape
+        }
+        program.load_state(state)  # from a first step's zeros the update of a weight is the sign of a gradient, however small
+        program.gradients(batch, lambda vectors: (0.0, random_array(*vectors.shape)), 0)
+        norm = program.step(0.1, weight_decay=1.0, clip=10.0)
+        results.append(program.state() | {"norm": np.array(norm)})
+    expected, found = results
+    checks = [compare("training step", f"T={sum(LENGTHS)}", a, found[name], TOLERANCE["f32"]) for name, a in expected.items()]
+    return max(checks, key=lambda check: check.error)
+
+
+def backward_cases() -> list[Case]:
+    """Every op on sizes that no tile divides."""
+    return [
+        Case(ops.add, {"C": 70}),
+        *(Case(ops.activate, {"C": 70}, attrs={"activation": a}) for a in ACTIVATIONS),
+        *(activate_dx_case(a, 70) for a in ACTIVATIONS if a != "none"),
+        dropout_case(70),
+        Case(ops.transpose, {"K": 70, "N": 37}),
+        *(Case(o, {"K": k, "N": n}) for o in (ops.matmul, ops.linear_dweight) for k, n in ((68, 132), (70, 37))),
+        Case(ops.sum_rows, {"C": 70}),
+        *layer_norm_case(70),
+        *(c for d in (10, 64) for causal in (True, False) for c in attention_cases(3 * d, d, causal, (1, 70, 17))),
+        *attention_cases(40, 10, True, (1, 70, 17), window=20, kv_heads=2),
+        scatter_rows_case(77, 52),
+        *(Case(ops.pool_dx, {"C": 70}, attrs={"mode": mode}) for mode in POOLINGS),
+        Case(ops.columns, {"N": 70}, attrs={"M": 33, "first": 36}),
+        Case(ops.l2_normalize_dx, {"C": 70}),
+    ]
+
+
+# --- ops some of whose inputs are results of others
+
+
+def activate_dx_case(activation: str, width: int, lengths: Sequence[int] = LENGTHS) -> Case:
+    x = 3 * random_array(sum(lengths), width)
+    x[0, 0] = 0
+    given = {"x": x, "y": ops.activate.reference(x, activation=activation)}
+    return Case(ops.activate_dx, {"C": width}, lengths, {"activation": activation}, given=given)
+
+
+def dropout_case(width: int, lengths: Sequence[int] = LENGTHS) -> Case:
+    given = {"tokens": np.arange(sum(lengths), dtype=np.uint32), "seed": np.array([0xFFFFFFFF], np.uint32)}
+    return Case(ops.dropout, {"C": width}, lengths, {"threshold": 3 << 30, "scale": 4.0, "site": 5}, given=given)
+
+
+def layer_norm_case(width: int, lengths: Sequence[int] = LENGTHS) -> list[Case]:
+    x = random_array(sum(lengths), width) + 2
+    given = {"x": x, "stats": ops.layer_norm_stats.reference(x, eps=1e-5)}
+    return [
+        Case(ops.layer_norm_stats, {"C": width}, lengths, {"eps": 1e-5}),
+        Case(ops.layer_norm_dx, {"C": width}, lengths, given=given),
+        Case(ops.layer_norm_dweight, {"C": width}, lengths, given=given),
+    ]
+
+
+def attention_cases(
+    width: int, head_size: int, causal: bool, lengths: Sequence[int], window: int = 0, kv_heads: int = 0
+) -> list[Case]:
+    """width: of the queries."""
+    attrs = {"head_size": head_size, "scale": 0.3, "causal": causal, "window": window, "kv_heads": kv_heads}
+    heads = width // head_size
+    row = width + 2 * (kv_heads or heads) * head_size
+    empty = [np.zeros(n) for n in lengths]
+    batch = packing.pack_batch(empty, empty, [0] * len(lengths))
+    qkv, on = random_array(sum(lengths), row), (batch["spans"], batch["tiles"])
+    lse = ops.attention_lse.reference(qkv, *on, **attrs)
+    given = {"qkv": qkv, "out": attention.reference(qkv, *on, **attrs), "lse": lse}
+    return [
+        Case(ops.attention_lse, {"N": row}, lengths, attrs),
+        Case(ops.attention_dqkv, {"N": row, "C": width, "H": heads}, lengths, attrs, given=given),
+    ]
+
+
+def scatter_rows_case(count: int, width: int, lengths: Sequence[int] = LENGTHS) -> Case:
+    taken = np.random.default_rng(0).integers(count, size=sum(lengths))
+    taken[: len(taken) // 2] = taken[0]
+    order, rows = ops.sorted_rows(taken, count)
+    return Case(ops.scatter_rows, {"V": count, "C": width}, lengths, given={"order": order, "rows": rows})
+
+
+def random_array(rows: int, width: int) -> Array:
+    return np.random.default_rng(1).standard_normal((rows, width), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""What is done with vectors: measures, all pairs, quantisation."""
