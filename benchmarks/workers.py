@@ -102,7 +102,7 @@ def adapters(python: str) -> list[dict[str, Any]]:
     """What the project finds, asked in a process of its own."""
     code = (
         "import json; from gpt2wgpu import gpu; print(json.dumps([{'index': a.index, 'name': a.name, 'software': a.software, "
-        "'half': 'shader-f16' in a.features, 'text': str(a)} for a in gpu.adapters()]))"
+        "'half': 'shader-f16' in a.features, 'text': str(a)} for a in gpu.list_adapters()]))"
     )
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment(True))
     if done.returncode:

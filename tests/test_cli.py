@@ -176,7 +176,7 @@ def test_a_bug_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch):
 
 def test_falling_back_to_numpy_is_said_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / "a.txt").write_text(f"{A}\n{B}\n")
-    monkeypatch.setattr(gpt2wgpu.gpu, "choose", lambda wanted: None)
+    monkeypatch.setattr(gpt2wgpu.gpu, "choose_adapter", lambda wanted: None)
     commands = (
         ("embed", A),
         ("similarity", "--sentence1", A, "--sentence2", B),
@@ -246,7 +246,7 @@ def test_info(run: Run, encoder: Encoder):
     found = json.loads(out)
     assert code == 0 and found["device"]["name"] == "numpy" and found["device"]["reason"]
     assert found["model"] == Encoder(device="numpy", layer=3).info()
-    assert len(found["adapters"]) == len(gpt2wgpu.gpu.adapters())
+    assert len(found["adapters"]) == len(gpt2wgpu.gpu.list_adapters())
     code, out, _ = run("info")
     for name, value in encoder.info().items():
         assert re.search(rf"^  {name} +{re.escape(f'{value:,}' if isinstance(value, int) else value)}$", out, re.M)

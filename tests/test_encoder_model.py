@@ -11,9 +11,10 @@ import pytest
 from encoders import GOLDEN, golden, refusal, tiny_gpt2, with_row
 from safetensors.numpy import save_file
 
-from gpt2wgpu import Encoder, checkpoint, engine
+from gpt2wgpu import Encoder, checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph, concat_layers, default_layer
 from gpt2wgpu.devices import choose
+from gpt2wgpu.files import windows
 from gpt2wgpu.gpu import Device, choose_adapter
 from gpt2wgpu.gpu import device as device_module
 from gpt2wgpu.graph.tensor import schedule
@@ -26,7 +27,7 @@ def test_an_overflow_names_the_text(
     pooling: str | None, make: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Without warnings beside it (warnings are errors here)."""
-    monkeypatch.setattr(engine, "WINDOW", 4)
+    monkeypatch.setattr(windows, "WINDOW", 4)
     folder = tiny_gpt2(tmp_path, layers=2, change={"wte.weight": with_row(7, 3e38)})
     with np.errstate(all="warn"):
         model = make(folder, pooling=pooling, max_tokens=8, layer=2)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from refusals import one_line
 
+from gpt2wgpu.diagnose.token_report import find_tokenizer
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.train import data
 from gpt2wgpu.train.settings import TrainSettings, check_same, frozen_weights
-from gpt2wgpu.train.vocabulary import characters, find_tokenizer, save_tokenizer
+from gpt2wgpu.train.vocabulary import characters, save_tokenizer
 
 LABELS = "sentence1\tsentence2\tlabel\nab\tcd\t1\nef\tgh\t0\nij\tkl\t1\n"
 SCORES = "5\tab\tcd\n1\tef\tgh\n2\tij\tkl\n"
