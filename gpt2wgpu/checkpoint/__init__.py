@@ -10,8 +10,8 @@ from ..graph.tensor import Array, Tensor
 from ..models import Architecture, read_config
 from ..models.fields import Fields, read_fields
 from . import modules as sentence
-from .modules import Dense, Module, Normalize, Pooling
-from .tensors import Tensors
+from .modules import LENGTH_FILES, Dense, Module, Normalize, Pooling
+from .tensors import INDEX, Tensors
 from .weights import TransformerWeights, cast
 
 __all__ = [
@@ -22,6 +22,14 @@ __all__ = [
     "load",
     "read_config",
 ]
+
+# what decides how a text becomes tokens, in the transformer's folder
+TEXT_FILES = (
+    *(f"sentence_{name}_config.json" for name in LENGTH_FILES),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "sentencepiece.bpe.model"),
+    *("chat_template.jinja", "chat_template.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Checkpoint:
     similarity_fn_name: str
     truncate_dim: int | None
     parameters: int  # of the transformer; heads and buffers do not count
+    files_read: tuple[Path, ...]  # every file inside `path` that a vector may depend on, the tokenizer's included; sorted
     _body: TransformerWeights = field(repr=False)
     _dense: dict[str, Tensors] = field(repr=False)
 
@@ -120,6 +129,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     file = path / "config_sentence_transformers.json"
     settings = sentence.read_settings(read_fields(file, optional=True) if sentence_model else Fields(file, {}))
+    names = {file, path / "modules.json", *(folder / name for name in TEXT_FILES), folder / "config.json"}
+    names |= {path / name / "config.json" for _, name in listed[1:]}
+    for tensors in (body.tensors, *dense.values()):
+        names |= {tensors.folder / INDEX, *(entry.file for entry in tensors.entries.values())}
     return Checkpoint(
         path=path,
         folder=folder,
@@ -134,6 +147,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         similarity_fn_name=settings.similarity_fn_name,
         truncate_dim=settings.truncate_dim,
         parameters=body.parameters,
+        files_read=tuple(sorted(name for name in names if name.is_file())),
         _body=body,
         _dense=dense,
     )

@@ -15,6 +15,7 @@ from ..graph.tensor import Array
 from ..models.fields import read_fields
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what is read; bf16 is the upper half of an f32
+INDEX = "model.safetensors.index.json"  # of weights in several files
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -92,7 +93,7 @@ def is_finite(array: Array) -> bool:
 
 def find_tensors(folder: Path) -> dict[str, Entry]:
     """name -> Entry for every tensor of a folder."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single, index = folder / "model.safetensors", folder / INDEX
     if single.exists():
         return read_header(single)
     if index.exists():
