@@ -8,31 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import one_line, say_if_numpy, table
-from .options import (
-    TEXT,
-    Column,
-    DeviceOption,
-    DType,
-    Layer,
-    MaxSeqLength,
-    MaxTokens,
-    Model,
-    NormalizeOption,
-    NoTruncate,
-    PoolingOption,
-    Prompt,
-    PromptName,
-    Revision,
-    TruncateDim,
-    encode_options,
-    load_encoder,
-)
+from .options import TEXT, Column, encode_options, load_encoder, model_options, text_options, vector_options, with_options
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..graph.tensor import Array
 
 
+@with_options(text_options, model_options, vector_options)
 def similarity_command(
     ctx: typer.Context,
     sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
@@ -59,19 +42,6 @@ def similarity_command(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=TEXT)] = False,
-    prompt: Prompt = None,
-    prompt_name: PromptName = None,
-    normalize: NormalizeOption = False,
-    no_truncate: NoTruncate = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: DeviceOption = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
-    pooling: PoolingOption = None,
-    truncate_dim: TruncateDim = None,
-    max_seq_length: MaxSeqLength = None,
-    max_tokens: MaxTokens = None,
 ) -> None:
     """Say how alike two sentences are, or all sentences of a file."""
     if matrix is not None:
@@ -85,7 +55,7 @@ def similarity_command(
     from ..vectors.measures import METRICS
 
     encoder = load_encoder(ctx)
-    say_if_numpy(encoder, device)
+    say_if_numpy(encoder, ctx.params["device"])
     a, b = encoder.encode([sentence1, sentence2], **encode_options(ctx))
     chosen = METRICS if all_metrics else {"cosine_similarity": METRICS["cosine_similarity"]}
     values = {name: metric.function(a, b) for name, metric in chosen.items()}
@@ -128,18 +98,10 @@ def similarity_matrix(ctx: typer.Context, path: str, column: str | None, output:
         print(f"{i or '':{width}}  " + "  ".join(c.rjust(room) for c in row))
 
 
+@with_options(model_options, vector_options)
 def info_command(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: DeviceOption = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
-    pooling: PoolingOption = None,
-    truncate_dim: TruncateDim = None,
-    max_seq_length: MaxSeqLength = None,
-    max_tokens: MaxTokens = None,
 ) -> None:
     """Show the GPUs found, the device chosen and why, and the model's card."""
     from ..gpu import list_adapters
@@ -181,17 +143,9 @@ LIMITS = (
 )
 
 
+@with_options(model_options, vector_options)
 def doctor_command(
     ctx: typer.Context,
-    model: Model = None,
-    revision: Revision = None,
-    device: DeviceOption = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
-    pooling: PoolingOption = None,
-    truncate_dim: TruncateDim = None,
-    max_seq_length: MaxSeqLength = None,
-    max_tokens: MaxTokens = None,
 ) -> None:
     """Compute every kernel, the model and a step of training on the device and in numpy, and compare.
 

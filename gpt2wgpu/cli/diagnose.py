@@ -6,17 +6,11 @@ from typing import Annotated
 
 import typer
 
-from .options import DeviceOption, DType, Json, Layer, Model, Revision
+from .options import Json, encoder_options, model_options, with_options
 
 
-def tune_command(
-    as_json: Json = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: DeviceOption = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
-) -> None:
+@with_options(model_options)
+def tune_command(ctx: typer.Context, as_json: Json = False) -> None:
     """Measure the tile shapes of a model's matmuls on a GPU, and remember the fastest.
 
     A GPU that is new here is measured by itself, for two seconds at most; this does it again and in full.
@@ -25,7 +19,7 @@ def tune_command(
     from ..diagnose.profile import tune_model
     from ..gpu.tiles import cache_file
 
-    opened, found = tune_model(model, device, dtype, layer, revision)
+    opened, found = tune_model(**encoder_options(ctx))
     if as_json:
         measured = [
             {"k": f.matmul[0], "n": f.matmul[1], "dtype": f.matmul[2], "rows": f.rows, "tile": str(f.tile), "gflops": f.gflops}
@@ -46,21 +40,18 @@ def tune_command(
     print(f"\nkept in {cache_file()}")
 
 
+@with_options(model_options)
 def profile_command(
+    ctx: typer.Context,
     texts: Annotated[int, typer.Option(metavar="N", min=1, help="Texts of the batch.")] = 32,
     tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each text.")] = 24,
     as_json: Json = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: DeviceOption = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
 ) -> None:
     """Show where a batch's time goes on a GPU: per op, beside what the device can do at best."""
     from ..diagnose.profile import profile_model
     from ..encoder import Encoder
 
-    encoder = Encoder(model, revision=revision, device=device, dtype=dtype, layer=layer, max_tokens=texts * tokens)
+    encoder = Encoder(**encoder_options(ctx), max_tokens=texts * tokens)
     opened = encoder.opened_device
     if opened is None:
         print("profile measures a GPU, this is numpy (--device gpu takes a software driver)")

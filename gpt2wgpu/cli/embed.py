@@ -10,30 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import say, say_if_numpy
-from .options import (
-    TEXT,
-    Column,
-    DeviceOption,
-    DType,
-    Layer,
-    MaxSeqLength,
-    MaxTokens,
-    Model,
-    NormalizeOption,
-    NoTruncate,
-    PoolingOption,
-    Prompt,
-    PromptName,
-    Revision,
-    TruncateDim,
-    encode_options,
-    load_encoder,
-)
+from .options import TEXT, Column, encode_options, load_encoder, model_options, text_options, vector_options, with_options
 
 if TYPE_CHECKING:
     from .. import files
 
 
+@with_options(text_options, model_options, vector_options)
 def embed_command(
     ctx: typer.Context,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
@@ -71,19 +54,6 @@ def embed_command(
         str,
         typer.Option(metavar="TYPE", help="Of the vectors: float32, int8, uint8, binary or ubinary.", rich_help_panel=TEXT),
     ] = "float32",
-    prompt: Prompt = None,
-    prompt_name: PromptName = None,
-    normalize: NormalizeOption = False,
-    no_truncate: NoTruncate = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: DeviceOption = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
-    pooling: PoolingOption = None,
-    truncate_dim: TruncateDim = None,
-    max_seq_length: MaxSeqLength = None,
-    max_tokens: MaxTokens = None,
 ) -> None:
     """Turn texts into vectors.
 

@@ -9,25 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import one_line, say_if_numpy
-from .options import (
-    TEXT,
-    DeviceOption,
-    DType,
-    Json,
-    Layer,
-    MaxSeqLength,
-    MaxTokens,
-    Model,
-    NormalizeOption,
-    NoTruncate,
-    PoolingOption,
-    Prompt,
-    PromptName,
-    Revision,
-    TruncateDim,
-    encode_options,
-    load_encoder,
-)
+from .options import TEXT, Json, encode_options, load_encoder, model_options, text_options, vector_options, with_options
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
@@ -43,6 +25,7 @@ HEADINGS = {
 }
 
 
+@with_options(text_options, model_options, vector_options)
 def evaluate_command(
     ctx: typer.Context,
     data: Annotated[
@@ -64,26 +47,13 @@ def evaluate_command(
         typer.Option(metavar="FILE.png", help="Draw the scores of --layers (needs matplotlib).", rich_help_panel=TEXT),
     ] = None,
     as_json: Json = False,
-    prompt: Prompt = None,
-    prompt_name: PromptName = None,
-    normalize: NormalizeOption = False,
-    no_truncate: NoTruncate = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: DeviceOption = "auto",
-    dtype: DType = "auto",
-    layer: Layer = None,
-    pooling: PoolingOption = None,
-    truncate_dim: TruncateDim = None,
-    max_seq_length: MaxSeqLength = None,
-    max_tokens: MaxTokens = None,
 ) -> None:
     """Score a model on pairs of sentences that people have labelled or rated.
 
     Spearman and Pearson correlation of cosine, dot product and (negated) distances with the labels or scores; for labels
     also the accuracy at the best threshold and where that is, average precision and AUC.
     """
-    if layers is not None and layer is not None:
+    if layers is not None and ctx.params["layer"] is not None:
         raise typer.BadParameter("--layer takes one layer, --layers compares several: give one of the two")
     if plot is not None and layers is None:
         raise typer.BadParameter("--plot goes with --layers")
@@ -98,7 +68,7 @@ def evaluate_command(
     from ..evaluation.scores import evaluate_pairs
 
     encoder = load_encoder(ctx)
-    say_if_numpy(encoder, device)
+    say_if_numpy(encoder, ctx.params["device"])
     scores = evaluate_pairs(encoder, pairs, **options)
     if as_json:
         print(json.dumps({**about(data, pairs, encoder), "layer": encoder.layer, "scores": scores}, indent=2, ensure_ascii=False))

@@ -1,5 +1,7 @@
 """Options that several commands share; an option's name is the keyword of `Encoder` or `encode` that it sets."""
 
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +10,7 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
 
 MODEL, TEXT = "Model", "Texts"
+Command = Callable[..., None]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -27,66 +30,110 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto: a GPU if there is one, else numpy. numpy. gpu: a software driver if need be. "
-        "Or an adapter's number or name as `gpt2wgpu info` lists them.",
+        help="auto: a GPU if there is one, else numpy. numpy. gpu: a software driver if there is no GPU. "
+        "Or an adapter's number or name, as `gpt2wgpu info` lists them.",
         envvar="GPT2WGPU_DEVICE",
         rich_help_panel=MODEL,
     ),
 ]
-DType = Annotated[
-    str, typer.Option("--dtype", metavar="TYPE", help="Of the weights: auto, float32, float16 or int8.", rich_help_panel=MODEL)
-]
-Layer = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        show_default="the model's",
-        help="Use the hidden state after this block; later ones are not run.",
-        rich_help_panel=MODEL,
-    ),
-]
-PoolingOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        show_default="the model's",
-        help="mean, cls, max, last, weighted_mean or sqrt_len_mean.",
-        rich_help_panel=MODEL,
-    ),
-]
-TruncateDim = Annotated[int | None, typer.Option(metavar="N", help="Keep the first N dimensions only.", rich_help_panel=MODEL)]
-MaxSeqLength = Annotated[
-    int | None,
-    typer.Option(metavar="TOKENS", show_default="the model's", help="Cut longer texts there.", rich_help_panel=MODEL),
-]
-MaxTokens = Annotated[
-    int | None, typer.Option(metavar="TOKENS", help="Computed at a time: bounds memory.", rich_help_panel=MODEL)
-]
-Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="Put this before each text.", rich_help_panel=TEXT)]
-PromptName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The same with one of the model's own prompts.", rich_help_panel=TEXT)
-]
-NormalizeOption = Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.", rich_help_panel=TEXT)]
-NoTruncate = Annotated[
-    bool, typer.Option("--no-truncate", help="Refuse texts that are too long instead of cutting them.", rich_help_panel=TEXT)
-]
 Column = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Of a file with columns; a number if it has no header.",
-        rich_help_panel=TEXT,
-    ),
+    typer.Option(metavar="NAME", help="Column of the texts; a number if the file has no header.", rich_help_panel=TEXT),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def load_encoder(ctx: typer.Context, **instead: Any) -> "Encoder":
-    """The Encoder that a command's model options describe; `instead` comes before them."""
+def model_options(
+    model: Model = None,
+    revision: Revision = None,
+    device: DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="TYPE", help="Of the weights: auto, float32, float16 or int8.", rich_help_panel=MODEL),
+    ] = "auto",
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default="the model's",
+            help="Use the hidden state after this block; later blocks are not run.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+) -> None:
+    """Which model computes, and where."""
+
+
+def vector_options(
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="the model's",
+            help="mean, cls, max, last, weighted_mean or sqrt_len_mean.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option(metavar="N", help="Keep the first N dimensions only.", rich_help_panel=MODEL)
+    ] = None,
+    max_seq_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="TOKENS", show_default="the model's", help="Cut texts that are longer than this.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="TOKENS", help="Largest batch; it bounds memory.", rich_help_panel=MODEL)
+    ] = None,
+) -> None:
+    """How the model makes a vector of a text."""
+
+
+def text_options(
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="Put this before each text.", rich_help_panel=TEXT)] = None,
+    prompt_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Put the model's prompt of this name before each text.", rich_help_panel=TEXT),
+    ] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.", rich_help_panel=TEXT)] = False,
+    no_truncate: Annotated[
+        bool, typer.Option("--no-truncate", help="Refuse texts that are too long instead of cutting them.", rich_help_panel=TEXT)
+    ] = False,
+) -> None:
+    """How texts are encoded."""
+
+
+def with_options(*shared: Command) -> Callable[[Command], Command]:
+    """Give a command the parameters that these functions declare, after its own; it finds their values in `ctx.params`."""
+
+    def decorate(command: Command) -> Command:
+        own = [*signature(command).parameters.values()]
+        added = [parameter for declared in shared for parameter in signature(declared).parameters.values()]
+
+        def run_command(**values: Any) -> None:
+            command(**{parameter.name: values[parameter.name] for parameter in own})
+
+        run_command.__name__, run_command.__doc__ = command.__name__, command.__doc__
+        run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
+        parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in (*own, *added)]
+        run_command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return run_command
+
+    return decorate
+
+
+def load_encoder(ctx: typer.Context) -> "Encoder":
+    """The Encoder that a command's options describe."""
     from ..encoder import Encoder
 
-    names = "model", "revision", "device", "dtype", "layer", "pooling", "truncate_dim", "max_seq_length", "max_tokens"
-    return Encoder(**{name: ctx.params[name] for name in names} | instead)
+    return Encoder(**encoder_options(ctx))
+
+
+def encoder_options(ctx: typer.Context) -> dict[str, Any]:
+    """The keywords of `Encoder` that a command's options set."""
+    names = [*signature(model_options).parameters, *signature(vector_options).parameters]
+    return {name: ctx.params[name] for name in names if name in ctx.params}
 
 
 def encode_options(ctx: typer.Context) -> dict[str, Any]:
