@@ -10,7 +10,6 @@ on a machine whose speed wanders. The breakdown is processor time of the threads
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ import numpy as np
 from report import machine, table
 
 from gpt2wgpu import gpu
-from gpt2wgpu.graph import ops, packing, reference
+from gpt2wgpu.graph import cores, ops, packing
 from gpt2wgpu.graph.tensor import Array, Tensor
 from gpt2wgpu.models.gpt2 import GPT2Config
 from gpt2wgpu.train import losses
@@ -67,7 +66,7 @@ def weights(t: Tensor) -> Array:
 
 def matmuls(tokens: int) -> tuple[Callable[[], None], float]:
     """The matrix products of a step, each core with its share of the tokens; and how many operations they are."""
-    C, share = CONFIG.width, tokens // (os.cpu_count() or 1)
+    C, share = CONFIG.width, tokens // cores.usable_cores()
     rng = np.random.default_rng(0)
 
     def operands(_: int) -> list[tuple[Array, ...]]:
@@ -82,11 +81,11 @@ def matmuls(tokens: int) -> tuple[Callable[[], None], float]:
                 np.matmul(d, w.T, out=dx)
                 np.matmul(x.T, d, out=dw)
 
-    shares = [operands(i) for i in range(os.cpu_count() or 1)]
+    shares = [operands(i) for i in range(cores.usable_cores())]
 
     def run() -> None:
-        with reference.ONE_THREAD_BLAS:
-            list(reference.threads().map(work, shares))
+        with cores.ONE_THREAD_BLAS:
+            list(cores.core_threads().map(work, shares))
 
     return run, 3 * CONFIG.layers * 2.0 * share * len(shares) * 12 * C * C
 
@@ -119,7 +118,7 @@ def breakdown(program: NumpyTrainProgram, step: Callable[[], None], rounds: int)
         step()
     whole = time.process_time() - start
     spent["everything else"] = whole - sum(spent.values())
-    scale = 1e3 / rounds / (os.cpu_count() or 1)
+    scale = 1e3 / rounds / cores.usable_cores()
     rows = [[name, f"{s * scale:.1f}", f"{s / whole:.1%}"] for name, s in spent.most_common()]
     return table(["op", "ms", "share"], [*rows, ["step", f"{whole * scale:.1f}", ""]])
 
@@ -156,7 +155,7 @@ def main() -> None:
         on_device = steps(GPUTrainProgram(gpu.open_device(adapter), graph(), weights, capacity))
         clocks[adapter.name] = timed(on_device)
     if args.python:
-        command = [args.python, "-c", PYTORCH, *map(str, (args.texts, args.tokens, os.cpu_count()))]
+        command = [args.python, "-c", PYTORCH, *map(str, (args.texts, args.tokens, cores.usable_cores()))]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         pipes = process.stdin, process.stdout
         assert pipes[0] and pipes[1]

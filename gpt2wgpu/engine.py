@@ -1,12 +1,10 @@
 """Texts -> vectors in order: tokenised ahead on a thread, computed in batches of which two are under way."""
 
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +12,9 @@ from .devices.choose import enough_memory
 from .errors import UserError
 from .files.windows import take_window
 from .graph import ops, packing
+from .graph.fork import ForkSafeLock
 from .graph.packing import position_ids
+from .graph.program import CompiledGraph
 from .graph.tensor import Array
 from .progress import progress
 from .tokenizer import Tokenizer
@@ -42,7 +42,7 @@ class EncodeOptions:
 class Engine:
     """A compiled model and its tokenizer. One thread computes at a time."""
 
-    program: Any
+    program: CompiledGraph
     tokenizer: Tokenizer
     width: int
     pad: int | None
@@ -52,7 +52,7 @@ class Engine:
     where: str  # device and dtype, for messages
     half: bool  # not all in float32
     too_large: Callable[[str], UserError]  # what to say of a model that there is no memory for
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: ForkSafeLock = field(default_factory=ForkSafeLock)
 
     def stream(self, texts: Iterator[str], total: int | None, asked: EncodeOptions) -> Iterator[Array]:
         """The vectors of texts, float32 (asked.dims,) each. Texts that were cut are counted in a warning at the end."""

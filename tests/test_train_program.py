@@ -264,7 +264,7 @@ def test_shares_change_nothing_but_rounding(cores: int, monkeypatch: pytest.Monk
     """Above all not the dropout, which goes by the micro-batch's tokens."""
     found = []
     for count in (1, cores):
-        monkeypatch.setattr("os.cpu_count", lambda count=count: count)
+        monkeypatch.setattr("gpt2wgpu.graph.cores.usable_cores", lambda count=count: count)
         program = NumpyTrainProgram(small(), random_weights, dropout=0.3)
         found.append((program.gradients(batch(), pull, 0), {t.name: gradient(program, t.name) for t in program.graph.trained}))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
@@ -275,7 +275,7 @@ def test_shares_change_nothing_but_rounding(cores: int, monkeypatch: pytest.Monk
 def test_a_failure_in_one_share_ends_the_step(monkeypatch: pytest.MonkeyPatch):
     """And does not leave the next share waiting for its turn."""
     program = NumpyTrainProgram(small(), random_weights)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("gpt2wgpu.graph.cores.usable_cores", lambda: 2)
     calls = []
     original = train_ops.row_sums
 

@@ -10,6 +10,7 @@ import wgpu
 
 from ..errors import UserError
 from ..graph import memory
+from ..graph.program import CLOSED, CompiledGraph
 from ..graph.tensor import Array, Grid, Tensor, schedule
 from . import native
 from .clock import Clock
@@ -51,7 +52,7 @@ class Step:
         return chosen, chosen.grid(self.tensor, params)
 
 
-class GPUProgram:
+class GPUProgram(CompiledGraph):
     """A graph compiled for one device, for batches of up to `capacity` (a size for each symbol in the graph).
 
     `weights(tensor)` gives the array of a named weight, or its buffers in another program. All batch arrays and all
@@ -71,6 +72,8 @@ class GPUProgram:
         self.capacity = {symbol: -(-max(size, 1) // TILE) * TILE for symbol, size in capacity.items()}
         self.bytes = 0  # of all buffers
         self.in_flight = 0
+        self.closed = False
+        self.buffers: list[Any] = []  # its own, which `close` destroys
         tensors = schedule(output, *keep)
         prepare_tiles(device, tensors)
         steps, bindings = self._plan(tensors, weights, set(keep))
@@ -87,6 +90,7 @@ class GPUProgram:
         self.uniforms = self.host[: ROW_BYTES * len(steps)].view(np.uint32).reshape(len(steps), -1)
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         self.batch_buffer = device.raw.create_buffer(label="batch", size=offset, usage=usage)
+        self.buffers.append(self.batch_buffer)
 
         varying: dict[str, list[tuple[int, int]]] = {}  # (row, column) of the uniforms that are a size of the batch
         for i, (step, tensors_bound) in enumerate(zip(steps, bindings, strict=True)):
@@ -123,7 +127,9 @@ class GPUProgram:
             )
         self.bytes += size
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
-        return self.device.raw.create_buffer(label=label, size=-(-size // 4) * 4, usage=usage)
+        buffer = self.device.raw.create_buffer(label=label, size=-(-size // 4) * 4, usage=usage)
+        self.buffers.append(buffer)
+        return buffer
 
     def _check(self, tensors: Sequence[Tensor]) -> None:
         """Refuse a weight that one binding cannot hold, unless it is a vocabulary table, which can come in pieces."""
@@ -218,6 +224,8 @@ class GPUProgram:
     def write(self, batch: Mapping[str, Array], **symbols: int) -> dict[str, int]:
         """Upload a batch and the uniform values. Gives the size of each symbol; `symbols` are those that no array has."""
         sizes = dict(symbols)
+        if self.closed:
+            raise UserError(CLOSED)
         for t in self.inputs:
             array = batch[t.name]
             for dim, size in zip(t.shape, array.shape, strict=True):
@@ -259,7 +267,7 @@ class GPUProgram:
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in self.output.shape)
         dtype = DTYPES[self.output.dtype]
         size = -(-math.prod(shape) * dtype.itemsize // 4) * 4
-        readback = self.readbacks.pop() if self.readbacks else native.Readback(self.device.raw, self._bytes(self.output))
+        readback = self.readbacks.pop() if self.readbacks else self._readback()
         encoder.copy_buffer_to_buffer(self.result, 0, readback.buffer, 0, size)
         readback.submit(encoder.finish(), size)
 
@@ -269,6 +277,11 @@ class GPUProgram:
             return array
 
         return wait
+
+    def _readback(self) -> native.Readback:
+        made = native.Readback(self.device.raw, self._bytes(self.output))
+        self.buffers.append(made.buffer)
+        return made
 
     def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[native.Dispatch]:
         """What these steps dispatch for a batch of these sizes. A model has many layers but few kinds of steps."""
@@ -285,6 +298,13 @@ class GPUProgram:
     def run(self, batch: Mapping[str, Array]) -> Array:
         """The output for one batch of named arrays."""
         return self.submit(batch)()
+
+    def close(self) -> None:
+        """Destroy the buffers, except for those of another program (see `weights`)."""
+        self.closed = True
+        for buffer in self.buffers:
+            buffer.destroy()
+        self.buffers.clear()
 
 
 def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:

@@ -1,19 +1,17 @@
-"""Run a graph in numpy, f32: the definition of correct, and the fallback where there is no GPU."""
+"""Run a graph in numpy, f32: the definition of correct, and what computes where there is no GPU."""
 
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from threading import Event, Lock, Thread
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
+from ..errors import UserError
+from . import cores
 from .packing import split_batch
+from .program import CLOSED, CompiledGraph
 from .tensor import Array, Tensor, schedule
 
 
-class NumpyProgram:
+class NumpyProgram(CompiledGraph):
     """A graph and its weights, ready for batches. `weights(tensor)` gives the array of a named weight."""
 
     def __init__(self, output: Tensor, weights: Callable[[Tensor], Array]) -> None:
@@ -21,15 +19,17 @@ class NumpyProgram:
         self.weights = {t: widen(weights(t)) for t in self.tensors if t.is_weight}
         self.bytes = sum(a.nbytes for a in self.weights.values())
         self.last_reader = {x: t for t in self.tensors for x in t.inputs}
+        self.closed = False
         # glibc keeps freed blocks for the next layer only up to the size of the largest it has seen come and go;
         # others go back to the system and cost page faults: 15 % of a batch's time
         np.empty(24 << 20, np.uint8)
 
     def run(self, batch: Mapping[str, Array]) -> Array:
-        """The output for a batch of named arrays. A tensor is let go after its last reader."""
+        """The output for a batch of named arrays. A tensor is freed after its last reader."""
+        self._check_open()
         values = {t: widen(batch[t.name]) for t in self.tensors if t.op is None and not t.is_weight}
         values |= self.weights
-        with np.errstate(all="ignore"):  # what overflows shows in the output, which the encoder checks
+        with np.errstate(all="ignore"):  # what overflows shows in the output, which the engine checks
             for t in self.tensors:
                 if t.op is None:
                     continue
@@ -41,20 +41,27 @@ class NumpyProgram:
         return values[self.output]
 
     def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
-        """Start computing the rows (B, C) of a packed batch. The call that is returned waits for them.
+        """Start computing the output of a packed batch, (B, C) or (T, C). The returned call waits for it.
 
         Every core takes some of the sequences through the whole graph, with a BLAS of one thread: no core ever waits
         for another, while the threads of a BLAS meet after every matrix and spin in between. A batch that is submitted
         before this one is collected begins on the core that is done first.
         """
-        parts = split_batch(batch, os.cpu_count() or 1)
+        self._check_open()
+        parts = split_batch(batch, cores.usable_cores())
         if len(parts) == 1:
             result = self.run(batch)
             return lambda: result
-        running = [(rows, threads().submit(self._run_on_one_core, arrays)) for rows, arrays in parts]
+        spans = batch["spans"].tolist()
+        per_token = self.output.shape[0] == "T"
+        count = spans[-1][1] if per_token else len(spans)
+        running = []
+        for sequences, arrays in parts:
+            rows = np.concatenate([np.arange(*spans[b]) for b in sequences]) if per_token else np.array(sequences)
+            running.append((rows, cores.core_threads().submit(self._run_on_one_core, arrays)))
 
         def wait() -> Array:
-            found = np.empty((len(batch["spans"]), int(self.output.shape[1])), np.float32)
+            found = np.empty((count, int(self.output.shape[1])), np.float32)
             for rows, future in running:
                 found[rows] = future.result()
             return found
@@ -62,62 +69,17 @@ class NumpyProgram:
         return wait
 
     def _run_on_one_core(self, batch: Mapping[str, Array]) -> Array:
-        with ONE_THREAD_BLAS:
+        with cores.ONE_THREAD_BLAS:
             return self.run(batch)
 
+    def _check_open(self) -> None:
+        if self.closed:
+            raise UserError(CLOSED)
 
-class OneThreadBLAS:
-    """While any thread is inside, BLAS has one thread.
-
-    The setting is the whole process's, and threadpoolctl ignores all threads but the one that changed it first: so the
-    first one in starts a thread that changes it, and the last one out has the same thread change it back.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.inside = Lock(), 0
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.inside == 0:
-                entered, self.left = Event(), Event()
-                self.holder = Thread(target=self._hold, args=(entered, self.left), name="gpt2wgpu-blas", daemon=True)
-                self.holder.start()
-                entered.wait()
-            self.inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
-                self.left.set()
-                self.holder.join()
-
-    def _hold(self, entered: Event, left: Event) -> None:
-        with blas().limit(limits=1, user_api="blas"):
-            entered.set()
-            left.wait()
-
-
-ONE_THREAD_BLAS = OneThreadBLAS()
-
-
-@cache
-def blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@cache
-def threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gpt2wgpu")
-
-
-def forget_threads() -> None:
-    threads.cache_clear()
-    ONE_THREAD_BLAS.__init__()  # type: ignore[misc]
-
-
-if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads, and would wait for them for ever
-    os.register_at_fork(after_in_child=forget_threads)
+    def close(self) -> None:
+        """Let go of the weights."""
+        self.closed = True
+        self.weights.clear()
 
 
 def widen(array: Array) -> Array:

@@ -1,7 +1,6 @@
 """A training step in numpy: forward, loss, backward and AdamW, on all cores."""
 
 import math
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import packing, reference
+from ..graph import cores, packing, reference
 from ..graph.tensor import Array, Tensor
 from . import adamw, ops
 from .gradients import TrainGraph
@@ -52,12 +51,12 @@ class NumpyTrainProgram:
         """The loss of one micro-batch; its gradient is added to what `step` will use. seed: of the dropout, a u32."""
         spans = batch["spans"].tolist()
         rows, shares = [], []
-        for part, arrays in packing.split_batch(batch, cores()):
+        for part, arrays in packing.split_batch(batch, cores.usable_cores()):
             named = self.graph.arrays(arrays, seed, np.concatenate([np.arange(*spans[b]) for b in part]))
             rows.append(part)
             shares.append({t: named[t.name] for t in self.graph.inputs})
         vectors = np.empty((len(spans), int(self.graph.output.shape[1])), np.float32)
-        with reference.ONE_THREAD_BLAS:  # also in the loss: the threads of a BLAS spin when they are done
+        with cores.ONE_THREAD_BLAS:  # also in the loss: the threads of a BLAS spin when they are done
             for part, result in zip(rows, on_all_cores(self._forward, shares), strict=True):
                 vectors[part] = result
             value, dvectors = loss(vectors)
@@ -117,9 +116,9 @@ class NumpyTrainProgram:
         Returns the norm before clipping. If that is not finite, the weights stay as they are.
         """
         blocks = [(t, slice(i, i + BLOCK)) for t in self.graph.trained for i in range(0, self.weights[t].size, BLOCK)]
-        count = -(-len(blocks) // cores())
+        count = -(-len(blocks) // cores.usable_cores())
         parts = [blocks[i : i + count] for i in range(0, len(blocks), count)]
-        with reference.ONE_THREAD_BLAS:
+        with cores.ONE_THREAD_BLAS:
             squares = on_all_cores(self._squares, parts)
             norm = math.sqrt(sum(square for part in squares for square in part)) / self.micro_batches
             if math.isfinite(norm):
@@ -168,13 +167,9 @@ def check_state(shapes: Mapping[str, Sequence[Any]], state: Mapping[str, Array])
 # --- all cores
 
 
-def cores() -> int:
-    return os.cpu_count() or 1
-
-
 def on_all_cores(work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
     """Each part in a thread of its own. Call it where BLAS has one thread, as the cores are busy with the other parts."""
-    return list(reference.threads().map(work, parts))
+    return list(cores.core_threads().map(work, parts))
 
 
 class Turns:

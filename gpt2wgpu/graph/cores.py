@@ -1,0 +1,109 @@
+"""The cores of this machine: how many this process may use, threads for them, and a BLAS that keeps to one of them."""
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from threading import Event, RLock, Thread
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: those of its affinity (taskset, cpuset), or fewer where a container has a quota."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13; -X cpu_count included
+        allowed = os.process_cpu_count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    return min(allowed, container_cores() or allowed)
+
+
+@cache
+def container_cores() -> int | None:
+    """The quota of a container (cgroup v2) in whole cores, rounded up; None where there is none."""
+    with suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text("utf-8").split()
+        return max(1, -(-int(quota) // int(period)))  # "max" is no number
+    return None
+
+
+@cache
+def core_threads() -> ThreadPoolExecutor:
+    """A thread for each core, shared by all that numpy computes here."""
+    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="gpt2wgpu")
+
+
+@cache
+def blas_libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+class OneThreadBLAS:
+    """While any thread is inside, BLAS has one thread.
+
+    The setting is the whole process's, and threadpoolctl ignores every thread but the one that changed it first. So the
+    first thread to enter starts a holder thread that changes the setting, and the last one to leave has it changed back.
+    """
+
+    def __init__(self) -> None:
+        self.limit: Any = None  # threadpoolctl's, which knows the setting before; there while a thread is inside
+        self.reset()
+
+    def reset(self) -> None:
+        """For a forked child, which has none of the threads that were inside. The next holder changes their setting back."""
+        self.left_behind, self.limit = self.limit, None
+        self.lock, self.inside = RLock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                entered: Future[None] = Future()
+                self.leave = Event()
+                self.holder = Thread(target=self._hold, args=(entered, self.leave), name="gpt2wgpu-blas", daemon=True)
+                self.holder.start()
+                entered.result()  # raises what the holder raised
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.leave.set()
+                self.holder.join()
+
+    def _hold(self, entered: Future[None], leave: Event) -> None:
+        try:
+            if self.left_behind is not None:
+                self.left_behind.restore_original_limits()
+                self.left_behind = None
+            with blas_libraries().limit(limits=1, user_api="blas") as self.limit:
+                entered.set_result(None)
+                leave.wait()
+            self.limit = None
+        except BaseException as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
+
+
+ONE_THREAD_BLAS = OneThreadBLAS()
+
+
+def forget_threads() -> None:
+    core_threads.cache_clear()
+    ONE_THREAD_BLAS.reset()
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads, and would wait for them for ever
+    # No thread is entering or leaving at the moment of a fork, so the child finds the setting either changed or not.
+    os.register_at_fork(
+        before=lambda: ONE_THREAD_BLAS.lock.acquire(),
+        after_in_parent=lambda: ONE_THREAD_BLAS.lock.release(),
+        after_in_child=forget_threads,
+    )
