@@ -1,4 +1,4 @@
-"""Fit GELU_ERF of gpt2wgpu/ops.py: P with x Phi(x) = 0.5 x (1 + tanh(x P(x^2))), that is P(x^2) = logit(Phi(x)) / 2x.
+"""Fit GELU_ERF of graph/ops/activations.py: P with x Phi(x) = 0.5 x (1 + tanh(x P(x^2))), that is P(x^2) = logit(Phi(x)) / 2x.
 
 Least squares in powers of x^2 on |x| <= 5.6, reweighted towards the largest error of x Phi(x) (Lawson 1961), in float64.
 WGSL has no erf and numpy none that is vectorised; this form costs six multiply-adds and one tanh or exp.

@@ -18,7 +18,7 @@ from .devices.choose import device_kind, enough_memory, find_device, find_dtype,
 from .engine import EncodeOptions, Engine
 from .errors import UserError, between
 from .graph import memory, packing, reference
-from .graph.int8 import quantising
+from .graph.int8 import quantize_weights
 from .graph.tensor import Array, Tensor
 from .tokenizer import Tokenizer
 from .vectors import pairwise
@@ -133,7 +133,7 @@ class Encoder:
         )
 
     def _compile(self, output: Tensor, tokens: int) -> Any:
-        weights = quantising(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
+        weights = quantize_weights(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
         device, wanted = self.opened_device, min(tokens, self.context)
         if device is not None:
             from .devices.loop_limit import longest_text

@@ -1,5 +1,5 @@
 // The activation of a linear layer, chosen when the pipeline is built. The formulas are those of ACTIVATIONS in
-// ops.py with 0.5 (1 + tanh(u)) written as 1 / (1 + exp(-2u)), which cannot overflow and keeps small results exact.
+// graph/ops/activations.py with 0.5 (1 + tanh(u)) written as 1 / (1 + exp(-2u)), which cannot overflow and keeps small results exact.
 const NONE: u32 = 0u;
 const GELU_TANH: u32 = 1u;
 const GELU_ERF: u32 = 2u;

@@ -10,7 +10,7 @@ from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.devices.selftest import Case, Check, check_op, compare, forward_cases, self_test
 from gpt2wgpu.diagnose.doctor import check_device
 from gpt2wgpu.gpu import Device, inplace, kernels
-from gpt2wgpu.graph import int8, ops
+from gpt2wgpu.graph import ops
 from gpt2wgpu.train.selftest import backward_cases as training_cases
 from gpt2wgpu.train.selftest import check_step, check_training
 
@@ -47,7 +47,7 @@ def test_a_right_device_passes_every_check(on_gpu: Callable[..., Encoder]):
 
 
 def test_every_op_has_a_check():
-    declared = {o for o in {**vars(ops), **vars(int8)}.values() if hasattr(o, "reference")}
+    declared = {o for o in vars(ops).values() if hasattr(o, "reference")}
     for half in (False, True):
         assert {case.op for case in forward_cases(half)} == declared
 

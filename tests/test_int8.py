@@ -22,7 +22,8 @@ from gpt2wgpu.diagnose import doctor
 from gpt2wgpu.diagnose.profile import tune_model
 from gpt2wgpu.gpu import Device, GPUProgram, kernels, open_device, tiles
 from gpt2wgpu.gpu.tuning import Bench
-from gpt2wgpu.graph import int8, packing, reference
+from gpt2wgpu.graph import int8, ops, packing, reference
+from gpt2wgpu.graph.ops import quantized
 from gpt2wgpu.graph.tensor import Array, Tensor, schedule
 
 
@@ -41,42 +42,42 @@ def cosines(a: Array, b: Array) -> Array:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_weight_is_off_by_half_a_step_at_most(shape: tuple[int, int], dtype: type):
     weight = random(*shape).astype(dtype)
-    q, scale = int8.quantise(weight)
+    q, scale = quantized.quantize_matrix(weight)
     assert q.dtype == np.int8
     assert q.shape == shape
     assert scale.shape == (math.ceil(shape[0] / 64), shape[1])
     step = np.repeat(scale, 64, axis=0)[: shape[0]]
-    assert (np.abs(int8.dequantise(q, scale) - weight) <= 0.5001 * step).all()
+    assert (np.abs(quantized.dequantize(q, scale) - weight) <= 0.5001 * step).all()
     for first in range(0, shape[0], 64):  # the largest of every group is kept
         assert (np.abs(q[first : first + 64]).max(0) == 127).all()
 
 
 def test_a_table_is_quantised_along_its_rows():
     table = random(1000, 70)
-    q, scale = int8.quantise_table(table)
-    for a, b in zip((q.T, scale.T), int8.quantise(table.T), strict=True):
+    q, scale = quantized.quantize_table(table)
+    for a, b in zip((q.T, scale.T), quantized.quantize_matrix(table.T), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_extreme_weights():
     """Columns of zeros, of the largest and of the smallest numbers of f32; q is never -128."""
     weight = np.stack([np.zeros(70), np.linspace(-3.4e38, 3.4e38, 70), np.full(70, 1e-45), np.full(70, -1e-36)], axis=1)
-    q, scale = int8.quantise(weight.astype(np.float32))
+    q, scale = quantized.quantize_matrix(weight.astype(np.float32))
     assert np.abs(q.astype(int)).max() == 127
     assert not q[:, [0, 2]].any()
     assert not scale[:, [0, 2]].any()
-    found = int8.dequantise(q, scale)
+    found = quantized.dequantize(q, scale)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[:, 1], weight[:, 1], atol=3.4e38 / 253)
     np.testing.assert_allclose(found[:, 3], 0, atol=1.1e-36)
 
 
 def test_numpy_never_has_all_weights_in_f32():
-    q, scale = int8.quantise(random(1024, 4096))
+    q, scale = quantized.quantize_matrix(random(1024, 4096))
     x = random(3, 1024)
-    want = x @ int8.dequantise(q, scale)  # 16 MiB
+    want = x @ quantized.dequantize(q, scale)  # 16 MiB
     tracemalloc.start()
-    found = int8.linear_int8.reference(x, q, scale, np.zeros(4096, np.float32))
+    found = ops.linear_int8.reference(x, q, scale, np.zeros(4096, np.float32))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
@@ -89,13 +90,13 @@ def test_zero_and_extreme_columns_on_a_device(k: int, kind: str, device: Device)
     """In every column a scale of its own, 0 and 1e-30 to 1e30."""
     weight = random(k, 12) * np.float32(10) ** np.array([0, 30, 0, -30, 1, -1, 3, -3, 6, -6, 20, -20], np.float32)
     weight[:, [2, 11]] = 0
-    q, scale = int8.quantise(weight)
+    q, scale = quantized.quantize_matrix(weight)
     x, bias = random(5, k, seed=1), np.zeros(12, np.float32)
     leaves = [Tensor(("T", k), name="x"), Tensor(q.shape, "i8", "q"), Tensor(scale.shape, name="s"), Tensor((12,), name="b")]
     values = {"q": q, "s": scale, "b": bias}
     opened = replace(device, adapter=replace(device.adapter, kind=kind), tuned={"tiles": {}})
-    found = GPUProgram(opened, int8.linear_int8(*leaves), lambda t: values[t.name], {"T": 5}).run({"x": x})
-    want = x.astype(np.float64) @ int8.dequantise(q, scale).astype(np.float64)
+    found = GPUProgram(opened, ops.linear_int8(*leaves), lambda t: values[t.name], {"T": 5}).run({"x": x})
+    want = x.astype(np.float64) @ quantized.dequantize(q, scale).astype(np.float64)
     assert not found[:, [2, 11]].any()
     assert np.isfinite(found).all()
     largest = np.maximum(np.abs(want).max(0), 1e-45)
@@ -108,7 +109,7 @@ def test_zero_and_extreme_columns_on_a_device(k: int, kind: str, device: Device)
 @pytest.mark.parametrize("name", ["gpt2_tanh", "bert_relu_odd"])
 def test_what_stays_in_f32(name: str):
     c = checkpoint.load_checkpoint(GOLDEN / "models" / name)
-    before, after = c.hidden(c.config.layers, "f32"), int8.in_int8(c.hidden(c.config.layers, "f32"))
+    before, after = c.hidden(c.config.layers, "f32"), int8.graph_to_int8(c.hidden(c.config.layers, "f32"))
     kept = {t.name: t.shape for t in schedule(before) if t.is_weight}
     found = {t.name: t for t in schedule(after) if t.is_weight}
     assert {t.name: t.shape for t in found.values() if not t.name.endswith(" scale")} == kept
@@ -130,13 +131,13 @@ def test_dense_heads_stay_in_f32():
 def test_a_batch_is_the_same_in_the_order_of_the_graph_as_in_any(tmp_path: Path):
     """A scale may be asked for only after its matrix; all others at any time."""
     c = checkpoint.load_checkpoint(tiny_gpt2(tmp_path / "m"))
-    read = int8.quantising(c.weights)
+    read = int8.quantize_weights(c.weights)
     leaves = [t for t in schedule(build_graph(c, 1, "f32", c.modules, int8=True)) if t.is_weight]
     values = {t.name: read(t) for t in leaves}
     assert all(values[t.name].shape == t.shape for t in leaves)
     q, scale = values["h.0.mlp.c_fc.weight"], values["h.0.mlp.c_fc.weight scale"]
     want = c.weights(Tensor((8, 32), "f32", "h.0.mlp.c_fc.weight"))
-    np.testing.assert_allclose(int8.dequantise(q, scale), want, atol=np.abs(want).max() / 250)
+    np.testing.assert_allclose(quantized.dequantize(q, scale), want, atol=np.abs(want).max() / 250)
 
 
 # --- models
@@ -185,7 +186,7 @@ def test_a_model_on_a_device_equals_numpy(half: bool, device: Device):
     c, ids = model.checkpoint, [np.arange(5), np.array([7]), np.arange(300, 333)]
     batch = packing.pack_batch(ids, [np.arange(len(i)) for i in ids], [0, 0, 0])
     output = build_graph(c, c.config.layers, "f16" if half else "f32", c.modules, int8=True)
-    program = GPUProgram(device, output, int8.quantising(c.weights), {"T": 39, "B": 3, "G": 4})
+    program = GPUProgram(device, output, int8.quantize_weights(c.weights), {"T": 39, "B": 3, "G": 4})
     found, want = program.run(batch), model._program.run(batch)
     assert {s.tensor.op.name for s in program.steps} >= {o.name for o in INT8}
     if half:
@@ -200,26 +201,26 @@ def test_models_of_odd_sizes_on_a_device_equal_numpy(name: str, device: Device):
     output = build_graph(c, c.config.layers, "f32", c.modules, int8=True)
     ids = [np.arange(6, 11), np.array([7]), np.arange(6, 39)]
     batch = packing.pack_batch(ids, [np.arange(len(i)) + 6 for i in ids], [0, 0, 0])
-    want = reference.NumpyProgram(output, int8.quantising(c.weights)).run(batch)
-    found = GPUProgram(device, output, int8.quantising(c.weights), {"T": 39, "B": 3, "G": 4}).run(batch)
+    want = reference.NumpyProgram(output, int8.quantize_weights(c.weights)).run(batch)
+    found = GPUProgram(device, output, int8.quantize_weights(c.weights), {"T": 39, "B": 3, "G": 4}).run(batch)
     np.testing.assert_allclose(found, want, atol=1e-4 * np.abs(want).max())
 
 
 def test_a_table_in_pieces(device: Device):
     """Ids on both sides of every seam; a row of 15 bytes, so pieces begin inside of a u32."""
     table, wpe = random(2000, 15), random(9, 15)
-    q, scale = int8.quantise_table(table)
+    q, scale = quantized.quantize_table(table)
     seams = (9000 - 256) // 15 * np.arange(1, 4)
     ids = np.array([0, 1999, *seams, *(seams - 1)], np.uint32)
     batch = {"ids": ids, "positions": np.arange(len(ids), dtype=np.uint32)}
     leaves = [Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions"), Tensor(q.shape, "i8", "q")]
-    output = int8.embed_int8(*leaves, Tensor(scale.shape, name="scale"), Tensor(wpe.shape, name="wpe"))
+    output = ops.embed_int8(*leaves, Tensor(scale.shape, name="scale"), Tensor(wpe.shape, name="wpe"))
     values = {"q": q, "scale": scale, "wpe": wpe}
     limits = {**device.adapter.limits, "max-storage-buffer-binding-size": 9000}
     small = replace(device, adapter=replace(device.adapter, limits=limits))
     program = GPUProgram(small, output, lambda t: values[t.name], {"T": 8})
     assert len(program.steps) == 4
-    np.testing.assert_allclose(program.run(batch), int8.dequantise(q.T, scale.T).T[ids] + wpe[: len(ids)], atol=1e-6)
+    np.testing.assert_allclose(program.run(batch), quantized.dequantize(q.T, scale.T).T[ids] + wpe[: len(ids)], atol=1e-6)
 
 
 # --- around it

@@ -14,7 +14,6 @@ from gpt2wgpu.devices import loop_limit
 from gpt2wgpu.devices.selftest import Case, arrays, check_op
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import ops
-from gpt2wgpu.graph.int8 import linear_int8
 from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.train import loop_limit as train_loops
 from gpt2wgpu.train import selftest as train_checks
@@ -52,7 +51,7 @@ def test_texts_are_attended_to_with_a_bias(device: Device):
     assert check.ok, check
 
 
-@pytest.mark.parametrize("op", [ops.linear, ops.linear_add, linear_int8])
+@pytest.mark.parametrize("op", [ops.linear, ops.linear_add, ops.linear_int8])
 @pytest.mark.parametrize("k", [768, 6400, 6401])
 def test_products_are_right_or_refused(op: Any, k: int, device: Device):
     case = Case(op, {"K": k, "N": 36 if k % 4 == 0 else 33}, (20,))

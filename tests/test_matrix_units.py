@@ -18,7 +18,6 @@ from gpt2wgpu.devices.selftest import Case, arrays, check_op, compare, forward_c
 from gpt2wgpu.gpu import Device, GPUProgram, MatrixUnits, Tile, kernels, measure_ceilings, open_device, tiles
 from gpt2wgpu.gpu.tuning import Bench
 from gpt2wgpu.graph import ops, reference
-from gpt2wgpu.graph.int8 import linear_add_int8
 
 ONE = (MatrixUnits(16, 32),)
 
@@ -179,7 +178,7 @@ def test_every_epilogue_and_awkward_shapes_equal_numpy(units: Device):
     tried = [c for c in forward_cases(half=True) if c.half and c.op.name.startswith("linear")]
     shapes = [(4, 4), (32, 64), (36, 68), (100, 4), (768, 132)]
     tried += [Case(ops.linear_add, {"K": k, "N": n}, (t,), half=True) for t in (1, 32, 33, 129) for k, n in shapes]
-    tried += [Case(linear_add_int8, {"K": k, "N": n}, (33,), half=True) for k, n in shapes]
+    tried += [Case(ops.linear_add_int8, {"K": k, "N": n}, (33,), half=True) for k, n in shapes]
     assert "coop_mat" in kernels.compile_kernel(units, arrays(tried[-1])[0]).source
     checks = [check_op(units, case) for case in tried]
     assert [c for c in checks if not c.ok] == []

@@ -21,7 +21,7 @@ from gpt2wgpu.checkpoint.graph import build_graph
 from gpt2wgpu.checkpoint.tensors import Tensors
 from gpt2wgpu.gpu import Device, GPUProgram, native, open_device, program
 from gpt2wgpu.graph import memory, packing, reference
-from gpt2wgpu.graph.int8 import quantising
+from gpt2wgpu.graph.int8 import quantize_weights
 from gpt2wgpu.graph.tensor import Array, Tensor, schedule
 
 CAPACITY = {"T": 256, "B": 128, "G": 128}
@@ -29,7 +29,7 @@ CAPACITY = {"T": 256, "B": 128, "G": 128}
 
 def graph(folder: Path, half: str = "f32", *, int8: bool = False) -> tuple[Tensor, Callable[[Tensor], Array]]:
     c = checkpoint.load_checkpoint(folder)
-    return build_graph(c, c.config.layers, half, c.modules, int8=int8), quantising(c.weights) if int8 else c.weights
+    return build_graph(c, c.config.layers, half, c.modules, int8=int8), quantize_weights(c.weights) if int8 else c.weights
 
 
 # --- what a graph needs

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..errors import UserError
 from ..graph import ops
-from ..graph.int8 import in_int8
+from ..graph.int8 import graph_to_int8
 from ..graph.tensor import Tensor, merge_graphs
 from . import Checkpoint, Dense, Normalize, Pooling
 
@@ -28,7 +28,7 @@ def build_graph(
     c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense | Normalize], *, int8: bool = False
 ) -> Tensor:
     """The whole graph, texts' tokens to vectors (B, C): the transformer's blocks, in int8 if asked for, and what follows."""
-    x = in_int8(c.hidden(layer, half)) if int8 else c.hidden(layer, half)
+    x = graph_to_int8(c.hidden(layer, half)) if int8 else c.hidden(layer, half)
     spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
     for m in after:
         if isinstance(m, Pooling):

@@ -1,16 +1,13 @@
 """The transformer's weights in a folder's files, as its graph names and lays them out."""
 
 import re
-from typing import Any
 
 import numpy as np
 
 from ..errors import UserError, show
-from ..graph.tensor import Array, Tensor, schedule
+from ..graph.tensor import DTYPES, Array, Tensor, schedule
 from ..models import Architecture
 from .tensors import FLOATS, Tensors, is_finite
-
-DTYPES: dict[str, np.dtype[Any]] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16)}
 
 
 class TransformerWeights:

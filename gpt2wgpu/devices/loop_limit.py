@@ -13,8 +13,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..gpu import Device
-from ..graph.int8 import GROUP
-from ..graph.ops import cdiv
+from ..graph.ops.blocks import cdiv
+from ..graph.ops.quantized import GROUP
 from ..graph.packing import QUERY_TILE
 from ..graph.tensor import Array, Tensor, schedule
 from .selftest import Case, arrays, run_op

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import UserError
 from ..gpu import Device, GPUError, GPUProgram, MatrixUnits
 from ..graph import ops, packing, reference
-from ..graph.int8 import GROUP, embed_int8, linear_add_int8, linear_int8
+from ..graph.ops.quantized import GROUP
 from ..graph.tensor import Array, Op, Tensor, output_dim
 
 # Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
@@ -103,7 +103,7 @@ def check_op(device: Device, case: Case, seed: int = 0) -> Check:
     output, values = arrays(case, seed)
     expected = reference.NumpyProgram(output, lambda t: values[t.name]).run(values)
     found = run_op(device, case, output, values)
-    rounded = output.dtype == "f16" or case.op is linear_add_int8
+    rounded = output.dtype == "f16" or case.op is ops.linear_add_int8
     tolerance = TOLERANCE["f16" if case.half and rounded else "f32"]
     return compare(case.op.name, str(case), expected, found, tolerance)
 
@@ -123,11 +123,11 @@ def forward_cases(half: bool) -> list[Case]:
             Case(ops.linear, {"K": 30, "N": 33}, half=h),
             Case(ops.linear_add, {"K": 68, "N": 132}, half=h),
             Case(ops.linear_add, {"K": 10, "N": 7}, half=h),
-            Case(embed_int8, {"V": 77, "C": 70, "S": 40}, half=h),
-            *(Case(linear_int8, {"K": 132, "N": 68}, attrs={"activation": a}, half=h) for a in ("none", "gelu_erf")),
-            Case(linear_int8, {"K": 70, "N": 33}, half=h),
-            Case(linear_add_int8, {"K": 68, "N": 132}, half=h),
-            Case(linear_add_int8, {"K": 67, "N": 7}, half=h),
+            Case(ops.embed_int8, {"V": 77, "C": 70, "S": 40}, half=h),
+            *(Case(ops.linear_int8, {"K": 132, "N": 68}, attrs={"activation": a}, half=h) for a in ("none", "gelu_erf")),
+            Case(ops.linear_int8, {"K": 70, "N": 33}, half=h),
+            Case(ops.linear_add_int8, {"K": 68, "N": 132}, half=h),
+            Case(ops.linear_add_int8, {"K": 67, "N": 7}, half=h),
             *(
                 Case(ops.attention, {"N": 9 * d}, (1, 70, 17), {"head_size": d, "scale": 0.3, "causal": causal}, half=h)
                 for d in (64, 10)
@@ -185,7 +185,7 @@ def matrix_error(device: Device) -> str:
         Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
         Case(ops.linear_add, {"K": 768, "N": 260}, lengths, half=True),
         Case(ops.linear, {"K": 84, "N": 148}, lengths, {"activation": "gelu_tanh"}, half=True),
-        Case(linear_add_int8, {"K": 84, "N": 148}, lengths, half=True),
+        Case(ops.linear_add_int8, {"K": 84, "N": 148}, lengths, half=True),
         Case(ops.attention, {"N": 576}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
         Case(ops.attention, {"N": 288}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
     ):
@@ -199,7 +199,7 @@ def matrix_error(device: Device) -> str:
 
 
 FIRST = (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize)
-INT8 = (embed_int8, linear_int8, linear_add_int8)
+INT8 = (ops.embed_int8, ops.linear_int8, ops.linear_add_int8)
 
 
 def self_test(device: Device, some: Sequence[Op] = FIRST) -> None:

@@ -18,9 +18,8 @@ from ..encoder import Encoder
 from ..errors import UserError, between
 from ..gpu import Ceilings, Clock, Device, Measurement, graph_matmuls, measure_ceilings, tune_matmuls
 from ..graph import packing
-from ..graph.memory import ITEMSIZE
 from ..graph.packing import position_ids
-from ..graph.tensor import Array, Tensor, schedule
+from ..graph.tensor import DTYPES, Array, Tensor, schedule
 
 SECONDS = 1.0  # about, of each measurement
 
@@ -136,7 +135,7 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
     name = t.op.name if t.op else ""
 
     def size(x: Tensor) -> float:
-        return math.prod(int(sizes.get(str(d), d)) for d in x.shape) * ITEMSIZE[x.dtype]
+        return math.prod(int(sizes.get(str(d), d)) for d in x.shape) * DTYPES[x.dtype].itemsize
 
     inputs = [*t.inputs]
     flops = 0.0
@@ -150,7 +149,7 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
     rows = 0.0
     if name.startswith(("embed", "rotary")):  # of its tables only the rows of the batch's tokens
         inputs, tables = inputs[:2], inputs[2:]
-        rows = sum(int(dims["T"]) * int(x.shape[1]) * ITEMSIZE[x.dtype] for x in tables)
+        rows = sum(int(dims["T"]) * int(x.shape[1]) * DTYPES[x.dtype].itemsize for x in tables)
     return flops, rows + sum(map(size, inputs)) + size(t)
 
 

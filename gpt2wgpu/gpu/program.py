@@ -11,7 +11,7 @@ import wgpu
 from ..errors import UserError
 from ..graph import memory
 from ..graph.program import CLOSED, CompiledGraph
-from ..graph.tensor import Array, Grid, Tensor, schedule
+from ..graph.tensor import DTYPES, Array, Grid, Tensor, schedule
 from . import native
 from .clock import Clock
 from .device import Device
@@ -20,12 +20,6 @@ from .tiles import tile_ladder
 from .tuning import prepare_tiles
 
 Pieces = list[tuple[int, Any]]  # a weight: rows and their buffer, as many as a table needs that is over the limit of a binding
-DTYPES: dict[str, np.dtype[Any]] = {
-    "f32": np.dtype(np.float32),
-    "f16": np.dtype(np.float16),
-    "u32": np.dtype(np.uint32),
-    "i8": np.dtype(np.int8),  # four to a u32
-}
 ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
 TILE = 128  # token capacities are rounded up to it, so that a tile never reaches past a buffer
 CHUNK = 16 << 20  # bytes of weights that are on their way to the device at a time
@@ -310,7 +304,7 @@ class GPUProgram(CompiledGraph):
 def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:
     """At most how many of the `wanted` tokens a batch can have, so that each result fits one binding of the device."""
     widest = max(
-        math.prod(d for d in t.shape if isinstance(d, int)) * memory.ITEMSIZE[t.dtype]
+        math.prod(d for d in t.shape if isinstance(d, int)) * DTYPES[t.dtype].itemsize
         for t in schedule(output)
         if t.op is not None
     )

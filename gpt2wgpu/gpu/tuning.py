@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import wgpu
 
-from ..graph.int8 import linear_int8, quantise
-from ..graph.ops import linear
-from ..graph.tensor import Array, Tensor
+from ..graph.ops import linear, linear_int8
+from ..graph.ops.quantized import quantize_matrix
+from ..graph.tensor import DTYPES, Array, Tensor
 from . import native
 from .clock import Clock
 from .device import Device
@@ -21,7 +21,6 @@ ROWS = (24, 96, 384, 2048)  # measured for each of BUCKETS
 CHECKED_ROWS = 203  # no multiple of any tile
 SMALLEST = 1 << 17  # K x N from which the choice is worth measuring
 SECONDS = 2.0  # at most, on first use; what is not measured by then keeps the default
-DTYPES = {"f32": np.float32, "f16": np.float16}
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Bench:
         self.device, self.matmul = device, m
         k, n, dtype = m
         self.tensor, arrays = matmul_operands(m)
-        size = np.dtype(DTYPES[self.tensor.dtype]).itemsize
+        size = DTYPES[self.tensor.dtype].itemsize
         most = max(*ROWS, CHECKED_ROWS)
         arrays = [random_operand(most * k).astype(DTYPES[self.tensor.inputs[0].dtype]), *arrays]
         sizes = [self.tensor.dims.get(name, 0) for name in "TKNJ"]
@@ -174,7 +173,7 @@ def matmul_operands(m: Matmul) -> tuple[Tensor, list[Array]]:
     half = "f16" if dtype.endswith("f16") else "f32"
     x, bias, weights = Tensor(("T", k), half), Tensor((n,)), random_operand(k * n).reshape(k, n)
     if dtype.startswith("i8"):
-        q, scale = quantise(weights)
+        q, scale = quantize_matrix(weights)
         return linear_int8(x, Tensor(q.shape, "i8"), Tensor(scale.shape), bias, out=half), [q, scale, random_operand(n)]
     return linear(x, Tensor((k, n), half), bias, out=half), [weights.astype(DTYPES[half]), random_operand(n)]
 

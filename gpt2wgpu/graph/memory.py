@@ -8,9 +8,7 @@ from math import prod
 from pathlib import Path
 
 from ..errors import UserError
-from .tensor import Tensor, schedule
-
-ITEMSIZE = {"f32": 4, "f16": 2, "u32": 4, "i8": 1}
+from .tensor import DTYPES, Tensor, schedule
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def memory_needed(output: Tensor, capacity: Mapping[str, int]) -> MemoryNeed:
 
 def tensor_bytes(t: Tensor, capacity: Mapping[str, int]) -> int:
     """Bytes of a tensor."""
-    return prod(d if isinstance(d, int) else capacity[d] for d in t.shape) * ITEMSIZE[t.dtype]
+    return prod(d if isinstance(d, int) else capacity[d] for d in t.shape) * DTYPES[t.dtype].itemsize
 
 
 def plan_buffers(

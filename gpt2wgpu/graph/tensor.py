@@ -7,9 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+DTYPES: dict[str, np.dtype[Any]] = {  # of tensors, by the names that WGSL has for them; i8 is stored four to a u32
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "u32": np.dtype(np.uint32),
+    "i8": np.dtype(np.int8),
+}
 Dim = int | str  # "T", "B" and "G" stay symbolic until a batch arrives
 Grid = tuple[int, int, int]
 _ids = itertools.count()

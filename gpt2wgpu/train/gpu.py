@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..gpu import Device, Dispatch, GPUProgram, InPlace, new_buffer, read_buffer, write_buffer
-from ..graph.ops import cdiv
+from ..graph.ops.blocks import cdiv
 from ..graph.tensor import Array, Tensor
 from . import adamw
 from .gradients import TrainGraph

@@ -1,6 +1,6 @@
 """The ops of training: what a trainable forward graph has beside those of inference, and every backward op.
 
-Letters and grids as in gpt2wgpu/ops.py; a kernel is shaders/<name>.wgsl. `dout` is the gradient of the loss in an op's
+Letters and grids as in gpt2wgpu/graph/ops; a kernel is shaders/<name>.wgsl. `dout` is the gradient of the loss in an op's
 output, `dx` that in its input. Everything is f32; the numpy functions keep the dtype of their inputs, so that gradients
 can be checked in float64.
 
@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.ops import (
-    ACTIVATIONS,
-    GELU_TANH,
-    alike,
-    attention_heads,
+from ..graph.ops.activations import ACTIVATIONS, GELU_TANH
+from ..graph.ops.blocks import cdiv, row_blocks
+from ..graph.ops.self_attention import (
+    Heads,
     attention_sizes,
-    cdiv,
+    count_heads,
+    equal_runs,
     masked_scores,
     query_blocks,
-    row_blocks,
-    share_heads,
     split_heads,
+    split_qkv,
 )
 from ..graph.tensor import Array, Grid, op
 
@@ -45,11 +44,9 @@ def add(a: Array, b: Array) -> Array:
 def activate(x: Array, *, activation: str) -> Array:
     """What `linear` does in its epilogue, apart: the backward pass needs the input of an activation."""
     out = np.empty_like(x)
-    blocks = row_blocks(len(x), x.itemsize * x.shape[1])
-    scratch = np.empty((2, *x[blocks[0]].shape), x.dtype)
-    for at in blocks:
+    for at in row_blocks(x):
         out[at] = x[at]
-        ACTIVATIONS[activation](out[at], scratch[:, : len(out[at])])
+        ACTIVATIONS[activation](out[at])
     return out
 
 
@@ -63,7 +60,7 @@ def dropout(x: Array, tokens: Array, seed: Array, *, threshold: int, scale: floa
     rows = scramble(scramble(tokens ^ scramble(seed)) + np.uint32(site))
     columns = np.arange(x.shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9)
     out = np.empty_like(x)
-    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+    for at in row_blocks(x):
         keep = scramble(rows[at, None] ^ columns) >= np.uint32(threshold)
         np.multiply(x[at], keep, out=out[at])
         out[at] *= np.float32(scale)
@@ -112,7 +109,7 @@ def activate_dx(x: Array, y: Array, dout: Array, *, activation: str) -> Array:
     GELU by tanh s = 0.5 (1 + tanh u) and s' = 2 s (1 - s) u', exact GELU s' = exp(-x^2 / 2) / sqrt(2 pi).
     """
     dx = np.empty_like(x)
-    blocks = row_blocks(len(x), x.itemsize * x.shape[1])
+    blocks = row_blocks(x)
     scratch = np.empty((2, *x[blocks[0]].shape), x.dtype)
     for at in blocks:
         derivative(activation, x[at], y[at], dx[at], scratch[:, : len(dx[at])])
@@ -166,7 +163,7 @@ def layer_norm_stats(x: Array, *, eps: float) -> Array:
     """Mean and 1 / standard deviation of each row."""
     stats = np.empty((len(x), 2), x.dtype)
     average = np.full(x.shape[1], 1 / x.shape[1], x.dtype)
-    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+    for at in row_blocks(x):
         mean = x[at] @ average
         rows = x[at] - mean[:, None]
         stats[at, 0] = mean
@@ -179,7 +176,7 @@ def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
     """With n = (x - mean) / std and d = dout * weight: (d - mean(d) - n mean(d n)) / std."""
     dx = np.empty_like(x)
     C = np.float32(x.shape[1])
-    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+    for at in row_blocks(x):
         mean, scale = stats[at, :1], stats[at, 1:]
         centred = x[at] - mean
         d = np.multiply(dout[at], weight, out=dx[at])
@@ -195,7 +192,7 @@ def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
 def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str = 0) -> Array:
     """The sum over tokens of dout (x - mean) / std."""
     total = np.zeros(x.shape[1], x.dtype)
-    for at in row_blocks(len(x), x.itemsize * x.shape[1]):
+    for at in row_blocks(x):
         rows = x[at] - stats[at, :1]
         rows *= dout[at]
         total += np.ascontiguousarray(stats[at, 1]) @ rows
@@ -210,18 +207,18 @@ def attention_lse(
     qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool, window: int = 0, kv_heads: int = 0
 ) -> Array:
     """log(sum(exp(scores))) of each token and head: with it the backward pass has the softmax of a score at once."""
-    heads = attention_heads(qkv.shape[1], head_size, kv_heads)
-    lse = np.empty((len(qkv), heads[0]), qkv.dtype)
-    for start, count, n in alike(spans):
+    heads = count_heads(qkv.shape[1], head_size, kv_heads)
+    lse = np.empty((len(qkv), heads.queries), qkv.dtype)
+    for start, count, n in equal_runs(spans):
         rows = slice(start, start + count * n)
-        q, k, _ = split_heads(qkv[rows], count, n, heads, head_size)
-        result = share_heads(lse[rows], count, n, heads, 1)[..., 0]  # (b, KV, heads that share, n)
-        for first, last, keys in query_blocks(n, causal, window):
-            scores = masked_scores(q, k, scale, first, last, keys, causal, window)
+        q, k, _ = split_qkv(qkv[rows], count, n, heads, head_size)
+        result = split_heads(lse[rows], count, n, heads.keys, 1)[..., 0]  # (b, KV, heads that share, n)
+        for queries, keys in query_blocks(n, causal, window):
+            scores = masked_scores(q, k, scale, queries, keys, causal, window)
             top = scores.max(-1, keepdims=True)
             scores -= top
             np.exp(scores, out=scores)
-            np.add(top[..., 0], np.log(np.einsum("bhsqk->bhsq", scores)), out=result[..., first:last])
+            np.add(top[..., 0], np.log(np.einsum("bhsqk->bhsq", scores)), out=result[..., queries])
     return lse
 
 
@@ -247,17 +244,16 @@ def attention_dqkv(
     """
     dqkv = np.zeros_like(qkv)
     T, H = lse.shape
-    heads = H, kv_heads or H
+    heads = Heads(H, kv_heads or H)
     delta = np.einsum("thd,thd->th", dout.reshape(T, H, head_size), out.reshape(T, H, head_size))
-    for start, count, n in alike(spans):
+    for start, count, n in equal_runs(spans):
         rows = slice(start, start + count * n)
-        q, k, v = split_heads(qkv[rows], count, n, heads, head_size)
-        dq, dk, dv = split_heads(dqkv[rows], count, n, heads, head_size)
-        do = share_heads(dout[rows], count, n, heads, head_size)
-        shift, drop = (share_heads(a[rows], count, n, heads, 1) for a in (lse, delta))  # (b, KV, heads that share, n, 1)
-        for first, last, keys in reversed(query_blocks(n, causal, window)):  # without a window the last block sees every key
-            queries = slice(first, last)
-            p = masked_scores(q, k, scale, first, last, keys, causal, window)
+        q, k, v = split_qkv(qkv[rows], count, n, heads, head_size)
+        dq, dk, dv = split_qkv(dqkv[rows], count, n, heads, head_size)
+        do = split_heads(dout[rows], count, n, heads.keys, head_size)
+        shift, drop = (split_heads(a[rows], count, n, heads.keys, 1) for a in (lse, delta))  # (b, KV, heads that share, n, 1)
+        for queries, keys in reversed(query_blocks(n, causal, window)):  # without a window the last block sees every key
+            p = masked_scores(q, k, scale, queries, keys, causal, window)
             p -= shift[..., queries, :]
             np.exp(p, out=p)
             ds = do[..., queries, :] @ v[..., keys, :].swapaxes(-1, -2)
@@ -266,7 +262,7 @@ def attention_dqkv(
             ds *= np.float32(scale)
             np.matmul(ds, k[..., keys, :], out=dq[..., queries, :])
             for d, weights, values in ((dv, p, do), (dk, ds, q)):
-                if last == n and not window and not kv_heads:
+                if queries.stop == n and not window and not kv_heads:
                     np.matmul(weights.swapaxes(-1, -2), values[..., queries, :], out=d)
                 else:
                     part = weights.swapaxes(-1, -2) @ values[..., queries, :]

@@ -1,0 +1,77 @@
+"""Activations, and the gated linear unit. They work in place, on a block of rows that fits the cache."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..tensor import Array, op
+from .blocks import cdiv, row_blocks
+
+# Both GELUs are 0.5 x (1 + tanh(x P(x^2))); these are the coefficients of P, lowest first.
+GELU_TANH = (0.7978845608028654, 0.035677408136300125)  # Hendrycks & Gimpel 2016: sqrt(2/pi) (1 + 0.044715 x^2)
+# x Phi(x) with P(x^2) = logit(Phi(x)) / 2x, a minimax fit on |x| <= 5.6 (benchmarks/fit_gelu.py): within 6e-7 in f32
+GELU_ERF = (0.79788425, 0.0363341492, -3.30267184e-05, -5.52733815e-05, 3.97407004e-06, -1.33783154e-07, 1.81392624e-09)
+
+
+def gelu(x: Array, coefficients: tuple[float, ...]) -> None:
+    """0.5 x (1 + tanh(x P(x^2)))"""
+    lowest, *middle, highest = map(np.float32, coefficients)
+    square = x * x
+    p = square * highest  # Horner's scheme
+    for c in reversed(middle):
+        p += c
+        p *= square
+    p += lowest
+    p *= x
+    multiply_gate(x, p)
+
+
+def silu(x: Array) -> None:
+    """x sigmoid(x) = 0.5 x (1 + tanh(x / 2))"""
+    multiply_gate(x, x * np.float32(0.5))
+
+
+def multiply_gate(x: Array, u: Array) -> None:
+    """0.5 x (1 + tanh(u)); overwrites u too."""
+    np.tanh(u, out=u)
+    u += 1
+    x *= np.float32(0.5)
+    x *= u
+
+
+def sigmoid(x: Array) -> None:
+    """1 / (1 + exp(-x)) as 0.5 (1 + tanh(x / 2)), which cannot overflow."""
+    x *= np.float32(0.5)
+    np.tanh(x, out=x)
+    x += 1
+    x *= np.float32(0.5)
+
+
+def relu(x: Array) -> None:
+    np.maximum(x, 0, out=x)
+
+
+def tanh(x: Array) -> None:
+    np.tanh(x, out=x)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], None]] = {
+    "none": lambda x: None,
+    "gelu_tanh": lambda x: gelu(x, GELU_TANH),
+    "gelu_erf": lambda x: gelu(x, GELU_ERF),
+    "relu": relu,
+    "silu": silu,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+}
+
+
+@op("x:X[T,2N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, 64), p.T, 1))
+def glu(x: Array, *, activation: str) -> Array:
+    """activation(a) * b, where x is a|b: a gated linear unit (Shazeer 2020)."""
+    N = x.shape[1] // 2
+    out = x[:, :N].copy()
+    for at in row_blocks(out):
+        ACTIVATIONS[activation](out[at])
+        out[at] *= x[at, N:]
+    return out

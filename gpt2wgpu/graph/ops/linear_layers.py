@@ -1,0 +1,56 @@
+"""Linear layers: a product with a matrix laid out (in, out), and what is done to it before it is stored.
+
+The twins that end in _int8 read their matrix in int8 (quantized.py).
+"""
+
+from types import SimpleNamespace
+
+from ..tensor import Array, Grid, op
+from .activations import ACTIVATIONS
+from .blocks import cdiv, row_blocks
+from .quantized import multiply_int8
+
+
+def matmul_grid(p: SimpleNamespace) -> Grid:
+    """One workgroup for each tile of the output; TILE_N and TILE_T are constants of the kernel that was chosen."""
+    return cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1
+
+
+@op("x:X[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=matmul_grid)
+def linear(x: Array, weight: Array, bias: Array, *, activation: str = "none") -> Array:
+    """activation(x @ weight + bias)"""
+    return finish(x @ weight, bias, activation)
+
+
+@op("x:X[T,K] weight:i8[K,N] scale[J,N] bias[N] -> out:O[T,N]", grid=matmul_grid)
+def linear_int8(x: Array, weight: Array, scale: Array, bias: Array, *, activation: str = "none") -> Array:
+    """activation(x @ weight + bias)"""
+    return finish(multiply_int8(x, weight, scale), bias, activation)
+
+
+@op("x:X[T,K] weight:W[K,N] bias[N] residual[T,N] -> out[T,N]", grid=matmul_grid)
+def linear_add(x: Array, weight: Array, bias: Array, residual: Array) -> Array:
+    """residual + (x @ weight + bias)"""
+    return finish_add(x @ weight, bias, residual)
+
+
+@op("x:X[T,K] weight:i8[K,N] scale[J,N] bias[N] residual[T,N] -> out[T,N]", grid=matmul_grid)
+def linear_add_int8(x: Array, weight: Array, scale: Array, bias: Array, residual: Array) -> Array:
+    """residual + (x @ weight + bias)"""
+    return finish_add(multiply_int8(x, weight, scale), bias, residual)
+
+
+def finish(out: Array, bias: Array, activation: str) -> Array:
+    """activation(out + bias), in place and block by block: each block is read once from memory."""
+    for at in row_blocks(out):
+        out[at] += bias
+        ACTIVATIONS[activation](out[at])
+    return out
+
+
+def finish_add(out: Array, bias: Array, residual: Array) -> Array:
+    """residual + (out + bias), in place and block by block."""
+    for at in row_blocks(out):
+        out[at] += bias
+        out[at] += residual[at]
+    return out
