@@ -63,12 +63,10 @@ def write_losses() -> None:
     positive = torch.from_numpy(labels == 1)
     targets = normalize(torch.from_numpy(teacher.astype(np.float64)), dim=1)
     logits = units[::2] @ units[1::2].T / 0.05
-    rows = torch.arange(6)
     losses = {
         "contrastive": torch.where(positive, (1 - cosines) ** 2, torch.relu(0.5 - (1 - cosines)) ** 2).mean(),
         "cosine_regression": ((cosines - torch.from_numpy(scores)) ** 2).mean(),
-        "info_nce": cross_entropy(logits, rows),
-        "info_nce_both": (cross_entropy(logits, rows) + cross_entropy(logits.T, rows)) / 2,
+        "info_nce": cross_entropy(logits, torch.arange(6)),
         "distillation": (1 - (units * targets).sum(1)).mean() + 0.7 * ((units @ units.T - targets @ targets.T) ** 2).mean(),
     }
     arrays = {"vectors": vectors, "teacher": teacher, "labels": labels, "scores": scores}

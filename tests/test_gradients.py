@@ -136,3 +136,13 @@ def test_a_bias_by_distance_is_refused():
     output = ops.attention_bias(bend(X), SPANS, TILES, leaf("b", 2, 3), head_size=2, scale=0.7, causal=False)
     with pytest.raises(UserError, match="a model with attention_bias cannot be trained: this op has no gradient"):
         gradients(output, Tensor(output.shape, name="doutput"), {X})
+
+
+def test_a_weight_that_is_used_twice_is_refused():
+    """Micro-batches would add to one of its two gradients only. Frozen, it has none."""
+    w, b = leaf("w", 12, 12), leaf("b", 12)
+    output = ops.linear(ops.linear(X, w, leaf("b1", 12)), w, b)
+    seed = Tensor(output.shape, name="doutput")
+    with pytest.raises(UserError, match="^a model that uses the weight w twice cannot be trained: freeze it$"):
+        gradients(output, seed, {w, b})
+    assert set(gradients(output, seed, {b})) == {b}

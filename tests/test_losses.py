@@ -16,7 +16,6 @@ LOSSES: dict[str, Callable[[Array], tuple[float, Array]]] = {
     "contrastive": lambda v: losses.contrastive(v, GOLDEN["labels"], 0.5),
     "cosine_regression": lambda v: losses.cosine_regression(v, GOLDEN["scores"]),
     "info_nce": lambda v: losses.info_nce(v, 0.05),
-    "info_nce_both": lambda v: losses.info_nce(v, 0.05, both=True),
     "distillation": lambda v: losses.distillation(v, GOLDEN["teacher"], 0.7),
 }
 

@@ -49,7 +49,7 @@ def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
 def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tensor, Tensor]:
     """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on.
 
-    Raises UserError if an op on the way has none.
+    Raises UserError if an op on the way has no gradient, or if a weight is used twice.
     """
     wanted = set(of)
     for t in schedule(output):
@@ -61,8 +61,11 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
             if t.op.name not in VJP:
                 raise UserError(f"a model with {t.op.name} cannot be trained: this op has no gradient")
             for x, g in zip(t.inputs, VJP[t.op.name](t, found[t]), strict=True):
-                if g is not None and x in wanted:
-                    found[x] = ops.add(found[x], g) if x in found else g
+                if g is None or x not in wanted:
+                    continue
+                if x.is_weight and x in found:  # micro-batches accumulate in the buffer of one gradient, not in that of a sum
+                    raise UserError(f"a model that uses the weight {x.name} twice cannot be trained: freeze it")
+                found[x] = ops.add(found[x], g) if x in found else g
     return {t: found[t] for t in of if t in found}
 
 

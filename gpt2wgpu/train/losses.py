@@ -1,7 +1,7 @@
-"""Losses on the vectors of one micro-batch: each gives the loss and its gradient in the vectors, float32 (n, C).
+"""Losses on the vectors of one micro-batch: each returns the loss and its gradient in the vectors, float32 (n, C).
 
-All are functions of cosines, computed in float64: a micro-batch has few vectors, and what is subtracted here is nearly
-equal. Of pairs, the two vectors lie in neighbouring rows: rows 0 and 1 are pair 0.
+All are functions of cosines. They are computed in float64, because they subtract nearly equal numbers and a micro-batch
+has few vectors. The two vectors of a pair lie in neighbouring rows: rows 0 and 1 are pair 0.
 """
 
 import numpy as np
@@ -10,45 +10,41 @@ from ..graph.tensor import Array
 
 
 def contrastive(vectors: Array, labels: Array, margin: float) -> tuple[float, Array]:
-    """Hadsell et al. 2006 on the cosine distance d = 1 - cos: the mean over pairs of d^2 where the label is 1 (alike),
-    of max(0, margin - d)^2 where it is 0."""
+    """Hadsell et al. 2006 on the cosine distance d = 1 - cos, which lies in [0, 2]: the mean over pairs of d^2 where the
+    label is 1 (alike), and of max(0, margin - d)^2 where it is 0."""
     units, norms = normalized(vectors)
     distance = 1 - np.einsum("pc,pc->p", units[::2], units[1::2])
     short = np.maximum(0, margin - distance)
     alike = np.asarray(labels) == 1
     slope = np.where(alike, 2 * distance, -2 * short) / len(distance)
-    return float(np.where(alike, distance**2, short**2).mean()), pair_loss(-slope, units, norms)
+    return float(np.where(alike, distance**2, short**2).mean()), pair_gradient(-slope, units, norms)
 
 
 def cosine_regression(vectors: Array, scores: Array) -> tuple[float, Array]:
-    """The mean squared difference of the pairs' cosines and their scores, which lie in [0, 1]."""
+    """Mean over pairs of (cosine - score)^2, with scores in [0, 1] (Reimers & Gurevych 2019)."""
     units, norms = normalized(vectors)
     difference = np.einsum("pc,pc->p", units[::2], units[1::2]) - scores
-    return float((difference**2).mean()), pair_loss(2 * difference / len(difference), units, norms)
+    return float((difference**2).mean()), pair_gradient(2 * difference / len(difference), units, norms)
 
 
-def info_nce(vectors: Array, temperature: float, both: bool = False) -> tuple[float, Array]:
-    """Oord et al. 2018, as in-batch softmax: which of the positives (odd rows) belongs to an anchor (even rows)?
-
-    The mean cross-entropy of softmax(cosines / temperature) over all positives of the micro-batch;
-    `both`: the mean of that and of the same question asked of the positives.
-    """
+def info_nce(vectors: Array, temperature: float) -> tuple[float, Array]:
+    """Oord et al. 2018, with the positives of the other pairs as negatives: the mean cross-entropy of the softmax of
+    cosines / temperature, where each anchor (even rows) must find its own positive (odd rows)."""
     units, norms = normalized(vectors)
     anchors, positives = units[::2], units[1::2]
-    logits = anchors @ positives.T / temperature
-    loss, slope = cross_entropy(logits)
-    if both:
-        other, other_slope = cross_entropy(logits.T)
-        loss, slope = (loss + other) / 2, (slope + other_slope.T) / 2
+    loss, slope = cross_entropy(anchors @ positives.T / temperature)
     slope /= temperature
     dunits = np.empty_like(units)
     dunits[::2], dunits[1::2] = slope @ positives, slope.T @ anchors
-    return loss, of_units(dunits, units, norms)
+    return loss, unit_gradient(dunits, units, norms)
 
 
 def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[float, Array]:
-    """The mean of 1 - cos(vector, teacher's vector), plus `weight` times the mean squared difference of the two matrices
-    of all cosines inside the micro-batch. Raises ValueError if the shapes differ."""
+    """The mean of 1 - cos(vector, teacher's vector), plus `weight` times the mean squared difference between the two
+    matrices of all cosines inside the micro-batch (the similarities of Tung & Mori 2019).
+
+    Raises ValueError if the shapes differ.
+    """
     if vectors.shape != teacher.shape:
         raise ValueError(f"the teacher's vectors must be {vectors.shape}, like the model's, got {teacher.shape}")
     units, norms = normalized(vectors)
@@ -56,31 +52,31 @@ def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[f
     n = len(units)
     difference = units @ units.T - targets @ targets.T
     loss = 1 - (units * targets).sum() / n + weight * (difference**2).mean()
-    return float(loss), of_units(4 * weight / n**2 * difference @ units - targets / n, units, norms)
+    return float(loss), unit_gradient(4 * weight / n**2 * difference @ units - targets / n, units, norms)
 
 
 def normalized(vectors: Array) -> tuple[Array, Array]:
-    """Unit vectors and lengths (n, 1), float64. The length of a zero vector is taken as 1e-12."""
+    """Unit vectors (n, C) and lengths (n, 1), float64. The length of a zero vector counts as 1e-12."""
     wide = vectors.astype(np.float64)
     norms = np.maximum(np.sqrt(np.einsum("nc,nc->n", wide, wide)), 1e-12)[:, None]
     return wide / norms, norms
 
 
-def of_units(dunits: Array, units: Array, norms: Array) -> Array:
-    """The gradient in vectors from that in their unit vectors."""
+def unit_gradient(dunits: Array, units: Array, norms: Array) -> Array:
+    """The gradient in vectors from the gradient in their unit vectors."""
     inward = np.einsum("nc,nc->n", dunits, units)[:, None]
     return ((dunits - inward * units) / norms).astype(np.float32)
 
 
-def pair_loss(slope: Array, units: Array, norms: Array) -> Array:
-    """The gradient in vectors from that in the cosines of pairs."""
+def pair_gradient(slope: Array, units: Array, norms: Array) -> Array:
+    """The gradient in vectors from the gradient in the cosines of pairs, slope (p,)."""
     dunits = np.empty_like(units)
     dunits[::2], dunits[1::2] = slope[:, None] * units[1::2], slope[:, None] * units[::2]
-    return of_units(dunits, units, norms)
+    return unit_gradient(dunits, units, norms)
 
 
 def cross_entropy(logits: Array) -> tuple[float, Array]:
-    """The mean of -log(softmax) on the diagonal, and its gradient in the logits."""
+    """The mean of -log(softmax) on the diagonal of logits (n, n), and its gradient in the logits."""
     shifted = logits - logits.max(1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     n = len(logits)
