@@ -1,7 +1,7 @@
-"""A model under training, saved: the folder is what `transformers` and sentence-transformers read, and it is whole at any time.
+"""Saved checkpoints: `transformers` and sentence-transformers read the folder, and it is complete at any time.
 
-That they give the same vectors with such folders was checked by hand against transformers 5.24 and sentence-transformers 6.2;
-here, every tensor is compared with the file that they wrote themselves (tests/make_golden.py).
+transformers 4.45, 4.57 and 5.24 and sentence-transformers 6.2 gave the same ids and vectors with such folders when that was
+checked by hand; here, every tensor is compared with the file that they wrote themselves (tests/make_golden.py).
 """
 
 import json
@@ -111,6 +111,23 @@ def test_a_bare_transformer_becomes_a_sentence_model(tmp_path: Path):
     assert load_checkpoint(folder).sentence_model and not load_checkpoint(source).sentence_model
 
 
+@pytest.mark.parametrize("prefix_space", [True, False])
+def test_what_versions_of_transformers_read_differently_is_declared(prefix_space: bool, tmp_path: Path):
+    """4.57 takes a missing add_prefix_space as false, 5 takes that of tokenizer.json; pipelines need model_max_length."""
+    source = tiny.save(tmp_path / "bare", tiny.gpt2_config())
+    step = {"type": "ByteLevel", "add_prefix_space": prefix_space}
+    (source / "tokenizer.json").write_text(json.dumps({"pre_tokenizer": step}))
+    config = source / "tokenizer_config.json"
+    for given, expected in (
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, prefix_space),
+        ({"tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": not prefix_space}, not prefix_space),
+        ({"tokenizer_class": "GPT2Tokenizer"}, None),  # false in all versions
+    ):
+        config.write_text(json.dumps(given))
+        found = json.loads((save(source, tmp_path / "run") / "tokenizer_config.json").read_text())
+        assert found.get("add_prefix_space") is expected and found["model_max_length"] == 7
+
+
 def test_vocabulary_files_with_the_names_of_openai(tmp_path: Path):
     source = tiny.save(tmp_path / "gpt2", tiny.gpt2_config(vocab_size=50257, n_embd=4, n_layer=1, n_positions=16))
     for name in ("encoder.json", "vocab.bpe"):
@@ -126,7 +143,7 @@ def test_float16(tmp_path: Path):
     folder = save(source, tmp_path / "run", "float16")
     saved = load_file(folder / "model.safetensors")
     assert {a.dtype for a in saved.values()} == {np.dtype(np.float16)}
-    assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "float16"
+    assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "float32"  # what others compute in
     assert load_file(folder / "training" / "state.safetensors")["weight/encoder.layer.0.output.dense.weight"].dtype == np.float32
     large = state(load_checkpoint(source))["weight/encoder.layer.0.output.dense.weight"]
     large[0, 0] = 1e5

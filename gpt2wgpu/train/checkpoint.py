@@ -24,7 +24,7 @@ from .vocabulary import END_OF_TEXT
 
 MODEL, NEW, PREVIOUS = "model", ".model-new", ".model-previous"
 STATE, PROGRESS = "training/state.safetensors", "training/state.json"
-FLAGS = {"mean": "mean_tokens", "last": "lasttoken"}  # the poolings that a folder has by default
+DEFAULT_POOLINGS = {"mean": "mean_tokens", "last": "lasttoken"}  # of a folder without modules.json; their names in its config
 SMALL = (".json", ".txt", ".model", ".bpe")  # what a model folder holds beside weights
 
 
@@ -40,7 +40,10 @@ class Template:
 
 
 def template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
-    """What of a model's folder is kept, made a sentence-transformers folder where it is none."""
+    """What is kept of a model's folder. A folder without modules.json gets what sentence-transformers needs.
+
+    max_seq_length: tokens of a text that are read, as the saved folder will say. dtype: of the saved weights.
+    """
     modules = [p.parent for p in c.path.glob("*/config.json") if p.parent != c.folder] if c.sentence_model else []
     found = {p for folder in {c.path, c.folder, *modules} for p in folder.iterdir() if p.is_file() and p.suffix in SMALL}
     files = {p.relative_to(c.path).as_posix(): p.read_bytes() for p in found if not p.name.endswith(".index.json")}
@@ -49,12 +52,21 @@ def template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
         if (data := files.pop((body / openai).as_posix(), None)) is not None:  # names that `transformers` does not know
             files.setdefault((body / name).as_posix(), data)
 
-    def change(path: Path, **changes: Any) -> None:
-        values = json.loads(files.get(path.as_posix(), b"{}")) | changes
-        files[path.as_posix()] = json.dumps({k: v for k, v in values.items() if v is not None}, indent=2).encode() + b"\n"
+    def read(path: Path) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(files.get(path.as_posix(), b"{}"))
+        return values
 
-    change(body / "config.json", architectures=[c.config.model], torch_dtype=dtype, dtype=None)
+    def change(path: Path, **changes: Any) -> None:
+        values = {k: v for k, v in (read(path) | changes).items() if v is not None}
+        files[path.as_posix()] = json.dumps(values, indent=2).encode() + b"\n"
+
+    # Whatever the weights are stored in, others are to compute in float32: float16 is slow on a CPU and overflows.
+    change(body / "config.json", architectures=[c.config.model], torch_dtype="float32", dtype=None)
     change(body / "sentence_bert_config.json", max_seq_length=max_seq_length, do_lower_case=c.lower_case)
+    tokenizer = body / "tokenizer_config.json"
+    change(tokenizer, model_max_length=max_seq_length)  # for pipelines of `transformers`, which read nothing else
+    if (prefix_space := undeclared_prefix_space(read(tokenizer), read(body / "tokenizer.json"))) is not None:
+        change(tokenizer, add_prefix_space=prefix_space)
     if not c.sentence_model:
         kinds = {"": "Transformer", "1_Pooling": "Pooling"}
         modules_json = [
@@ -62,12 +74,23 @@ def template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
             for i, (path, kind) in enumerate(kinds.items())
         ]
         files["modules.json"] = json.dumps(modules_json, indent=2).encode() + b"\n"
-        pooling = {f"pooling_mode_{flag}": c.modules == (Pooling((mode,)),) for mode, flag in FLAGS.items()}
+        pooling = {f"pooling_mode_{flag}": c.modules == (Pooling((mode,)),) for mode, flag in DEFAULT_POOLINGS.items()}
         change(Path("1_Pooling/config.json"), word_embedding_dimension=c.config.width, **pooling)
-        tokenizer = body / "tokenizer_config.json"
-        if c.config.tokenizer == "gpt2" and "pad_token" not in json.loads(files.get(tokenizer.as_posix(), b"{}")):
+        if c.config.tokenizer == "gpt2" and "pad_token" not in read(tokenizer):
             change(tokenizer, pad_token=END_OF_TEXT)  # sentence-transformers pads its batches
     return Template(c, files, c.beside(), c.absent(), dtype)
+
+
+def undeclared_prefix_space(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> bool | None:
+    """What tokenizer_config.json must say of add_prefix_space so that all versions of `transformers` give the same ids.
+
+    With its general class, `transformers` 4.46 to 4.57 takes a missing value as false, and 5 takes that of tokenizer.json,
+    as we do. None where nothing needs to be said.
+    """
+    if "add_prefix_space" in config or config.get("tokenizer_class") not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        return None
+    step = tokenizer.get("pre_tokenizer") or {}  # they leave a sequence of several steps as it is
+    return bool(step.get("add_prefix_space")) if step.get("type") == "ByteLevel" else None
 
 
 def weight_files(t: Template, weights: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
