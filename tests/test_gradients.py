@@ -143,6 +143,6 @@ def test_a_weight_that_is_used_twice_is_refused():
     w, b = leaf("w", 12, 12), leaf("b", 12)
     output = ops.linear(ops.linear(X, w, leaf("b1", 12)), w, b)
     seed = Tensor(output.shape, name="doutput")
-    with pytest.raises(UserError, match="^a model that uses the weight w twice cannot be trained: freeze it$"):
+    with pytest.raises(UserError, match=r"^a model that uses the weight w twice cannot be trained: freeze it$"):
         gradients(output, seed, {w, b})
     assert set(gradients(output, seed, {b})) == {b}
