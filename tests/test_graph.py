@@ -5,6 +5,7 @@ import pytest
 
 from gpt2wgpu.graph import ops, reference
 from gpt2wgpu.graph.tensor import Tensor, op, schedule
+from gpt2wgpu.models import ARCHITECTURES, Architecture
 
 
 def test_symbols_and_sizes_go_through():
@@ -47,3 +48,10 @@ def test_an_input_used_twice_and_freed():
     a = np.array([[3, 0, 4]], np.float32)
     found = reference.NumpyProgram(y, lambda t: a).run({"x": a})
     np.testing.assert_allclose(found, [[0.6, 0, 0.8, 3, 0, 4, 3, 0, 4]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_every_default_configuration_has_a_graph(architecture: type[Architecture]):
+    config = architecture()
+    for layer in (0, config.layers):
+        assert config.hidden(layer).shape == ("T", config.width)

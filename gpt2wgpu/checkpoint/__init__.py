@@ -51,9 +51,9 @@ class Checkpoint:
     _body: TransformerWeights = field(repr=False)
     _dense: dict[str, Tensors] = field(repr=False)
 
-    def hidden(self, layer: int, half: str) -> Tensor:
-        """The graph up to the hidden state after block `layer`, f32 (T, C), with matrices in `half` ("f32" or "f16")."""
-        return self.config.hidden(layer, half)
+    def hidden(self, layer: int, operand_dtype: str) -> Tensor:
+        """The graph up to the hidden state after block `layer`, f32 (T, C), with matrices in `operand_dtype`, "f32" or "f16"."""
+        return self.config.hidden(layer, operand_dtype)
 
     def weights(self, t: Tensor) -> Array:
         """The values of a weight of `hidden` or of a Dense module: t.shape, t.dtype, matrices laid out (in, out).

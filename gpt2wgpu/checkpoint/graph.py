@@ -25,10 +25,10 @@ def choose_modules(c: Checkpoint, pooling: str | None) -> tuple[Pooling | Dense 
 
 
 def build_graph(
-    c: Checkpoint, layer: int, half: str, after: Sequence[Pooling | Dense | Normalize], *, int8: bool = False
+    c: Checkpoint, layer: int, operand_dtype: str, after: Sequence[Pooling | Dense | Normalize], *, int8: bool = False
 ) -> Tensor:
     """The whole graph, texts' tokens to vectors (B, C): the transformer's blocks, in int8 if asked for, and what follows."""
-    x = graph_to_int8(c.hidden(layer, half)) if int8 else c.hidden(layer, half)
+    x = graph_to_int8(c.hidden(layer, operand_dtype)) if int8 else c.hidden(layer, operand_dtype)
     spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
     for m in after:
         if isinstance(m, Pooling):

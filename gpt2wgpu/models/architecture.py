@@ -1,4 +1,4 @@
-"""What an architecture says about itself, and what several of them share."""
+"""What every architecture declares, and what several of them share."""
 
 import re
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ import numpy as np
 from ..graph.tensor import Array, Tensor
 from .fields import Fields
 
-# a batch: packing.pack
+# the arrays of a batch, as packing.pack_batch makes them
 IDS, POSITIONS, TYPES = (Tensor(("T",), "u32", name) for name in ("ids", "positions", "types"))
 SPANS, TILES = Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
 
@@ -30,100 +30,118 @@ Shapes = dict[str, tuple[int, ...]]  # by name
 
 
 class Architecture(ABC):
-    """A transformer's configuration and all that is particular to its architecture: its graph, and its weights in the files.
+    """A transformer's configuration, its graph, and how a folder's files hold the weights of that graph.
 
-    Subclasses are frozen dataclasses, one file each; models/__init__.py lists them. The graph names a weight as it likes,
-    by habit as the files do, and lays matrices out (in, out).
+    Subclasses are frozen dataclasses, one file each, listed in models/__init__.py. They repeat each other on purpose, BERT,
+    DistilBERT and MPNet almost line by line: each is one page, read from top to bottom beside `transformers`, and a change to
+    one model cannot change another.
+
+    The graph names its weights as the files do where it can, and lays matrices out (in, out). It may store several tensors
+    of the files side by side as one weight. Five methods say how. In DistilBERT, with x for "transformer.layer.0.attention":
+
+        parts("x.qkv_lin.weight", (768, 2304)) -> {"x.q_lin.weight": (768, 768), "x.k_lin.weight": ..., "x.v_lin.weight": ...}
+        join("x.qkv_lin.weight", [q, k, v])    -> one array (768, 2304), to load a model
+        split("x.qkv_lin.weight", qkv)         -> {"x.q_lin.weight": q, "x.k_lin.weight": k, "x.v_lin.weight": v}, to save it
+
+    A weight that the files do not hold has no parts and is computed. In Nomic BERT:
+
+        parts("angles", (2048, 64)) -> {};  made("angles", (2048, 64)) -> the table of rotary positions
+
+    And the files may hold a tensor that is no weight of the graph. BERT adds row 0 of its token types to its positions, so
+
+        beside(read) -> {"embeddings.token_type_embeddings.weight": the types without row 0}, saved for `transformers`
     """
 
     layers: int
     heads: int
     width: int
-    context: int  # rows of the position table, or the longest text that it is made for
+    context: int  # rows of the position table, or the longest text that the model was made for
     vocab: int
-    pad: int | None = None  # positions count from pad + 1, over tokens that are not this one; None: from 0, over all
+    pad: int | None = None  # positions count from pad + 1 and skip tokens with this id; None: they count from 0, over all tokens
 
-    title: ClassVar[str]  # for people
-    model: ClassVar[str]  # its class in `transformers`, without a head
-    tokenizer: ClassVar[str] = ""  # whose vocabulary files a folder without tokenizer.json has: a kind of tokenizer.Tokenizer
+    title: ClassVar[str]  # the name in messages
+    model: ClassVar[str]  # the class in `transformers`, without a head
+    tokenizer: ClassVar[str] = ""  # the kind of vocabulary files (tokenizer.py) in a folder without tokenizer.json
     decoder: ClassVar[bool] = False  # attends to earlier tokens only
 
-    table: ClassVar[str]  # of token vectors, (V, C)
+    table: ClassVar[str]  # the weight that holds the vectors of tokens, (V, C)
     block: ClassVar[str]  # a weight (C,) that every block has; {} stands for the number of the block
-    prefixes: ClassVar[tuple[str, ...]]  # that names in the files may have
-    body: ClassVar[re.Pattern[str]]  # how names of the transformer begin; what the files hold besides belongs to a head
-    buffers: ClassVar[re.Pattern[str]]  # tensors of the body that are no weights
-    as_is: ClassVar[tuple[str, ...]]  # how names of matrices begin that the files do not hold transposed, as a Linear's
+    prefixes: ClassVar[tuple[str, ...]]  # what names in the files may begin with
+    body: ClassVar[re.Pattern[str]]  # matches the names of the transformer's tensors; others belong to a head
+    buffers: ClassVar[re.Pattern[str]]  # matches tensors of the body that are not weights
+    as_is: ClassVar[tuple[str, ...]]  # beginnings of names of matrices that the files hold (in, out); a Linear's are (out, in)
 
     @classmethod
     @abstractmethod
     def read(cls, fields: Fields) -> Self:
-        """From config.json. Raises UserError on anything that the graph does not compute."""
+        """The configuration in config.json. Raises UserError for a field that the graph does not support."""
 
     @abstractmethod
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        """The hidden state after block `layer` (0: the embeddings) of packed sequences, f32 (T, C), as `hidden_states[layer]`
-        of `transformers`. `half` is the dtype of matrices and of what is fed to them: "f32" or "f16"."""
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        """The hidden state after block `layer` (0: the embeddings), f32 (T, C): `hidden_states[layer]` of `transformers`.
+
+        operand_dtype: "f32" or "f16", of matrices and of what is multiplied with them.
+        """
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
-        """What a weight of the graph is made of: tensors in the files and their shapes, matrices (in, out), side by side.
+        """The tensors in the files that a weight of the graph holds side by side, with their shapes, matrices (in, out).
 
-        None at all: the weight is no part of the model, and `made`.
+        None: the files do not hold it, and `made` computes it.
         """
         return {name: shape}
 
     def made(self, name: str, shape: tuple[int, ...]) -> Array:
-        """The values of a weight without parts, f32: zeros, as the bias of a linear layer without one; or a computed table."""
+        """The values of a weight without parts, f32: zeros (a missing bias), or a computed table."""
         return np.zeros(shape, np.float32)
 
     def join(self, name: str, arrays: list[Array]) -> Array:
-        """The values of a weight of the graph from those of its parts."""
+        """The values of a weight of the graph, from those of its parts in the order of `parts`."""
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
 
     def split(self, name: str, array: Array) -> dict[str, Array]:
-        """The inverse of `join`: parts by name. With `beside`, a file that is read again gives the same bits."""
+        """The inverse of `join`: parts by name. Files written from `split` and `beside` give the same bits when they are read."""
         parts = self.parts(name, array.shape)
         ends = np.cumsum([shape[-1] for shape in parts.values()])
         return dict(zip(parts, np.split(array, ends[:-1], axis=-1), strict=True))
 
     def beside(self, read: Callable[[str], Array]) -> dict[str, Array]:
-        """What `transformers` expects in the files though no vector depends on it; the pooler comes by itself."""
+        """Tensors that `transformers` expects in the files though no vector depends on them, besides the pooler's."""
         return {}
 
     @property
     def usable_length(self) -> int:
-        """How many tokens a text can have."""
+        """The largest number of tokens of a text."""
         return self.context if self.pad is None else self.context - self.pad - 1
 
     @property
     def default_layer(self) -> int:
-        """The block whose output is best where no sentence-transformers folder says what to take."""
+        """The block whose output to take where no sentence-transformers folder says which."""
         return self.layers
 
 
 class Weights:
-    """Weights of a graph, as leaves: matrices are `half`, vectors f32."""
+    """Makes the leaves of a graph that are weights: matrices in `dtype`, vectors in f32."""
 
-    def __init__(self, half: str) -> None:
-        self.half = half
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
 
     def __call__(self, name: str, *shape: int) -> Tensor:
-        return Tensor(shape, self.half if len(shape) == 2 else "f32", name)
+        return Tensor(shape, self.dtype if len(shape) == 2 else "f32", name)
 
     def pair(self, name: str, *shape: int) -> tuple[Tensor, Tensor]:
-        """Weight of a shape, and bias as long as its last dimension: of a linear layer (in, out) or a norm."""
+        """`name.weight` of this shape, (in, out) of a linear layer or (C,) of a norm, and `name.bias` of its last axis."""
         return self(f"{name}.weight", *shape), self(f"{name}.bias", shape[-1])
 
 
 def read_activation(fields: Fields, name: str, default: str) -> str:
-    """One of ops.ACTIVATIONS, from the name that `transformers` has for it."""
+    """One of ops.ACTIVATIONS, from its name in `transformers`."""
     if (found := fields.text(name, default=default)) not in ACTIVATION_NAMES:
         raise fields.refuse(name, f"one of {', '.join(ACTIVATION_NAMES)}")
     return ACTIVATION_NAMES[found]
 
 
 def read_heads(fields: Fields, *names: str, width: int, default: int) -> int:
-    """How many heads the width is divided among."""
+    """The number of heads. Raises UserError if it does not divide the width."""
     found = fields.integer(*names, default=default)
     if width % found:
         name = next((name for name in names if fields.present(name)), names[0])

@@ -55,22 +55,23 @@ class BertConfig(Architecture):
             eps=fields.number("layer_norm_eps", default=cls.eps),
         )
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w, D = self.width, Weights(half), self.width // self.heads
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, D, inner, w = self.width, self.width // self.heads, self.inner, Weights(operand_dtype)
 
         def norm(x: Tensor, name: str) -> Tensor:
-            return layer_norm(x, *w.pair(name, W), eps=self.eps)
+            return layer_norm(x, *w.pair(name, C), eps=self.eps)
 
-        x = embed(IDS, POSITIONS, w(self.table, self.vocab, W), w(TABLE, self.context, W))  # (T, C)
-        x = norm(x, "embeddings.LayerNorm")
+        x = embed(IDS, POSITIONS, w(self.table, self.vocab, C), w(TABLE, self.context, C))  # (T, C)
+        x = norm(x, "embeddings.LayerNorm")  # (T, C)
         for i in range(layer):
             at = f"encoder.layer.{i}"
-            qkv = linear(x, *w.pair(f"{at}.attention.self.qkv", W, 3 * W), out=half)  # (T, 3C)
-            a = attention(qkv, SPANS, TILES, head_size=D, scale=1 / math.sqrt(D), causal=False, out=half)  # (T, C)
-            a = linear_add(a, *w.pair(f"{at}.attention.output.dense", W, W), x)
-            x = norm(a, f"{at}.attention.output.LayerNorm")
-            h = linear(x, *w.pair(f"{at}.intermediate.dense", W, self.inner), activation=self.activation, out=half)
-            x = norm(linear_add(h, *w.pair(f"{at}.output.dense", self.inner, W), x), f"{at}.output.LayerNorm")
+            qkv = linear(x, *w.pair(f"{at}.attention.self.qkv", C, 3 * C), out=w.dtype)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=1 / math.sqrt(D), causal=False, out=w.dtype)  # (T, C)
+            x = linear_add(a, *w.pair(f"{at}.attention.output.dense", C, C), x)  # (T, C)
+            x = norm(x, f"{at}.attention.output.LayerNorm")  # (T, C)
+            h = linear(x, *w.pair(f"{at}.intermediate.dense", C, inner), activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"{at}.output.dense", inner, C), x)  # (T, C)
+            x = norm(x, f"{at}.output.LayerNorm")  # (T, C)
         return x
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:

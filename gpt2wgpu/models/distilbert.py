@@ -45,21 +45,24 @@ class DistilBertConfig(Architecture):
             activation=read_activation(fields, "activation", "gelu"),
         )
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w, D = self.width, Weights(half), self.width // self.heads
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, D, inner, w = self.width, self.width // self.heads, self.inner, Weights(operand_dtype)
 
         def norm(x: Tensor, name: str) -> Tensor:
-            return layer_norm(x, *w.pair(name, W), eps=self.eps)
+            return layer_norm(x, *w.pair(name, C), eps=self.eps)
 
-        positions = w("embeddings.position_embeddings.weight", self.context, W)
-        x = norm(embed(IDS, POSITIONS, w(self.table, self.vocab, W), positions), "embeddings.LayerNorm")  # (T, C)
+        positions = w("embeddings.position_embeddings.weight", self.context, C)  # (S, C)
+        x = embed(IDS, POSITIONS, w(self.table, self.vocab, C), positions)  # (T, C)
+        x = norm(x, "embeddings.LayerNorm")  # (T, C)
         for i in range(layer):
             at = f"transformer.layer.{i}"
-            qkv = linear(x, *w.pair(f"{at}.attention.qkv_lin", W, 3 * W), out=half)  # (T, 3C)
-            a = attention(qkv, SPANS, TILES, head_size=D, scale=1 / math.sqrt(D), causal=False, out=half)  # (T, C)
-            x = norm(linear_add(a, *w.pair(f"{at}.attention.out_lin", W, W), x), f"{at}.sa_layer_norm")
-            h = linear(x, *w.pair(f"{at}.ffn.lin1", W, self.inner), activation=self.activation, out=half)
-            x = norm(linear_add(h, *w.pair(f"{at}.ffn.lin2", self.inner, W), x), f"{at}.output_layer_norm")
+            qkv = linear(x, *w.pair(f"{at}.attention.qkv_lin", C, 3 * C), out=w.dtype)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=1 / math.sqrt(D), causal=False, out=w.dtype)  # (T, C)
+            x = linear_add(a, *w.pair(f"{at}.attention.out_lin", C, C), x)  # (T, C)
+            x = norm(x, f"{at}.sa_layer_norm")  # (T, C)
+            h = linear(x, *w.pair(f"{at}.ffn.lin1", C, inner), activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"{at}.ffn.lin2", inner, C), x)  # (T, C)
+            x = norm(x, f"{at}.output_layer_norm")  # (T, C)
         return x
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:

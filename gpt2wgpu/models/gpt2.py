@@ -55,19 +55,20 @@ class GPT2Config(Architecture):
         """A raw GPT-2 is best in the middle: the original recommends layers 6 to 8 of 12."""
         return max(1, round(self.layers * 7 / 12))
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w = self.width, Weights(half)
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, D, inner, w = self.width, self.width // self.heads, self.inner, Weights(operand_dtype)
 
-        def norm(x: Tensor, name: str, out: str = half) -> Tensor:
-            return layer_norm(x, *w.pair(name, W), eps=self.eps, out=out)
+        def norm(x: Tensor, name: str, out: str = operand_dtype) -> Tensor:
+            return layer_norm(x, *w.pair(name, C), eps=self.eps, out=out)
 
-        x = embed(IDS, POSITIONS, w("wte.weight", self.vocab, W), w("wpe.weight", self.context, W))  # (T, C)
+        x = embed(IDS, POSITIONS, w("wte.weight", self.vocab, C), w("wpe.weight", self.context, C))  # (T, C)
         for i in range(layer):
-            scale = (1 / math.sqrt(W // self.heads) if self.scale_attention else 1.0) / (i + 1 if self.scale_by_layer else 1)
-            qkv = linear(norm(x, f"h.{i}.ln_1"), *w.pair(f"h.{i}.attn.c_attn", W, 3 * W), out=half)  # (T, 3C)
-            a = attention(qkv, SPANS, TILES, head_size=W // self.heads, scale=scale, causal=True, out=half)  # (T, C)
-            x = linear_add(a, *w.pair(f"h.{i}.attn.c_proj", W, W), x)  # (T, C)
-            h = norm(x, f"h.{i}.ln_2")
-            h = linear(h, *w.pair(f"h.{i}.mlp.c_fc", W, self.inner), activation=self.activation, out=half)
-            x = linear_add(h, *w.pair(f"h.{i}.mlp.c_proj", self.inner, W), x)  # (T, C)
-        return norm(x, "ln_f", out="f32") if layer == self.layers else x  # hidden_states[-1] is after the last norm
+            scale = (1 / math.sqrt(D) if self.scale_attention else 1.0) / (i + 1 if self.scale_by_layer else 1)
+            h = norm(x, f"h.{i}.ln_1")  # (T, C)
+            qkv = linear(h, *w.pair(f"h.{i}.attn.c_attn", C, 3 * C), out=w.dtype)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=scale, causal=True, out=w.dtype)  # (T, C)
+            x = linear_add(a, *w.pair(f"h.{i}.attn.c_proj", C, C), x)  # (T, C)
+            h = norm(x, f"h.{i}.ln_2")  # (T, C)
+            h = linear(h, *w.pair(f"h.{i}.mlp.c_fc", C, inner), activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"h.{i}.mlp.c_proj", inner, C), x)  # (T, C)
+        return norm(x, "ln_f", out="f32") if layer == self.layers else x  # (T, C); hidden_states[-1] is after the last norm

@@ -52,22 +52,23 @@ class GPTNeoConfig(Architecture):
             eps=fields.number("layer_norm_epsilon", default=cls.eps),
         )
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w, D = self.width, Weights(half), self.width // self.heads
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, D, inner, w = self.width, self.width // self.heads, self.inner, Weights(operand_dtype)
 
-        def norm(x: Tensor, name: str, out: str = half) -> Tensor:
-            return layer_norm(x, *w.pair(name, W), eps=self.eps, out=out)
+        def norm(x: Tensor, name: str, out: str = operand_dtype) -> Tensor:
+            return layer_norm(x, *w.pair(name, C), eps=self.eps, out=out)
 
-        x = embed(IDS, POSITIONS, w("wte.weight", self.vocab, W), w("wpe.weight", self.context, W))  # (T, C)
+        x = embed(IDS, POSITIONS, w("wte.weight", self.vocab, C), w("wpe.weight", self.context, C))  # (T, C)
         for i in range(layer):
             at, window = f"h.{i}.attn.attention", self.window - 1 if self.local[i] else 0  # 0: all tokens
-            qkv = linear(norm(x, f"h.{i}.ln_1"), *w.pair(f"{at}.qkv_proj", W, 3 * W), out=half)  # (T, 3C)
-            a = attention(qkv, SPANS, TILES, head_size=D, scale=1.0, causal=True, window=window, out=half)  # (T, C)
-            x = linear_add(a, *w.pair(f"{at}.out_proj", W, W), x)  # (T, C)
-            h = norm(x, f"h.{i}.ln_2")
-            h = linear(h, *w.pair(f"h.{i}.mlp.c_fc", W, self.inner), activation=self.activation, out=half)
-            x = linear_add(h, *w.pair(f"h.{i}.mlp.c_proj", self.inner, W), x)  # (T, C)
-        return norm(x, "ln_f", out="f32") if layer == self.layers else x  # hidden_states[-1] is after the last norm
+            h = norm(x, f"h.{i}.ln_1")  # (T, C)
+            qkv = linear(h, *w.pair(f"{at}.qkv_proj", C, 3 * C), out=w.dtype)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=1.0, causal=True, window=window, out=w.dtype)  # (T, C)
+            x = linear_add(a, *w.pair(f"{at}.out_proj", C, C), x)  # (T, C)
+            h = norm(x, f"h.{i}.ln_2")  # (T, C)
+            h = linear(h, *w.pair(f"h.{i}.mlp.c_fc", C, inner), activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"h.{i}.mlp.c_proj", inner, C), x)  # (T, C)
+        return norm(x, "ln_f", out="f32") if layer == self.layers else x  # (T, C); hidden_states[-1] is after the last norm
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
         if name.endswith(".qkv_proj.bias"):

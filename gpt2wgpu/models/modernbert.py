@@ -25,7 +25,9 @@ class ModernBertConfig(Architecture):
     vocab: int = 50368
     activation: str = "gelu_erf"
     eps: float = 1e-5
-    local: tuple[bool, ...] = ()  # of each block: whether a token sees only those at most `window` away
+    local: tuple[bool, ...] = (False, True, True) * 7 + (
+        False,
+    )  # of each block: whether a token sees only those at most `window` away
     window: int = 64
     thetas: tuple[float, float] = (160_000.0, 10_000.0)  # of rotary positions, in the other blocks and in local ones
     biases: tuple[str, ...] = ()  # of norm, attn, mlp: those whose layers have a bias
@@ -61,27 +63,28 @@ class ModernBertConfig(Architecture):
             biases=tuple(kind for kind, name in names.items() if fields.flag(name, default=False)),
         )
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w, D = self.width, Weights(half), self.width // self.heads
-        angles = [Tensor((self.context, D), name=kind) for kind in KINDS]
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, H, D, inner, w = self.width, self.heads, self.width // self.heads, self.inner, Weights(operand_dtype)
+        angles = [Tensor((self.context, D), name=kind) for kind in KINDS]  # (S, D) each
 
-        def norm(x: Tensor, name: str, out: str = half) -> Tensor:
-            return layer_norm(x, *w.pair(name, W), eps=self.eps, out=out)
+        def norm(x: Tensor, name: str, out: str = operand_dtype) -> Tensor:
+            return layer_norm(x, *w.pair(name, C), eps=self.eps, out=out)
 
-        x = embed(IDS, TYPES, w(self.table, self.vocab, W), w("zeros", 1, W))  # (T, C)
-        x = norm(x, "embeddings.norm", out="f32")
+        x = embed(IDS, TYPES, w(self.table, self.vocab, C), w("zeros", 1, C))  # (T, C)
+        x = norm(x, "embeddings.norm", out="f32")  # (T, C)
         for i in range(layer):
             at, local = f"layers.{i}", self.local[i]
-            h = norm(x, f"{at}.attn_norm") if i else x  # the embeddings have just been normalised
-            qkv = linear(h, *w.pair(f"{at}.attn.Wqkv", W, 3 * W), out=half)  # (T, 3C)
-            qkv = rotary(qkv, POSITIONS, angles[local], heads=2 * self.heads, out=half)
-            a = attention(
-                qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=False, window=self.window if local else 0, out=half
-            )  # (T, C)
-            x = linear_add(a, *w.pair(f"{at}.attn.Wo", W, W), x)
-            h = linear(norm(x, f"{at}.mlp_norm"), *w.pair(f"{at}.mlp.Wi", W, 2 * self.inner), out=half)
-            x = linear_add(glu(h, activation=self.activation, out=half), *w.pair(f"{at}.mlp.Wo", self.inner, W), x)
-        return norm(x, "final_norm", out="f32") if layer == self.layers else x
+            window = self.window if local else 0  # 0: all tokens
+            h = norm(x, f"{at}.attn_norm") if i else x  # (T, C); the embeddings have just been normalized
+            qkv = linear(h, *w.pair(f"{at}.attn.Wqkv", C, 3 * C), out=w.dtype)  # (T, 3C)
+            qkv = rotary(qkv, POSITIONS, angles[local], heads=2 * H, out=w.dtype)  # (T, 3C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=False, window=window, out=w.dtype)  # (T, C)
+            x = linear_add(a, *w.pair(f"{at}.attn.Wo", C, C), x)  # (T, C)
+            h = norm(x, f"{at}.mlp_norm")  # (T, C)
+            h = linear(h, *w.pair(f"{at}.mlp.Wi", C, 2 * inner), out=w.dtype)  # (T, 2 inner)
+            h = glu(h, activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"{at}.mlp.Wo", inner, C), x)  # (T, C)
+        return norm(x, "final_norm", out="f32") if layer == self.layers else x  # (T, C); hidden_states[-1] is after the last norm
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
         if name in (*KINDS, "zeros"):

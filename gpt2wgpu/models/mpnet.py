@@ -56,22 +56,25 @@ class MPNetConfig(Architecture):
             eps=fields.number("layer_norm_eps", default=cls.eps),
         )
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w, D = self.width, Weights(half), self.width // self.heads
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, D, inner, w = self.width, self.width // self.heads, self.inner, Weights(operand_dtype)
 
         def norm(x: Tensor, name: str) -> Tensor:
-            return layer_norm(x, *w.pair(name, W), eps=self.eps)
+            return layer_norm(x, *w.pair(name, C), eps=self.eps)
 
-        positions = w("embeddings.position_embeddings.weight", self.context, W)
-        bias = Tensor((self.heads, 2 * FARTHEST + 1), "f32", BIAS)
-        x = norm(embed(IDS, POSITIONS, w(self.table, self.vocab, W), positions), "embeddings.LayerNorm")  # (T, C)
+        positions = w("embeddings.position_embeddings.weight", self.context, C)  # (S, C)
+        bias = Tensor((self.heads, 2 * FARTHEST + 1), "f32", BIAS)  # (H, R)
+        x = embed(IDS, POSITIONS, w(self.table, self.vocab, C), positions)  # (T, C)
+        x = norm(x, "embeddings.LayerNorm")  # (T, C)
         for i in range(layer):
             at = f"encoder.layer.{i}"
-            qkv = linear(x, *w.pair(f"{at}.attention.attn.qkv", W, 3 * W), out=half)  # (T, 3C)
-            a = attention_bias(qkv, SPANS, TILES, bias, head_size=D, scale=1 / math.sqrt(D), causal=False, out=half)  # (T, C)
-            x = norm(linear_add(a, *w.pair(f"{at}.attention.attn.o", W, W), x), f"{at}.attention.LayerNorm")
-            h = linear(x, *w.pair(f"{at}.intermediate.dense", W, self.inner), activation=self.activation, out=half)
-            x = norm(linear_add(h, *w.pair(f"{at}.output.dense", self.inner, W), x), f"{at}.output.LayerNorm")
+            qkv = linear(x, *w.pair(f"{at}.attention.attn.qkv", C, 3 * C), out=w.dtype)  # (T, 3C)
+            a = attention_bias(qkv, SPANS, TILES, bias, head_size=D, scale=1 / math.sqrt(D), causal=False, out=w.dtype)  # (T, C)
+            x = linear_add(a, *w.pair(f"{at}.attention.attn.o", C, C), x)  # (T, C)
+            x = norm(x, f"{at}.attention.LayerNorm")  # (T, C)
+            h = linear(x, *w.pair(f"{at}.intermediate.dense", C, inner), activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"{at}.output.dense", inner, C), x)  # (T, C)
+            x = norm(x, f"{at}.output.LayerNorm")  # (T, C)
         return x
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:

@@ -71,24 +71,27 @@ class NomicBertConfig(Architecture):
             theta=read_theta(fields, "rope_theta", "rotary_emb_base", default=cls.theta),
         )
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w, D, H = self.width, Weights(half), self.head_size, self.heads
-        angles = Tensor((self.context, D), name="angles")
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, H, D, inner, w = self.width, self.heads, self.head_size, self.inner, Weights(operand_dtype)
+        angles = Tensor((self.context, D), name="angles")  # (S, D)
 
         def norm(x: Tensor, name: str) -> Tensor:
-            return layer_norm(x, *w.pair(name, W), eps=self.eps)
+            return layer_norm(x, *w.pair(name, C), eps=self.eps)
 
-        types = w("embeddings.token_type_embeddings.weight", self.types, W)
-        x = embed(IDS, TYPES, w(self.table, self.vocab, W), types)  # (T, C)
-        x = norm(x, "emb_ln")
+        types = w("embeddings.token_type_embeddings.weight", self.types, C)  # (types, C)
+        x = embed(IDS, TYPES, w(self.table, self.vocab, C), types)  # (T, C)
+        x = norm(x, "emb_ln")  # (T, C)
         for i in range(layer):
             at = f"encoder.layers.{i}"
-            qkv = linear(x, *w.pair(f"{at}.attn.Wqkv", W, 3 * H * D), out=half)  # (T, 3HD)
-            qkv = rotary(qkv, POSITIONS, angles, heads=2 * H, out=half)
-            a = attention(qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=False, out=half)  # (T, HD)
-            x = norm(linear_add(a, *w.pair(f"{at}.attn.out_proj", H * D, W), x), f"{at}.norm1")
-            h = glu(linear(x, *w.pair(f"{at}.mlp.gated", W, 2 * self.inner), out=half), activation=self.activation, out=half)
-            x = norm(linear_add(h, *w.pair(f"{at}.mlp.fc2", self.inner, W), x), f"{at}.norm2")
+            qkv = linear(x, *w.pair(f"{at}.attn.Wqkv", C, 3 * H * D), out=w.dtype)  # (T, 3HD)
+            qkv = rotary(qkv, POSITIONS, angles, heads=2 * H, out=w.dtype)  # (T, 3HD)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=False, out=w.dtype)  # (T, HD)
+            x = linear_add(a, *w.pair(f"{at}.attn.out_proj", H * D, C), x)  # (T, C)
+            x = norm(x, f"{at}.norm1")  # (T, C)
+            h = linear(x, *w.pair(f"{at}.mlp.gated", C, 2 * inner), out=w.dtype)  # (T, 2 inner)
+            h = glu(h, activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"{at}.mlp.fc2", inner, C), x)  # (T, C)
+            x = norm(x, f"{at}.norm2")  # (T, C)
         return x
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:

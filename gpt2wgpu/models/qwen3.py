@@ -33,7 +33,7 @@ class Qwen3Config(Architecture):
     theta: float = 10_000.0
     bias: bool = False  # of the four layers of attention
     causal: bool = True  # a token sees earlier ones only; false in encoders made of a decoder
-    local: tuple[bool, ...] = ()  # of each block: whether a token sees only those at most `window` away
+    local: tuple[bool, ...] = (False,) * 32  # of each block: whether a token sees only those at most `window` away
     window: int = 0
 
     title, model, decoder = "Qwen3", "Qwen3Model", True
@@ -72,28 +72,29 @@ class Qwen3Config(Architecture):
             window=fields.integer("sliding_window", default=4096, least=2) - causal if any(local) else 0,
         )
 
-    def hidden(self, layer: int, half: str = "f32") -> Tensor:
-        W, w, D, H, KV = self.width, Weights(half), self.head_size, self.heads, self.kv_heads
-        angles = Tensor((self.context, D), name="angles")
+    def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
+        C, H, KV, D, inner, w = self.width, self.heads, self.kv_heads, self.head_size, self.inner, Weights(operand_dtype)
+        angles = Tensor((self.context, D), name="angles")  # (S, D)
 
-        def norm(x: Tensor, name: str, out: str = half) -> Tensor:
-            return rms_norm(x, w(f"{name}.weight", W), size=W, eps=self.eps, out=out)
+        def norm(x: Tensor, name: str, out: str = operand_dtype) -> Tensor:
+            return rms_norm(x, w(f"{name}.weight", C), size=C, eps=self.eps, out=out)
 
-        x = embed(IDS, TYPES, w(self.table, self.vocab, W), w("zeros", 1, W))  # (T, C)
+        x = embed(IDS, TYPES, w(self.table, self.vocab, C), w("zeros", 1, C))  # (T, C)
         for i in range(layer):
-            at = f"layers.{i}"
-            qkv = linear(norm(x, f"{at}.input_layernorm"), *w.pair(f"{at}.self_attn.qkv", W, (H + 2 * KV) * D))
-            qkv = rms_norm(qkv, w(f"{at}.self_attn.qk_norm", (H + KV) * D), size=D, eps=self.eps)
-            qkv = rotary(qkv, POSITIONS, angles, heads=H + KV, out=half)  # (T, (H + 2KV) D)
-            window = self.window if self.local[i] else 0
+            at, window = f"layers.{i}", self.window if self.local[i] else 0  # 0: all tokens
+            h = norm(x, f"{at}.input_layernorm")  # (T, C)
+            qkv = linear(h, *w.pair(f"{at}.self_attn.qkv", C, (H + 2 * KV) * D))  # (T, (H+2KV)D)
+            qkv = rms_norm(qkv, w(f"{at}.self_attn.qk_norm", (H + KV) * D), size=D, eps=self.eps)  # (T, (H+2KV)D)
+            qkv = rotary(qkv, POSITIONS, angles, heads=H + KV, out=w.dtype)  # (T, (H+2KV)D)
             a = attention(
-                qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=self.causal, window=window, kv_heads=KV, out=half
+                qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=self.causal, window=window, kv_heads=KV, out=w.dtype
             )  # (T, HD)
-            x = linear_add(a, *w.pair(f"{at}.self_attn.o_proj", H * D, W), x)
-            h = norm(x, f"{at}.post_attention_layernorm")
-            h = glu(linear(h, *w.pair(f"{at}.mlp.gated", W, 2 * self.inner), out=half), activation=self.activation, out=half)
-            x = linear_add(h, *w.pair(f"{at}.mlp.down_proj", self.inner, W), x)
-        return norm(x, "norm", out="f32") if layer == self.layers else x  # hidden_states[-1] is after the last norm
+            x = linear_add(a, *w.pair(f"{at}.self_attn.o_proj", H * D, C), x)  # (T, C)
+            h = norm(x, f"{at}.post_attention_layernorm")  # (T, C)
+            h = linear(h, *w.pair(f"{at}.mlp.gated", C, 2 * inner), out=w.dtype)  # (T, 2 inner)
+            h = glu(h, activation=self.activation, out=w.dtype)  # (T, inner)
+            x = linear_add(h, *w.pair(f"{at}.mlp.down_proj", inner, C), x)  # (T, C)
+        return norm(x, "norm", out="f32") if layer == self.layers else x  # (T, C); hidden_states[-1] is after the last norm
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
         if name in ("angles", "zeros") or (name.endswith(".bias") and not (self.bias and ".self_attn." in name)):
