@@ -133,7 +133,7 @@ def test_a_bad_line_far_down(source: Path, whole: dict[str, bytes], tmp_path: Pa
     args = arguments(bad, tmp_path / "o.npy")
     args[args.index("-m") + 1] = str(source.parent / "model")
     err = finish(args, code=1).splitlines()
-    assert len(err) == 2 and err[-1] == f"error: {bad}: line 3001 is not an object with a text 'text'"
+    assert len(err) == 2 and err[-1] == f"error: {bad}: line 3001: 'text' is 5, expected a text"
     assert 0 < saved(tmp_path / "o.npy.part") <= 3000
     bad.write_bytes(b"".join(lines))
     finish([*args, "--resume"])

@@ -93,11 +93,12 @@ def test_tables(tmp_path: Path):
         ("a.tsv", b"id\ttext\n1\ta\tb\n", None, "row 2 has 3 columns"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', None, "line 2 is not JSON"),
         ("a.jsonl", b"[" * 100_000, None, "line 1 is not JSON"),
-        ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', None, "line 2 is not an object with a text 'text'"),
-        ("a.jsonl", b'{"text": 5}\n', "text", "line 1 is not an object with a text 'text'"),
+        ("a.jsonl", b'{"text": "a"}\n{"other": "b"}\n', None, "line 2 has no 'text', expected a text in it"),
+        ("a.jsonl", b'{"text": 5}\n', "text", "line 1: 'text' is 5, expected a text"),
         ("a.jsonl", b'{"a": "x", "b": "y"}\n', None, "the columns are 'a', 'b'"),
-        ("a.jsonl", b"5\n", None, "line 1 is not a text"),
-        ("a.jsonl", b'{"a": "x"}\n"y"\n', None, "line 2 is not an object"),
+        ("a.jsonl", b"5\n", None, "line 1 is 5, expected a text"),
+        ("a.jsonl", b'{"a": "x"}\n"y"\n', None, "line 2 is 'y', expected an object with a text 'a'"),
+        ("a.jsonl", b'"y"\n', "a", "line 1 is 'y', expected an object with a text 'a'"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, name: str, data: bytes, column: str | None, message: str):

@@ -104,7 +104,7 @@ def test_columns_of_arrow(tmp_path: Path, name: str, kind: pa.DataType | str):
 def test_what_a_column_must_be(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / name
     assert "row 6 of column 'text' is null" in refused(write(path, table(["a"] * 5 + [None, "b"])))
-    monkeypatch.setattr("gpt2wgpu.files.arrow.TEXTS", 2)
+    monkeypatch.setattr("gpt2wgpu.files.arrow.ROWS", 2)
     assert "row 6 of column 'text' is null" in refused(write(path, table(["a"] * 5 + [None, "b"])))
     if path.suffix != ".parquet":  # which cannot hold this
         encoded = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1, 0]), pa.array(["a", None]))
@@ -128,20 +128,20 @@ def test_a_column_with_the_path_of_a_field(tmp_path: Path):
 
 def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     taken = []
-    texts_of = arrow.texts_of
+    column_texts = arrow.column_texts
 
-    def counted(*args: Any) -> list[str]:
-        taken.append(len(args[2]))
-        return texts_of(*args)
+    def counted(source: object, pyarrow: object, column: Any, *args: Any) -> Iterator[str]:
+        taken.append(len(column))
+        return column_texts(source, pyarrow, column, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(arrow, "texts_of", counted)
+    monkeypatch.setattr(arrow, "column_texts", counted)
     monkeypatch.setattr(arrow, "BLOCK", 100_000)
     texts = [f"{i} " * 5000 for i in range(20)]
     pq.write_table(table(texts), tmp_path / "a.parquet", use_dictionary=False)
     assert [*files.read_texts(str(tmp_path / "a.parquet"))] == texts and max(taken) <= 10
     taken.clear()
     pq.write_table(table(["short"] * 5000), tmp_path / "a.parquet")
-    assert len([*files.read_texts(str(tmp_path / "a.parquet"))]) == 5000 and max(taken) == arrow.TEXTS
+    assert len([*files.read_texts(str(tmp_path / "a.parquet"))]) == 5000 and max(taken) == arrow.ROWS
 
 
 def test_a_file_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,40 +14,43 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import UserError
-from .columns import choose_column
+from .columns import ColumnChoice
+from .lines import TEXT_BYTES
 from .rows import NOTHING, About, Rows, blocks
 from .source import Source, import_arrow
 
 ARROW = (".arrow", ".feather", ".arrows", ".ipc")  # files and streams
 MAGIC = b"ARROW1"
-TEXTS = 4096  # taken out of Arrow's memory at a time, fewer if they are long
-BLOCK = 1 << 24  # bytes of a row group, or read at a time
+ROWS = 4096  # of Parquet decoded at a time, fewer if they are long
+BLOCK = 1 << 24  # bytes of a row group, or decoded at a time
 
 
 @contextmanager
-def refusing(source: Source) -> Iterator[Any]:
-    """pyarrow; what it cannot read becomes a UserError."""
+def arrow_errors(source: Source) -> Iterator[Any]:
+    """pyarrow; what it cannot read becomes a UserError. A broken file can raise far more than Arrow's own exceptions."""
     pyarrow = import_arrow(source.name, source.kind)
     try:
         yield pyarrow
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, MemoryError, OverflowError, SystemError, UnicodeDecodeError) as error:
         raise source.damaged(error) from None
 
 
-def parquet_texts(source: Source, column: str | None) -> Iterator[str]:
+def parquet_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
     """One column, page by page."""
     if source.packed:
         raise UserError(f"{source.name}: Parquet is packed inside: unpack the {source.packed}")
-    with refusing(source) as pyarrow, source.open() as raw:
+    with arrow_errors(source) as pyarrow, source.open() as raw:
         from pyarrow.parquet import ParquetFile
 
         file = ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
         name, total = text_column(source, pyarrow, file.schema_arrow, column), file.metadata.num_rows
+        # a dictionary stays one: a few bytes of a file can repeat its texts a million times
+        file = ParquetFile(raw, metadata=file.metadata, buffer_size=1 << 20, pre_buffer=False, read_dictionary=[name])
         row = 0
-        source.tell = lambda: source.size * row // total  # the file itself is read back and forth
+        source.tell = lambda: source.size * min(row, total) // max(1, total)  # the file itself is read back and forth
         for batch in file.iter_batches(batch_size=rows_at_a_time(file.metadata), columns=[name]):
             at = batch.schema.get_field_index(name)  # Parquet also gives the field b of a column a where a column is called a.b
-            yield from texts_of(source, name, batch.column(at), row)
+            yield from column_texts(source, pyarrow, batch.column(at), name, row)
             row += batch.num_rows
 
 
@@ -55,12 +58,12 @@ def rows_at_a_time(metadata: Any) -> int:
     """As many as take about a block of memory."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     largest = max((group.total_byte_size // group.num_rows for group in groups if group.num_rows), default=0)
-    return max(1, min(TEXTS, BLOCK // max(1, largest)))
+    return max(1, min(ROWS, BLOCK // max(1, largest)))
 
 
-def arrow_texts(source: Source, column: str | None) -> Iterator[str]:
+def arrow_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
     """One column of an IPC stream. An IPC file is one too, after its first eight bytes."""
-    with refusing(source) as pyarrow, source.open() as file:
+    with arrow_errors(source) as pyarrow, source.open() as file:
         if file.peek(8).startswith(MAGIC):  # type: ignore[attr-defined]  # what unpacks may not be able to seek
             file.read(8)
             if not source.packed and not ends_with_magic(file):
@@ -69,10 +72,8 @@ def arrow_texts(source: Source, column: str | None) -> Iterator[str]:
         name = text_column(source, pyarrow, reader.schema, column)
         at, row = reader.schema.get_field_index(name), 0
         for batch in reader:
-            for first in range(0, batch.num_rows, TEXTS):
-                part = batch.column(at).slice(first, TEXTS)
-                yield from texts_of(source, name, part, row)
-                row += len(part)
+            yield from column_texts(source, pyarrow, batch.column(at), name, row)
+            row += batch.num_rows
 
 
 def ends_with_magic(file: BinaryIO) -> bool:
@@ -83,41 +84,53 @@ def ends_with_magic(file: BinaryIO) -> bool:
     return end == MAGIC
 
 
-def text_column(source: Source, pyarrow: Any, schema: Any, column: str | None) -> str:
+def text_column(source: Source, pyarrow: Any, schema: Any, column: ColumnChoice) -> str:
+    """The name of the column to read. Raises UserError."""
     types = pyarrow.types
 
-    def is_text(kind: Any) -> bool:
+    def holds_texts(kind: Any) -> bool | None:
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+            return True
+        return False if types.is_primitive(kind) or types.is_decimal(kind) else None  # numbers, truth values, times
 
-    texts = [field.name for field in schema if is_text(field.type)]
-    name = choose_column(source.name, schema.names, texts, column, "--column NAME")
+    columns = {field.name: holds_texts(field.type) for field in schema}
+    name = column.find(source.name, columns, "--column NAME")
     if schema.names.count(name) > 1:
         raise UserError(f"{source.name}: {schema.names.count(name)} columns are called {name!r}: rename all but one")
-    if name not in texts:
+    if not columns[name]:
         raise UserError(f"{source.name}: column {name!r} holds {schema.field(name).type}, expected texts (string)")
     return name
 
 
-def texts_of(source: Source, name: str, column: Any, before: int) -> list[str]:
-    """A piece of a column, which `before` rows precede. A null is no text, and taking it for an empty one would be a guess."""
-    try:
-        texts = column.to_pylist()
-    except UnicodeDecodeError:
-        row = before + next(i for i, text in enumerate(column, 1) if not is_utf8(text))
-        raise UserError(f"{source.name}: row {row} of column {name!r} is not UTF-8; write it as a text (string)") from None
-    if None in texts:
-        row = before + texts.index(None) + 1
-        raise UserError(f"{source.name}: row {row} of column {name!r} is null, expected a text: fill it or leave the row out")
-    return texts
+def column_texts(source: Source, pyarrow: Any, column: Any, name: str, before: int) -> Iterator[str]:
+    """A piece of a column, which `before` rows precede. One text at a time: a small dictionary may repeat a large text often."""
+    for row, value in enumerate(checked_binary(pyarrow, column), before + 1):
+        where = f"{source.name}: row {row} of column {name!r}"
+        if value.is_valid and isinstance(value, pyarrow.DictionaryScalar):
+            value = value.value
+        if not value.is_valid:
+            raise UserError(f"{where} is null, expected a text: fill it or leave the row out")
+        data = value.as_buffer()
+        if data.size > TEXT_BYTES:
+            raise UserError(f"{where} is longer than {TEXT_BYTES >> 20} MiB: split it into texts")
+        try:
+            yield str(data, "utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{where} is not UTF-8; write it as a text (string)") from None
 
 
-def is_utf8(text: Any) -> bool:
-    try:
-        text.as_py()
-    except UnicodeDecodeError:
-        return False
-    return True
+def checked_binary(pyarrow: Any, column: Any) -> Any:
+    """The same column as binary, whose offsets and indices are in bounds: a wrong one would read memory that is not its own."""
+    column.validate()
+    if isinstance(column, pyarrow.DictionaryArray):
+        values = checked_binary(pyarrow, column.dictionary)
+        column = pyarrow.DictionaryArray.from_arrays(column.indices, values, safe=False)
+    else:
+        types = {pyarrow.string(): pyarrow.binary(), pyarrow.large_string(): pyarrow.large_binary()}
+        column = column.view(types.get(column.type, pyarrow.binary_view()))
+    column.validate(full=True)
+    return column
 
 
 # --- writing

@@ -40,6 +40,8 @@ class Source:
     def open(self) -> Iterator[BinaryIO]:
         """Its bytes, unpacked as they are read. Raises UserError where the packing is damaged; OSError."""
         if self.path == "-":
+            if sys.stdin is None:  # as after <&-
+                raise UserError("standard input is closed: give it a file or a pipe")
             yield sys.stdin.buffer
             return
         with Path(self.path).open("rb") as raw:

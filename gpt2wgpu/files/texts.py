@@ -15,15 +15,17 @@ several files of one kind, read in the order of their names.
 In .csv and .tsv a column chosen by name, or by default, makes the first row a header; chosen by number (from 1) there is none.
 """
 
-import csv
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from importlib.util import find_spec, module_from_spec
 from itertools import chain
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, show
 from .arrow import ARROW, arrow_texts, parquet_texts
-from .columns import choose_column
+from .columns import ColumnChoice
+from .lines import TEXT_BYTES, read_lines, without_end
 from .source import Source, sources
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -39,15 +41,15 @@ class Texts:
     def __init__(self, path: str, column: str | None = None) -> None:
         self._sources = sources(path)
         self.size = sum(s.size for s in self._sources)  # bytes on disk
-        self._rest = self._read(column)
+        self._rest = self._read(ColumnChoice(column))
         first = next(self._rest, None)
         if first is None:
             raise UserError(f"{path if len(self._sources) > 1 else self._sources[0].name}: there are no texts in it")
         self._texts = chain([first], self._rest)
 
-    def _read(self, column: str | None) -> Generator[str, None, None]:
+    def _read(self, column: ColumnChoice) -> Generator[str, None, None]:
         for source in self._sources:
-            yield from READERS.get(source.kind, plain)(source, column)
+            yield from READERS.get(source.kind, line_texts)(source, column)
 
     def __iter__(self) -> Iterator[str]:
         return self._texts
@@ -67,31 +69,14 @@ def read_texts(path: str, column: str | None = None) -> Iterator[str]:
     return iter(Texts(path, column))
 
 
-def read_lines(source: Source) -> Iterator[str]:
-    """Decoded lines, each with its end. Only \\n ends a line: str.splitlines knows ten others, which may stand in a text."""
-    with source.open() as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                wide = number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff"))
-                found = "UTF-16" if wide else f"not UTF-8 (byte {error.start + 1} is 0x{line[error.start]:02x})"
-                raise UserError(f"{source.name}: line {number} is {found}; save it as UTF-8") from None
-            yield text.removeprefix("\ufeff") if number == 1 else text
-
-
-def without_end(line: str) -> str:
-    return line.removesuffix("\n").removesuffix("\r")
-
-
-def plain(source: Source, column: str | None) -> Iterator[str]:
-    if column is not None:
+def line_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
+    if column.asked is not None:
         kinds = "a column can be chosen in .jsonl, .tsv, .csv, .parquet and .arrow files"
         raise UserError(f"{source.name}: {kinds}; this one is read as one text a line")
     yield from map(without_end, read_lines(source))
 
 
-def json_array(source: Source, column: str | None) -> Iterator[str]:
+def refuse_json(source: Source, column: ColumnChoice) -> Iterator[str]:
     raise UserError(f"{source.name}: .json input is not supported; use .jsonl, .tsv, .csv, or one text a line")
 
 
@@ -106,30 +91,67 @@ def json_values(source: Source) -> Iterator[tuple[int, Any]]:
             raise UserError(f"{source.name}: line {number} is not JSON: {error}") from None
 
 
-def json_lines(source: Source, column: str | None) -> Iterator[str]:
-    name = source.name
+def json_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
+    """One field of the objects, or the values themselves. A field that was guessed must stay the only text of every object."""
     for number, value in json_values(source):
+        where = f"{source.name}: line {number}"
         if isinstance(value, dict):
-            if column is None:
-                strings = [key for key, field in value.items() if isinstance(field, str)]
-                column = choose_column(name, list(value), strings, None, "--column NAME")
-            value = value.get(column)
-        elif column is not None:
-            value = None
+            if column.found is not None and column.found not in value:
+                raise UserError(f"{where} has no {show(column.found)}, expected a text in it")
+            if column.found is None or column.guessed:
+                holds_texts = {key: is_text_field(field) for key, field in value.items()}
+                column.find(where if column.found else source.name, holds_texts, "--column NAME")
+            value = value[column.found]
+            where += f": {show(column.found)}"
+        elif column.asked is not None or column.found is not None:
+            raise UserError(f"{where} is {show_json(value)}, expected an object with a text {show(column.found or column.asked)}")
         if not isinstance(value, str):
-            wanted = "a text" if column is None else f"an object with a text {column!r}"
-            raise UserError(f"{name}: line {number} is not {wanted}")
+            raise UserError(f"{where} is {show_json(value)}, expected a text")
         yield value
 
 
+def is_text_field(value: object) -> bool | None:
+    """None where another record may hold a text instead."""
+    return True if isinstance(value, str) else False if isinstance(value, int | float) else None
+
+
+def show_json(value: object) -> str:
+    return "null" if value is None else show(value, 40)
+
+
+def load_csv() -> Any:
+    """A copy of Python's CSV parser for this package alone: its limit of 128 KiB for a cell is one for the whole process."""
+    spec = find_spec("_csv")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.field_size_limit(TEXT_BYTES)
+    return module
+
+
+CSV = load_csv()
+
+
 def comma_separated(source: Source) -> Iterator[list[str]]:
-    csv.field_size_limit(1 << 30)  # the default refuses texts over 128 KiB
-    rows = csv.reader(read_lines(source), strict=True)
-    try:
-        for row in rows:
-            yield row or [""]  # how csv reads a blank line
-    except csv.Error as error:
-        raise UserError(f"{source.name}: line {rows.line_num}: {error}") from None
+    taken, first = 0, 1  # characters of the row that is being read, and its first line
+
+    def lines() -> Generator[str, None, None]:
+        nonlocal taken
+        for line in read_lines(source):
+            taken += len(line)
+            if taken > TEXT_BYTES:
+                what = f"line {first} begins a row that is longer than {TEXT_BYTES >> 20} MiB"
+                raise UserError(f"{source.name}: {what}: close its quote, or split it into texts")
+            yield line
+
+    with closing(lines()) as unparsed:
+        rows = CSV.reader(unparsed, strict=True)
+        try:
+            for row in rows:
+                taken, first = 0, rows.line_num + 1
+                yield row or [""]  # how csv reads a blank line
+        except CSV.Error as error:
+            raise UserError(f"{source.name}: line {rows.line_num}: {error}") from None
 
 
 def tab_separated(source: Source) -> Iterator[list[str]]:
@@ -149,20 +171,20 @@ def table_rows(source: Source) -> Iterator[list[str]]:
         yield row
 
 
-def cells(source: Source, column: str | None) -> Iterator[str]:
+def table_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
     """One column of a table."""
     rows = table_rows(source)
     first = next(rows, None)
     if first is None:
         return
-    if column is not None and column.isdecimal():
-        at = int(column) - 1
+    if column.asked is not None and column.asked.isdecimal():
+        number = column.asked[:9]  # int() refuses thousands of digits
+        at = int(number) - 1
         if not 0 <= at < len(first):
-            raise UserError(f"{source.name}: there is no column {column}, the first row has {len(first)}")
+            raise UserError(f"{source.name}: there is no column {number}, the first row has {len(first)}")
         yield first[at]
     else:
-        how = "--column NAME, or a number if the first row is no header"
-        name = choose_column(source.name, first, [], column, how)
+        name = column.find(source.name, dict.fromkeys(first), "--column NAME, or a number if the first row is no header")
         if first.count(name) > 1:
             raise UserError(f"{source.name}: {first.count(name)} columns are called {name!r}: rename all but one")
         at = first.index(name)
@@ -170,10 +192,10 @@ def cells(source: Source, column: str | None) -> Iterator[str]:
         yield row[at]
 
 
-READERS: Mapping[str, Callable[[Source, str | None], Iterator[str]]] = {
-    ".json": json_array,
-    **dict.fromkeys(JSON_LINES, json_lines),
-    **dict.fromkeys(TABLES, cells),
+READERS: Mapping[str, Callable[[Source, ColumnChoice], Iterator[str]]] = {
+    ".json": refuse_json,
+    **dict.fromkeys(JSON_LINES, json_texts),
+    **dict.fromkeys(TABLES, table_texts),
     ".parquet": parquet_texts,
     **dict.fromkeys(ARROW, arrow_texts),
 }
