@@ -61,7 +61,7 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
     counts.setdefault("J", ops.cdiv(counts.get("K", counts.get("C", 0)), GROUP))  # groups of int8 weights
     leaves, values = [], {}
     for name, dtype, dims in case.op.args[:-1]:
-        shape = [int(output_dim(d, dict(counts))) for d in dims]
+        shape = [int(output_dim(d, counts)) for d in dims]
         if dtype.isupper():
             dtype = "f16" if case.half else "f32"
         if name in case.given:

@@ -1,1 +1,1 @@
-"""What is computed, and numpy to compute it: tensors and ops, packing, memory, the numpy runner."""
+"""What is computed: tensors and ops, packed batches, memory, and the runner in numpy, which defines what is right."""

@@ -1,4 +1,4 @@
-"""How much memory a graph takes, and how much there is."""
+"""How much memory a graph needs, and how much there is."""
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ from .tensor import DTYPES, Tensor, schedule
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes of a graph's weights, and of a batch's arrays and results."""
+    """Bytes of a graph's weights, and of a batch's arrays and results together."""
 
     weights: int
     activations: int
@@ -28,25 +28,26 @@ class MemoryNeed:
 
 
 def memory_needed(output: Tensor, capacity: Mapping[str, int]) -> MemoryNeed:
-    """What a graph takes for batches of up to `capacity` (a size for each symbol in it)."""
+    """What a graph needs for batches of up to `capacity`, which has a size for each symbol in the graph."""
     tensors = schedule(output)
-    arrays = [t for t in tensors if t.op is None]
-    weights = sum(tensor_bytes(t, capacity) for t in arrays if t.is_weight)
+    weights = sum(tensor_bytes(t, capacity) for t in tensors if t.is_weight)
+    arrays = sum(tensor_bytes(t, capacity) for t in tensors if t.op is None and not t.is_weight)
     _, results = plan_buffers(tensors, lambda t: tensor_bytes(t, capacity))
-    return MemoryNeed(weights, sum(tensor_bytes(t, capacity) for t in arrays) - weights + sum(results))
+    return MemoryNeed(weights, arrays + sum(results))
 
 
 def tensor_bytes(t: Tensor, capacity: Mapping[str, int]) -> int:
-    """Bytes of a tensor."""
+    """Bytes of a tensor where each symbol in its shape has the size in `capacity`."""
     return prod(d if isinstance(d, int) else capacity[d] for d in t.shape) * DTYPES[t.dtype].itemsize
 
 
 def plan_buffers(
     tensors: Sequence[Tensor], size: Callable[[Tensor], int], keep: Collection[Tensor] = ()
 ) -> tuple[dict[Tensor, int], list[int]]:
-    """The number of the buffer that each result gets, and the buffers' sizes.
+    """The index of the buffer that each result is written to, and the sizes of the buffers.
 
-    Where possible it is one whose last reader is done. Those of `keep` have one of their own.
+    A result reuses the smallest free buffer that is large enough; a buffer is free after the last reader of its result.
+    keep: results that get a buffer of their own, which is never reused. tensors: in the order of execution.
     """
     last_reader = {x: t for t in tensors for x in t.inputs}
     buffers: dict[Tensor, int] = {}
@@ -68,7 +69,10 @@ def plan_buffers(
 
 
 def too_large_error(model: str, need: MemoryNeed, dtype: str, room: str, *, half: bool, shorter: bool) -> UserError:
-    """What a model needs, what there is (`room`), and what would need less. half: whether the device has f16."""
+    """The error that says what a model needs, what there is (`room`), and which options need less memory.
+
+    half: whether the device computes in f16. shorter: whether a smaller max_tokens would help.
+    """
     smaller = ["dtype='float16'"] if dtype == "float32" and half else []
     smaller += ["dtype='int8'"] if dtype != "int8" else []
     smaller += ["a smaller max_tokens"] if shorter else []
@@ -76,7 +80,7 @@ def too_large_error(model: str, need: MemoryNeed, dtype: str, room: str, *, half
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that can be had, or that there are, where the system tells no more; None where it does not tell."""
+    """Bytes of main memory that are available (installed, where the system says no more); None if unknown."""
     found = []
     with suppress(OSError, ValueError):
         found.append(1024 * proc_field(Path("/proc/meminfo"), "MemAvailable:"))
@@ -89,7 +93,7 @@ def available_memory() -> int | None:
 
 
 def proc_field(path: Path, name: str) -> int:
-    """The number after a name in a file of such lines. Raises ValueError if it is not there."""
+    """The number after `name` in a file of lines such as "MemFree: 1024 kB". Raises ValueError if there is none."""
     for line in path.read_text("utf-8").splitlines():
         if line.split()[:1] == [name]:
             return int(line.split()[1])

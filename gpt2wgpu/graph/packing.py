@@ -1,4 +1,4 @@
-"""Sequences of tokens -> packed batches: all sequences of a batch lie end to end on one token axis, without padding."""
+"""Sequences of tokens become packed batches: the sequences of a batch lie end to end on one token axis, without padding."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from .tensor import Array
 
-QUERY_TILE = 32  # queries per workgroup of shaders/softmax_attention.wgsl
+QUERY_TILE = 32  # queries that one workgroup of the attention kernels handles: their QUERIES
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int) -> list[list[int]]:
     """Cut texts into batches of at most `max_tokens` tokens (a longer text goes alone) and `max_sequences` texts.
 
-    Returns the indices of each batch, longest texts first, so that batches are alike inside.
+    Returns the indices of each batch, the longest texts first: texts of about one length share a batch.
     """
     batches: list[list[int]] = []
     tokens = 0
@@ -28,8 +28,8 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int) ->
 def pack_batch(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int] | Array) -> dict[str, Array]:
     """The arrays of one batch, all uint32.
 
-    ids, positions, types (T): of every token; all are of type 0. spans (B, 2): first and one-past-last token of each sequence.
-    tiles (G, 2): (sequence, first query inside it), the work list of attention. skip (B): prompt tokens that pooling leaves out.
+    ids, positions, types (T): of every token; every type is 0. spans (B, 2): first and one-past-last token of each sequence.
+    tiles (G, 2): sequence and first query in it, the work list of attention. skip (B): leading tokens that pooling leaves out.
     """
     lengths = np.array([len(s) for s in sequences])
     ends = np.cumsum(lengths)
@@ -46,7 +46,10 @@ def pack_batch(sequences: Sequence[Array], positions: Sequence[Array], skip: Seq
 
 
 def split_batch(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int], dict[str, Array]]]:
-    """A batch as up to `parts` batches of about as many tokens each, with the rows that each one stands for."""
+    """A batch as up to `parts` batches of about as many tokens each, with the sequences that each one holds.
+
+    Each sequence goes to the part with the fewest tokens so far.
+    """
     spans = batch["spans"].tolist()
     rows: list[list[int]] = [[] for _ in range(min(parts, len(spans)))]
     tokens = [0] * len(rows)
@@ -62,12 +65,14 @@ def split_batch(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int],
 
 
 def max_tiles(max_tokens: int, max_sequences: int) -> int:
-    """How many tiles a batch can have at most: each sequence may end in a partly filled one."""
+    """The largest number of tiles of a batch: each sequence may end in a partly filled one."""
     return max_tokens // QUERY_TILE + max_sequences
 
 
 def position_ids(ids: Array, pad: int | None) -> Array:
-    """Position ids of one sequence (n,): 0, 1, ...; with `pad`, as in RoBERTa, pad + 1, ..., counted over the other tokens."""
+    """The position ids (n,) of one sequence: 0, 1, ... With `pad`, as in RoBERTa: pad + 1, pad + 2, ..., and `pad` where the
+    token is `pad` itself, which does not count.
+    """
     if pad is None:
         return np.arange(len(ids))
     real = ids != pad

@@ -1,11 +1,31 @@
-"""The graph: a Tensor is a named leaf or the output of an Op; a model is the Tensor it returns."""
+"""The graph: a Tensor is a named leaf or the output of an Op, and a model is the Tensor that it returns.
+
+An op is declared once, by a signature above its numpy definition:
+
+    @op("x:X[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=matmul_grid)
+    def linear(x, weight, bias, *, activation="none"): ...
+
+`x:X[T,K]` is an input of dtype X and shape (T, K). X stands for f32 or f16, as the graph decides; no dtype means f32. A letter is
+a size, the same wherever it stands: called on x (T, 384) and weight (384, 1536), `linear` gives a tensor of shape (T, 1536).
+A dimension may be a number, a multiple ("3C") or, in the output, a sum ("J+K").
+
+The same signature fixes how the kernel, shaders/linear.wgsl, is bound: binding 0 is the uniform block, which holds the letters in
+order of appearance and then the keyword arguments (those that the shader does not declare as `const`); bindings 1, 2, ... are
+the arguments in order, the output last:
+
+    struct Params { T: u32, K: u32, N: u32 }
+    @group(0) @binding(0) var<uniform> p: Params;
+    @group(0) @binding(1) var<storage, read> x: array<vec4<X>>;  // or array<X>, where sizes are not multiples of four
+    ...
+    @group(0) @binding(4) var<storage, read_write> out: array<vec4<O>>;
+"""
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +44,7 @@ _ids = itertools.count()
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A weight or batch array (`op` is None) or the result of an op. `shape` may hold symbols."""
+    """A weight or an array of a batch (`op` is None), or the output of an op. `shape` may hold symbols such as "T"."""
 
     shape: tuple[Dim, ...]
     dtype: str = "f32"
@@ -43,7 +63,7 @@ class Tensor:
 
 
 def schedule(*outputs: Tensor) -> list[Tensor]:
-    """Every tensor the outputs need, in an order that can be executed."""
+    """Every tensor that the outputs need, inputs before what is computed from them."""
     seen: set[Tensor] = set()
     stack = list(outputs)
     while stack:
@@ -54,7 +74,7 @@ def schedule(*outputs: Tensor) -> list[Tensor]:
 
 
 def merge_graphs(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The same outputs, with what their graphs have in common computed once. Leaves of one name are one."""
+    """The same outputs, where what their graphs have in common is computed once. Leaves of the same name become one."""
     known: dict[Any, Tensor] = {}
     new: dict[Tensor, Tensor] = {}
     for t in schedule(*outputs):
@@ -64,47 +84,38 @@ def merge_graphs(outputs: Sequence[Tensor]) -> list[Tensor]:
     return [new[t] for t in outputs]
 
 
+class Arg(NamedTuple):
+    """One argument of a signature: `weight:W[K,N]` is ("weight", "W", ("K", "N"))."""
+
+    name: str
+    dtype: str
+    dims: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Op:
-    """One operation: its signature, its maths in numpy, and the grid its WGSL kernel is dispatched on.
+    """One operation: its signature, its maths in numpy, and the grid on which its kernel is dispatched.
 
-    Calling it on Tensors checks them against the signature and returns the output Tensor;
-    `Op.reference` computes on arrays.
+    Calling it on Tensors checks them against the signature and returns the output Tensor; `Op.reference` computes on arrays.
     """
 
     name: str
-    args: tuple[tuple[str, str, tuple[str, ...]], ...]  # (name, dtype, dims); the last one is the output
+    args: tuple[Arg, ...]  # the last one is the output
     reference: Callable[..., Any]
     grid: Callable[[SimpleNamespace], Grid]
     sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None  # letters that follow from other sizes and attributes
 
     def __call__(self, *inputs: Tensor, out: str = "f32", **attrs: Any) -> Tensor:
-        """`out` is the output's dtype where the signature leaves it open. Raises ValueError on a mismatch.
+        """The output for these inputs. Raises ValueError if they do not fit the signature.
 
-        An attribute named by a letter, such as H=12, is the size of an output dimension that no input has; others are
-        found by `sizes`, which raises ValueError where they cannot be.
+        out: the output's dtype where the signature leaves it open. attrs: the keyword arguments of `reference`; a capital
+        letter, such as M=12, is the size of an output dimension that no input has.
         """
-        *args, (_, out_dtype, out_dims) = self.args
+        *args, output = self.args
         dims: dict[str, Dim] = {}
         types: dict[str, str] = {}
-        for (arg, dtype, pattern), t in zip(args, inputs, strict=True):
-            want = f"{self.name}: {arg} must be {dtype}[{','.join(pattern)}], got {t.dtype}{list(t.shape)}"
-            if is_type_letter(dtype):
-                dtype = types.setdefault(dtype, t.dtype)
-            if len(pattern) != len(t.shape) or dtype != t.dtype:
-                raise ValueError(want)
-            for dim, size in zip(pattern, t.shape, strict=True):
-                times, name = parse_dim(dim)
-                if not name:
-                    name, times = dim, 1  # "2" stands for itself
-                    dims[name] = times * int(dim)
-                if times > 1:  # "3C" matches any multiple of three
-                    if not isinstance(size, int) or size % times:
-                        raise ValueError(want)
-                    size //= times
-                if dims.setdefault(name, size) != size:
-                    raise ValueError(f"{want} where {name}={dims[name]}")
-        dims = {name: size for name, size in dims.items() if not name.isdigit()}
+        for arg, t in zip(args, inputs, strict=True):
+            self._match(arg, t, dims, types)
         dims |= {name: size for name, size in attrs.items() if name.isupper()}
         attrs = {**(self.reference.__kwdefaults__ or {}), **attrs}
         if self.sizes is not None:
@@ -112,10 +123,28 @@ class Op:
                 dims |= self.sizes(SimpleNamespace(**dims, **attrs))
             except ValueError as error:
                 raise ValueError(f"{self.name}: {error}") from None
-        if is_type_letter(out_dtype):
-            out_dtype = types.setdefault(out_dtype, out)
-        shape = tuple(output_dim(d, dims) for d in out_dims)
-        return Tensor(shape, out_dtype, op=self, inputs=inputs, dims=dims, types=types, attrs=attrs)
+        dtype = types.setdefault(output.dtype, out) if is_type_letter(output.dtype) else output.dtype
+        shape = tuple(output_dim(d, dims) for d in output.dims)
+        return Tensor(shape, dtype, op=self, inputs=inputs, dims=dims, types=types, attrs=attrs)
+
+    def _match(self, arg: Arg, t: Tensor, dims: dict[str, Dim], types: dict[str, str]) -> None:
+        """Enter the sizes and types of an input into `dims` and `types`. Raises ValueError on a mismatch."""
+        expected = f"{self.name}: {arg.name} must be {arg.dtype}[{','.join(arg.dims)}], got {t.dtype}{list(t.shape)}"
+        dtype = types.setdefault(arg.dtype, t.dtype) if is_type_letter(arg.dtype) else arg.dtype
+        if dtype != t.dtype or len(arg.dims) != len(t.shape):
+            raise ValueError(expected)
+        for dim, size in zip(arg.dims, t.shape, strict=True):
+            times, letter = parse_dim(dim)
+            if not letter:
+                if size != times:
+                    raise ValueError(expected)
+                continue
+            if times > 1:
+                if not isinstance(size, int) or size % times:
+                    raise ValueError(expected)
+                size //= times
+            if dims.setdefault(letter, size) != size:
+                raise ValueError(f"{expected} where {letter}={dims[letter]}")
 
 
 def is_type_letter(dtype: str) -> bool:
@@ -124,18 +153,23 @@ def is_type_letter(dtype: str) -> bool:
 
 
 def parse_dim(dim: str) -> tuple[int, str]:
-    """ "3C" -> (3, "C"),  "C" -> (1, "C"),  "2" -> (2, "")."""
+    """A factor and a letter, "" in a number: "3C" -> (3, "C"), "C" -> (1, "C"), "2" -> (2, "")."""
     match = re.fullmatch(r"(\d*)([A-Z]?)", dim)
     if match is None:
         raise ValueError(f"a dimension is a letter, a number or a multiple of a letter, not {dim!r}")
-    return int(match[1] or 1), match[2]
+    factor, letter = match.groups()
+    return int(factor or 1), letter
 
 
-def output_dim(dim: str, dims: dict[str, Dim]) -> Dim:
-    """The size of an output dimension: "C", "2", "3C" or a sum of such, "J+K"."""
+def output_dim(dim: str, dims: Mapping[str, Dim]) -> Dim:
+    """The size of a dimension: "C" -> 384 or a symbol, "2" -> 2, "3C" -> 1152, "J+K" -> their sum."""
     if dim in dims:
         return dims[dim]
-    return sum(times * int(dims[name]) if name else times for times, name in map(parse_dim, dim.split("+")))
+    total = 0
+    for term in dim.split("+"):
+        factor, letter = parse_dim(term)
+        total += factor * int(dims[letter]) if letter else factor
+    return total
 
 
 def op(
@@ -143,6 +177,7 @@ def op(
     grid: Callable[[SimpleNamespace], Grid],
     sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None,
 ) -> Callable[[Callable[..., Any]], Op]:
-    """Declare an op: `@op("x[T,C] weight[C] -> out[T,C]", grid=...)` above its numpy definition."""
-    args = tuple((n, d or "f32", tuple(s.split(","))) for n, d, s in re.findall(r"(\w+)(?::(\w+))?\[([\w,+]+)\]", signature))
+    """Declare an op: `@op("x[T,C] weight[C] -> out[T,C]", grid=...)` above its numpy definition (see the top of this file)."""
+    found = re.findall(r"(\w+)(?::(\w+))?\[([\w,+]+)\]", signature)
+    args = tuple(Arg(name, dtype or "f32", tuple(dims.split(","))) for name, dtype, dims in found)
     return lambda fn: Op(fn.__name__, args, fn, grid, sizes)
