@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,19 @@ def strict_numerics():
 @pytest.fixture(autouse=True)
 def no_device_from_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("GPT2WGPU_DEVICE", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_of_a_terminal():
+    """Under nohup and in a script's background job some are ignored, and would be by the processes that tests start."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ours = {number: signal.getsignal(number) for number in numbers}
+    yield
+    left = {number: signal.signal(number, handler) for number, handler in before.items()}
+    assert left == ours, "a test left a signal handler behind"
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,6 @@ import pytest
 import tiny
 from process import command, environment
 
-from gpt2wgpu.cli import main
-
 A, B = "The cat is sleeping", "A feline is resting"
 
 
@@ -45,7 +43,7 @@ def test_a_reader_that_leaves_early(tmp_path: Path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_stdout_on_a_full_disk():
     with Path("/dev/full").open("wb") as full:
-        for args in (("embed", A), ("similarity", "--sentence1", A, "--sentence2", B)):
+        for args in (("embed", A), ("similarity", "--sentence1", A, "--sentence2", B), ("models",), ("--help",)):
             done = subprocess.run(command(*args), env=environment(), stdout=full, stderr=subprocess.PIPE, timeout=120)
             assert done.returncode == 1 and done.stderr == b"error: No space left on device\n"
 
@@ -95,20 +93,3 @@ def test_a_process_that_is_told_to_stop_cleans_up(tmp_path: Path):
         assert process.wait(60) == 143
         assert process.stderr.read() == b""
     assert [*tmp_path.iterdir()] == []
-
-
-@pytest.mark.parametrize("asked, code", [(SystemExit(143), 143), (KeyboardInterrupt(), 130), (ValueError(), None)])
-def test_a_signal_inside_a_lock(monkeypatch: pytest.MonkeyPatch, asked: BaseException, code: int | None):
-    """Python's threading then raises a RuntimeError of its own, in whose context is what the signal asked for."""
-
-    def app(*_: object, **__: object) -> None:
-        try:
-            raise asked
-        finally:
-            raise RuntimeError("cannot release un-acquired lock")
-
-    monkeypatch.setattr("gpt2wgpu.cli.app", app)
-    monkeypatch.setattr("gpt2wgpu.cli.signal.signal", lambda *_: None)
-    with pytest.raises(RuntimeError if code is None else SystemExit) as caught:
-        main([])
-    assert code is None or caught.value.code == code  # type: ignore[attr-defined]

@@ -1,7 +1,5 @@
 """The command line: parses and prints, holds no logic. `main` is the entry point."""
 
-import os
-import signal
 import sys
 import warnings
 from typing import Annotated
@@ -11,11 +9,12 @@ import typer
 from .. import __version__
 from ..errors import UserError
 from .commands import doctor_command, info_command, similarity_command
-from .console import say
+from .console import say, say_error, shorten_line
 from .diagnose import profile_command, tune_command
 from .embed import embed_command
 from .evaluate import evaluate_command
 from .models import models_command, pull_command
+from .process import flush_stdout, open_streams, stop_on_signals
 from .tokens import app as tokens
 from .train import train_command
 
@@ -96,33 +95,27 @@ def gpt2wgpu(
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command line and exit: what went wrong for the user is one line on stderr, what is a bug keeps its traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are removed
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # JSON is UTF-8, also in a Windows pipe
+    """Run a command line and exit. A user's mistake is one line on stderr and code 1; a bug keeps its traceback."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-            try:
-                # Windows: typer would replace a text with a * in it by the names of files
-                app(args, prog_name="gpt2wgpu", windows_expand_args=False, obj=args)
-            finally:
-                sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+        open_streams()
+        with stop_on_signals():
+            run_command(args)
     except UserError as error:
-        say(f"error: {error}")
+        say_error(str(error))
         sys.exit(1)
-    except RuntimeError as error:
-        # a signal that came inside one of threading's locks: leaving the lock failed, and hid what the signal asked for
-        if isinstance(error.__context__, SystemExit):
-            sys.exit(error.__context__.code)
-        if isinstance(error.__context__, KeyboardInterrupt):
-            sys.exit(130)
-        raise
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.exit(1)
     except OSError as error:
-        say(": ".join(str(part) for part in ("error", error.filename, error.strerror or error) if part is not None))
+        say_error(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
         sys.exit(1)
+
+
+def run_command(args: list[str] | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: say(shorten_line(f"warning: {message}"))
+        try:
+            # Windows: typer would replace a text with a * in it by the names of files
+            app(args, prog_name="gpt2wgpu", windows_expand_args=False, obj=args)
+        finally:
+            flush_stdout()

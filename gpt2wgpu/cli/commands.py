@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import one_line, say_if_numpy, table
-from .options import TEXT, Column, encode_options, load_encoder, model_options, text_options, vector_options, with_options
+from .options import (
+    TEXT,
+    Column,
+    check_decoded,
+    encode_options,
+    load_encoder,
+    model_options,
+    text_options,
+    vector_options,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
@@ -18,8 +28,8 @@ if TYPE_CHECKING:
 @with_options(text_options, model_options, vector_options)
 def similarity_command(
     ctx: typer.Context,
-    sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
-    sentence2: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
+    sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT, callback=check_decoded)] = None,
+    sentence2: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT, callback=check_decoded)] = None,
     all_metrics: Annotated[
         bool,
         typer.Option("--all-metrics", help="Not only the cosine: distances, dot product, correlation.", rich_help_panel=TEXT),

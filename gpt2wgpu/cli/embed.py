@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import say, say_if_numpy
-from .options import TEXT, Column, encode_options, load_encoder, model_options, text_options, vector_options, with_options
+from .options import (
+    TEXT,
+    Column,
+    check_decoded,
+    encode_options,
+    load_encoder,
+    model_options,
+    text_options,
+    vector_options,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from .. import files
@@ -19,10 +29,17 @@ if TYPE_CHECKING:
 @with_options(text_options, model_options, vector_options)
 def embed_command(
     ctx: typer.Context,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False, callback=check_decoded)] = None,
     sentence: Annotated[
         list[str] | None,
-        typer.Option("--sentence", "-s", metavar="TEXT", help="A text to embed; may be repeated.", rich_help_panel=TEXT),
+        typer.Option(
+            "--sentence",
+            "-s",
+            metavar="TEXT",
+            help="A text to embed; may be repeated.",
+            rich_help_panel=TEXT,
+            callback=check_decoded,
+        ),
     ] = None,
     input: Annotated[
         str | None,

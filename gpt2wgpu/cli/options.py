@@ -1,15 +1,20 @@
 """Options that several commands share; an option's name is the keyword of `Encoder` or `encode` that it sets."""
 
+import re
+import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from ..errors import UserError, show
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
 
 MODEL, TEXT = "Model", "Texts"
+Text = TypeVar("Text", str | None, list[str] | None)
 Command = Callable[..., None]
 Model = Annotated[
     str | None,
@@ -41,6 +46,18 @@ Column = Annotated[
     typer.Option(metavar="NAME", help="Column of the texts; a number if the file has no header.", rich_help_panel=TEXT),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def check_decoded(text: Text) -> Text:
+    """Refuse a text of the command line that Python could not decode: it holds the bytes as surrogates then."""
+    for part in [text] if isinstance(text, str) else text or ():
+        if re.search("[\udc80-\udcff]", part):
+            name = sys.getfilesystemencoding()
+            if name.lower() == "utf-8":
+                raise UserError(f"{show(part)} is not UTF-8: give texts in that encoding")
+            where = f"the encoding of this locale (LC_ALL, LC_CTYPE, LANG) is {name}"
+            raise UserError(f"{show(part)} cannot be decoded, as {where}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
+    return text
 
 
 def model_options(
@@ -91,7 +108,10 @@ def vector_options(
 
 
 def text_options(
-    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="Put this before each text.", rich_help_panel=TEXT)] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Put this before each text.", rich_help_panel=TEXT, callback=check_decoded),
+    ] = None,
     prompt_name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Put the model's prompt of this name before each text.", rich_help_panel=TEXT),

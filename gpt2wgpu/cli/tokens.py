@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .console import one_line, say
-from .options import Column, Json, Model, Revision
+from .options import Column, Json, Model, Revision, check_decoded
 
 app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, and see what a tokenizer makes of texts.")
 Files = Annotated[
@@ -59,7 +59,9 @@ def create(
 @app.command()
 def count(
     files: Files = None,
-    text: Annotated[str | None, typer.Option(metavar="TEXT", help="Show the tokens of this text instead.")] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Show the tokens of this text instead.", callback=check_decoded)
+    ] = None,
     column: Column = None,
     as_json: Json = False,
     model: Model = None,

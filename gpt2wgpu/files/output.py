@@ -11,6 +11,7 @@ from uuid import uuid4
 from ..errors import UserError
 
 Format = TypeVar("Format")
+unfinished: set[Path] = set()  # temporary files, for whoever ends the process at once
 
 
 def suffix_of(name: str, formats: Mapping[str, Format]) -> str | None:
@@ -43,6 +44,7 @@ def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = 
     temporary = (folder or target.parent) / f".gpt2wgpu-{uuid4().hex}.tmp"  # on the same disk: os.replace does not cross disks
     with naming(path, temporary):
         file = temporary.open("xb", buffering=1 << 20)
+        unfinished.add(temporary)
         try:
             with file:
                 yield file, write
@@ -53,6 +55,8 @@ def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = 
             with suppress(OSError):
                 temporary.unlink()
             raise
+        finally:
+            unfinished.discard(temporary)
 
 
 @contextmanager

@@ -95,7 +95,11 @@ def chosen_tiles(device: Device) -> dict[Matmul, Choice]:
 def cache_file() -> Path:
     """In the folder where this system's programs keep what they can measure again."""
     home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
-    return Path(os.environ.get("XDG_CACHE_HOME") or home or "~/.cache").expanduser() / "gpt2wgpu" / "tiles.json"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or home or "~/.cache").expanduser()
+    except RuntimeError:  # neither HOME nor an entry in passwd
+        raise FileNotFoundError("there is no home folder to keep what is measured: set HOME or XDG_CACHE_HOME") from None
+    return folder / "gpt2wgpu" / "tiles.json"
 
 
 def read_cache() -> dict[str, Any]:
@@ -131,9 +135,9 @@ def save_tiles(device: Device) -> None:
     """Add this adapter's choices to the file, in one step. Where it cannot be written they are measured again next time."""
     entries = {f"{k}x{n} {dtype}": [str(tile) for tile in choice] for (k, n, dtype), choice in chosen_tiles(device).items()}
     whole = {"version": __version__, "adapters": {**read_cache(), adapter_key(device): entries}}
-    path = cache_file()
     temporary = None
     try:
+        path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as file:
             temporary = Path(file.name)

@@ -105,9 +105,9 @@ def pull_model(
 
 def is_cached(name: str) -> bool:
     """Whether a model starts without the network."""
-    storage = place(name, None)
-    commit = storage.commit("main")
     try:
+        storage = place(name, None)
+        commit = storage.commit("main")
         return commit is not None and complete(Snapshot(storage, commit)).is_dir()
     except UserError:
         return False

@@ -24,17 +24,21 @@ class NotCached(UserError):
 
 def cache_folder(given: str | Path | None) -> Path:
     """The folder given, or the one that the environment names, as sentence-transformers and huggingface_hub choose it."""
-    for value, inside in (
+    e = os.environ.get
+    choices = (
         (None if given is None else str(given), ""),
-        (os.environ.get("SENTENCE_TRANSFORMERS_HOME"), ""),
-        (os.environ.get("HF_HUB_CACHE"), ""),
-        (os.environ.get("HUGGINGFACE_HUB_CACHE"), ""),
-        (os.environ.get("HF_HOME"), "hub"),
-        (os.environ.get("XDG_CACHE_HOME"), "huggingface/hub"),
-    ):
-        if value:
-            return Path(os.path.expandvars(value)).expanduser() / inside
-    return Path("~/.cache/huggingface/hub").expanduser()
+        (e("SENTENCE_TRANSFORMERS_HOME"), ""),
+        (e("HF_HUB_CACHE"), ""),
+        (e("HUGGINGFACE_HUB_CACHE"), ""),
+        (e("HF_HOME"), "hub"),
+        (e("XDG_CACHE_HOME"), "huggingface/hub"),
+        ("~/.cache", "huggingface/hub"),
+    )
+    value, inside = next((value, inside) for value, inside in choices if value)
+    try:
+        return Path(os.path.expandvars(value)).expanduser() / inside
+    except RuntimeError:  # neither HOME nor an entry in passwd
+        raise UserError(f"{show(value)}, the cache of models, needs a home folder: set HF_HOME or HOME") from None
 
 
 @dataclass(frozen=True)

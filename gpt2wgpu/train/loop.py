@@ -192,8 +192,10 @@ def interruptible() -> Iterator[list[int]]:
         return
 
     def note(number: int, _: object) -> None:
+        if number in stopped:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
         stopped.append(number)
-        signal.signal(number, before[number])
 
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as nohup asks
