@@ -2,12 +2,14 @@
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from .background import run_in_background
 from .devices.choose import enough_memory
 from .errors import UserError
 from .files.windows import take_window
@@ -18,6 +20,17 @@ from .graph.program import CompiledGraph
 from .graph.tensor import Array
 from .progress import progress
 from .tokenizer import Tokenizer
+
+Tokenized = tuple[list[Array], list[int]]  # ids of each text, and how many there were
+
+
+@contextmanager
+def waiting_for(under_way: Iterable[Future[Tokenized]]) -> Iterator[None]:
+    """On the way out, wait for what is under way; but a second at most, as the way out may be that of Ctrl-C."""
+    try:
+        yield
+    finally:
+        wait(under_way, timeout=1)
 
 
 def truncation_message(cut: int, of: int, limit: int) -> str:
@@ -73,14 +86,12 @@ class Engine:
         first: the number of the first text, for messages. total: of texts, for the progress bar.
         """
         done = read = first
-        with (
-            ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-tokenizer") as worker,
-            progress(asked.show_progress_bar, total) as advance,
-        ):
-            ahead: deque[Future[tuple[list[Array], list[int]]]] = deque()
+        ahead: deque[Future[Tokenized]] = deque()
+        with progress(asked.show_progress_bar, total) as advance, waiting_for(ahead):
             while True:
                 while len(ahead) < 2 and (window := next(windows, None)):
-                    ahead.append(worker.submit(self._tokenize, window, asked, read))
+                    before = ahead[-1] if ahead else None
+                    ahead.append(run_in_background(self._tokenize, window, asked, read, before))
                     read += len(window)
                 if not ahead:
                     break
@@ -88,7 +99,7 @@ class Engine:
                 too_long = [i for i, n in enumerate(counts) if n > asked.limit]
                 if too_long and not asked.truncate:
                     i = too_long[0]
-                    found = f"text {done + i} has {counts[i]} tokens, the model reads {asked.limit}"
+                    found = f"text {done + i} has at least {counts[i]} tokens, the model reads {asked.limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
                 if (longest := max(map(len, sequence_ids))) > self.room:
                     i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
@@ -103,7 +114,10 @@ class Engine:
                 done += len(vectors)
                 yield vectors, len(too_long)
 
-    def _tokenize(self, texts: Sequence[str], asked: EncodeOptions, first: int) -> tuple[list[Array], list[int]]:
+    def _tokenize(self, texts: Sequence[str], asked: EncodeOptions, first: int, before: Future[Tokenized] | None) -> Tokenized:
+        """Runs in the background, one window after the other: once `before` is done."""
+        if before is not None:
+            wait([before])
         prompt = asked.prompt
         prompted = [prompt + t if isinstance(t, str) else t for t in texts] if prompt else texts
         return self.tokenizer.encode(prompted, asked.limit, first)

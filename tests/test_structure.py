@@ -22,6 +22,7 @@ PACKAGE = Path(gpt2wgpu.__file__).parent
 ORDER = {
     "errors": "every room refuses input in the same way",
     "progress": "every room may say how far it is",
+    "background": "native work that a signal need not wait for",
     "graph": "what is computed, and the numpy that defines it",
     "gpu": "the other runner of a graph, the only importer of wgpu",
     "models": "architectures are graphs; they do not know where they run",

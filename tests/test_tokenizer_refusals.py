@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from vocabularies import bert, bert_folder, gpt2, ids, refusal
+from vocabularies import ID, bert, bert_folder, gpt2, ids, refusal
 
 from gpt2wgpu.tokenizer import BATCH, Tokenizer
 
@@ -38,9 +38,13 @@ def test_no_tokenizer(tmp_path: Path):
     refusal(make, "tokenizer.json is missing", "save_pretrained")
 
 
-def test_added_tokens_without_tokenizer_json(tmp_path: Path):
-    tiny.write_json(bert_folder(tmp_path) / "added_tokens.json", {"<new>": 14})
-    refusal(lambda: bert(tmp_path), "added_tokens.json", "save_pretrained")
+def test_added_tokens_with_other_ids(tmp_path: Path):
+    tiny.write_json(bert_folder(tmp_path) / "added_tokens.json", {"<new>": 15})
+    refusal(
+        lambda: bert(tmp_path), "added_tokens.json gives '<new>' the id 15, but the vocabulary gives it 14", "save_pretrained"
+    )
+    tiny.write_json(tmp_path / "added_tokens.json", {"<new>": 14})
+    assert ids(bert(tmp_path, vocab=15), "hello <new>")[1:-1] == [ID["hello"], 14]
 
 
 @pytest.mark.parametrize(

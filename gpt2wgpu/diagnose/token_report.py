@@ -1,5 +1,6 @@
 """How a tokenizer fits texts: tokens a word, unused and unknown tokens."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ def find_tokenizer(model: str | Path | None, revision: str | None = None) -> Tok
     if not folder.is_dir() or (folder / "config.json").exists() or (folder / "modules.json").exists():
         c = load_checkpoint(folder)
         return Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
-    kind = "bert" if (folder / "vocab.txt").exists() else "gpt2"
+    kind = "" if (folder / "tokenizer.json").exists() else "bert" if (folder / "vocab.txt").exists() else "gpt2"
     return Tokenizer(folder, kind=kind, vocab=1 << 31, lower_case=False)
 
 
@@ -46,7 +47,7 @@ class TokenReport:
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], most_frequent: int = 20) -> TokenReport:
     """Count in bounded memory, but for the length of each text. Raises UserError where there are no texts."""
     vocabulary = tokenizer.vocabulary()
-    counts = np.zeros(max(vocabulary.values(), default=0) + 1, np.int64)
+    counts: Counter[int] = Counter()  # by the ids that occur: an id in a broken file may be a billion
     lengths: list[int] = []
     words = 0
     texts = iter(texts)
@@ -54,15 +55,16 @@ def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], most_frequent: int 
         found = tokenizer.plain(batch, len(lengths))
         lengths += map(len, found)
         words += sum(len(text.split()) for text in batch)
-        counts += np.bincount(np.concatenate(found), minlength=len(counts))
+        ids, occurrences = np.unique(np.concatenate(found), return_counts=True)
+        counts.update(dict(zip(ids.tolist(), occurrences.tolist(), strict=True)))
     if not lengths:
         raise UserError("there are no texts to count the tokens of")
-    tokens = int(counts.sum())
+    tokens = counts.total()
     names = {i: token for token, i in vocabulary.items()}
-    ordinary = sorted(names.keys() - tokenizer.special_ids())
-    unused = int((counts[ordinary] == 0).sum())
-    unknown = sum(int(counts[i]) for i in tokenizer.unknown_ids())
-    often = np.argsort(-counts, kind="stable")[:most_frequent]
+    ordinary = names.keys() - tokenizer.special_ids()
+    unused = len(ordinary - counts.keys())
+    unknown = sum(counts[i] for i in tokenizer.unknown_ids())
+    often = sorted(counts, key=lambda i: (-counts[i], i))[:most_frequent]
     return TokenReport(
         vocabulary=len(vocabulary),
         texts=len(lengths),
@@ -77,5 +79,5 @@ def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], most_frequent: int 
         unused_share=unused / max(len(ordinary), 1),
         unknown=unknown,
         unknown_share=unknown / max(tokens, 1),
-        frequent=[(names[i], i, int(counts[i])) for i in often.tolist() if counts[i]],
+        frequent=[(names[i], i, counts[i]) for i in often],
     )

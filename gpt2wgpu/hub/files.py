@@ -5,10 +5,11 @@ from pathlib import Path
 
 from ..checkpoint.modules import LENGTH_FILES, read_modules
 from ..checkpoint.tensors import PICKLES, read_index
+from ..models.fields import read_fields
 from .cache import NotCached
 
 Get = Callable[[str], Path | None]  # where a file lies, None if the repository has no such file
-VOCABULARIES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "added_tokens.json")
+VOCABULARIES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt")
 
 
 def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
@@ -37,7 +38,10 @@ def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
             get(f"{inside}adapter_config.json")
             if modules:
                 next((True for kin in LENGTH_FILES if get(f"{inside}sentence_{kin}_config.json")), None)
-            get(f"{inside}tokenizer_config.json")
+            settings = get(f"{inside}tokenizer_config.json")
+            if settings is None or "added_tokens_decoder" not in read_fields(settings).values:
+                for file in ("special_tokens_map.json", "added_tokens.json"):  # which `transformers` reads only then
+                    get(inside + file)
             if get(f"{inside}tokenizer.json") is None:
                 found = [get(inside + file) for file in VOCABULARIES]  # all that there are
                 if not any(found):

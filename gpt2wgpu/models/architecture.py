@@ -61,7 +61,7 @@ class Architecture(ABC):
 
     title: ClassVar[str]  # the name in messages
     model: ClassVar[str]  # the class in `transformers`, without a head
-    tokenizer: ClassVar[str] = ""  # the kind of vocabulary files (tokenizer.py) in a folder without tokenizer.json
+    tokenizer: ClassVar[str] = ""  # the kind of tokenizer (tokenizer/settings.py) of a folder that names no class
     decoder: ClassVar[bool] = False  # attends to earlier tokens only
 
     table: ClassVar[str]  # the weight that holds the vectors of tokens, (V, C)

@@ -36,7 +36,7 @@ class Qwen3Config(Architecture):
     local: tuple[bool, ...] = (False,) * 32  # of each block: whether a token sees only those at most `window` away
     window: int = 0
 
-    title, model, decoder = "Qwen3", "Qwen3Model", True
+    title, model, tokenizer, decoder = "Qwen3", "Qwen3Model", "qwen2", True
     table, block, prefixes = "embed_tokens.weight", "layers.{}.input_layernorm.weight", ("", "model.")
     body, buffers = re.compile(r"(embed_tokens|layers|norm)\."), re.compile(r".*\.inv_freq")
     as_is = ("embed_tokens.",)

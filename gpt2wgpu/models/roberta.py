@@ -26,8 +26,8 @@ class RobertaConfig(BertConfig):
 
 
 class XLMRobertaConfig(RobertaConfig):
-    title, model, tokenizer = "XLM-R", "XLMRobertaModel", ""
+    title, model, tokenizer = "XLM-R", "XLMRobertaModel", "xlm-roberta"
 
 
 class CamembertConfig(RobertaConfig):
-    title, model, tokenizer = "CamemBERT", "CamembertModel", ""
+    title, model, tokenizer = "CamemBERT", "CamembertModel", "camembert"

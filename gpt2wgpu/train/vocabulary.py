@@ -84,7 +84,9 @@ def check_folder(folder: Path) -> None:
 def save_tokenizer(tokenizer: "tokenizers.Tokenizer", folder: Path) -> None:
     """tokenizer.json and tokenizer_config.json, as `transformers` reads them, each complete or not there."""
     names = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    # `transformers` 4.45 to 4.57 takes a missing add_prefix_space as false, 5 takes that of tokenizer.json
+    prefix = {"add_prefix_space": tokenizer.pre_tokenizer.add_prefix_space}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **prefix, **names}
     folder.mkdir(exist_ok=True)
     for name, text in zip(FILES, (tokenizer.to_str(pretty=True), json.dumps(config, indent=2)), strict=True):
         with files.open_output(str(folder / name), {".json": None}) as (file, _):

@@ -1,0 +1,188 @@
+"""Text -> token ids, as `transformers` does it, from the tokenizer files of a model folder."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..background import run_interruptibly
+from ..errors import UserError, show
+from ..models.fields import read_fields
+from .opening import Ids, add_special_tokens, find_special_ends, library_errors, open_tokenizer, prepend_lowercase
+from .settings import read_tokenizer_settings
+
+__all__ = ["Ids", "Tokenizer"]
+
+BATCH = 1024  # texts tokenised at a time: `tokenizers` keeps some hundred bytes per token until a batch is done
+BATCH_CHARACTERS = 1 << 22  # and no more texts once they have as many
+# of a longer text only so much is tokenised at first; English has 4 to 5 characters a token
+SPARE_CHARACTERS = 1 << 12
+CHARACTERS_PER_TOKEN = 32
+
+
+class Tokenizer:
+    """The tokenizer of a model folder: `tokenizer.json`, or the vocabulary files of GPT-2, RoBERTa or BERT.
+
+    kind: the kind of tokenizer of the model's architecture (a key of `settings.SPECIAL_TOKENS`), for a folder that names no
+        class: whose rules apply, and whose vocabulary files are read where there is no tokenizer.json.
+    vocab: rows of the model's token table; ids beyond it are refused.
+    lower_case: lower-case texts first, as sentence-transformers does where the folder says do_lower_case.
+    arguments: overrides fields of tokenizer_config.json: processor_kwargs (tokenizer_args) of sentence_bert_config.json.
+        A length among them is for the caller to apply.
+    Raises UserError. May be shared by threads: nothing changes after it is made. What `opening` says on which file counts
+    holds here.
+    """
+
+    def __init__(
+        self, folder: Path, *, kind: str, vocab: int, lower_case: bool, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder, self.vocab = folder, vocab
+        self._settings = read_tokenizer_settings(folder, kind, arguments or {})
+        self._tokenizer = open_tokenizer(self._settings)
+        self._end = self._tokenizer.token_to_id("<|endoftext|>")
+        add_special_tokens(self._tokenizer, self._settings)
+        in_file = self._tokenizer.truncation or {}  # this comes second for `transformers`, too
+        side = self._settings.fields.text("truncation_side", default=str(in_file.get("direction", "right")).lower())
+        self._cut_left = side == "left"
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        if lower_case:
+            prepend_lowercase(self._tokenizer)
+        self._head, self._tail = find_special_ends(self._tokenizer, self._settings)
+
+    def encode(self, texts: Sequence[str], max_length: int, first: int = 0) -> tuple[list[Ids], list[int]]:
+        """Token ids per text, uint32 (n,), special ones included; and how many there were before the cut to `max_length`.
+
+        Special tokens stay around a text that is cut. A text without any token becomes <|endoftext|>. Of a text that is much
+        longer than the limit only a part is tokenised, and the number is that of the part: the text has at least so many.
+        Raises UserError naming the text, counted from `first`, that is no string, no valid Unicode, or out of vocabulary.
+        """
+        special = len(self._head) + len(self._tail)
+        room = max_length - special
+        if room < 1:
+            raise UserError(f"max_seq_length {max_length} leaves no room for text: this model adds {special} special tokens")
+        check_texts(texts, first)
+        found: list[Ids] = []
+        counts: list[int] = []
+        for ids in self._encode_near_limit(texts, room, first):
+            i, n = first + len(found), len(ids)
+            counts.append(n + special)
+            if n > room:
+                ids = ids[n - room :] if self._cut_left else ids[:room]
+            if special:
+                ids = np.concatenate([self._head, ids, self._tail])
+            elif not n:
+                ids, counts[-1] = self._end_of_text(i), 1
+            if ids.max() >= self.vocab:
+                token = next(t for t in ids.tolist() if t >= self.vocab)
+                name = f"token {show(self._tokenizer.id_to_token(token))} (id {token})"
+                raise UserError(f"text {i}: {name} is not among the {self.vocab} tokens of the model")
+            found.append(ids)
+        return found, counts
+
+    def prompt_length(self, prompt: str) -> int:
+        """How many leading tokens of prompt + text sentence-transformers counts as the prompt.
+
+        All tokens of the prompt alone, less the last one if it is special. (Where prompt and text meet, they may merge.)
+        """
+        ids = self.encode([prompt], np.iinfo(np.int32).max)[0][0]
+        return len(ids) - (int(ids[-1]) in self.special_ids())
+
+    def plain(self, texts: Sequence[str], first: int = 0) -> list[Ids]:
+        """Token ids per text, uint32 (n,), whole and without the special tokens around it. Raises UserError as `encode` does."""
+        check_texts(texts, first)
+        return [ids for batch in take_batches(texts) for ids in self._encode_batch(batch, first)]
+
+    def _encode_near_limit(self, texts: Sequence[str], room: int, first: int) -> Iterator[Ids]:
+        """`plain`, but of a text with far more than `room` tokens only some more than that are made.
+
+        What is tokenised ends between two words where it can, so the tokens that are kept are those of the whole text; in a
+        single word of many thousand characters (base64, Chinese in a byte-level vocabulary) the cut is far behind the limit.
+        """
+        characters = SPARE_CHARACTERS + room * CHARACTERS_PER_TOKEN
+        near = [self._cut_text(text, characters) for text in texts]
+        i = 0
+        for batch in take_batches(near):
+            for ids in self._encode_batch(batch, first):
+                most = characters
+                while len(ids) < 2 * room and most < len(texts[i]):  # characters that become no token, such as spaces
+                    most *= 8
+                    ids = self._encode_batch([self._cut_text(texts[i], most)], first)[0]
+                yield ids
+                i += 1
+
+    def _cut_text(self, text: str, characters: int) -> str:
+        """The first characters of a text, or the last where it is cut on the left; up to a space behind a word if possible."""
+        if len(text) <= characters:
+            return text
+        if self._cut_left:
+            part = text[-characters:]
+            at = next((i for i in range(1, characters // 8) if part[i] == " " and part[i - 1].isalnum()), 0)
+            return part[at:]
+        part = text[:characters]
+        last = range(characters - 1, characters * 7 // 8, -1)
+        return part[: next((i for i in last if part[i] == " " and part[i - 1].isalnum()), characters)]
+
+    def _encode_batch(self, texts: Sequence[str], first: int) -> list[Ids]:
+        with library_errors(f"a text after text {first} cannot be tokenised" if first else "a text cannot be tokenised"):
+            encodings = run_interruptibly(self._tokenizer.encode_batch_fast, list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.uint32) for encoding in encodings]
+
+    def _end_of_text(self, text: int) -> Ids:
+        """What stands for a text without tokens: the token that separates texts in training."""
+        if self._end is not None:
+            return np.array([self._end], np.uint32)
+        for name in ("eos_token", "bos_token"):
+            token = self._settings.named_token(name) if self._settings.fields.present(name) else None
+            if token is not None and (index := self._tokenizer.token_to_id(token.content)) is not None:
+                return np.array([index], np.uint32)
+        config = read_fields(self.folder / "config.json", optional=True)
+        for name in ("eos_token_id", "bos_token_id"):
+            if config.present(name):
+                return np.array([config.integer(name, least=0)], np.uint32)
+        raise UserError(f"text {text} has no tokens, and {show(self.folder)} names no eos_token to stand for it: leave it out")
+
+    def vocabulary(self) -> dict[str, int]:
+        """Tokens and their ids, added ones included."""
+        return self._tokenizer.get_vocab()
+
+    def alone(self, size: int) -> list[str]:
+        """The text that each of the first `size` ids stands for by itself, "" where it is none."""
+        return [text.strip() for text in self._tokenizer.decode_batch([[i] for i in range(size)])]
+
+    def unknown_ids(self) -> set[int]:
+        """The token that stands for what the vocabulary lacks, if there is one: a byte-level vocabulary lacks nothing."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        token = self._tokenizer.token_to_id(model.get("unk_token") or "")
+        return {i for i in (token, model.get("unk_id")) if i is not None}
+
+    def special_ids(self) -> set[int]:
+        """Tokens with a meaning of their own, such as [CLS]."""
+        return {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+
+
+def check_texts(texts: Sequence[str], first: int) -> None:
+    """Refuse what is no string or no valid Unicode, by the text's number, counted from `first`."""
+    for i, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            raise UserError(f"text {i} is {show(text, 40)} (type {type(text).__name__}), expected a string")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as e:
+                what = f"holds half a surrogate pair (U+{ord(text[e.start]):04X}, character {e.start})"
+                raise UserError(f"text {i} {what}, which is not valid Unicode: remove it") from None
+
+
+def take_batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in order, at most BATCH at a time, and none more once they have BATCH_CHARACTERS."""
+    begin = characters = 0
+    for end, text in enumerate(texts, 1):
+        characters += len(text)
+        if end - begin == BATCH or characters >= BATCH_CHARACTERS:
+            yield texts[begin:end]
+            begin, characters = end, 0
+    if begin < len(texts):
+        yield texts[begin:]

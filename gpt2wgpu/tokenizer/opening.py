@@ -1,0 +1,253 @@
+"""A model folder -> a tokenizer of the `tokenizers` library: from tokenizer.json, or from the vocabulary files of old releases.
+
+Which file counts. A field of tokenizer_config.json overrides tokenizer.json where it does so in `transformers` 4 and 5 alike:
+the settings of BERT's normaliser, add_prefix_space of GPT-2 and RoBERTa, the special tokens, split_special_tokens. Version 5
+goes further: it takes no more than the vocabulary from tokenizer.json and builds the rest by the class's name, which splits
+the texts of some models in another way than when they were trained and measured (XLM-R and its kin: spaces at the end of a
+text, or two in a row). Their published figures were made with tokenizer.json, so tokenizer.json is followed there, as
+version 4 and every other program that reads it do. Where a field that is given contradicts it, the folder is refused.
+"""
+
+import json
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError, show
+from .settings import TokenizerSettings, new_token
+
+if TYPE_CHECKING:
+    import tokenizers
+
+Ids = NDArray[np.uint32]
+LARGEST = 1 << 28  # bytes of a tokenizer file; the largest known has 35 MB
+ADVICE = "save the tokenizer with save_pretrained of transformers, which writes tokenizer.json"
+BYTE_LEVEL = ("vocab.json", "merges.txt")
+VOCABULARY_FILES = {"bert": ("vocab.txt",), "mpnet": ("vocab.txt",), "gpt2": BYTE_LEVEL, "roberta": BYTE_LEVEL}
+# the special tokens around a text, by the classes that `transformers` 5 builds without asking tokenizer.json
+ENDS = dict.fromkeys(("bert", "mpnet", "roberta"), ("cls_token", "sep_token"))
+ENDS |= dict.fromkeys(("xlm-roberta", "camembert"), ("bos_token", "eos_token"))
+
+
+@contextmanager
+def library_errors(what: str, advice: str = "download the tokenizer again") -> Iterator[None]:
+    """Turn whatever `tokenizers` raises into a UserError. Its panics are no Exceptions."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as e:
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
+        why = str(e).removeprefix("Error while reading ").removeprefix("vocab & merges files: ")
+        raise UserError(f"{what} ({show(why)}): {advice}") from None
+
+
+def open_tokenizer(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
+    """With the tokens that its files name, those of its class left out. Raises UserError."""
+    file = settings.folder / "tokenizer.json"
+    tokenizer = read_tokenizer_json(file, settings) if file.exists() else read_vocabulary_files(settings)
+    add_listed_tokens(tokenizer, settings)
+    tokenizer.encode_special_tokens = settings.fields.flag("split_special_tokens", default=False)
+    return tokenizer
+
+
+def read_tokenizer_json(file: Path, settings: TokenizerSettings) -> "tokenizers.Tokenizer":
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    check_regular_file(file)
+    with library_errors(f"{show(file)} is not a tokenizer"):
+        tokenizer = Tokenizer.from_file(str(file))
+    model, normalizer, pre_tokenizer = tokenizer.model, tokenizer.normalizer, tokenizer.pre_tokenizer
+    fields, kind = settings.fields, settings.kind
+    if isinstance(model, models.BPE):
+        model.dropout = None  # random merges, of use in training only
+    if kind in ("bert", "mpnet"):
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            set_bert_normalizer(normalizer, settings)
+        if fields.present("unk_token") and isinstance(model, models.WordPiece):
+            unknown = settings.named_token("unk_token")
+            if unknown is not None and unknown.content != model.unk_token:
+                raise fields.refuse("unk_token", f"{show(model.unk_token)}, as in tokenizer.json")
+    expected = prepends_space(pre_tokenizer)
+    if kind in ("gpt2", "roberta") and isinstance(pre_tokenizer, pre_tokenizers.ByteLevel):
+        pre_tokenizer.add_prefix_space = fields.flag("add_prefix_space", default=False)
+    elif expected is not None and fields.flag("add_prefix_space", default=expected) != expected:
+        raise fields.refuse("add_prefix_space", f"{str(expected).lower()}, as in tokenizer.json")
+    return tokenizer
+
+
+def prepends_space(pre_tokenizer: Any) -> bool | None:
+    """Whether a pre-tokenizer puts a space before each text; None if it is of a kind that knows no such setting."""
+    if pre_tokenizer is None:
+        return None
+    state = json.loads(pre_tokenizer.__getstate__())
+    parts = state.get("pretokenizers", [state])
+    found = [part["add_prefix_space"] for part in parts if part["type"] == "ByteLevel"]
+    found += [part["prepend_scheme"] != "never" for part in parts if part["type"] == "Metaspace"]
+    return any(found) if found else None
+
+
+def set_bert_normalizer(normalizer: Any, settings: TokenizerSettings) -> None:
+    """What tokenizer_config.json says, and BERT's own settings where it says nothing, whatever tokenizer.json says."""
+    fields = settings.fields
+    normalizer.lowercase = fields.flag("do_lower_case", default=True)
+    normalizer.handle_chinese_chars = fields.flag("tokenize_chinese_chars", default=True)
+    normalizer.strip_accents = fields.flag("strip_accents") if fields.present("strip_accents") else None
+
+
+def added_contents(tokenizer: "tokenizers.Tokenizer") -> set[str]:
+    return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+
+
+def add_listed_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> None:
+    """Register the tokens of added_tokens_decoder, whose flags override those in tokenizer.json, or of added_tokens.json.
+
+    They match in texts as a whole. A token that the vocabulary lacks gets the next id, as in `transformers`.
+    """
+    tokenizer.add_tokens(settings.listed_tokens())
+    special = {token.content for token in settings.special_tokens()}
+    for content, index in sorted(settings.added.items(), key=lambda item: item[1]):
+        if content not in added_contents(tokenizer):
+            tokenizer.add_tokens([new_token(content, special=content in special)])
+            if (found := tokenizer.token_to_id(content)) != index:
+                what = f"{show(settings.folder / 'added_tokens.json')} gives {show(content)} the id {index}"
+                raise UserError(f"{what}, but the vocabulary gives it {found}: {ADVICE}")
+
+
+def add_special_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> None:
+    """Register the special tokens that the folder or its class names, as `transformers` does."""
+    for token in settings.special_tokens():
+        if token.content not in added_contents(tokenizer):
+            tokenizer.add_tokens([token])
+    if not (settings.folder / "tokenizer.json").exists():
+        add_post_processor(tokenizer, settings)
+
+
+def read_vocabulary_files(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
+    """Without its special tokens. Raises UserError where the kind has no such files, or the folder lacks them."""
+    folder, kind = settings.folder, settings.kind
+    files = VOCABULARY_FILES.get(kind, ())
+    if kind == "gpt2" and not (folder / "vocab.json").exists() and (folder / "encoder.json").exists():
+        files = ("encoder.json", "vocab.bpe")  # OpenAI's names
+    missing = [name for name in files if not (folder / name).exists()]
+    if missing or not files:
+        instead = f", and so is {missing[0]}" if missing else ""
+        raise UserError(f"{show(folder / 'tokenizer.json')} is missing{instead}: download it, or {ADVICE}")
+    paths = [folder / name for name in files]
+    for path in paths:
+        check_regular_file(path)
+    with library_errors(f"{' and '.join(map(show, paths))} cannot be read"):
+        tokenizer = read_wordpiece(paths[0], settings) if kind in ("bert", "mpnet") else read_byte_level(paths, settings)
+    listed = {*settings.added, *(token.content for token in settings.listed_tokens())}
+    for name in ENDS.get(kind, ()):
+        token = settings.named_token(name)
+        if token is not None and token.content not in listed and tokenizer.token_to_id(token.content) is None:
+            raise UserError(f"{show(paths[0])} lacks {show(token.content)}, which goes around every text: download it again")
+    return tokenizer
+
+
+def read_wordpiece(file: Path, settings: TokenizerSettings) -> "tokenizers.Tokenizer":
+    """vocab.txt of BERT and MPNet: one token a line."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    unknown = settings.named_token("unk_token")
+    vocabulary = models.WordPiece.read_file(str(file))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown.content if unknown else "[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    set_bert_normalizer(tokenizer.normalizer, settings)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def read_byte_level(files: list[Path], settings: TokenizerSettings) -> "tokenizers.Tokenizer":
+    """Tokens and merges of GPT-2 and RoBERTa."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(*models.BPE.read_file(*map(str, files))))
+    prefix = settings.fields.flag("add_prefix_space", default=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    return tokenizer
+
+
+def add_post_processor(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> None:
+    """The special tokens around every text, for a tokenizer from vocabulary files."""
+    from tokenizers import processors
+
+    names = ENDS.get(settings.kind)
+    if names is None:  # GPT-2's; where there is a tokenizer.json `transformers` ignores these two flags
+        flags = {f"{name}_token": f"add_{name}_token" for name in ("bos", "eos")}
+        wanted = [name for name, flag in flags.items() if settings.fields.flag(flag, default=False)]
+    else:
+        wanted = [*names]
+    special: dict[str, tuple[str, int]] = {}
+    for name in wanted:
+        token = settings.named_token(name)
+        index = None if token is None else tokenizer.token_to_id(token.content)
+        if token is None or index is None:
+            raise settings.fields.refuse(name, "a token, as it goes around every text")
+        special[name] = token.content, index
+    begin = [special[name][0] for name in ("cls_token", "bos_token") if name in special]
+    end = [special[name][0] for name in ("sep_token", "eos_token") if name in special]
+    with library_errors(f"{show(settings.fields.path)} names tokens that cannot go around texts"):
+        tokenizer.post_processor = processors.TemplateProcessing(single=[*begin, "$A", *end], special_tokens=[*special.values()])
+
+
+def find_special_ends(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> tuple[Ids, Ids]:
+    """The special tokens that go before and after each text, such as [CLS] and [SEP].
+
+    Adding them here and not in `tokenizers` lets each call cut at its own length without changing a shared tokenizer.
+    Raises UserError where they do not stand around a text, or are others than the folder names.
+    """
+    file = settings.folder / "tokenizer.json"
+    with library_errors(f"{show(file)}: a text cannot be tokenised"):
+        begin, end = probe_special_ends(tokenizer, file)
+    for name, found, side in zip(ENDS.get(settings.kind, ()), (begin, end), ("before", "after"), strict=False):
+        token = settings.named_token(name) if settings.fields.present(name) else None
+        if token is not None and found.tolist() != [tokenizer.token_to_id(token.content)]:
+            names = [tokenizer.id_to_token(i) for i in found.tolist()]
+            raise settings.fields.refuse(name, f"what tokenizer.json puts {side} texts: {show(names)}")
+    return begin, end
+
+
+def probe_special_ends(tokenizer: "tokenizers.Tokenizer", file: Path) -> tuple[Ids, Ids]:
+    if tokenizer.num_special_tokens_to_add(False) == 0:
+        tokenizer.encode("a b")  # so that a tokenizer that fails on every text does so now
+        return np.empty(0, np.uint32), np.empty(0, np.uint32)
+    for probe in ("a", *tokenizer.get_vocab()):
+        if plain := tokenizer.encode(probe, add_special_tokens=False).ids:
+            whole = tokenizer.encode(probe)
+            of_text = [i for i, sequence in enumerate(whole.sequence_ids) if sequence is not None]
+            begin, end = (of_text[0], of_text[-1] + 1) if of_text else (0, 0)
+            if whole.ids[begin:end] != plain:
+                raise UserError(
+                    f"{show(file)}: its post_processor does not put special tokens around one text: download it again"
+                )
+            return np.array(whole.ids[:begin], np.uint32), np.array(whole.ids[end:], np.uint32)
+    raise UserError(f"{show(file)} turns every text into nothing: download it again")
+
+
+def check_regular_file(path: Path) -> None:
+    """Refuse a pipe, a device, or what is far too large for a tokenizer, all of which the library would read to the end."""
+    try:
+        found = path.stat()
+    except OSError as e:
+        raise UserError(f"{show(path)} cannot be read: {e.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{show(path)} is no regular file: download it again")
+    if found.st_size > LARGEST:
+        raise UserError(f"{show(path)} has {found.st_size:,} bytes, expected at most {LARGEST:,}: download it again")
+
+
+def prepend_lowercase(tokenizer: "tokenizers.Tokenizer") -> None:
+    """do_lower_case of sentence-transformers: texts are lower-cased before the tokenizer's own normalisation."""
+    from tokenizers import normalizers
+
+    own = tokenizer.normalizer
+    lower = normalizers.Lowercase()
+    tokenizer.normalizer = lower if own is None else normalizers.Sequence([lower, own])
