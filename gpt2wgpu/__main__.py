@@ -3,7 +3,7 @@
 import signal
 
 
-def main() -> None:
+def entry_point() -> None:
     """Run the command line. Ctrl-C while its modules are imported ends the process without a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -13,4 +13,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry_point()

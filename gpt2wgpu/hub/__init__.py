@@ -12,14 +12,14 @@ from ..models import read_config
 from ..models.fields import read_fields
 from ..progress import is_set
 from .cache import NotCached, Snapshot, Storage, cache_folder
-from .files import list_model_files
+from .model_files import list_model_files
 
 __all__ = [
     "BUILT_IN",
     "find_model",
     "is_cached",
     "is_name",
-    "pull",
+    "pull_model",
     "repository",
 ]
 
@@ -71,23 +71,23 @@ def find_model(
         if revision is not None:
             raise UserError(f"revision {revision!r} goes with a name on the hub, not with {model or 'the built-in model'}")
         return BUILT_IN if model is None or model == "built-in" else Path(model)
-    storage, revision = place(model, cache_folder), checked(revision)
+    storage, revision = find_storage(model, cache_folder), check_revision(revision)
     missing = f"there is no folder {model}, and {storage.name} is not in {show(storage.cache)}"
     commit = storage.commit(revision)
     if commit is not None:
         try:
-            return complete(Snapshot(storage, commit))
+            return complete_folder(Snapshot(storage, commit))
         except NotCached as e:
             missing = str(e)
-    why = "local_files_only" if local_files_only else offline()
+    why = "local_files_only" if local_files_only else offline_variable()
     if why is None:
         try:
-            return bring(storage, revision, token)
+            return download_model(storage, revision, token)
         except UserError:  # no network, no token, a cache that cannot be written
-            if commit is None or (folder := as_it_is(storage, commit)) is None:
+            if commit is None or (folder := usable_folder(storage, commit)) is None:
                 raise
             return folder
-    if commit is not None and (folder := as_it_is(storage, commit)) is not None:
+    if commit is not None and (folder := usable_folder(storage, commit)) is not None:
         return folder
     raise UserError(f"{missing}, and {why} keeps it from being downloaded: run `gpt2wgpu pull {model}` once without")
 
@@ -98,26 +98,26 @@ def pull_model(
     """The folder of a repository as it is on the hub now; what the cache lacks is downloaded. Raises UserError."""
     if not is_name(name):
         raise UserError(f"{show(name)} is no name of a model on the hub: expected org/name, or a bare name such as gpt2")
-    if (why := offline()) is not None:
+    if (why := offline_variable()) is not None:
         raise UserError(f"{why} is set, and pull asks the hub: run it without")
-    return bring(place(name, cache), checked(revision), token)
+    return download_model(find_storage(name, cache), check_revision(revision), token)
 
 
 def is_cached(name: str) -> bool:
     """Whether a model starts without the network."""
     try:
-        storage = place(name, None)
+        storage = find_storage(name, None)
         commit = storage.commit("main")
-        return commit is not None and complete(Snapshot(storage, commit)).is_dir()
+        return commit is not None and complete_folder(Snapshot(storage, commit)).is_dir()
     except UserError:
         return False
 
 
-def place(name: str, cache: str | Path | None) -> Storage:
+def find_storage(name: str, cache: str | Path | None) -> Storage:
     return Storage(cache_folder(cache), repository(name))
 
 
-def checked(revision: str | None) -> str:
+def check_revision(revision: str | None) -> str:
     """A revision that can be part of a path."""
     if revision is None:
         return "main"
@@ -127,17 +127,17 @@ def checked(revision: str | None) -> str:
     return revision
 
 
-def complete(snapshot: Snapshot) -> Path:
+def complete_folder(snapshot: Snapshot) -> Path:
     """The folder of a snapshot of which nothing is missing. Raises NotCached."""
     list_model_files(snapshot.storage.name, snapshot.get)
     return snapshot.folder
 
 
-def as_it_is(storage: Storage, commit: str) -> Path | None:
+def usable_folder(storage: Storage, commit: str) -> Path | None:
     """The folder of a snapshot that can be used, though it is not known whether it is whole; says so if that matters."""
     snapshot = Snapshot(storage, commit, trust=True)
     try:
-        folder = complete(snapshot)
+        folder = complete_folder(snapshot)
     except NotCached:
         return None
     if not (folder / "modules.json").exists() and not snapshot.is_known_to_lack("modules.json"):
@@ -146,7 +146,7 @@ def as_it_is(storage: Storage, commit: str) -> Path | None:
     return folder
 
 
-def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
+def download_model(storage: Storage, revision: str, token: str | bool | None) -> Path:
     """Download what is missing. A model that cannot be computed is refused before its weights are there."""
     from .download import Repository
 
@@ -156,7 +156,7 @@ def bring(storage: Storage, revision: str, token: str | bool | None) -> Path:
     return storage.snapshot(found.commit)
 
 
-def offline() -> str | None:
+def offline_variable() -> str | None:
     """The variable that forbids the network, if one does."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return next((name for name in names if is_set(name)), None)
