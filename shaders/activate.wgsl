@@ -1,4 +1,5 @@
-// One thread per element. The functions are in activation.wgsl.
+// activation(x), element by element; the formulas are in activation.wgsl.
+// Grid: a thread per element, x over columns and y over tokens. Declared in train/ops.py.
 struct Params { T: u32, C: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -1,5 +1,6 @@
-// One thread per element: dout times the derivative of the activation, from its input x and its output y.
-// Those of the form y = x s(x) have s = y / x (0.5 where both are 0) and the derivative s + x s'.
+// dout times the derivative of the activation at x, where its value is y.
+// An activation of the form y = x s(x) has s = y / x (0.5 where both are 0) and the derivative s + x s'.
+// Grid: a thread per element, x over columns and y over tokens. Declared in train/ops.py.
 struct Params { T: u32, C: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -11,8 +12,9 @@ fn derivative(x: f32, y: f32) -> f32 {
   if (ACTIVATION == RELU) { return select(0.0, 1.0, y > 0.0); }
   if (ACTIVATION == TANH) { return fma(-y, y, 1.0); }
   if (ACTIVATION == SIGMOID) { return y * (1.0 - y); }
-  let s = (y + 0.5e-30) / (x + 1e-30);
-  if (ACTIVATION == GELU_ERF) { return fma(x, 0.3989422804014327 * exp(-0.5 * x * x), s); }
+  let s = (y + 0.5e-30) / (x + 1e-30); // 0.5 where x and y are 0
+  if (ACTIVATION == GELU_ERF) { return fma(x, 0.3989422804014327 * exp(-0.5 * x * x), s); } // 1 / sqrt(2 pi)
+  // s' = s (1 - s) 2u', where 2u' = 2 (a + 3 b x^2) with a and b of GELU_TANH
   if (ACTIVATION == GELU_TANH) { return fma(x, s * (1.0 - s) * fma(x * x, 0.21406444881780074, 1.5957691216057308), s); }
   return fma(x, s * (1.0 - s), s); // SILU
 }

@@ -1,5 +1,6 @@
-// The activation of a linear layer, chosen when the pipeline is built. The formulas are those of ACTIVATIONS in
-// graph/ops/activations.py with 0.5 (1 + tanh(u)) written as 1 / (1 + exp(-2u)), which cannot overflow and keeps small results exact.
+// The activations; ACTIVATION is set when the pipeline is built. The formulas are those of ACTIVATIONS in
+// graph/ops/activations.py, with 0.5 (1 + tanh(u)) written as 1 / (1 + exp(-2u)): no overflow, and small results stay exact.
+// Used by activate, activate_dx, glu, linear, linear_int8.
 const NONE: u32 = 0u;
 const GELU_TANH: u32 = 1u;
 const GELU_ERF: u32 = 2u;
@@ -9,13 +10,14 @@ const TANH: u32 = 5u;
 const SIGMOID: u32 = 6u;
 const ACTIVATION: u32 = NONE;
 
+// The coefficients are twice those in activations.py, as exp takes 2u. Clamping keeps exp finite: exp(88.8) is not in f32.
 fn activate(x: f32) -> f32 {
   if (ACTIVATION == GELU_TANH) {
     let c = clamp(x, -10.0, 10.0);
     return x / (1.0 + exp(-c * fma(c * c, 0.07135481627159861, 1.5957691216057308)));
   }
   if (ACTIVATION == GELU_ERF) {
-    let c = clamp(x, -5.6, 5.6);
+    let c = clamp(x, -5.6, 5.6); // the range of the fit
     let s = c * c;
     var q = 3.62785249e-09;
     q = fma(q, s, -2.67566308e-07);
@@ -29,7 +31,7 @@ fn activate(x: f32) -> f32 {
   if (ACTIVATION == SILU) { return x / (1.0 + exp(-max(x, -87.0))); }
   if (is_nan(x)) { return x; }
   if (ACTIVATION == RELU) { return max(x, 0.0); }
-  if (ACTIVATION == TANH) { return tanh(clamp(x, -10.0, 10.0)); } // of a large number it is NaN on some drivers
+  if (ACTIVATION == TANH) { return tanh(clamp(x, -10.0, 10.0)); } // some drivers give NaN for large numbers
   if (ACTIVATION == SIGMOID) { return 1.0 / (1.0 + exp(-max(x, -87.0))); }
   return x;
 }

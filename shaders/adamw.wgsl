@@ -1,4 +1,5 @@
-// AdamW in place, as in train/adamw.py. A workgroup takes CHUNK numbers.
+// A step of AdamW, in place, as train/adamw.py explains it.
+// Grid: a workgroup per CHUNK numbers. Dispatched by train/gpu.py.
 struct Params { N: u32, factor: f32, rate: f32, eps: f32, decay: f32 }
 const CHUNK: u32 = 4096u;
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,9 +1,11 @@
-// Softmax attention over packed sequences on matrix units, online (Dao et al. 2022): f16 operands, f32 scores and sums.
-// A workgroup takes one tile of the work list and one head, a subgroup FRAGMENT of its queries, whose results stay in
-// fragments. Fragments have no elements to get at: scores go through workgroup memory, where SHARES lanes take a row, and
-// come back as f16 weights. So results are rescaled rarely, once a maximum has grown by more than LAZY (cmf's zi_flash).
-// Weights stay below exp(LAZY), and the decision depends on the tile's own sequence only, not on the batch. No subgroup
-// arithmetic here: some drivers crash on the two together. Arrays are multiples of 16 bytes long.
+// Softmax attention on matrix units, online (Dao et al. 2022): f16 operands, f32 scores and sums.
+// Grid: a workgroup per tile of the work list and head, a subgroup per FRAGMENT queries.
+// Declared in graph/ops/self_attention.py.
+//
+// The results stay in fragments, whose elements a shader cannot address. So scores pass through workgroup memory, where SHARES
+// lanes turn each row into f16 weights, and results are rescaled only when a maximum has grown by more than LAZY (as in cmf's
+// zi_flash). Weights stay below exp(LAZY), and the decision depends on the tile's own sequence, not on the batch. No subgroup
+// arithmetic: some drivers crash where it meets matrix units. Rows in workgroup memory are multiples of 16 bytes long.
 struct Params { T: u32, N: u32, B: u32, G: u32, C: u32, scale: f32 }
 alias X = f32;
 alias O = f32;
@@ -17,22 +19,24 @@ const FRAGMENT: u32 = 16u;
 const SUBGROUP: u32 = 32u; // lanes
 const PARTS: u32 = QUERIES / FRAGMENT;
 const LANES: u32 = PARTS * SUBGROUP;
-const SHARES: u32 = LANES / QUERIES; // so SUBGROUP is a multiple of FRAGMENT
+const SHARES: u32 = LANES / QUERIES; // lanes of a query; SUBGROUP is a multiple of FRAGMENT
 const KEYS: u32 = 2u * FRAGMENT; // of a block
 const D4: u32 = HEAD_SIZE / 4u;
-const PITCH: u32 = HEAD_SIZE + 8u;
+const PITCH: u32 = HEAD_SIZE + 8u; // rows are padded, so that fragments are read without bank conflicts
 const WEIGHT_PITCH: u32 = KEYS + 8u;
 const SCORE_PITCH: u32 = KEYS + 4u;
-const LAZY: f32 = 5.5;
+const LAZY: f32 = 5.5; // weights stay below exp(5.5) = 245, far inside f16
+const HIDDEN: f32 = -3.0e38; // the score of a key that a query does not see
+const LOWEST: f32 = -1.0e38; // the first maximum: a hidden key has a weight of 0 even before a key is seen
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<X>>;
 @group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read> tiles: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<O>>;
 
-var<workgroup> keys: array<f16, QUERIES * PITCH>; // first the queries
+var<workgroup> keys: array<f16, QUERIES * PITCH>; // first used for the queries
 var<workgroup> values: array<f16, KEYS * PITCH>;
-var<workgroup> scores: array<f32, QUERIES * SCORE_PITCH>; // and results, KEYS columns of them at a time
+var<workgroup> scores: array<f32, QUERIES * SCORE_PITCH>; // also of results, KEYS columns at a time
 var<workgroup> weights: array<f16, QUERIES * WEIGHT_PITCH>;
 var<workgroup> totals: array<f32, QUERIES * SHARES>;
 var<workgroup> grown: array<u32, 4>;
@@ -53,7 +57,7 @@ fn stage_value(at: u32, v: vec4<f16>) {
   values[at + 3u] = v.w;
 }
 
-// KEYS columns of the results, as they lie in `scores`, times the factor of the lane's row.
+// Multiplies KEYS columns of the results, which lie in `scores`, by the factor of the lane's row.
 fn rescale(lane: u32, factor: f32) {
   workgroupBarrier();
   for (var j = lane % SHARES; j < KEYS; j += SHARES) { scores[lane / SHARES * SCORE_PITCH + j] *= factor; }
@@ -82,11 +86,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let end = spans[tile.x].y;
   let head = group.y * HEAD_SIZE;
   let first = start + tile.y;
-  let row = subgroup % PARTS * FRAGMENT; // more subgroups than parts do the same again: matrix units want uniform control flow
+  let row = subgroup % PARTS * FRAGMENT; // surplus subgroups repeat the work: matrix units need uniform control flow
   let at = row * SCORE_PITCH;
   let beside = at + FRAGMENT;
 
-  for (var i = lane; i < QUERIES * D4; i += LANES) { // queries past the end repeat the last one and store nothing
+  for (var i = lane; i < QUERIES * D4; i += LANES) { // queries past the end repeat the last one and are not stored
     stage_key(i / D4 * PITCH + i % D4 * 4u, load(min(first + i / D4, end - 1u), head, i % D4));
   }
   if (lane < 4u) { grown[lane] = 0u; }
@@ -112,12 +116,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var o0 = Sum(); var o1 = Sum(); var o2 = Sum(); var o3 = Sum();
   var o4 = Sum(); var o5 = Sum(); var o6 = Sum(); var o7 = Sum();
   var s0 = Sum(); var s1 = Sum();
-  let query = lane / SHARES; // the lane's row
+  let query = lane / SHARES; // the row of this lane
   let share = lane % SHARES;
   let keys_seen = select(end, min(first + query, end - 1u) + 1u, CAUSAL == 1u);
-  let seen_by_all = select(end, first + 1u, CAUSAL == 1u); // keys before it need no mask
+  let seen_by_all = select(end, first + 1u, CAUSAL == 1u); // keys before this one need no mask
   let last_key = select(end, min(first + QUERIES, end), CAUSAL == 1u);
-  var largest = -1.0e38; // above what is masked
+  var largest = LOWEST;
   var total = 0.0;
 
   for (var block = start; block < last_key; block += KEYS) {
@@ -160,7 +164,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var top = largest;
     for (var j = 0u; j < KEYS; j++) {
       var s = scores[query * SCORE_PITCH + j] * p.scale;
-      if (masked) { s = select(-3.0e38, s, block + j < keys_seen); }
+      if (masked) { s = select(HIDDEN, s, block + j < keys_seen); }
       top = max(top, s);
     }
     if (block == start) { largest = top; } // nothing to rescale yet
@@ -174,7 +178,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var j = share; j < KEYS; j += SHARES) {
       var s = scores[query * SCORE_PITCH + j] * p.scale;
-      if (masked) { s = select(-3.0e38, s, block + j < keys_seen); }
+      if (masked) { s = select(HIDDEN, s, block + j < keys_seen); }
       let weight = f16(exp(s - largest));
       weights[query * WEIGHT_PITCH + j] = weight;
       total += f32(weight);
@@ -234,7 +238,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
   }
 
-  if (subgroups < PARTS) { total = bitcast<f32>(p.C | 0x7fc00000u); } // wider than SUBGROUP: NaN, never a part left out
+  if (subgroups < PARTS) { total = bitcast<f32>(p.C | 0x7fc00000u); } // subgroups are wider than SUBGROUP: NaN, rather than a part that is missing
   totals[lane] = total;
   coopStoreT(o0, &scores[at], SCORE_PITCH);
   coopStoreT(o1, &scores[beside], SCORE_PITCH);

@@ -1,16 +1,17 @@
-// The gradients of q, k and v, with the softmax recomputed from its log-sum-exp (Dao et al. 2022). A workgroup takes one
-// tile of the work list and one head, a thread one token: first as a query that walks over its keys (dq), then twice as
-// a key that walks over its queries (dv, dk), as no thread has registers for both at once. Blocks of the tokens walked
-// over come through workgroup memory: keys and values, then queries (scaled) and dout. Of the heads of queries that share
-// one of keys and values, the first walks over the queries of all of them.
+// The gradients of q, k and v; the softmax is recomputed from its log-sum-exp (Dao et al. 2022, appendix B).
+// Grid: a workgroup per tile of the work list and head, a thread per token. Declared in train/ops.py.
+//
+// A token is first a query that walks over its keys (dq), then twice a key that walks over its queries (dv, then dk): a thread
+// has no registers for both at once. The tokens walked over pass through workgroup memory in blocks: keys and values, then
+// queries (scaled) and dout. Where several heads of queries share one of keys, the first of them walks over the queries of all.
 struct Params { T: u32, N: u32, C: u32, H: u32, B: u32, G: u32, scale: f32 }
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;
 const WINDOW: u32 = 0u;
 const KV_HEADS: u32 = 0u;
 const QUERIES: u32 = 32u;
-const D4: u32 = (HEAD_SIZE + 3u) / 4u; // a head's row in groups of four, the last one filled up with zeros
-const BLOCK: u32 = 256u / max(D4, 16u); // 4 KiB of each of the two, whatever the head
+const D4: u32 = (HEAD_SIZE + 3u) / 4u; // groups of four in a head's row, the last one padded with zeros
+const BLOCK: u32 = 256u / max(D4, 16u); // tokens: at most 4 KiB in each of the two blocks
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<f32>;
 @group(0) @binding(2) var<storage, read> out: array<f32>;
@@ -24,15 +25,6 @@ var<workgroup> block_a: array<vec4<f32>, BLOCK * D4>;
 var<workgroup> block_b: array<vec4<f32>, BLOCK * D4>;
 var<workgroup> block_lse: array<f32, BLOCK>;
 var<workgroup> block_delta: array<f32, BLOCK>;
-
-fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
-  var v = vec4<f32>();
-  let at = t * p.N + column + d4 * 4u;
-  for (var i = 0u; i < 4u; i++) {
-    if (d4 * 4u + i < HEAD_SIZE) { v[i] = qkv[at + i]; }
-  }
-  return v;
-}
 
 fn load_dout(t: u32, head: u32, d4: u32) -> vec4<f32> {
   var v = vec4<f32>();
@@ -75,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let key_column = p.C + head / heads * HEAD_SIZE;
   let value_column = key_column + (p.N - p.C) / 2u;
   let first = start + tile.y;
-  let t = min(first + lane, end - 1u); // threads past the end repeat the last token and store nothing
+  let t = min(first + lane, end - 1u); // threads past the end repeat the last token and are not stored
   let mine = first + lane < end;
   var row_a: array<vec4<f32>, D4>;
   var row_b: array<vec4<f32>, D4>;

@@ -1,4 +1,5 @@
-// How fast can this device read and write memory? The ceiling of norms, embedding and pooling.
+// How fast this device reads and writes memory: the ceiling of norms, embedding and pooling.
+// Grid: a thread per four numbers. Dispatched by gpu/ceilings.py.
 struct Params { vectors: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;

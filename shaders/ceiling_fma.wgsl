@@ -1,6 +1,7 @@
-// How fast can this device multiply and add? Chains of fma in registers, and nothing else: the ceiling of the matmuls.
+// How fast this device multiplies and adds: chains of fma in registers, the ceiling of matmuls.
+// Grid: as many threads as keep the device busy. Dispatched by gpu/ceilings.py.
 struct Params { rounds: u32 }
-const FLOPS: u32 = 128u; // of a thread in a round: 4 times 4 vectors of four, multiplied and added
+const FLOPS: u32 = 128u; // of a thread in a round: 16 vectors of four, multiplied and added
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
 

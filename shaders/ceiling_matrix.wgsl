@@ -1,13 +1,14 @@
-// How fast do this device's matrix units multiply and add? Fragments in registers, and nothing else: their ceiling.
+// How fast this device's matrix units multiply and add: fragments in registers, the ceiling of matmuls in f16.
+// Grid: as many workgroups as keep the device busy. Dispatched by gpu/ceilings.py.
 struct Params { rounds: u32 }
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
 const FRAGMENT: u32 = 16u;
-const PRODUCTS: u32 = 8u; // of fragments, of a subgroup in a round
+const PRODUCTS: u32 = 8u; // products of fragments that a subgroup computes in a round
 const AREA: u32 = FRAGMENT * FRAGMENT;
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>; // first the number of subgroups, from AREA on the sums
+@group(0) @binding(1) var<storage, read_write> out: array<f32>; // the number of subgroups, and from AREA on the sums
 
 var<workgroup> operands: array<f16, 6u * AREA>;
 

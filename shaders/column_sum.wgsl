@@ -1,5 +1,6 @@
-// The sum of value(t, c) over all tokens t, for every column c. A workgroup takes 16 columns; 16 rows of lanes walk
-// through the tokens side by side, and their sums are added in a fixed order.
+// The sum of value(t, c) over all tokens t, for every column c, in an order that only the number of tokens decides.
+// Grid: a workgroup per COLUMNS columns. ROWS rows of lanes walk through the tokens side by side; a tree adds their sums.
+// Used by layer_norm_dweight, sum_rows.
 const COLUMNS: u32 = 16u;
 const ROWS: u32 = 16u;
 var<workgroup> partial: array<f32, COLUMNS * ROWS>;

@@ -1,4 +1,5 @@
-// One thread per element: M columns of x from `first` on.
+// M columns of x, from column `first` on.
+// Grid: a thread per element, x over columns and y over tokens. Declared in train/ops.py.
 struct Params { T: u32, N: u32, M: u32, first: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -1,5 +1,6 @@
-// One thread per element: zero where the hash of (seed, site, token, column) is below the threshold, else scaled up.
-// "lowbias32" (Wellons 2018) on u32: the same masks as numpy's, bit for bit.
+// Zero where the hash of (seed, site, token, column) is below the threshold, else scale * x.
+// The hash is "lowbias32" (Wellons 2018) on u32, so the masks are those of numpy, bit for bit.
+// Grid: a thread per element, x over columns and y over tokens. Declared in train/ops.py.
 struct Params { T: u32, C: u32, threshold: u32, scale: f32, site: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -1,5 +1,6 @@
-// embed.wgsl with the token table in int8, and a scale for each GROUP of a row.
-// A token table larger than one binding comes in pieces, one dispatch each: rows `first` to `first + V`; the scales do not.
+// embed.wgsl with the vocabulary's table in int8, and a scale for each GROUP columns of a row.
+// A table larger than a binding comes in pieces of V rows from `first` on, one dispatch for each; the scales are whole.
+// Grid: a thread per element, x over columns and y over tokens. Declared in graph/ops/embedding.py.
 struct Params { T: u32, V: u32, C: u32, J: u32, S: u32, first: u32 }
 alias W = f32;
 @group(0) @binding(0) var<uniform> p: Params;
@@ -17,7 +18,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
   let t = id.y;
   if (c >= p.C) { return; }
-  let row = ids[t] - p.first; // wraps round below `first`
+  let row = ids[t] - p.first; // wraps around below `first`
   if (row >= p.V) { return; }
   let at = row * p.C + c;
   let q = f32(extractBits(i32(wte[at / 4u]), at % 4u * 8u, 8u));

@@ -1,4 +1,5 @@
-// One thread per element: activate(a) * b of a row's two halves. The functions are in activation.wgsl.
+// activation(a) * b, where a row is a|b; the formulas are in activation.wgsl.
+// Grid: a thread per element, x over columns and y over tokens. Declared in graph/ops/activations.py.
 struct Params { T: u32, N: u32 }
 alias X = f32;
 alias O = f32;

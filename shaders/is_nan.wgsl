@@ -1,4 +1,5 @@
-// max and clamp may turn NaN into a number, and a comparison with it may be compiled away; its bits cannot.
+// Whether a number is NaN, by its bits: max and clamp may turn NaN into a number, and a compiler may remove a comparison.
+// Used by activate, activate_dx, glu, linear, linear_int8, pool.
 fn is_nan(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }

@@ -1,4 +1,5 @@
-// One workgroup per row: mean, then variance around it (two passes keep all digits), then scale and shift.
+// (x - mean) / sqrt(variance + eps) * weight + bias, for each row. The variance is taken around the mean, which keeps all digits.
+// Grid: a workgroup per row. Declared in graph/ops/norms.py.
 struct Params { T: u32, C: u32, eps: f32 }
 alias O = f32;
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,4 +1,5 @@
-// The sum over tokens of dout (x - mean) / std; it is in column_sum.wgsl.
+// The sum over tokens of dout (x - mean) / std.
+// The summation and its grid are in column_sum.wgsl. Declared in train/ops.py.
 struct Params { T: u32, C: u32, onto: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

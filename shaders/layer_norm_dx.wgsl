@@ -1,4 +1,5 @@
-// One workgroup per row: with n = (x - mean) / std and d = dout * weight, (d - mean(d) - n mean(d n)) / std.
+// With n = (x - mean) / std and d = dout * weight: (d - mean(d) - n mean(d n)) / std, for each row.
+// Grid: a workgroup per row. Declared in train/ops.py.
 struct Params { T: u32, C: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -1,4 +1,5 @@
-// One workgroup per row: its mean and 1 / standard deviation, in two passes as in layer_norm.wgsl.
+// The mean and 1 / sqrt(variance + eps) of each row, computed as in layer_norm.wgsl.
+// Grid: a workgroup per row. Declared in train/ops.py.
 struct Params { T: u32, C: u32, eps: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

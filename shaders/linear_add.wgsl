@@ -1,5 +1,6 @@
-// residual + (x @ weight + bias). The matmul itself is in matmul_*.wgsl: it loads weights by `columns`, and calls `finish` once
-// for every four columns.
+// residual + (x @ weight + bias)
+// The product and its grid are in matmul_*.wgsl, which load weights with `columns` and call `finish` for every four columns.
+// Declared in graph/ops/linear_layers.py.
 struct Params { T: u32, K: u32, N: u32 }
 alias X = f32;
 alias W = f32;

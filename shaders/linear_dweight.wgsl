@@ -1,5 +1,8 @@
-// x transposed @ dout, t ascending. A row of either lies in memory as it is needed, so nothing is staged: of every token a
-// thread loads THREAD_ROWS inputs and two groups of four outputs, and adds each product to a sum of its own.
+// x transposed @ dout, the gradient of a linear layer's matrix; t ascends.
+// Grid: a workgroup per TILE_K x TILE_N outputs. Declared in train/ops.py.
+//
+// Both operands lie in memory in the order in which they are needed, so nothing is staged: for every token a thread loads
+// THREAD_ROWS inputs and two groups of four outputs, and adds each product to a sum of its own.
 struct Params { T: u32, K: u32, N: u32, onto: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -19,7 +22,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
   let n = group.x * (TILE_N / 4u) + local.x;
   var left: array<vec4<f32>, THREAD_ROWS>;
   var right: array<vec4<f32>, THREAD_ROWS>;
-  for (var t = 0u; t < p.T; t++) { // groups past the last one repeat it, and are not stored
+  for (var t = 0u; t < p.T; t++) { // groups past the last one repeat it and are not stored
     let d_left = dout[t * n4s + min(n, n4s - 1u)];
     let d_right = dout[t * n4s + min(n + THREADS_N, n4s - 1u)];
     for (var g = 0u; g < THREAD_ROWS / 4u; g++) {

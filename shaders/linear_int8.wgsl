@@ -1,4 +1,7 @@
-// linear.wgsl with weights in int8, four neighbouring columns in a u32, and a scale for each GROUP of k in a column.
+// activation(x @ weight + bias) with weights in int8.
+// A u32 holds four neighbouring columns; each GROUP of k in a column has a scale.
+// The product and its grid are in matmul_*.wgsl, which load weights with `columns` and call `finish` for every four columns.
+// Declared in graph/ops/linear_layers.py.
 struct Params { T: u32, K: u32, N: u32, J: u32 }
 alias X = f32;
 alias O = f32;

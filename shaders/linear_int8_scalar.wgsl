@@ -1,4 +1,5 @@
-// linear_int8.wgsl where K or N is no multiple of four: one thread per element, k ascending as in the other matmuls.
+// linear_int8.wgsl where K or N is not a multiple of four; k ascends as in the other kernels.
+// Grid: a thread per element, x over columns and y over tokens. Declared in graph/ops/linear_layers.py.
 struct Params { T: u32, K: u32, N: u32, J: u32 }
 alias X = f32;
 alias O = f32;

@@ -1,5 +1,6 @@
-// x @ weight. The matmul itself is in matmul_*.wgsl: it loads weights by `columns`, and calls `finish` once for every four
-// columns.
+// x @ weight
+// The product and its grid are in matmul_*.wgsl, which load weights with `columns` and call `finish` for every four columns.
+// Declared in train/ops.py.
 struct Params { T: u32, K: u32, N: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;

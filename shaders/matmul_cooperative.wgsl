@@ -1,34 +1,35 @@
-// x @ weight on matrix units: f16 fragments of FRAGMENT x FRAGMENT, f32 accumulation with k ascending, so every tile shape
-// gives the same bits. A workgroup computes TILE_T x TILE_N outputs, each of its first PARTS subgroups a part of
-// THREAD_ROWS x THREAD_ROWS, in 4 x 4 fragments or 2 x 2. Slices of 32 k of both matrices are staged in workgroup
-// memory, rows padded by 8 halves so that fragments are read without bank conflicts; the next slice is on its way into
-// registers while one is multiplied. Fragments have no elements to get at, so results pass through workgroup memory to
-// `finish`. No subgroup arithmetic here: some drivers crash on the two together. Arrays are multiples of 16 bytes long.
-// The tile is that of the fastest public kernel of the kind (cmf's zi_mm); gpu/tiles.py and checks.py set the constants.
+// x @ weight on matrix units: f16 fragments of FRAGMENT x FRAGMENT, f32 accumulation.
+// Grid: a workgroup per TILE_T x TILE_N outputs; each of its first PARTS subgroups computes THREAD_ROWS x THREAD_ROWS of them.
+// Used by linear, linear_add, linear_add_int8, linear_int8, matmul.
+//
+// k ascends, so every tile shape gives the same bits. Slices of both matrices are staged in workgroup memory, and the next slice
+// is loaded into registers while one is multiplied. A shader cannot address the elements of a fragment, so results pass through
+// workgroup memory to `finish`. No subgroup arithmetic: some drivers crash where it meets matrix units. Rows in workgroup memory
+// are multiples of 16 bytes long. gpu/tiles.py sets the tile, first that of the fastest public kernel of this kind (cmf's zi_mm).
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
 const FRAGMENT: u32 = 16u;
 const TILE_T: u32 = 128u;
 const TILE_N: u32 = 128u;
-const THREAD_ROWS: u32 = 64u; // and columns, of a subgroup
+const THREAD_ROWS: u32 = 64u; // rows and columns of a subgroup
 const SUBGROUP: u32 = 32u; // lanes
 const LARGE: bool = THREAD_ROWS == 4u * FRAGMENT; // 4 x 4 fragments
 const PARTS_N: u32 = TILE_N / THREAD_ROWS;
 const PARTS: u32 = TILE_T / THREAD_ROWS * PARTS_N;
 const LANES: u32 = PARTS * SUBGROUP;
-const SLICE: u32 = 32u;
-const X_PITCH: u32 = SLICE + 8u;
+const SLICE: u32 = 32u; // k staged at a time
+const X_PITCH: u32 = SLICE + 8u; // rows are padded by 8 halves, so that fragments are read without bank conflicts
 const WEIGHT_PITCH: u32 = TILE_N + 8u;
-const X_LOADS: u32 = TILE_T * SLICE / 4u / LANES; // of a lane
+const X_LOADS: u32 = TILE_T * SLICE / 4u / LANES; // groups of four that a lane loads
 const WEIGHT_LOADS: u32 = TILE_N * SLICE / 4u / LANES;
-const STRIP: u32 = 2u * FRAGMENT; // columns of the results that a subgroup hands on at a time, in FRAGMENT rows
+const STRIP: u32 = 2u * FRAGMENT; // columns of results that a subgroup hands to `finish` at a time, in FRAGMENT rows
 
 var<workgroup> x_slice: array<f16, TILE_T * X_PITCH>;
 var<workgroup> weight_slice: array<f16, SLICE * WEIGHT_PITCH>;
 var<workgroup> results: array<f32, PARTS * FRAGMENT * STRIP>;
 
-// The i-th four elements of a slice from k on; zeros outside of the matrices, as they are multiplied all the same.
+// The i-th group of four elements of a slice from k on; zeros outside the matrix, as they are multiplied all the same.
 fn load_x(t0: u32, k: u32, i: u32) -> vec4<f16> {
   let t = t0 + i / (SLICE / 4u);
   let k4 = k / 4u + i % (SLICE / 4u);
@@ -61,7 +62,7 @@ fn stage_weight(i: u32, v: vec4<f16>) {
   weight_slice[at + 3u] = v.w;
 }
 
-// The strips of all subgroups, which begin at `row` and `column` of their parts.
+// Stores the strips of all subgroups, which begin at `row` and `column` of their parts.
 fn finish_strips(t0: u32, n0: u32, row: u32, column: u32, lane: u32, subgroups: u32) {
   workgroupBarrier();
   for (var i = lane; i < PARTS * FRAGMENT * STRIP / 4u; i += LANES) {
@@ -69,7 +70,7 @@ fn finish_strips(t0: u32, n0: u32, row: u32, column: u32, lane: u32, subgroups: 
     let t = t0 + part / PARTS_N * THREAD_ROWS + row + i / (STRIP / 4u) % FRAGMENT;
     let n = n0 + part % PARTS_N * THREAD_ROWS + column + i % (STRIP / 4u) * 4u;
     var v = vec4(results[4u * i], results[4u * i + 1u], results[4u * i + 2u], results[4u * i + 3u]);
-    if (subgroups < PARTS) { v = vec4(bitcast<f32>(p.K | 0x7fc00000u)); } // wider than SUBGROUP: NaN, never a part left out
+    if (subgroups < PARTS) { v = vec4(bitcast<f32>(p.K | 0x7fc00000u)); } // subgroups are wider than SUBGROUP: NaN, rather than a part that is missing
     finish(t, n / 4u, v);
   }
   workgroupBarrier();
@@ -79,7 +80,7 @@ fn finish_strips(t0: u32, n0: u32, row: u32, column: u32, lane: u32, subgroups: 
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32) {
   let t0 = group.y * TILE_T;
   let n0 = group.x * TILE_N;
-  let part = subgroup % PARTS; // more subgroups than parts do the same again: matrix units want uniform control flow
+  let part = subgroup % PARTS; // surplus subgroups repeat the work: matrix units need uniform control flow
   let row = part / PARTS_N * THREAD_ROWS;
   let column = part % PARTS_N * THREAD_ROWS;
   let strip = part * FRAGMENT * STRIP;

@@ -1,7 +1,10 @@
-// x @ weight for devices that are CPUs underneath: no workgroup memory (it is ordinary memory there), but a large tile
-// of THREAD_ROWS rows x 4 groups of four columns in the registers of one thread, so each value loaded is used that often.
-// Rows past T and columns past N are read from the padding of the buffers and not stored.
-// The four steps of k are written out: with a loop the driver no longer unrolls, and the rate falls to a tenth.
+// x @ weight for drivers that compute on a CPU: a large tile in the registers of one thread, so each value loaded is used often.
+// Grid: a thread per THREAD_ROWS rows x 4 groups of four columns.
+// Used by linear, linear_add, linear_add_int8, linear_int8, matmul.
+//
+// It stages nothing: on such a driver workgroup memory is ordinary memory. Rows past T repeat the last one, columns past N are
+// read from the padding of the buffers; neither is stored. The four steps of k are written out: in a loop the driver no longer
+// unrolls, and takes ten times as long.
 const TILE_T: u32 = 16u;
 const TILE_N: u32 = 128u; // 8 threads side by side
 const THREAD_ROWS: u32 = 16u;
@@ -13,7 +16,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let t = id.y * THREAD_ROWS;
   let n = id.x * 4u;
   if (n >= n4s) { return; }
-  var row: array<u32, THREAD_ROWS>; // where each one begins; past T the last one again, which is not stored
+  var row: array<u32, THREAD_ROWS>; // where each row begins; rows past T repeat the last one and are not stored
   for (var r = 0u; r < THREAD_ROWS; r++) { row[r] = min(t + r, p.T - 1u) * k4s; }
   var a: array<vec4<f32>, THREAD_ROWS>;
   var b: array<vec4<f32>, THREAD_ROWS>;

@@ -1,4 +1,5 @@
-// matmul.wgsl where K or N is no multiple of four: one thread per element, k ascending as in the other matmuls.
+// matmul.wgsl where K or N is not a multiple of four; k ascends as in the other kernels.
+// Grid: a thread per element, x over columns and y over tokens. Declared in train/ops.py.
 struct Params { T: u32, K: u32, N: u32 }
 const TILE_T: u32 = 8u;
 const TILE_N: u32 = 8u;

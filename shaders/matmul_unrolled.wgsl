@@ -1,6 +1,9 @@
-// x @ weight for drivers that are CPUs underneath and unroll no loops (SwiftShader): there an array in registers is memory
-// that is read and written lane by lane, so the 12 rows x 3 groups of four columns of a thread are variables of their own.
-// (A function for the four steps of k, in place of their nested fma, takes 20 % longer.) Same bits as matmul_registers.wgsl.
+// x @ weight for drivers that compute on a CPU and unroll no loops (SwiftShader). Same bits as matmul_registers.wgsl.
+// Grid: a thread per 12 rows x 3 groups of four columns.
+// Used by linear, linear_add, linear_add_int8, linear_int8, matmul.
+//
+// Without unrolling, an array in registers is memory, read and written lane by lane: so each sum is a variable of its own. A
+// function for the four steps of k, in place of nested fma, takes 20 % longer.
 const TILE_T: u32 = 12u;
 const TILE_N: u32 = 96u; // 8 threads side by side
 
@@ -11,7 +14,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let t = id.y * TILE_T;
   let n = id.x * 3u;
   if (n >= n4s) { return; }
-  let last = p.T - 1u; // rows past T repeat it, and are not stored
+  let last = p.T - 1u; // rows past T repeat it and are not stored
   let row0 = min(t, last) * k4s;
   let row1 = min(t + 1u, last) * k4s;
   let row2 = min(t + 2u, last) * k4s;

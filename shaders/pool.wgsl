@@ -1,12 +1,6 @@
-// One thread per element of the result, walking its column through the sequence.
+// One row per sequence: the mean, the first, ... of its tokens from `skip` on; MODE is one of pooling_modes.wgsl.
+// Grid: a thread per element, x over columns and y over sequences, walks through its tokens. Declared in graph/ops/vectors.py.
 struct Params { T: u32, C: u32, B: u32 }
-const MEAN: u32 = 0u;
-const CLS: u32 = 1u;
-const MAX: u32 = 2u;
-const LAST: u32 = 3u;
-const WEIGHTED_MEAN: u32 = 4u;
-const SQRT_LEN_MEAN: u32 = 5u;
-const MODE: u32 = MEAN;
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;

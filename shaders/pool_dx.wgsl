@@ -1,12 +1,6 @@
-// One thread per column of a sequence, walking through its tokens: each one's share of the gradient.
+// Each token's share of the gradient of its sequence's row; MODE is one of pooling_modes.wgsl.
+// Grid: a thread per column x and sequence y; it walks through the sequence. Declared in train/ops.py.
 struct Params { T: u32, C: u32, B: u32 }
-const MEAN: u32 = 0u;
-const CLS: u32 = 1u;
-const MAX: u32 = 2u;
-const LAST: u32 = 3u;
-const WEIGHTED_MEAN: u32 = 4u;
-const SQRT_LEN_MEAN: u32 = 5u;
-const MODE: u32 = MEAN;
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> dout: array<f32>;
@@ -23,7 +17,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let first = start + skip[id.y];
   let n = f32(end - first);
   let d = dout[id.y * p.C + c];
-  var chosen = first; // the one that gets it all
+  var chosen = first; // the token that gets the whole gradient
   if (MODE == LAST) { chosen = end - 1u; }
   if (MODE == MAX) {
     for (var t = first + 1u; t < end; t++) {

@@ -1,4 +1,5 @@
-// One workgroup per group of `size` columns: the square's mean, then scale. Groups from column K on are copied.
+// x / sqrt(mean(x^2) + eps) * weight, over `size` columns at a time. Columns from K on are copied.
+// Grid: a workgroup per `size` columns x and token y. Declared in graph/ops/norms.py.
 struct Params { T: u32, N: u32, K: u32, size: u32, eps: f32 }
 alias X = f32;
 alias O = f32;

@@ -1,5 +1,6 @@
-// One thread per element of a row of q | k | v. An element and the one half a head away from it are a point in a plane,
-// turned by an angle whose cos and sin lie in the table: what a GPU computes for large angles is not exact enough.
+// Rotary positions: an element and the one half a head away from it are a point in a plane, which is turned by an angle.
+// The angles' cosines and sines lie in a table: what a GPU computes for large angles is not exact enough.
+// Grid: a thread per element of a row of q|k|v, x over columns and y over tokens. Declared in graph/ops/embedding.py.
 struct Params { T: u32, N: u32, S: u32, D: u32, heads: u32 }
 alias X = f32;
 alias O = f32;

@@ -1,4 +1,5 @@
 // The sum of one value per lane of a workgroup, in a fixed order.
+// Used by l2_normalize, l2_normalize_dx, layer_norm, layer_norm_dx, layer_norm_stats, rms_norm, square_sum.
 const LANES: u32 = 64u;
 var<workgroup> partial: array<f32, LANES>;
 

@@ -1,5 +1,7 @@
-// All pairs of rows of two matrices. A workgroup of 8 x 8 threads computes 32 x 32 pairs, a thread 4 x 4, with slices of
-// both matrices staged in workgroup memory.
+// All pairs of rows of two matrices: dot product or distance.
+// Grid: a workgroup of 8 x 8 threads per 32 x 32 pairs, a thread per 4 x 4. Declared in graph/ops/vectors.py.
+//
+// Slices of both matrices are staged in workgroup memory.
 struct Params { M: u32, C: u32, N: u32 }
 const DOT: u32 = 0u;
 const EUCLIDEAN: u32 = 1u;

@@ -1,28 +1,22 @@
-// Softmax attention over packed sequences, online (Milakov & Gimelshein 2018): no T x T scores in memory.
-// A workgroup takes one tile of the work list and one head; a thread takes one query (or EACH of them, which share what
-// is loaded), its row of q and of the result in registers. Keys and values come in blocks through workgroup memory.
-// Blocks count from the start of the sequence, so a text's bits do not depend on what else is in the batch. Those that no
-// query of the tile sees are left out. The file before this one has the bindings, and `biased`: what is added to a score.
+// Softmax attention over packed sequences, online (Milakov & Gimelshein 2018): the T x T scores are never in memory.
+// Grid: a workgroup per tile of the work list and head, a thread per EACH queries.
+// Used by attention, attention_bias, which declare the bindings and `biased`: what is added to a score.
+//
+// A thread holds its queries' rows of q and of the result in registers. Keys and values pass through workgroup memory in blocks;
+// blocks that no query of the tile sees are skipped. Blocks count from the start of the sequence, so a text's bits do not depend
+// on what else is in the batch.
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;
 const QUERIES: u32 = 32u;
-const EACH: u32 = 1u;
+const EACH: u32 = 1u; // queries of a thread, which share the keys and values that it loads
 const LANES: u32 = QUERIES / EACH;
-const KEYS: u32 = 16u;
-const D4: u32 = (HEAD_SIZE + 3u) / 4u; // a head's row in groups of four, the last one filled up with zeros
+const KEYS: u32 = 16u; // of a block
+const D4: u32 = (HEAD_SIZE + 3u) / 4u; // groups of four in a head's row, the last one padded with zeros
+const HIDDEN: f32 = -3.0e38; // the score of a key that a query does not see
+const LOWEST: f32 = -1.0e38; // the first maximum: a hidden key has a weight of 0 even before a key is seen
 
 var<workgroup> keys: array<vec4<f32>, KEYS * D4>;
 var<workgroup> values: array<vec4<f32>, KEYS * D4>;
-
-// four elements of one head's row of q, k or v, from `column` on
-fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
-  var v = vec4<f32>();
-  let at = t * p.N + column + d4 * 4u;
-  for (var i = 0u; i < 4u; i++) {
-    if (d4 * 4u + i < HEAD_SIZE) { v[i] = f32(qkv[at + i]); }
-  }
-  return v;
-}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -41,16 +35,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var keys_from: array<u32, EACH>;
   var keys_seen: array<u32, EACH>;
   for (var e = 0u; e < EACH; e++) {
-    let t = min(first + e * LANES, end - 1u); // queries past the end repeat the last one and store nothing
+    let t = min(first + e * LANES, end - 1u); // queries past the end repeat the last one and are not stored
     for (var d = 0u; d < D4; d++) { q[e * D4 + d] = load(t, head, d) * p.scale; }
-    largest[e] = -1.0e38; // above what is masked: its weight is 0 even where every score is smaller
+    largest[e] = LOWEST;
     keys_from[e] = first_key(t, start);
     keys_seen[e] = past_key(t, end);
   }
 
   let last = min(start + tile.y + QUERIES, end) - 1u;
-  let seen_by_all = past_key(start + tile.y, end); // keys before it need no mask
-  let seen_from = first_key(last, start); // nor do those from it on
+  let seen_by_all = past_key(start + tile.y, end); // keys before this one need no mask
+  let seen_from = first_key(last, start); // and neither do keys from this one on
   let last_key = past_key(last, end);
   let first_block = first_key(start + tile.y, start);
   for (var block = first_block - (first_block - start) % KEYS; block < last_key; block += KEYS) {
@@ -63,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var scores: array<f32, EACH * KEYS>;
     for (var j = 0u; j < KEYS; j++) {
-      var s = array<vec4<f32>, EACH>(); // spelled out: without it naga 29 zeroes once, not in every turn of the loop
+      var s = array<vec4<f32>, EACH>(); // naga 29 would zero an implicit initial value once, not in every round
       for (var d = 0u; d < D4; d++) {
         let k = keys[j * D4 + d];
         for (var e = 0u; e < EACH; e++) { s[e] = fma(q[e * D4 + d], k, s[e]); }
@@ -76,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       for (var i = 0u; i < EACH * KEYS; i++) {
         let key = block + i % KEYS;
         let seen = (key < keys_seen[i / KEYS]) & ((WINDOW == 0u) | (key >= keys_from[i / KEYS]));
-        scores[i] = select(-3.0e38, scores[i], seen);
+        scores[i] = select(HIDDEN, scores[i], seen);
       }
     }
     for (var e = 0u; e < EACH; e++) {

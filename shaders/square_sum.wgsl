@@ -1,4 +1,5 @@
-// Sums of squares, for the norm of a gradient: one for each CHUNK numbers, from `first` on in `sums`. The host adds them up.
+// Sums of squares, for the norm of a gradient: one for each CHUNK numbers, in `sums` from `first` on. The host adds them up.
+// Grid: a workgroup per CHUNK numbers. Dispatched by train/gpu.py.
 struct Params { N: u32, first: u32 }
 const CHUNK: u32 = 4096u;
 @group(0) @binding(0) var<uniform> p: Params;

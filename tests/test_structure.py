@@ -1,6 +1,7 @@
 """The house's rules: imports point up, one importer of wgpu, every shader agrees with its op's signature."""
 
 import ast
+import itertools
 import re
 from pathlib import Path
 
@@ -48,6 +49,7 @@ MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_co
 FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 BACKWARD = {name: value for name, value in vars(train_ops).items() if isinstance(value, Op)}
 OPS = FORWARD | BACKWARD
+EXTRA = {"square_sum": ("square_sum", "row_sum")}  # kernels of no op that share a file with ops
 
 
 def sources() -> list[Path]:
@@ -129,11 +131,37 @@ def test_every_shader_file_is_used():
     assert {p.stem for p in SHADERS.glob("*.wgsl")} == used
 
 
+def header_of(shader: str) -> str:
+    """The comment that a shader begins with."""
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("//"), read_shader(shader).splitlines()))
+
+
+@pytest.mark.parametrize("shader", sorted(p.stem for p in SHADERS.glob("*.wgsl")))
+def test_header_says_grid_and_reader(shader: str):
+    """What a shader computes, how the grid maps, and where its op is declared, or who uses it."""
+    header = header_of(shader)
+    where = {o.reference.__module__ for shaders, o in variants() if shaders[0] == shader}
+    users = {o.name for shaders, o in variants() if shader in shaders[1:]}
+    users |= {name for name in EXTRA if shader in EXTRA[name][1:]}
+    assert not header.startswith(("// Grid:", "// Used by", "// Declared in"))
+    assert ("// Grid: a" in header) == ("fn main(" in read_shader(shader))
+    assert max(map(len, header.splitlines())) <= 130
+    if where:
+        (module,) = where
+        assert f"Declared in {module.removeprefix('gpt2wgpu.').replace('.', '/')}.py." in header
+    elif users:
+        assert re.search(rf"^// Used by {', '.join(sorted(users))}[.,]", header, re.M)
+    else:
+        found = re.search(r"Dispatched by (\S+\.py)\.$", header)
+        assert found is not None
+        assert f'"{shader}"' in (PACKAGE / found[1]).read_text(encoding="utf-8")
+
+
 def test_names_of_constants_match():
     activations = re.findall(r"^const (\w+): u32 = \d+u;", read_shader("activation"), re.M)
     assert [a.lower() for a in activations] == list(ops.ACTIVATIONS)
-    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read_shader("pool"), re.M)] == list(ops.POOLINGS)
-    assert [m.lower() for m in re.findall(r"^const (\w+): u32 = \d+u;", read_shader("pool_dx"), re.M)] == list(ops.POOLINGS)
+    modes = re.findall(r"^const (\w+): u32 = \d+u;", read_shader("pooling_modes"), re.M)
+    assert [m.lower() for m in modes] == list(ops.POOLINGS)
     for shader in ("softmax_attention", "attention_cooperative", "attention_lse", "attention_dqkv"):
         assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read_shader(shader)
     for shader in ("linear_int8", "linear_int8_scalar", "linear_add_int8", "linear_add_int8_scalar", "embed_int8"):

@@ -77,7 +77,8 @@ SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
     **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys")),
     **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys",)),
-    "pool": ("is_nan",),
+    "pool": ("pooling_modes", "is_nan"),
+    "pool_dx": ("pooling_modes",),
 }
 
 
