@@ -26,6 +26,7 @@ from gpt2wgpu.graph.tensor import Array, Tensor
 from gpt2wgpu.models.gpt2 import GPT2Config
 from gpt2wgpu.train import losses
 from gpt2wgpu.train.gpu import GPUTrainProgram
+from gpt2wgpu.train.gradients import TrainGraph
 from gpt2wgpu.train.program import NumpyTrainProgram
 
 CONFIG = GPT2Config(layers=6, heads=4, width=256, inner=1024, context=128, vocab=12288)
@@ -143,7 +144,7 @@ def main() -> None:
 
         return step
 
-    program = NumpyTrainProgram(graph(), weights)
+    program = NumpyTrainProgram(TrainGraph(graph()), weights)
     products, flops = matmuls(args.texts * args.tokens)
     clocks = {"matmuls": timed(products), "numpy": timed(steps(program))}
     if args.device:
@@ -152,7 +153,7 @@ def main() -> None:
             sys.exit("no real GPU: name a device, such as --device gpu")
         count = args.texts * args.tokens
         capacity = {"T": count, "B": args.texts, "G": packing.max_tiles(count, args.texts)}
-        on_device = steps(GPUTrainProgram(gpu.open_device(adapter), graph(), weights, capacity))
+        on_device = steps(GPUTrainProgram(gpu.open_device(adapter), TrainGraph(graph()), weights, capacity))
         clocks[adapter.name] = timed(on_device)
     if args.python:
         command = [args.python, "-c", PYTORCH, *map(str, (args.texts, args.tokens, cores.usable_cores()))]

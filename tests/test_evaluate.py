@@ -12,10 +12,10 @@ import pytest
 from process import Run, command, environment
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.evaluation import scores as evaluate_module
-from gpt2wgpu.evaluation.scores import evaluate_layers, evaluate_pairs, measures, parse_layers
-from gpt2wgpu.files.pairs import read_pairs
-from gpt2wgpu.train.data import take
+from gpt2wgpu.evaluation import scores as scores_module
+from gpt2wgpu.evaluation.scores import evaluate_layers, evaluate_pairs, pair_measures, parse_layers
+from gpt2wgpu.files.pairs import Pairs, read_pairs
+from gpt2wgpu.train.data import take_pairs
 
 DATA = Path(__file__).parent.parent / "data_sets" / "test.tsv"
 SIMILARITY = np.array([0.91, 0.3, 0.55, 0.55, -0.2, 0.7, 0.3, 0.12, 0.55, 0.99, 0.05, 0.41, 0.3, 0.62])  # with ties
@@ -30,7 +30,7 @@ def encoder() -> Encoder:
 
 def test_measures_of_scores():
     """scipy 1.17: spearmanr, pearsonr"""
-    found = measures(SIMILARITY, SCORES, labelled=False)
+    found = pair_measures(SIMILARITY, SCORES, labelled=False)
     assert found == pytest.approx({"spearman": 0.9608944545393431, "pearson": 0.9188607411871904})
 
 
@@ -39,7 +39,7 @@ def test_measures_of_labels():
     sentence-transformers 6.2 (BinaryClassificationEvaluator.find_best_acc_and_threshold)"""
     expected = {"spearman": 0.6863699104634178, "pearson": 0.6585528162475847, "accuracy": 12 / 14, "threshold": 0.585}
     expected |= {"average_precision": 0.8766233766233766, "auc": 0.8958333333333334}
-    assert measures(SIMILARITY, LABELS, labelled=True) == pytest.approx(expected)
+    assert pair_measures(SIMILARITY, LABELS, labelled=True) == pytest.approx(expected)
 
 
 def test_accuracy_is_what_the_threshold_gives():
@@ -48,7 +48,7 @@ def test_accuracy_is_what_the_threshold_gives():
         n = int(rng.integers(2, 40))
         similarity, labels = np.round(rng.standard_normal(n), int(rng.integers(0, 3))), rng.integers(0, 2, n).astype(np.float64)
         labels[:2] = 0, 1
-        found = measures(similarity, labels, labelled=True)
+        found = pair_measures(similarity, labels, labelled=True)
         best = max(np.mean((similarity >= t) == labels) for t in [*similarity, np.inf])
         assert found["accuracy"] == best == np.mean((similarity >= found["threshold"]) == labels)
         pairs = [(a > b) + (a == b) / 2 for a in similarity[labels == 1] for b in similarity[labels == 0]]
@@ -57,7 +57,7 @@ def test_accuracy_is_what_the_threshold_gives():
 
 def test_similarities_that_are_all_the_same():
     """Nothing can be told: no correlation, and no NaN that would be no JSON."""
-    found = measures(np.full(4, 0.5, np.float32), np.array([0, 1, 1, 1.0]), labelled=True)
+    found = pair_measures(np.full(4, 0.5, np.float32), np.array([0, 1, 1, 1.0]), labelled=True)
     expected = {"spearman": 0, "pearson": 0, "accuracy": 0.75, "threshold": 0.5, "average_precision": 0.75, "auc": 0.5}
     assert found == expected
 
@@ -78,6 +78,19 @@ def test_distances_are_negated_and_every_sentence_is_encoded_once(encoder: Encod
     # of vectors of length 1 all but manhattan give the same order
     assert found["cosine"]["auc"] == pytest.approx(found["euclidean"]["auc"], abs=1e-3)
     assert found["cosine"]["auc"] == pytest.approx(found["manhattan"]["auc"], abs=0.02)
+
+
+def test_pairs_that_nothing_can_be_measured_with(encoder: Encoder):
+    for targets, message in {
+        None: "have neither labels nor scores",
+        (1.0, float("nan")): "the target of pair 1 is nan, expected a finite number",
+        (1.0, 1.0): "all 2 pairs have the same target",
+    }.items():
+        pairs = Pairs(["a", "b"], ["c", "d"], None if targets is None else np.array(targets))
+        with pytest.raises(UserError, match=message):
+            evaluate_pairs(encoder, pairs)
+        with pytest.raises(UserError, match=message):
+            next(evaluate_layers(encoder, [0], pairs))
 
 
 def test_layers(encoder: Encoder):
@@ -140,9 +153,9 @@ def test_all_layers(run: Run, tmp_path: Path):
 @pytest.mark.parametrize("numbers", [1 << 28, 2 * 60 * 256, 1])
 def test_layers_in_one_pass_or_several(numbers: int, encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
     """Vectors cut and normalised layer by layer."""
-    monkeypatch.setattr(evaluate_module, "VECTORS", numbers)
+    monkeypatch.setattr(scores_module, "LAYER_NUMBERS", numbers)
     pairs = read_pairs(str(DATA))
-    pairs = take(pairs, np.arange(75, 105))
+    pairs = take_pairs(pairs, np.arange(75, 105))
     compiled: list[int] = []
     with_layers = Encoder.with_layers
     monkeypatch.setattr(Encoder, "with_layers", lambda self, layers: compiled.append(len(layers)) or with_layers(self, layers))

@@ -160,7 +160,7 @@ def test_a_block_with_experts_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("name", ["modernbert", "nomic_bert", "qwen3"])
 def test_training_is_refused(name: str):
     with pytest.raises(UserError) as caught:
-        TrainGraph(model(name).hidden(1, "f32"), 0.0, ())
+        TrainGraph(model(name).hidden(1, "f32"))
     one_line(caught.value, "a model with glu cannot be trained", "no gradient")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.evaluation.scores import measures
+from gpt2wgpu.evaluation.scores import pair_measures
 from gpt2wgpu.graph.tensor import Array
 
 RECIPE = Path(__file__).parents[1] / "benchmarks" / "built_in"
@@ -48,4 +48,4 @@ def test_the_short_recipe_goes_on_and_gives_a_model(everyday, tmp_path: Path):
     wanted = cosines(Encoder(teacher, device="numpy"))
     student = Encoder(tmp_path / "packed", device="numpy")
     assert student.dimensions == 64
-    assert measures(cosines(student), wanted, labelled=False)["spearman"] > 0.7
+    assert pair_measures(cosines(student), wanted, labelled=False)["spearman"] > 0.7

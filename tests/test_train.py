@@ -135,9 +135,9 @@ def test_a_teacher_that_is_wider(data: Path, tmp_path: Path):
     source = gpt2_teacher(tmp_path / "teacher")
     texts = (data / "texts.txt").read_text().splitlines()
     expected = Encoder(source, device="numpy").encode(texts)
-    whole = teacher.ask(tmp_path, str(source), texts, 8, "numpy")
+    whole = teacher.ask_teacher(tmp_path, str(source), texts, 8, "numpy")
     assert np.array_equal(whole.vectors, expected) and whole.directions is None
-    asked = teacher.ask(tmp_path, str(source), texts, 3, "numpy")
+    asked = teacher.ask_teacher(tmp_path, str(source), texts, 3, "numpy")
     assert asked.directions is not None and np.allclose(asked.directions.T @ asked.directions, np.eye(3), atol=1e-5)
     found = asked.vectors
     assert np.array_equal(found, expected @ asked.directions)
@@ -145,10 +145,10 @@ def test_a_teacher_that_is_wider(data: Path, tmp_path: Path):
     assert found.shape == (len(texts), 3) and np.square(found).sum() == pytest.approx(np.square(singular[:3]).sum(), rel=1e-5)
     assert np.abs(found @ found.T - expected @ expected.T).max() < 1.1 * singular[3] ** 2
     files = {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")}
-    again = teacher.ask(tmp_path, str(source), texts, 3, "numpy")
+    again = teacher.ask_teacher(tmp_path, str(source), texts, 3, "numpy")
     assert np.array_equal(again.vectors, found) and np.array_equal(again.directions, asked.directions)
     assert len(files) == 3 and {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")} == files  # made once
-    teacher.ask(tmp_path, str(source), texts[:-1], 8, "numpy")
+    teacher.ask_teacher(tmp_path, str(source), texts[:-1], 8, "numpy")
     assert len([*tmp_path.glob("teacher-*.npy")]) == 4
 
 
@@ -164,7 +164,7 @@ def test_tokens_begin_with_the_teachers_vectors(run: Run, data: Path, tmp_path: 
     weights = load_file(tmp_path / "with/model/model.safetensors")
     found, position = weights["wte.weight"], weights["wpe.weight"][0]
     assert np.abs(weights["wpe.weight"] - position).max() < 1e-6 and np.abs(weights["ln_f.bias"] + position).max() < 1e-6
-    asked = teacher.ask(tmp_path / "with", str(source), texts, 4, "numpy")
+    asked = teacher.ask_teacher(tmp_path / "with", str(source), texts, 4, "numpy")
     letters = "".join(texts)
     for letter in "aeloqZ":
         vector = asked.encoder.encode(letter, normalize_embeddings=True) @ asked.directions
@@ -200,7 +200,9 @@ def test_a_device_trains_like_numpy(device: Device, run: Run, data: Path, tmp_pa
     a, b = (load_file(folder / "model/model.safetensors") for folder in (here, there))
     assert a.keys() == b.keys() and max(float(np.abs(a[name] - b[name]).max()) for name in a) < 1e-3
     code, _, err = run("train", "--resume", "--device", "numpy", "-o", there)
-    assert code == 0 and re.search(r"^the run was on .* and goes on on numpy: the bits", err, re.M), err
+    assert code == 0 and re.search(r"^the run began on .* and continues on numpy: its result will have other bits", err, re.M), (
+        err
+    )
 
 
 # --- how it is shown

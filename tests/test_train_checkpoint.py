@@ -37,7 +37,7 @@ def state(c: Checkpoint) -> dict[str, Array]:
 
 def save(source: Path, run: Path, dtype: str = "float32", **changes: Array) -> Path:
     c = load_checkpoint(source)
-    template = checkpoint.template(c, max_seq_length=c.max_seq_length, dtype=dtype)
+    template = checkpoint.make_template(c, max_seq_length=c.max_seq_length, dtype=dtype)
     run.mkdir(exist_ok=True)
     checkpoint.write_checkpoint(run, template, "# card\n", {**state(c), **changes}, {"step": 7})
     return run / "model"
@@ -195,7 +195,7 @@ def test_a_run_is_whole_whenever_its_process_ends(tmp_path: Path, monkeypatch: p
                 finished = True
             except PowerCut:
                 finished = False
-        assert checkpoint.recover(run)
+        assert checkpoint.recover_run(run)
         found = contents(run / "model")
         assert found in (old, new) and sorted(p.name for p in run.iterdir()) == ["model"]
         outcomes.append(found == new)
@@ -228,8 +228,8 @@ def test_a_first_checkpoint_that_is_cut_off_leaves_nothing_to_go_on_with(tmp_pat
     with monkeypatch.context() as patch, pytest.raises(PowerCut):
         countdown(patch, 6)
         save(source, tmp_path / "run")
-    assert not checkpoint.recover(tmp_path / "run") and [*(tmp_path / "run").iterdir()] == []
-    assert not checkpoint.recover(tmp_path / "nothing")
+    assert not checkpoint.recover_run(tmp_path / "run") and [*(tmp_path / "run").iterdir()] == []
+    assert not checkpoint.recover_run(tmp_path / "nothing")
 
 
 def test_a_damaged_state_is_one_line(tmp_path: Path):

@@ -29,23 +29,23 @@ def write(folder: Path, name: str, text: str) -> str:
 def test_an_epoch_has_every_example_once_within_the_budget():
     tokens = np.random.default_rng(0).integers(1, 50, 1000)
     for budget in (60, 100, 1000, 10**6):
-        found = data.batches(tokens, budget, seed=3, epoch=1)
+        found = data.epoch_batches(tokens, budget, seed=3, epoch=1)
         assert sorted(np.concatenate(found).tolist()) == [*range(1000)]
         assert max(int(tokens[b].sum()) for b in found) <= budget
         assert len(found) < 1.1 * tokens.sum() / (budget - 50) + 2  # and they are well filled
-    assert len(data.batches(tokens, 1, seed=3, epoch=1)) == 1000  # what is longer than the budget goes alone
+    assert len(data.epoch_batches(tokens, 1, seed=3, epoch=1)) == 1000  # what is longer than the budget goes alone
 
 
 def test_order_depends_on_seed_and_epoch_alone():
     tokens = np.random.default_rng(0).integers(1, 50, 300)
-    orders = [data.batches(tokens, 200, seed, epoch) for seed, epoch in ((0, 1), (0, 2), (1, 1), (0, 1))]
+    orders = [data.epoch_batches(tokens, 200, seed, epoch) for seed, epoch in ((0, 1), (0, 2), (1, 1), (0, 1))]
     flat = [[b.tolist() for b in order] for order in orders]
     assert flat[0] == flat[3] and flat[0] != flat[1] != flat[2] != flat[0]
 
 
 def test_a_batch_holds_texts_of_like_length():
     tokens = np.random.default_rng(0).integers(1, 100, 5000)
-    order = data.batches(tokens, 1000, seed=0, epoch=1)
+    order = data.epoch_batches(tokens, 1000, seed=0, epoch=1)
     spread = np.mean([np.ptp(tokens[b]) for b in order])
     assert spread < 20 < np.ptp(tokens)
     means = [tokens[b].mean() for b in order]
@@ -64,11 +64,16 @@ def test_examples(tmp_path: Path):
     save_tokenizer(characters(lower_case=False), tmp_path)
     tokenizer = find_tokenizer(tmp_path)
     with pytest.warns(UserWarning, match="1 of 6 texts have more than 4 tokens"):
-        texts = data.tokenize(tokenizer, ["a", "bc", "def", "ghij", "klmno", ""], 4)
+        texts = data.tokenize_texts(tokenizer, ["a", "bc", "def", "ghij", "klmno", ""], 4)
     assert [bytes(texts[i].tolist()).decode() for i in range(5)] == ["a", "bc", "def", "ghij", "klmn"]
     assert texts[5].tolist() == [256] and len(texts) == 6
     pairs = data.Examples(texts, 2, np.array([1, 0, 1]))
-    assert len(pairs) == 3 and pairs.tokens.tolist() == [3, 7, 5]
+    assert (
+        len(pairs) == 3
+        and str(pairs) == "3 pairs"
+        and str(data.Examples(texts, 6, None)) == "1 text"
+        and pairs.tokens.tolist() == [3, 7, 5]
+    )
     batch = pairs.batch([2, 0], None)
     assert batch["ids"].tolist() == [*b"klmn", 256, *b"abc"] and batch["spans"].tolist() == [[0, 4], [4, 5], [5, 6], [6, 8]]
     assert batch["positions"].tolist() == [0, 1, 2, 3, 0, 0, 0, 1]
@@ -107,6 +112,8 @@ def test_pairs_as_a_loss_takes_them(tmp_path: Path):
         (["labels", "bare"], "info_nce", ["bare.tsv", "labels.tsv", "one of the two"]),
         (["zeros"], "info_nce", ["zeros.tsv", "label 1"]),
         (["fives"], "cosine", ["fives.tsv", "all scores are 5"]),
+        (["labels", "scores"], "contrastive", ["scores.tsv", "loss cosine"]),
+        (["labels", "scores"], "cosine", ["scores.tsv", "labels.tsv", "one scale"]),
     ],
 )
 def test_pairs_that_a_loss_does_not_take(tmp_path: Path, names: list[str], loss: str, words: list[str]):

@@ -3,6 +3,7 @@ must always hold."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from gpt2wgpu.graph.tensor import Array, Tensor
 from gpt2wgpu.models.bert import BertConfig
 from gpt2wgpu.models.gpt2 import GPT2Config
 from gpt2wgpu.train import ops as train_ops
-from gpt2wgpu.train import program as program_module
 from gpt2wgpu.train.gpu import GPUTrainProgram
+from gpt2wgpu.train.gradients import TrainGraph
 from gpt2wgpu.train.program import NumpyTrainProgram
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,13 +31,17 @@ Make = Callable[..., NumpyTrainProgram | GPUTrainProgram]
 def make(request: pytest.FixtureRequest) -> Make:
     """`make(output, weights)`: a program on either backend."""
     if request.param == "numpy":
-        return NumpyTrainProgram
+        return in_numpy
     return on(request.getfixturevalue("device"))
+
+
+def in_numpy(output: Tensor, weights: Callable[[Tensor], Array], **options: Any) -> NumpyTrainProgram:
+    return NumpyTrainProgram(TrainGraph(output, **options), weights)
 
 
 def on(device: Device) -> Make:
     capacity = {"T": 256, "B": 16, "G": packing.max_tiles(256, 16)}
-    return lambda output, weights, **options: GPUTrainProgram(device, output, weights, capacity, **options)
+    return lambda output, weights, **options: GPUTrainProgram(device, TrainGraph(output, **options), weights, capacity)
 
 
 def vectors_of(hidden: Tensor, mode: str = "mean") -> Tensor:
@@ -121,7 +126,7 @@ def test_adamw_equals_pytorch(make: Make):
 @pytest.mark.parametrize("mode", ops.POOLINGS)
 def test_backends_agree_on_every_pooling(mode: str, device: Device):
     config = BertConfig(layers=1, heads=2, width=12, inner=20, context=40, vocab=30)
-    programs = [m(vectors_of(config.hidden(1), mode), random_weights) for m in (NumpyTrainProgram, on(device))]
+    programs = [m(vectors_of(config.hidden(1), mode), random_weights) for m in (in_numpy, on(device))]
     skipping = batch() | {"skip": np.array([2, 0, 5, 0, 1, 0], np.uint32)}
     losses = [p.gradients(skipping, pull, 0) for p in programs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
@@ -130,7 +135,7 @@ def test_backends_agree_on_every_pooling(mode: str, device: Device):
 
 
 def test_dropout_is_the_same_on_both_backends_and_trains(device: Device):
-    programs = [m(small(), random_weights, dropout=0.3) for m in (NumpyTrainProgram, on(device))]
+    programs = [m(small(), random_weights, dropout=0.3) for m in (in_numpy, on(device))]
     for p in programs:
         p.gradients(batch(), pull, 123)
     for t in programs[0].graph.trained:
@@ -193,7 +198,7 @@ def test_the_loss_goes_down_and_vectors_follow(make: Make):
 
 
 def test_frozen_weights_do_not_move(make: Make):
-    names = [t.name for t in program_module.TrainGraph(small(), 0.0, ()).trained]
+    names = [t.name for t in TrainGraph(small()).trained]
     frozen = [n for n in names if n.startswith(("w", "h.0")) or n.endswith("bias")]
     program = make(small(), random_weights, frozen=frozen)
     computed = [t.op.name for t in program.graph.backward if t.op]
@@ -242,7 +247,7 @@ def test_what_cannot_be_trained_is_refused(make: Make):
     with pytest.raises(ValueError, match=r"^no weight is called 'h.9'$"):
         make(small(), random_weights, frozen=["h.9"])
     with pytest.raises(ValueError, match="every weight is frozen"):
-        make(small(), random_weights, frozen=[t.name for t in program_module.TrainGraph(small(), 0.0, ()).trained])
+        make(small(), random_weights, frozen=[t.name for t in TrainGraph(small()).trained])
     with pytest.raises(ValueError, match="only a graph in f32 can be trained"):
         make(vectors_of(GPT2Config(layers=1).hidden(1, "f16")), random_weights)
 
@@ -265,7 +270,7 @@ def test_shares_change_nothing_but_rounding(cores: int, monkeypatch: pytest.Monk
     found = []
     for count in (1, cores):
         monkeypatch.setattr("gpt2wgpu.graph.cores.usable_cores", lambda count=count: count)
-        program = NumpyTrainProgram(small(), random_weights, dropout=0.3)
+        program = in_numpy(small(), random_weights, dropout=0.3)
         found.append((program.gradients(batch(), pull, 0), {t.name: gradient(program, t.name) for t in program.graph.trained}))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
     for name, expected in found[0][1].items():
@@ -274,7 +279,7 @@ def test_shares_change_nothing_but_rounding(cores: int, monkeypatch: pytest.Monk
 
 def test_a_failure_in_one_share_ends_the_step(monkeypatch: pytest.MonkeyPatch):
     """And does not leave the next share waiting for its turn."""
-    program = NumpyTrainProgram(small(), random_weights)
+    program = in_numpy(small(), random_weights)
     monkeypatch.setattr("gpt2wgpu.graph.cores.usable_cores", lambda: 2)
     calls = []
     original = train_ops.row_sums

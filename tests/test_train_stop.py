@@ -57,7 +57,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(whole: Path, tmp_path: Path):
         code, err = interrupt([*arguments(whole, out), "--resume"], out, lines, signal.SIGKILL)
         assert code == -signal.SIGKILL, err
     done = subprocess.run(command("train", "--resume", "-o", out), env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and re.search(r"^going on after step \d+$", done.stderr, re.M), done.stderr
+    assert done.returncode == 0 and re.search(r"^resuming after step \d+$", done.stderr, re.M), done.stderr
     assert model_files(out) == model_files(whole / "run")
     assert without_times(out) == without_times(whole / "run")
 
@@ -68,7 +68,7 @@ def test_a_run_that_is_told_to_stop_is_saved(whole: Path, tmp_path: Path, number
     args, out = arguments(whole, tmp_path / "run"), tmp_path / "run"
     found, err = interrupt(args, out, 7, number)
     assert found == code and "Traceback" not in err, err
-    last = re.fullmatch(r"stopped after step (\d+), which is saved: --resume goes on", err.splitlines()[-1])
+    last = re.fullmatch(r"stopped after step (\d+), which is saved: resume with --resume", err.splitlines()[-1])
     assert last is not None and int(last[1]) >= 6
     assert json.loads((out / "model/training/state.json").read_text())["step"] == int(last[1])
     assert max(line["step"] for line in metrics(out)) == int(last[1])
@@ -80,10 +80,10 @@ def test_a_run_that_is_told_to_stop_is_saved(whole: Path, tmp_path: Path, number
 def test_resuming_what_is_done_changes_nothing(run: Run, data: Path, tmp_path: Path):
     args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
     code, said, err = run("train", *args, "--resume")
-    assert code == 0 and "holds no run to go on with: this one begins" in err
+    assert code == 0 and "there is no run to resume in" in err
     before = model_files(tmp_path / "run"), metrics(tmp_path / "run")
     code, again, err = run("train", "--resume", "-o", tmp_path / "run")
-    assert (code, again) == (0, said) and "going on after step" in err
+    assert (code, again) == (0, said) and "resuming after step" in err
     assert (model_files(tmp_path / "run"), metrics(tmp_path / "run")) == before
 
 
@@ -97,7 +97,7 @@ def test_what_keeps_a_run_from_going_on(run: Run, data: Path, tmp_path: Path):
         assert (code, out) == (1, "") and err.count("\n") == 1 and model_files(tmp_path / "run") == before, err
         return err
 
-    assert "holds a run: go on with it (--resume)" in refused(*args)
+    assert "already holds a run: resume it with --resume" in refused(*args)
     assert "--lr is 0.5 here and 0.001 in the run" in refused(*args, "--resume", "--lr", 0.5)
     assert "--epochs is 2" in refused("--resume", "-o", tmp_path / "run", "--epochs", 2)
     (data / "labels.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t0\n")
@@ -114,7 +114,7 @@ def test_a_run_that_was_moved(run: Run, data: Path, tmp_path: Path):
     data.rename(tmp_path / "there")
     there = tmp_path / "there"
     code, _, err = run("train", "--resume", "-o", there / "run")
-    assert code == 0 and "going on after step" in err, err
+    assert code == 0 and "resuming after step" in err, err
     (tmp_path / "deeper" / "still").mkdir(parents=True)
     alone = tmp_path / "deeper" / "still" / "run"
     (there / "run").rename(alone)
@@ -123,7 +123,7 @@ def test_a_run_that_was_moved(run: Run, data: Path, tmp_path: Path):
     options = {"--data": there / "texts.txt", "--validation": there / "labels.tsv", "--teacher": there / "teacher"}
     given = [part for pair in options.items() for part in pair]
     code, _, err = run("train", "--resume", "-o", alone, *given)
-    assert code == 0 and "going on after step" in err, err
+    assert code == 0 and "resuming after step" in err, err
     code, _, err = run("train", "--resume", "-o", alone, *given, "--data", there / "labels.tsv")
     assert code == 1 and "changed since the run began" in err
     weights = load_file(there / "teacher" / "model.safetensors")

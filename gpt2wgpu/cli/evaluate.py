@@ -57,11 +57,11 @@ def evaluate_command(
         raise typer.BadParameter("--layer takes one layer, --layers compares several: give one of the two")
     if plot is not None and layers is None:
         raise typer.BadParameter("--plot goes with --layers")
-    from ..evaluation.scores import check_options
+    from ..evaluation.scores import check_targets
     from ..files.pairs import read_pairs
 
     pairs = read_pairs(data)
-    check_options(pairs)
+    check_targets(pairs)
     options = {**encode_options(ctx), "show_progress_bar": sys.stderr.isatty()}
     if layers is not None:
         return compare_layers(ctx, data, pairs, layers, plot, options)

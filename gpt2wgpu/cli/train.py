@@ -1,5 +1,6 @@
 """The command `train`: parse and print."""
 
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,19 +104,29 @@ def train_command(
     options |= {"data": data or [], "freeze": freeze or []}
     given = {name: value for name, value in options.items() if is_given(ctx, name)}
     from ..train import loop, start
-
-    with live() as report:
-        run = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
-        scores, stopped = loop.run_training(run, report)
-    if stopped is not None:
-        say(f"stopped after step {run.step:,}, which is saved: --resume goes on")
-        raise typer.Exit(128 + stopped)
     from ..train.curve import draw_curve
 
+    stopped: loop.Stopped | None = None
+    with live() as report:
+        run = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
+        report.begin(run.step, run.steps)
+        with closing(loop.run_training(run)) as events:
+            for event in events:
+                if isinstance(event, loop.Step):
+                    report.step(event.metrics)
+                elif isinstance(event, loop.Validated):
+                    report.validated(event.metrics)
+                elif isinstance(event, loop.Collapsed):
+                    report.say(event.message)
+                else:
+                    stopped = event
+    if stopped is not None:
+        say(f"stopped after step {run.step:,}, which is saved: resume with --resume")
+        raise typer.Exit(128 + stopped.signal)
     if (why := draw_curve(run.folder)) is not None:
         say(why)
-    found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
-    print(f"{run.folder / 'model'}: {run.step:,} steps{found}")
+    found = "".join(f", {name} {value:.4f}" for name, value in run.scores.items())
+    print(f"{run.folder / 'model'}: {run.step:,} {'step' if run.step == 1 else 'steps'}{found}")
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:

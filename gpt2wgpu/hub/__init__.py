@@ -16,6 +16,7 @@ from .model_files import list_model_files
 
 __all__ = [
     "BUILT_IN",
+    "BUILT_IN_NAME",
     "find_model",
     "is_cached",
     "is_name",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 BUILT_IN = Path(__file__).parent.parent / "model"
+BUILT_IN_NAME = "built-in"  # what stands for it where a model is named
 # The bare names that sentence-transformers 6.2 takes as they are (util/misc.py), as far as their architecture is one of ours;
 # any other bare name means sentence-transformers/name.
 BARE = frozenset(
@@ -67,10 +69,10 @@ def find_model(
     What is not in the cache yet is downloaded; what is there is taken as it is (`pull` looks for changes).
     The options are those of sentence-transformers. Raises UserError.
     """
-    if model is None or model == "built-in" or isinstance(model, Path) or not is_name(model) or Path(model).exists():
+    if model is None or model == BUILT_IN_NAME or isinstance(model, Path) or not is_name(model) or Path(model).exists():
         if revision is not None:
             raise UserError(f"revision {revision!r} goes with a name on the hub, not with {model or 'the built-in model'}")
-        return BUILT_IN if model is None or model == "built-in" else Path(model)
+        return BUILT_IN if model is None or model == BUILT_IN_NAME else Path(model)
     storage, revision = find_storage(model, cache_folder), check_revision(revision)
     missing = f"there is no folder {model}, and {storage.name} is not in {show(storage.cache)}"
     commit = storage.commit(revision)

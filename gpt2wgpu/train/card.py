@@ -1,36 +1,36 @@
-"""The model card that a checkpoint carries."""
+"""The model card (README.md) of a checkpoint."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from .settings import BUILT_IN
-from .start import Run
-
-LOSSES = {
-    "contrastive": "margin contrastive loss on labelled pairs (margin {margin:g})",
-    "info_nce": "in-batch softmax on pairs that belong together (temperature {temperature:g})",
-    "cosine": "squared difference of cosine and score on rated pairs",
-    "distillation": "1 - cosine to a teacher's vectors, and the differences of the matrices of cosines",
-}
+from ..hub import BUILT_IN_NAME
+from ..models import Architecture
+from .losses import LOSSES
+from .settings import TrainSettings
 
 
-def card_text(run: Run, steps: int, scores: dict[str, float]) -> str:
-    """README.md: what it is, what it learnt from and how, how good it is, how to use it."""
-    s, c = run.settings, run.template.checkpoint
+def card_text(
+    s: TrainSettings, config: Architecture, *, examples: str, steps: str, device: str, scores: Mapping[str, float]
+) -> str:
+    """What the model is, what it learnt from and how, how good it is, and how to use it.
+
+    examples: how many there are, such as "60 pairs". steps: how far training is, such as "20 of 30". scores: of the last
+    validation.
+    """
     if s.model is None:
         begin = "trained from random weights"
     else:
-        begin = f"fine-tuned from {'the built-in model of gpt2wgpu' if s.model == BUILT_IN else Path(s.model).name}"
-    files = ", ".join(Path(path).name for path in s.data)
+        begin = f"fine-tuned from {'the built-in model of gpt2wgpu' if s.model == BUILT_IN_NAME else Path(s.model).name}"
     rows = {
-        "shape": f"{c.config.layers} layers, {c.config.heads} heads, width {c.config.width}, {c.config.vocab:,} tokens",
-        "data": f"{files}: {len(run.examples):,} {'pairs' if run.examples.group == 2 else 'texts'}",
+        "shape": f"{config.layers} layers, {config.heads} heads, width {config.width}, {config.vocab:,} tokens",
+        "data": f"{', '.join(Path(path).name for path in s.data)}: {examples}",
         "loss": LOSSES[str(s.loss)].format(margin=s.margin, temperature=s.temperature),
         "teacher": Path(s.teacher).name if s.teacher else None,
-        "steps": f"{run.step:,} of {steps:,} in {s.epochs} epochs, each {s.accumulate} batch(es) of {s.batch_tokens:,} tokens",
+        "steps": f"{steps} in {s.epochs} epochs, each {s.accumulate} batch(es) of {s.batch_tokens:,} tokens",
         "AdamW": f"learning rate {s.lr:g}, weight decay {s.weight_decay:g}, clipping {s.clip:g}, dropout {s.dropout:g}",
         "frozen": ", ".join(s.freeze) or None,
         "seed": str(s.seed),
-        "device": run.device,
+        "device": device,
     }
     if s.validation:
         found = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -43,7 +43,7 @@ pipeline_tag: sentence-similarity
 
 # A sentence-embedding model
 
-{c.config.title} architecture, {begin} with gpt2wgpu. A sentence-transformers folder.
+{config.title} architecture, {begin} with gpt2wgpu. A sentence-transformers folder.
 `training/` is what a resumed run needs, and can be deleted.
 
 | | |

@@ -1,7 +1,7 @@
 """A model under training as a plain model folder, with what training goes on from beside it: RUN/model and, in it, training/.
 
 A new folder is written under another name, down to the disk, and takes the place of the old one, which stays until then. So
-whenever the process ends there is a complete one; `recover` finds it.
+whenever the process ends there is a complete one; `recover_run` finds it.
 """
 
 import json
@@ -39,7 +39,7 @@ class Template:
     dtype: str  # of the saved weights, "float32" or "float16"
 
 
-def template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
+def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
     """What is kept of a model's folder. A folder without modules.json gets what sentence-transformers needs.
 
     max_seq_length: tokens of a text that are read, as the saved folder will say. dtype: of the saved weights.
@@ -134,7 +134,7 @@ def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Arra
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def recover(run: Path) -> bool:
+def recover_run(run: Path) -> bool:
     """Bring a run whose process ended at any moment into order. Whether it has a model to go on from."""
     new, model, previous = run / NEW, run / MODEL, run / PREVIOUS
     if not model.exists() and previous.exists():  # between the two renames of `write`: the new one is complete

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from ..diagnose.token_report import find_tokenizer
 from ..errors import UserError, between, show
+from ..graph import memory
 from ..graph.tensor import Array, schedule
 from ..models.gpt2 import GPT2Config
 from . import vocabulary
@@ -26,6 +27,7 @@ def write_model(folder: Path, config: GPT2Config, end_of_text: int | None, seed:
     between("context", config.context, 2, 1 << 20)
     if config.width % config.heads:
         raise UserError(f"width {config.width} cannot be divided among {config.heads} heads: make it a multiple")
+    check_memory(config)
     values = {
         "model_type": "gpt2",
         "vocab_size": config.vocab,
@@ -48,6 +50,16 @@ def write_model(folder: Path, config: GPT2Config, end_of_text: int | None, seed:
     for name, value in {"config.json": values, "modules.json": modules, "1_Pooling/config.json": pooling}.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
     save_file(random_weights(config, seed), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def check_memory(config: GPT2Config) -> None:
+    """Raises UserError if this machine has no room for the weights, their gradients and both moments of AdamW."""
+    leaves = [t for t in schedule(config.hidden(config.layers)) if t.is_weight]
+    need, room = 4 * sum(memory.tensor_bytes(t, {}) for t in leaves), memory.available_memory()
+    if room is not None and need > room:
+        shape = f"a model of {config.layers} layers, width {config.width}, context {config.context} and {config.vocab} tokens"
+        found = f"{memory.readable_bytes(need)} to be trained, this machine has {memory.readable_bytes(room)} free"
+        raise UserError(f"{shape} needs {found}: make it smaller")
 
 
 def random_weights(config: GPT2Config, seed: int) -> dict[str, Array]:

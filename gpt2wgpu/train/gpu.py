@@ -1,41 +1,37 @@
-"""A training step on a device: as train/program.py, with weights, gradients and moments staying there."""
+"""A training step on a device: what train/program.py computes in numpy."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from ..errors import UserError
 from ..gpu import Device, Dispatch, GPUProgram, InPlace, new_buffer, read_buffer, write_buffer
 from ..graph.ops.blocks import cdiv
-from ..graph.tensor import Array, Tensor
+from ..graph.tensor import DTYPES, Array, Tensor
 from . import adamw
 from .gradients import TrainGraph
-from .program import Loss, check_state
+from .program import Loss, TrainProgram, check_state
 
-CHUNK = 4096  # numbers of a workgroup of square_sum.wgsl and adamw.wgsl
+CHUNK = 4096  # numbers that a workgroup of square_sum.wgsl and adamw.wgsl takes
+ROWS = 128  # batches are refused above a multiple of so many tokens
 
 
-class GPUTrainProgram:
-    """The same interface as TrainProgram, for batches of up to `capacity`. Same weights, batches and seeds: same bits.
+class GPUTrainProgram(TrainProgram):
+    """A graph in training on a device, for batches of up to `capacity`. Weights, gradients and moments stay there.
 
-    A micro-batch is two submissions: up to the vectors, which the host's loss needs, and from their gradient on.
+    `weights(tensor)` gives the array of a named weight. A micro-batch takes two submissions: up to the vectors, which the
+    host computes the loss of, and from their gradient on.
     """
 
     def __init__(
-        self,
-        device: Device,
-        output: Tensor,
-        weights: Callable[[Tensor], Array],
-        capacity: Mapping[str, int],
-        *,
-        dropout: float = 0.0,
-        frozen: Collection[str] = (),
+        self, device: Device, graph: TrainGraph, weights: Callable[[Tensor], Array], capacity: Mapping[str, int]
     ) -> None:
         self.device = device
-        self.graph = TrainGraph(output, dropout, frozen)
-        self.program = GPUProgram(device, self.graph.output, weights, capacity, self.graph.gradients.values())
-        self.inference = GPUProgram(device, output, lambda t: self.program.weights[t], capacity)
+        self.graph = graph
+        self.program = GPUProgram(device, graph.output, weights, capacity, graph.gradients.values())
+        self.inference = GPUProgram(device, graph.inference, lambda t: self.program.weights[t], capacity)
         known = set(self.graph.forward)
         self.forward = [s for s in self.program.steps if s.tensor in known]
         self.backward = [s for s in self.program.steps if s.tensor not in known]
@@ -62,11 +58,9 @@ class GPUTrainProgram:
         self.adamw = InPlace(device, ["adamw"], updates, written=3)
 
     def vectors(self, batch: Mapping[str, Array]) -> Array:
-        """The output for a packed batch, without dropout."""
         return self.inference.run(batch)
 
     def gradients(self, batch: Mapping[str, Array], loss: Loss, seed: int) -> float:
-        """The loss of one micro-batch; its gradient is added to what `step` will use. seed: of the dropout, a u32."""
         arrays = self.graph.arrays(batch, seed, np.arange(len(batch["ids"])))
         arrays[self.graph.seed.name] = np.zeros((len(batch["spans"]), int(self.graph.output.shape[1])), np.float32)
         sizes = self.program.write(arrays, ONTO=min(self.micro_batches, 1))
@@ -78,10 +72,6 @@ class GPUTrainProgram:
         return value
 
     def step(self, lr: float, *, weight_decay: float, clip: float) -> float:
-        """AdamW with the mean gradient of the micro-batches since the last step, clipped to the norm `clip`.
-
-        Returns the norm before clipping. If that is not finite, the weights stay as they are.
-        """
         self.square_sum.run()
         squares = read_buffer(self.device, self.sums, self.partial_sums).astype(np.float64)
         norm = math.sqrt(squares.sum()) / self.micro_batches
@@ -93,7 +83,6 @@ class GPUTrainProgram:
         return norm
 
     def state(self) -> dict[str, Array]:
-        """A copy of all that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
         found = {}
         for name, (t, pieces) in self._state().items():
             width = square_size(t) // int(t.shape[0])
@@ -102,7 +91,6 @@ class GPUTrainProgram:
         return found | {"step": np.array(self.steps)}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Go on from a `state`. Raises ValueError if it is another model's."""
         check_state({name: t.shape for name, (t, _) in self._state().items()}, state)
         for name, (_, pieces) in self._state().items():
             first = 0
@@ -119,5 +107,20 @@ class GPUTrainProgram:
         return found
 
 
+def check_bindings(device: Device, graph: TrainGraph, tokens: int) -> None:
+    """Raises UserError if a gradient, or a result of a batch of so many tokens, does not fit in one binding of the device."""
+    adapter = device.adapter
+    for t in graph.trained:
+        if square_size(t) * DTYPES[t.dtype].itemsize > adapter.limit:
+            raise UserError(f"{t.name} is too large to be trained on {adapter}: use --freeze {t.name}, or --device numpy")
+    per_token = [t for t in (*graph.forward, *graph.backward) if t.op is not None and t.shape[0] == "T"]
+    widest = max(math.prod(int(d) for d in t.shape[1:]) * DTYPES[t.dtype].itemsize for t in per_token)
+    rows = adapter.limits["max-compute-workgroups-per-dimension"]  # some kernels have one workgroup a token
+    most = min(adapter.limit // widest, rows) // ROWS * ROWS
+    if tokens > most:
+        raise UserError(f"{adapter} cannot train on batches of {tokens:,} tokens: lower --batch-tokens to {most}")
+
+
 def square_size(t: Tensor) -> int:
+    """How many numbers a tensor of fixed shape has."""
     return math.prod(int(d) for d in t.shape)

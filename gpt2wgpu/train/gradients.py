@@ -1,4 +1,4 @@
-"""A forward graph -> its trainable form, and the gradients of its weights: one table, one walk."""
+"""A forward graph -> its trainable form, and the gradients of its weights: one table of derivatives, one walk."""
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -6,24 +6,25 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from ..errors import UserError
+from ..graph.memory import MemoryNeed, plan_buffers, tensor_bytes
 from ..graph.ops import attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
 from ..graph.tensor import Array, Tensor, schedule
 from . import ops
 
 TOKENS, SEED = Tensor(("T",), "u32", "tokens"), Tensor((1,), "u32", "seed")
-Gradients = Sequence[Tensor | None]  # of an op's inputs; None for those that have none
+Gradients = Sequence[Tensor | None]  # in an op's inputs; None for an input without gradient
 
 
 def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
-    """The same graph with the input of every activation a tensor of its own, and with dropout.
+    """The same graph, with the input of every activation as a tensor of its own, and with dropout.
 
-    Dropout follows the embedding and ends every residual branch; attention's probabilities have none.
+    Dropout (a probability) follows the embedding and ends every residual branch; the probabilities of attention get none.
     Raises ValueError unless everything is f32.
     """
     sites = itertools.count()
 
     def drop(x: Tensor) -> Tensor:
-        """Zero with probability `dropout`: that share of all u32 is below the threshold."""
+        """Zero with probability `dropout`, which is the share of all u32 below the threshold."""
         if not dropout:
             return x
         return ops.dropout(x, TOKENS, SEED, threshold=int(dropout * 2**32), scale=1 / (1 - dropout), site=next(sites))
@@ -47,7 +48,7 @@ def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
 
 
 def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tensor, Tensor]:
-    """The gradients of sum(seed * output) in those of the leaves `of` that the output depends on.
+    """The gradient of sum(seed * output) in each leaf of `of` that the output depends on, by reverse accumulation.
 
     Raises UserError if an op on the way has no gradient, or if a weight is used twice.
     """
@@ -69,16 +70,16 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
     return {t: found[t] for t in of if t in found}
 
 
-# --- the table: an op's output and its gradient -> the gradients of its inputs
+# --- the table: an op's output and the gradient in it -> the gradients in the op's inputs
 
 
-def of_linear(t: Tensor, dout: Tensor) -> Gradients:
+def linear_vjp(t: Tensor, dout: Tensor) -> Gradients:
     x, weight = t.inputs[:2]
     dx = ops.matmul(dout, ops.transpose(weight))
     return dx, ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
 
 
-def of_layer_norm(t: Tensor, dout: Tensor) -> Gradients:
+def layer_norm_vjp(t: Tensor, dout: Tensor) -> Gradients:
     x, weight, _ = t.inputs
     stats = ops.layer_norm_stats(x, **t.attrs)
     return (
@@ -88,13 +89,13 @@ def of_layer_norm(t: Tensor, dout: Tensor) -> Gradients:
     )
 
 
-def of_attention(t: Tensor, dout: Tensor) -> Gradients:
+def attention_vjp(t: Tensor, dout: Tensor) -> Gradients:
     qkv, spans, tiles = t.inputs
     lse = ops.attention_lse(qkv, spans, tiles, **t.attrs)
     return ops.attention_dqkv(qkv, t, dout, lse, spans, tiles, **t.attrs), None, None
 
 
-def of_embed(t: Tensor, dout: Tensor) -> Gradients:
+def embed_vjp(t: Tensor, dout: Tensor) -> Gradients:
     def table(x: Tensor, taken: Tensor) -> Tensor:
         order = Tensor(("T",), "u32", f"{taken.name}_order")
         return ops.scatter_rows(dout, order, Tensor((x.shape[0], 2), "u32", f"{taken.name}_rows"), onto="ONTO")
@@ -103,18 +104,18 @@ def of_embed(t: Tensor, dout: Tensor) -> Gradients:
     return None, None, table(wte, ids), table(wpe, positions)
 
 
-def of_concat(t: Tensor, dout: Tensor) -> Gradients:
+def concat_vjp(t: Tensor, dout: Tensor) -> Gradients:
     j, k = int(t.dims["J"]), int(t.dims["K"])
     return ops.columns(dout, M=j, first=0), ops.columns(dout, M=k, first=j)
 
 
 VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
-    linear.name: of_linear,
-    linear_add.name: lambda t, dout: (*of_linear(t, dout), dout),
-    layer_norm.name: of_layer_norm,
-    attention.name: of_attention,
-    embed.name: of_embed,
-    concat.name: of_concat,
+    linear.name: linear_vjp,
+    linear_add.name: lambda t, dout: (*linear_vjp(t, dout), dout),
+    layer_norm.name: layer_norm_vjp,
+    attention.name: attention_vjp,
+    embed.name: embed_vjp,
+    concat.name: concat_vjp,
     pool.name: lambda t, dout: (ops.pool_dx(t.inputs[0], dout, *t.inputs[1:], **t.attrs), None, None),
     l2_normalize.name: lambda t, dout: (ops.l2_normalize_dx(t.inputs[0], dout),),
     ops.activate.name: lambda t, dout: (ops.activate_dx(t.inputs[0], t, dout, **t.attrs),),
@@ -124,12 +125,14 @@ VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
 
 
 class TrainGraph:
-    """What is computed: the trainable form of an output, and the gradients of its weights but for the frozen ones.
+    """A graph to train: the trainable form of an output, and the gradients of its weights.
 
-    Raises ValueError if a frozen name is none of the weights', or if all are frozen.
+    dropout: a probability. frozen: names of weights that stay as they are.
+    Raises ValueError if the graph has no weight of a frozen name, or if all are frozen; UserError if it cannot be trained.
     """
 
-    def __init__(self, output: Tensor, dropout: float, frozen: Collection[str]) -> None:
+    def __init__(self, output: Tensor, dropout: float = 0.0, frozen: Collection[str] = ()) -> None:
+        self.inference = output  # without dropout
         self.output = trainable(output, dropout)
         self.weights = [t for t in schedule(self.output) if t.is_weight]
         unknown = set(frozen) - {t.name for t in self.weights}
@@ -146,8 +149,19 @@ class TrainGraph:
         self.inputs = [t for t in (*self.forward, *self.backward) if t.op is None and not t.is_weight and t is not self.seed]
         self.tables = {t.name: int(t.shape[0]) for t in self.inputs if t.name.endswith("_rows")}
 
+    def memory_needed(self, capacity: Mapping[str, int]) -> MemoryNeed:
+        """Bytes of weights, their gradients and both moments; and of the arrays and results of a batch of `capacity`."""
+
+        def size(t: Tensor) -> int:
+            return tensor_bytes(t, capacity)
+
+        trained = sum(map(size, self.trained))
+        _, results = plan_buffers([*self.forward, *self.backward], size, set(self.gradients.values()))
+        batch = sum(map(size, (*self.inputs, self.seed)))
+        return MemoryNeed(sum(map(size, self.weights)) + 3 * trained, sum(results) - trained + batch)
+
     def arrays(self, batch: Mapping[str, Array], seed: int, tokens: Array) -> dict[str, Array]:
-        """A batch and what training needs beside it. tokens: which of the micro-batch's tokens these are."""
+        """A batch, and the other arrays that the graph reads. tokens: which of the micro-batch's tokens these are, int (T,)."""
         found = dict(batch) | {"tokens": tokens.astype(np.uint32), "seed": np.array([seed & 0xFFFFFFFF], np.uint32)}
         for name, count in self.tables.items():
             taken = name.removesuffix("_rows")

@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, checkpoints; what goes wrong is named."""
+"""The training loop: steps, validation, checkpoints and interruption."""
 
 import json
 import math
@@ -6,119 +6,130 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
+from ..devices.choose import enough_memory
 from ..errors import UserError
-from ..evaluation.scores import measures
+from ..evaluation.scores import pair_measures
 from ..graph import packing
 from ..graph.tensor import Array
 from ..vectors.pairwise import row_by_row
 from . import card, checkpoint, losses
 from .adamw import learning_rate
-from .data import batches, dropout_seed
-from .settings import TrainSettings
-from .start import Run
+from .data import dropout_seed, epoch_batches
+from .start import Run, Validation, too_large
 
-METRICS = "metrics.jsonl"
+METRICS_FILE = "metrics.jsonl"
 MATRICES_WEIGHT = 10.0  # of the cosine matrices in distillation, as the built-in model was made
 ALIKE, SPREAD = 0.99, 0.01  # mean of all cosines in a batch, and their standard deviation, that show a collapse
 PATIENCE = 10  # steps in a row
-SEQUENCES = 1024  # texts of a batch of the validation
+SEQUENCES = 1024  # most texts in a batch of the validation
+ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was last saved"
 
 
-class TrainReport(Protocol):
-    """How a person is told."""
+@dataclass(frozen=True)
+class Step:
+    """A step of the optimiser. metrics: its line in metrics.jsonl: step and epoch (from 1), loss, lr, norm (of the gradient),
+    cosine_mean and cosine_std (of the texts of a batch), texts (how many it learnt from) and seconds."""
 
-    def say(self, line: str) -> None: ...
-    def begin(self, step: int, steps: int) -> None: ...
-    def step(self, values: dict[str, Any]) -> None: ...
-    def validated(self, values: dict[str, Any]) -> None: ...
+    metrics: dict[str, float]
 
 
-def run_training(run: Run, report: TrainReport) -> tuple[dict[str, Any], int | None]:
-    """Run to the end, or until SIGINT or SIGTERM, which is given back. RUN/model is the result, or what goes on from here.
+@dataclass(frozen=True)
+class Validated:
+    """A validation. metrics: its line in metrics.jsonl: step, spearman, and accuracy if the pairs have labels."""
 
-    Raises UserError where the loss is no number.
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """All texts are getting the same vector."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """SIGINT or SIGTERM came, and the run is saved."""
+
+    signal: int
+
+
+Event = Step | Validated | Collapsed | Stopped
+
+
+def run_training(run: Run) -> Generator[Event, None, None]:
+    """Train to the end, or to the next step after SIGINT or SIGTERM; then the last event is `Stopped`.
+
+    RUN/model is saved before the first step, every `save_every` steps, after every epoch, and when a signal stops the run.
+    `run` says where training stands, at every event. Raises UserError if a loss is not finite or memory runs out.
     """
     s = run.settings
-    counts = [math.ceil(len(plan_micro_batches(run, epoch)) / s.accumulate) for epoch in range(1, s.epochs + 1)]
-    steps = sum(counts)
-    warmup = min(200, steps // 10) if s.warmup is None else s.warmup
-    watch = Watch(warmup)
-    found = run.scores
-    report.begin(run.step, steps)
-    with interruptible() as stopped, metrics_file(run.folder, run.step) as metrics:
-
-        def save() -> None:
-            os.fsync(metrics.fileno())
-            progress = {"step": run.step, "epoch": run.epoch, "batch": run.batch, "settings": s.as_json(run.folder)}
-            progress |= {"digest": run.digest, "device": run.device, "steps": steps, "scores": found}
-            checkpoint.write_checkpoint(
-                run.folder, run.template, card.card_text(run, steps, found), run.program.state(), progress
-            )
-
-        def pause() -> None:
-            if run.validation is not None:
-                found.update(validate(run))
-                line = {"step": run.step, **found}
-                metrics.write(json.dumps(line) + "\n")
-                report.validated(line)
-            metrics.flush()
-            save()
-
+    watch = Watch(run.warmup, s.loss == "contrastive")
+    program, device = run.model.program, run.model.device
+    memory = enough_memory(lambda room: too_large(program.graph, s.batch_tokens, room.format(device=device)))
+    with memory, interruptible() as signals, metrics_file(run.folder, run.step) as metrics:
         if run.step == 0:
-            pause()
-        while run.epoch <= s.epochs:
-            order = plan_micro_batches(run, run.epoch)
-            while run.batch < len(order):
-                began = time.perf_counter()
-                here = order[run.batch : run.batch + s.accumulate]
-                value = float(np.mean([batch_gradients(run, rows, run.batch + i, watch) for i, rows in enumerate(here)]))
-                lr = learning_rate(run.step + 1, steps, float(s.lr or 0), warmup)
-                norm = run.program.step(lr, weight_decay=s.weight_decay, clip=s.clip)
-                run.step += 1
-                if not (math.isfinite(value) and math.isfinite(norm)):
-                    raise UserError(not_finite(run, value, norm, lr))
-                run.batch += len(here)
-                texts = run.examples.group * sum(map(len, here))
-                line = {"step": run.step, "epoch": run.epoch, "loss": value, "lr": lr, "norm": norm, **watch.values}
-                line |= {"texts": texts, "seconds": time.perf_counter() - began}
-                metrics.write(json.dumps(line) + "\n")
-                report.step(line)
-                if warning := watch.warning(run.step, s):
-                    report.say(warning)
-                if run.batch == len(order):
-                    break
-                if stopped:
-                    metrics.flush()
-                    save()
-                    return found, stopped[0]
-                if run.step % s.save_every == 0:
-                    pause()
-            run.epoch, run.batch = run.epoch + 1, 0
-            pause()
-            if stopped and run.epoch <= s.epochs:
-                return found, stopped[0]
-    return found, None
+            yield from validate_and_save(run, metrics)
+        for step in train_steps(run, watch):
+            write_line(metrics, step.metrics)
+            yield step
+            if (message := watch.message(run.step)) is not None:
+                yield Collapsed(message)
+            stop, epoch_ends = bool(signals), run.batch == 0
+            if stop and not epoch_ends:
+                save(run, metrics)
+            elif epoch_ends or run.step % s.save_every == 0:
+                yield from validate_and_save(run, metrics)
+                stop = bool(signals)
+            if stop and run.epoch <= s.epochs:
+                yield Stopped(signals[0])
+                return
 
 
-def plan_micro_batches(run: Run, epoch: int) -> list[Array]:
-    return batches(run.examples.tokens, run.settings.batch_tokens, run.settings.seed, epoch)
+def train_steps(run: Run, watch: "Watch") -> Iterator[Step]:
+    """The steps that are left. `run` is moved on before each is yielded."""
+    s = run.settings
+    while run.epoch <= s.epochs:
+        order = epoch_batches(run.examples.tokens, s.batch_tokens, s.seed, run.epoch)
+        for first in range(run.batch, len(order), s.accumulate):
+            step = train_step(run, first, order[first : first + s.accumulate], watch)
+            epoch_ends = first + s.accumulate >= len(order)
+            run.epoch, run.batch = (run.epoch + 1, 0) if epoch_ends else (run.epoch, first + s.accumulate)
+            yield step
 
 
-def batch_gradients(run: Run, rows: Array, at: int, watch: "Watch") -> float:
-    """The loss of one micro-batch, whose gradient the program keeps."""
+def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> Step:
+    """One step of the optimiser, on micro-batches `first`, `first` + 1, ... of the epoch. Raises UserError if the loss or the
+    gradient is not finite."""
+    began = time.perf_counter()
+    s = run.settings
+    loss = float(np.mean([batch_gradients(run, rows, first + i, watch) for i, rows in enumerate(batches)]))
+    lr = learning_rate(run.step + 1, run.steps, float(s.lr or 0), run.warmup)
+    norm = run.model.program.step(lr, weight_decay=s.weight_decay, clip=s.clip)
+    run.step += 1
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise UserError(not_finite(run, loss, norm, lr))
+    metrics = {"step": run.step, "epoch": run.epoch, "loss": loss, "lr": lr, "norm": norm, **watch.values}
+    metrics |= {"texts": run.examples.group * sum(map(len, batches)), "seconds": time.perf_counter() - began}
+    return Step(metrics)
+
+
+def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
+    """The loss of micro-batch number `batch` of the epoch, whose gradient the program keeps. rows: its examples."""
     s = run.settings
     targets = np.empty(0) if run.examples.targets is None else np.asarray(run.examples.targets[rows])
 
     def loss(vectors: Array) -> tuple[float, Array]:
         watch.look(vectors)
-        with np.errstate(all="ignore"):  # what is no number is named by the loop
+        with np.errstate(all="ignore"):  # train_step reports what is not finite
             if s.loss == "contrastive":
                 return losses.contrastive(vectors, targets, s.margin)
             if s.loss == "info_nce":
@@ -127,25 +138,49 @@ def batch_gradients(run: Run, rows: Array, at: int, watch: "Watch") -> float:
                 return losses.cosine_regression(vectors, targets)
             return losses.distillation(vectors, targets, MATRICES_WEIGHT)
 
-    batch = run.examples.batch(rows.tolist(), run.pad)
-    return float(run.program.gradients(batch, loss, dropout_seed(s.seed, run.epoch, at)))
+    packed = run.model.batch(run.examples, rows.tolist())
+    return run.model.program.gradients(packed, loss, dropout_seed(s.seed, run.epoch, batch))
 
 
-def validate(run: Run) -> dict[str, float]:
-    """Of the model as it is: Spearman of cosine, and for labels the accuracy at the best threshold."""
-    assert run.validation is not None
-    pairs, texts = run.validation
+def validate_and_save(run: Run, metrics: TextIO) -> Iterator[Validated]:
+    if run.validation is not None:
+        run.scores = validate(run, run.validation)
+        event = Validated({"step": run.step, **run.scores})
+        write_line(metrics, event.metrics)
+        yield event
+    save(run, metrics)
+
+
+def validate(run: Run, validation: Validation) -> dict[str, float]:
+    """The model as it is now: Spearman's correlation of cosines and targets, and for labels the accuracy at the best
+    threshold."""
+    pairs, texts = validation.pairs, validation.texts
     assert pairs.targets is not None
-    vectors = np.empty((len(texts), run.width), np.float32)
+    vectors = np.empty((len(texts), run.model.width), np.float32)
     for rows in packing.plan_batches(texts.tokens.tolist(), run.settings.batch_tokens, SEQUENCES):
-        vectors[rows] = run.program.vectors(texts.batch(rows, run.pad))
+        vectors[rows] = run.model.program.vectors(run.model.batch(texts, rows))
     if not np.isfinite(vectors).all():
         raise UserError(f"step {run.step}: a vector of the validation file holds NaN or infinity: {ADVICE}")
-    found = measures(row_by_row(vectors[::2], vectors[1::2], "cosine"), pairs.targets, pairs.labelled)
+    found = pair_measures(row_by_row(vectors[::2], vectors[1::2], "cosine"), pairs.targets, pairs.labelled)
     return {name: found[name] for name in ("spearman", "accuracy") if name in found}
 
 
-ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was when last saved"
+def save(run: Run, metrics: TextIO) -> None:
+    """Write RUN/model, after the metrics up to here are on the disk."""
+    metrics.flush()
+    os.fsync(metrics.fileno())
+    s = run.settings
+    progress = {"step": run.step, "epoch": run.epoch, "batch": run.batch, "settings": s.as_json(run.folder)}
+    progress |= {"digest": run.digest, "device": run.model.device, "steps": run.steps, "scores": run.scores}
+    text = card.card_text(
+        s,
+        run.model.template.checkpoint.config,
+        examples=str(run.examples),
+        steps=f"{run.step:,} of {run.steps:,}",
+        device=run.model.device,
+        scores=run.scores,
+    )
+    checkpoint.write_checkpoint(run.folder, run.model.template, text, run.model.program.state(), progress)
 
 
 def not_finite(run: Run, loss: float, norm: float, lr: float) -> str:
@@ -154,15 +189,19 @@ def not_finite(run: Run, loss: float, norm: float, lr: float) -> str:
 
 
 class Watch:
-    """Notices that all texts are getting the same vector: a collapse, from which a model seldom recovers."""
+    """Notices a collapse: all texts are getting the same vector, from which a model seldom recovers.
 
-    def __init__(self, warmup: int) -> None:
-        self.warmup = warmup
+    A resumed run starts to watch anew, so it may warn a second time.
+    """
+
+    def __init__(self, warmup: int, contrastive: bool) -> None:
+        self.warmup = warmup  # steps without a warning
+        self.contrastive = contrastive  # whether that is the loss
         self.values: dict[str, float] = {}
         self.in_a_row = 0
 
     def look(self, vectors: Array) -> None:
-        """Mean and standard deviation of the cosines of all different texts of a batch, (B, C)."""
+        """Mean and standard deviation of the cosines of all pairs of texts of a batch, (B, C)."""
         if len(vectors) < 4:
             return
         with np.errstate(all="ignore"):
@@ -170,39 +209,40 @@ class Watch:
             cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
         self.values = {"cosine_mean": float(cosines.mean()), "cosine_std": float(cosines.std())}
 
-    def warning(self, step: int, s: TrainSettings) -> str | None:
-        """One line when it has been so for some steps."""
+    def message(self, step: int) -> str | None:
+        """One line, once the vectors have been alike for PATIENCE steps."""
         if not self.values or step <= self.warmup:
             return None
         mean, std = self.values["cosine_mean"], self.values["cosine_std"]
         self.in_a_row = self.in_a_row + 1 if mean > ALIKE or std < SPREAD else 0
         if self.in_a_row != PATIENCE:
             return None
-        remedy = "a larger --margin, pairs of label 0, " if s.loss == "contrastive" else ""
+        remedy = "a larger --margin, pairs of label 0, " if self.contrastive else ""
         found = f"the cosine of two different texts is {mean:.3f} on average, with a spread of {std:.3f}"
         return f"warning: step {step}: the embeddings have collapsed, {found}: try a lower --lr, {remedy}or --loss info_nce"
 
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM only leave a note, once: the step under way is finished and saved. A second one is not waited for."""
-    stopped: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
+    """The first SIGINT or SIGTERM is only noted in the list, so that the step under way is finished and saved. A second one
+    acts as it did before."""
+    signals: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
+        yield signals
         return
 
     def note(number: int, _: object) -> None:
-        if number in stopped:
+        if number in signals:
             signal.signal(number, before[number])
             signal.raise_signal(number)
-        stopped.append(number)
+        signals.append(number)
 
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as nohup asks
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # nohup ignores on purpose
     for number in before:
         signal.signal(number, note)
     try:
-        yield stopped
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -210,8 +250,8 @@ def interruptible() -> Iterator[list[int]]:
 
 @contextmanager
 def metrics_file(folder: Path, step: int) -> Iterator[TextIO]:
-    """RUN/metrics.jsonl to append to, without what came after the checkpoint that the run goes on from."""
-    path = folder / METRICS
+    """RUN/metrics.jsonl to append to, without the lines after the checkpoint of `step`, from which the run continues."""
+    path = folder / METRICS_FILE
     kept = [json.dumps(line) + "\n" for line in read_metrics(folder) if line["step"] <= step and step]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept))
@@ -220,9 +260,14 @@ def metrics_file(folder: Path, step: int) -> Iterator[TextIO]:
         yield file
 
 
+def write_line(metrics: TextIO, values: dict[str, float]) -> None:
+    metrics.write(json.dumps(values) + "\n")
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of steps, with "loss", and of validations, without; but for a last one that is incomplete."""
-    path = folder / METRICS
+    """The lines of RUN/metrics.jsonl: those of steps have a "loss", those of validations do not. An incomplete last line is
+    left out."""
+    path = folder / METRICS_FILE
     found = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:

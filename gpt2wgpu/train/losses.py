@@ -8,6 +8,13 @@ import numpy as np
 
 from ..graph.tensor import Array
 
+LOSSES = {  # the names of the losses, and how a model card describes them
+    "contrastive": "margin contrastive loss on labelled pairs (margin {margin:g})",
+    "info_nce": "in-batch softmax on pairs that belong together (temperature {temperature:g})",
+    "cosine": "squared difference of cosine and score on rated pairs",
+    "distillation": "1 - cosine to a teacher's vectors, and the differences of the matrices of cosines",
+}
+
 
 def contrastive(vectors: Array, labels: Array, margin: float) -> tuple[float, Array]:
     """Hadsell et al. 2006 on the cosine distance d = 1 - cos, which lies in [0, 2]: the mean over pairs of d^2 where the

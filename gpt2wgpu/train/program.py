@@ -1,10 +1,10 @@
 """A training step in numpy: forward, loss, backward and AdamW, on all cores."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Condition
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,42 +13,65 @@ from ..graph.tensor import Array, Tensor
 from . import adamw, ops
 from .gradients import TrainGraph
 
-Loss = Callable[[Array], tuple[float, Array]]  # vectors -> loss, and its gradient in them
-Block = tuple[Tensor, slice]  # a part of a weight
-BLOCK = 1 << 16  # numbers that are updated together, so that they stay in the cache
+Loss = Callable[[Array], tuple[float, Array]]  # vectors (B, C) -> loss, and its gradient in them
+Block = tuple[Tensor, slice]  # a part of a weight, flattened
+BLOCK_SIZE = 1 << 16  # numbers that are updated together, so that they stay in the cache
 
 
-class NumpyTrainProgram:
-    """A graph that can be trained. `weights(tensor)` gives the array of a named weight, which is copied.
+class TrainProgram(Protocol):
+    """A graph in training, whatever computes it: NumpyTrainProgram or gpu.GPUTrainProgram.
 
-    frozen: names of weights that stay as they are. Same weights, batches and seeds, and as many cores: same bits.
-    As in inference, every core takes some of a micro-batch's sequences through the whole graph, its share.
+    The same weights, batches and seeds give the same bits on the same device. A batch is what packing.pack_batch makes.
     """
 
-    def __init__(
-        self,
-        output: Tensor,
-        weights: Callable[[Tensor], Array],
-        *,
-        dropout: float = 0.0,
-        frozen: Collection[str] = (),
-    ) -> None:
-        self.graph = TrainGraph(output, dropout, frozen)
+    graph: TrainGraph
+
+    def vectors(self, batch: Mapping[str, Array]) -> Array:
+        """The output for a packed batch, float32 (B, C), without dropout."""
+        ...
+
+    def gradients(self, batch: Mapping[str, Array], loss: Loss, seed: int) -> float:
+        """The loss of one micro-batch. Its gradient is added to what `step` will use. seed: of the dropout, a u32."""
+        ...
+
+    def step(self, lr: float, *, weight_decay: float, clip: float) -> float:
+        """AdamW with the mean gradient of the micro-batches since the last step, clipped to the norm `clip`.
+
+        Returns the norm before clipping. If that is not finite, the weights stay as they are.
+        """
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """A copy of all that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
+        ...
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Continue from a `state`. Raises ValueError if it belongs to another model."""
+        ...
+
+
+class NumpyTrainProgram(TrainProgram):
+    """A graph in training in numpy. `weights(tensor)` gives the array of a named weight, which is copied.
+
+    As in inference, every core takes some of a micro-batch's sequences, its share, through the whole graph. How a sum is
+    rounded depends on the shares, so the same bits need the same number of cores.
+    """
+
+    def __init__(self, graph: TrainGraph, weights: Callable[[Tensor], Array]) -> None:
+        self.graph = graph
         self.steps = 0
         self.micro_batches = 0  # since the last step, as are the sums of their gradients in `total`
         self.total: dict[Tensor, Array] = {}
         self.weights = {t: np.array(weights(t), np.float32) for t in self.graph.weights}
         self.m, self.v = ({t: np.zeros_like(self.weights[t]) for t in self.graph.trained} for _ in range(2))
-        self.inference = reference.NumpyProgram(output, lambda t: self.weights[t])
+        self.inference = reference.NumpyProgram(graph.inference, lambda t: self.weights[t])
         self.weight_of = {gradient: t for t, gradient in self.graph.gradients.items()}
         self.last_reader = {x: t for t in (*self.graph.forward, *self.graph.backward) for x in t.inputs}
 
     def vectors(self, batch: Mapping[str, Array]) -> Array:
-        """The output for a packed batch, without dropout."""
         return self.inference.submit(batch)()
 
     def gradients(self, batch: Mapping[str, Array], loss: Loss, seed: int) -> float:
-        """The loss of one micro-batch; its gradient is added to what `step` will use. seed: of the dropout, a u32."""
         spans = batch["spans"].tolist()
         rows, shares = [], []
         for part, arrays in packing.split_batch(batch, cores.usable_cores()):
@@ -66,18 +89,18 @@ class NumpyTrainProgram:
         return value
 
     def _forward(self, values: dict[Tensor, Array]) -> Array:
-        """The vectors of a share. `values` are its batch arrays, and then also what the backward pass needs."""
-        with np.errstate(all="ignore"):  # what overflows shows in the loss
+        """The vectors of a share. `values` are its batch arrays; what the backward pass needs is added to them."""
+        with np.errstate(all="ignore"):  # an overflow shows in the loss
             for t in self.graph.forward:
                 if t.op is not None:
                     values[t] = t.op.reference(*self._inputs(t, values), **t.attrs)
-                    self._let_go(t, values)
+                    self._free_inputs(t, values)
         return values[self.graph.output]
 
     def _backward(self, share: int, values: dict[Tensor, Array], dvectors: Array, turns: "Turns") -> None:
         """The gradients of a share, added to `total`."""
         values[self.graph.seed] = dvectors
-        with np.errstate(all="ignore"), turns.given_up_on_failure():
+        with np.errstate(all="ignore"), turns.ended_by_failure():
             for t in self.graph.backward:
                 if t.op is None:
                     continue
@@ -91,13 +114,13 @@ class NumpyTrainProgram:
                     )
                     with turns.of(t, share):
                         self._add(self.weight_of[t], rows, result)
-                self._let_go(t, values)
+                self._free_inputs(t, values)
 
     def _inputs(self, t: Tensor, values: Mapping[Tensor, Array]) -> list[Array]:
         return [self.weights[x] if x in self.weights else values[x] for x in t.inputs]
 
-    def _let_go(self, t: Tensor, values: dict[Tensor, Array]) -> None:
-        """Of what t was the last reader of."""
+    def _free_inputs(self, t: Tensor, values: dict[Tensor, Array]) -> None:
+        """Free what nobody reads after t."""
         for x in set(t.inputs):
             if self.last_reader[x] is t and x not in self.weights:
                 del values[x]
@@ -111,11 +134,7 @@ class NumpyTrainProgram:
         self.total[weight][rows] += gradient
 
     def step(self, lr: float, *, weight_decay: float, clip: float) -> float:
-        """AdamW with the mean gradient of the micro-batches since the last step, clipped to the norm `clip`.
-
-        Returns the norm before clipping. If that is not finite, the weights stay as they are.
-        """
-        blocks = [(t, slice(i, i + BLOCK)) for t in self.graph.trained for i in range(0, self.weights[t].size, BLOCK)]
+        blocks = [(t, slice(i, i + BLOCK_SIZE)) for t in self.graph.trained for i in range(0, self.weights[t].size, BLOCK_SIZE)]
         count = -(-len(blocks) // cores.usable_cores())
         parts = [blocks[i : i + count] for i in range(0, len(blocks), count)]
         with cores.ONE_THREAD_BLAS:
@@ -134,17 +153,15 @@ class NumpyTrainProgram:
             return [float(np.dot(g, g)) for g in (self.total[t].reshape(-1)[at] for t, at in blocks)]
 
     def _update(self, blocks: Sequence[Block], update: adamw.Update) -> None:
-        scratch = np.empty(BLOCK, np.float32)
+        scratch = np.empty(BLOCK_SIZE, np.float32)
         for t, at in blocks:
             w, m, v, g = (a[t].reshape(-1)[at] for a in (self.weights, self.m, self.v, self.total))
             adamw.adamw(w, m, v, g, update, len(t.shape) == 2, scratch)
 
     def state(self) -> dict[str, Array]:
-        """A copy of all that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
         return {name: a.copy() for name, a in self._state().items()} | {"step": np.array(self.steps)}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Go on from a `state`. Raises ValueError if it is another model's."""
         arrays = self._state()
         check_state({name: a.shape for name, a in arrays.items()}, state)
         for name, a in arrays.items():
@@ -168,14 +185,14 @@ def check_state(shapes: Mapping[str, Sequence[Any]], state: Mapping[str, Array])
 
 
 def on_all_cores(work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
-    """Each part in a thread of its own. Call it where BLAS has one thread, as the cores are busy with the other parts."""
+    """The results of `work` for all parts, each in a thread of its own. To be called inside ONE_THREAD_BLAS."""
     return list(cores.core_threads().map(work, parts))
 
 
 class Turns:
-    """The shares of a micro-batch add to a gradient in their order, so that a sum has the same bits every time.
+    """Makes the shares of a micro-batch add to a gradient in their order, so that the sum has the same bits every time.
 
-    All compute the same list, so a share hardly ever waits for the one before.
+    All shares compute the same list of ops, so one hardly ever waits for the one before it.
     """
 
     def __init__(self) -> None:
@@ -193,8 +210,8 @@ class Turns:
             self.changed.notify_all()
 
     @contextmanager
-    def given_up_on_failure(self) -> Iterator[None]:
-        """So that no share waits for one that has failed."""
+    def ended_by_failure(self) -> Iterator[None]:
+        """If this share fails, no other waits for it."""
         try:
             yield
         except BaseException:

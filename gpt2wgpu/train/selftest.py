@@ -11,6 +11,7 @@ from ..graph.ops import ACTIVATIONS, POOLINGS, attention, embed, linear, pool
 from ..graph.tensor import Array, Tensor
 from . import ops
 from .gpu import GPUTrainProgram
+from .gradients import TrainGraph
 from .program import NumpyTrainProgram
 
 LENGTHS = (1, 5, 33)
@@ -37,7 +38,8 @@ def check_step(device: Device) -> Check:
         return np.zeros([int(d) for d in t.shape], np.float32)
 
     results = []
-    for program in (NumpyTrainProgram(output, zeros), GPUTrainProgram(device, output, zeros, capacity)):
+    graph = TrainGraph(output)
+    for program in (NumpyTrainProgram(graph, zeros), GPUTrainProgram(device, graph, zeros, capacity)):
         state = program.state()
         state |= {
             name: random_array(1, a.size).reshape(a.shape) ** (1 + name.startswith("v")) for name, a in state.items() if a.shape

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, between
-from ..hub import is_name
+from ..hub import BUILT_IN_NAME, is_name
 
 PATHS = ("data", "validation", "model", "tokenizer", "teacher")
 READ_AGAIN = ("data", "validation", "teacher")  # by a run that goes on, which sees whether they are the same
+OPTIONS_OF_LOSSES = {"margin": "contrastive", "temperature": "info_nce", "token_vectors": "distillation"}
 SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # of a model from scratch
-BUILT_IN = "built-in"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse what no run can be."""
-        for name in ("epochs", "batch_tokens", "accumulate", "save_every"):
+        between("epochs", self.epochs, 1, 100_000)
+        for name in ("batch_tokens", "accumulate", "save_every"):
             between(name, getattr(self, name), 1, 1 << 30)
         for name in ("warmup", "max_seq_length", "limit_train", "limit_validation"):
             if getattr(self, name) is not None:
@@ -124,7 +125,7 @@ def seen_from_here(run: Path, path: str) -> str:
 
 
 def is_on_the_hub(model: str) -> bool:
-    return model == BUILT_IN or (is_name(model) and not Path(model).exists())
+    return model == BUILT_IN_NAME or (is_name(model) and not Path(model).exists())
 
 
 def check_same(settings: TrainSettings, given: dict[str, Any]) -> None:

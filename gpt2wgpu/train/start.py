@@ -1,90 +1,129 @@
-"""A run, new or resumed, made ready for the loop."""
+"""Open a run, new or resumed: model, examples and validation, ready for the loop."""
 
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import checkpoint as models
 from .. import hub
+from ..checkpoint import load_checkpoint
 from ..checkpoint.graph import build_graph
-from ..devices.choose import find_device
+from ..devices.choose import enough_memory, find_device
 from ..errors import UserError, show
-from ..evaluation.scores import check_options
+from ..evaluation.scores import check_targets
 from ..files.pairs import Pairs, read_pairs
-from ..graph import packing
+from ..graph import memory, packing
 from ..graph.tensor import Array, Tensor, schedule
 from ..models.gpt2 import GPT2Config
 from ..tokenizer import Tokenizer
 from . import checkpoint, data, from_scratch, teacher
-from .data import Examples
-from .settings import READ_AGAIN, SIZES, TrainSettings, absolute, check_same, frozen_weights
+from .data import Examples, TokenizedTexts
+from .gradients import TrainGraph
+from .program import TrainProgram
+from .settings import OPTIONS_OF_LOSSES, READ_AGAIN, SIZES, TrainSettings, absolute, check_same, frozen_weights
 
 Say = Callable[[str], None]
 START = ".start"  # a model from scratch, until the first checkpoint is written
+PASSES = 10**9  # most examples of all epochs together: their order is computed before the first step, 1e7 of them a second
+MANY_PASSES = 10**8  # from here on that takes so long that the user is told
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model under training."""
+
+    program: TrainProgram
+    device: str  # the name of its device, or "numpy"
+    template: checkpoint.Template
+    tokenizer: Tokenizer
+    length: int  # tokens of a text that are read
+    width: int  # of a vector
+
+    def tokenize(self, texts: Iterable[str]) -> TokenizedTexts:
+        return data.tokenize_texts(self.tokenizer, texts, self.length)
+
+    def batch(self, examples: Examples, rows: list[int]) -> dict[str, Array]:
+        """A packed batch of examples."""
+        return examples.batch(rows, self.template.checkpoint.config.pad)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Pairs with labels or scores, and their sentences one by one: those of pair i are texts 2 i and 2 i + 1."""
+
+    pairs: Pairs
+    texts: Examples
 
 
 @dataclass
 class Run:
+    """A run, and where it stands: `step` steps are done, and micro-batch `batch` of epoch `epoch` comes next."""
+
     folder: Path
     settings: TrainSettings
-    template: checkpoint.Template
-    program: Any  # TrainProgram or GPUTrainProgram
-    device: str
+    model: Model
     examples: Examples
-    validation: tuple[Pairs, Examples] | None  # the sentences of the pairs one by one
-    width: int  # of a vector
-    pad: int | None
-    digest: str  # of the data
+    validation: Validation | None
+    digest: str  # of the data and the validation file
+    steps: int  # of all epochs
+    warmup: int  # steps
     step: int = 0
-    epoch: int = 1  # the one under way
-    batch: int = 0  # the next one in it
+    epoch: int = 1
+    batch: int = 0
     scores: dict[str, float] = field(default_factory=dict)  # of the last validation
 
 
 def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, say: Say) -> Run:
-    """A new run of settings `given`, or the one that the folder holds, which has to be asked for. Raises UserError."""
+    """A new run with settings `given`; or the one that the folder holds, if `resume`. Raises UserError."""
     if not folder.absolute().parent.is_dir():
         raise UserError(f"there is no folder {show(folder.absolute().parent)} to make {show(folder.name)} in")
-    there = checkpoint.recover(folder)
+    there = checkpoint.recover_run(folder)
     if there and not resume:
-        raise UserError(f"{show(folder)} holds a run: go on with it (--resume), or choose another folder")
+        raise UserError(f"{show(folder)} already holds a run: resume it with --resume, or choose another folder")
     if there:
-        progress = checkpoint.read_progress(folder)
-        settings = TrainSettings.from_json(progress["settings"], folder)
-        moved = {name: absolute(name, given[name]) for name in READ_AGAIN if name in given and getattr(settings, name)}
-        settings = replace(settings, **moved)
-        check_same(settings, given)
-        if digest_files(settings) != progress["digest"]:
-            raise UserError("the data or the validation file changed since the run began: put them back, or start another run")
-        run = prepare_run(folder, settings, folder / checkpoint.MODEL, device, say)
-        if run.device != progress["device"]:
-            say(f"the run was on {progress['device']} and goes on on {run.device}: the bits of its result depend on that")
-        run.program.load_state(checkpoint.read_train_state(folder))
-        run.step, run.epoch, run.batch = (int(progress[name]) for name in ("step", "epoch", "batch"))
-        run.scores = progress["scores"]
-        say(f"going on after step {run.step:,}")
-        return run
+        return resume_run(folder, given, device, say)
     settings = TrainSettings.from_options(given)
     if resume:
-        say(f"{folder} holds no run to go on with: this one begins")
+        say(f"there is no run to resume in {folder}: starting a new one")
     if not settings.data:
         raise UserError("there is nothing to learn from: give a file of pairs or of texts with --data")
     settings = settings.chosen(loss=data.choose_loss(settings.loss, settings.data, settings.teacher))
+    for name, loss in OPTIONS_OF_LOSSES.items():
+        if name in given and settings.loss != loss:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} is for the loss {loss}, and the loss here is {settings.loss}: leave it out")
     folder.mkdir(exist_ok=True)
     if settings.model is not None:
-        source = hub.find_model(settings.model)
-        return prepare_run(folder, settings.chosen(lr=5e-5), source, device, say)
+        return prepare_run(folder, settings.chosen(lr=5e-5), hub.find_model(settings.model), device, say)
     settings = settings.chosen(lr=1e-3, **{name: size for name, size in SIZES.items() if name != "vocab"})
     shutil.rmtree(folder / START, ignore_errors=True)
     try:
         return prepare_run(folder, settings, start_from_scratch(folder / START, settings), device, say)
     finally:
         shutil.rmtree(folder / START, ignore_errors=True)
+
+
+def resume_run(folder: Path, given: dict[str, Any], device: str, say: Say) -> Run:
+    """The run that the folder holds. Options may only repeat what it was started with, and say where its files are now."""
+    progress = checkpoint.read_progress(folder)
+    settings = TrainSettings.from_json(progress["settings"], folder)
+    moved = {name: absolute(name, given[name]) for name in READ_AGAIN if name in given and getattr(settings, name)}
+    settings = replace(settings, **moved)
+    check_same(settings, given)
+    if digest_files(settings) != progress["digest"]:
+        raise UserError("the data or the validation file changed since the run began: put them back, or start another run")
+    run = prepare_run(folder, settings, folder / checkpoint.MODEL, device, say)
+    if run.model.device != progress["device"]:
+        say(f"the run began on {progress['device']} and continues on {run.model.device}: its result will have other bits")
+    run.model.program.load_state(checkpoint.read_train_state(folder))
+    run.step, run.epoch, run.batch = (int(progress[name]) for name in ("step", "epoch", "batch"))
+    run.scores = progress["scores"]
+    say(f"resuming after step {run.step:,}")
+    return run
 
 
 def digest_files(s: TrainSettings) -> str:
@@ -94,9 +133,7 @@ def digest_files(s: TrainSettings) -> str:
 def start_from_scratch(folder: Path, s: TrainSettings) -> Path:
     """A folder with a model that has learnt nothing yet."""
     folder.mkdir()
-    texts: list[str] = []
-    if s.tokenizer is None:
-        texts = learning_texts(s)
+    texts = learning_texts(s) if s.tokenizer is None else []
     vocab, end = from_scratch.add_tokenizer(folder, s.tokenizer, s.vocab or SIZES["vocab"], texts)
     layers, heads, width, context = (int(getattr(s, name)) for name in ("layers", "heads", "width", "context"))
     from_scratch.write_model(folder, GPT2Config(layers, heads, width, 4 * width, context, vocab), end, s.seed)
@@ -111,8 +148,27 @@ def learning_texts(s: TrainSettings) -> list[str]:
 
 
 def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: Say) -> Run:
-    """Model, program and examples. `source` is the folder of the model that training starts from or goes on with."""
-    c = models.load_checkpoint(source)
+    """Model, examples and validation. source: the model folder that training starts from, or that of the run itself."""
+    model = open_model(s, source, device)
+    try:
+        if s.loss == "distillation":
+            examples = teacher_examples(folder, s, model, source, device)
+        else:
+            examples = data.pair_examples(data.read_training(s.data, str(s.loss), s.limit_train), model.tokenize)
+        validation = None if s.validation is None else open_validation(s.validation, s.limit_validation, model)
+    except MemoryError:
+        raise UserError("the data do not fit in memory: use fewer with --limit-train") from None
+    if model.device == "numpy":  # it takes no more than a batch needs
+        check_room(model.program.graph, min(s.batch_tokens, int(examples.tokens.sum())))
+    steps = count_steps(examples.tokens, s, say)
+    trained = sum(math.prod(int(d) for d in t.shape) for t in model.program.graph.trained)
+    say(f"{trained:,} weights are trained on {model.device}, loss {s.loss}, on {examples}")
+    return Run(folder, s, model, examples, validation, digest_files(s), steps, choose_warmup(s.warmup, steps))
+
+
+def open_model(s: TrainSettings, source: Path, device: str) -> Model:
+    """The model of a folder, compiled for training. Raises UserError if it cannot be trained, or not on the device."""
+    c = load_checkpoint(source)
     output = build_graph(c, c.config.layers, "f32", c.modules)
     length = min(s.max_seq_length or c.max_seq_length, c.config.usable_length)
     group = 1 if s.loss == "distillation" else 2
@@ -120,52 +176,90 @@ def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: 
         longest = f"{group} texts of {length} tokens" if group > 1 else f"a text of {length} tokens"
         raise UserError(f"batch_tokens is {s.batch_tokens}, and {longest} must fit: raise it, or lower max_seq_length")
     tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
-    tokenize = partial(data.tokenize, tokenizer, max_length=length)
     absent = c.absent()
     weights = [t.name for t in schedule(output) if t.is_weight and t.name not in absent]
-    frozen = frozen_weights(s.freeze, weights, c.config.block) | absent
-    program, name = open_program(device, output, c.weights, length, s.batch_tokens, s.dropout, frozen)
-    template = checkpoint.template(c, max_seq_length=length, dtype=s.dtype)
+    graph = TrainGraph(output, s.dropout, frozen_weights(s.freeze, weights, c.config.block) | absent)
+    program, name = open_program(device, graph, c.weights, length, s.batch_tokens)
+    template = checkpoint.make_template(c, max_seq_length=length, dtype=s.dtype)
     c.release()
-    examples: Examples
-    if s.loss == "distillation":
-        texts = data.read_training_texts(s.data, s.limit_train)
-        asked = teacher.ask(folder, str(s.teacher), texts, int(output.shape[1]), device, source == folder / checkpoint.MODEL)
-        examples = Examples(tokenize(texts), 1, asked.vectors)
-        if s.token_vectors and source == folder / START:  # it has learnt nothing yet
-            guess = teacher.first_guess(asked, tokenizer, c.config, examples.texts)
-            program.load_state(program.state() | {f"weight/{name}": array for name, array in guess.items()})
-    else:
-        examples = data.pair_examples(data.read_training(s.data, str(s.loss), s.limit_train), tokenize)
-    validation = None
-    if s.validation is not None:
-        pairs = read_pairs(s.validation)
-        pairs = pairs if s.limit_validation is None else data.take(pairs, np.arange(min(s.limit_validation, len(pairs))))
-        check_options(pairs)
-        validation = pairs, Examples(data.pair_examples(pairs, tokenize).texts, 1, None)
-    trained = sum(int(np.prod([int(d) for d in t.shape])) for t in program.graph.trained)
-    say(f"{trained:,} weights are trained on {name}, loss {s.loss}, on {len(examples):,} {'pairs' if group == 2 else 'texts'}")
-    return Run(folder, s, template, program, name, examples, validation, int(output.shape[1]), c.config.pad, digest_files(s))
+    return Model(program, name, template, tokenizer, length, int(output.shape[1]))
 
 
 def open_program(
-    device: str,
-    output: Tensor,
-    weights: Callable[[Tensor], Array],
-    length: int,
-    tokens: int,
-    dropout: float,
-    frozen: set[str],
-) -> tuple[Any, str]:
-    """The program that trains on a device, for texts of up to `length` and batches of up to `tokens`, and the device's name."""
+    device: str, graph: TrainGraph, weights: Callable[[Tensor], Array], length: int, tokens: int
+) -> tuple[TrainProgram, str]:
+    """The program that trains on a device, for texts of up to `length` tokens and batches of up to `tokens`; and the
+    device's name."""
     opened, _ = find_device(device)
-    if opened is None:
-        from .program import NumpyTrainProgram
+    name = "numpy" if opened is None else str(opened.adapter)
+    with enough_memory(lambda room: too_large(graph, length if opened is None else tokens, room.format(device=name))):
+        if opened is None:
+            from .program import NumpyTrainProgram
 
-        return NumpyTrainProgram(output, weights, dropout=dropout, frozen=frozen), "numpy"
-    from .gpu import GPUTrainProgram
-    from .loop_limit import check_loops
+            check_room(graph, length)
+            return NumpyTrainProgram(graph, weights), name
+        from .gpu import GPUTrainProgram, check_bindings
+        from .loop_limit import check_loops
 
-    check_loops(opened, output, length, tokens)
-    capacity = {"T": tokens, "B": tokens, "G": packing.max_tiles(tokens, tokens)}
-    return GPUTrainProgram(opened, output, weights, capacity, dropout=dropout, frozen=frozen), str(opened.adapter)
+        check_bindings(opened, graph, tokens)
+        if opened.adapter.uses_main_memory:
+            check_room(graph, tokens)
+        check_loops(opened, graph.output, length, tokens)
+        return GPUTrainProgram(opened, graph, weights, batch_capacity(tokens)), name
+
+
+def batch_capacity(tokens: int) -> dict[str, int]:
+    return {"T": tokens, "B": tokens, "G": packing.max_tiles(tokens, tokens)}
+
+
+def check_room(graph: TrainGraph, tokens: int) -> None:
+    """Refuse what main memory has no room for, before the system ends the process for it."""
+    room = memory.available_memory()
+    if room is not None and graph.memory_needed(batch_capacity(tokens)).total > room:
+        raise too_large(graph, tokens, f"and this machine has {memory.readable_bytes(room)} free")
+
+
+def too_large(graph: TrainGraph, tokens: int, room: str) -> UserError:
+    need = graph.memory_needed(batch_capacity(tokens))
+    help = "lower --batch-tokens or --max-seq-length, or train a smaller model"
+    return UserError(f"training with batches of {tokens:,} tokens needs {need}, {room}: {help}")
+
+
+def teacher_examples(folder: Path, s: TrainSettings, model: Model, source: Path, device: str) -> Examples:
+    """Texts and their teacher's vectors. A model from scratch gets its first weights from these."""
+    texts = data.read_training_texts(s.data, s.limit_train)
+    taught = teacher.ask_teacher(folder, str(s.teacher), texts, model.width, device, source == folder / checkpoint.MODEL)
+    examples = Examples(model.tokenize(texts), 1, taught.vectors)
+    if s.token_vectors and source == folder / START:
+        guess = teacher.first_guess(taught, model.tokenizer, model.template.checkpoint.config, examples.texts)
+        model.program.load_state(model.program.state() | {f"weight/{name}": array for name, array in guess.items()})
+    return examples
+
+
+def open_validation(path: str, limit: int | None, model: Model) -> Validation:
+    pairs = read_pairs(path)
+    pairs = pairs if limit is None else data.take_pairs(pairs, np.arange(min(limit, len(pairs))))
+    check_targets(pairs)
+    return Validation(pairs, Examples(data.pair_examples(pairs, model.tokenize).texts, 1, None))
+
+
+def count_steps(tokens: Array, s: TrainSettings, say: Say) -> int:
+    """Steps of all epochs, whose batches differ from one epoch to the next. tokens: of each example."""
+    passes = s.epochs * len(tokens)
+    if passes > PASSES:
+        found = f"{s.epochs:,} epochs of {len(tokens):,} examples are {passes:,} examples"
+        raise UserError(f"{found}, at most {PASSES:,} are possible: lower --epochs")
+    if passes > MANY_PASSES:
+        say(f"counting the steps of {s.epochs:,} epochs of {len(tokens):,} examples")
+    batches = (data.epoch_batches(tokens, s.batch_tokens, s.seed, epoch) for epoch in range(1, s.epochs + 1))
+    return sum(math.ceil(len(found) / s.accumulate) for found in batches)
+
+
+def choose_warmup(asked: int | None, steps: int) -> int:
+    """Steps of warm-up: by default a tenth of all, at most 200."""
+    if asked is None:
+        return min(200, steps // 10)
+    if asked >= steps:
+        found = f"a warm-up of {asked:,} steps, and the whole run has {steps:,}"
+        raise UserError(f"{found}: the learning rate would never reach --lr; lower --warmup, or raise --epochs")
+    return asked

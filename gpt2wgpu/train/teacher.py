@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..graph.tensor import Array
 from ..models import Architecture
 from ..tokenizer import Tokenizer
-from .data import Texts, digest_data
+from .data import TokenizedTexts, digest_data
 
 BLOCK = 4096  # rows at a time
 RARE = 1e-3  # share of a token that halves its vector
@@ -31,7 +31,7 @@ class Teacher:
     directions: Array | None
 
 
-def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str, resumed: bool = False) -> Teacher:
+def ask_teacher(run: Path, model: str, texts: Sequence[str], width: int, device: str, resumed: bool = False) -> Teacher:
     """The teacher's vectors of texts, made once and kept in the run.
 
     The names of the files hold a digest of the texts and of the teacher, so they are used again only where they belong.
@@ -49,11 +49,11 @@ def ask(run: Path, model: str, texts: Sequence[str], width: int, device: str, re
     if not path.exists():
         if resumed:
             raise UserError(f"the run has no {path.name}: the teacher is not the one that it began with, or the file is gone")
-        make(path, projection, encoder, texts, width)
+        write_vectors(path, projection, encoder, texts, width)
     return Teacher(encoder, np.load(path, mmap_mode="r"), np.load(projection) if encoder.dimensions > width else None)
 
 
-def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], width: int) -> None:
+def write_vectors(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], width: int) -> None:
     """Vectors and directions to their files. All vectors are needed for the directions, so they wait in a file too."""
     moments = np.zeros((encoder.dimensions, encoder.dimensions))
     with tempfile.TemporaryFile(dir=path.parent) as raw, files.open_output(str(path), {".npy": files.write_npy}) as (file, write):
@@ -62,7 +62,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
             rows = np.stack(block)
             raw.write(rows.tobytes())
             moments += rows.T.astype(np.float64) @ rows
-        directions = leading(moments, width)
+        directions = leading_directions(moments, width)
         if encoder.dimensions > width:
             with files.open_output(str(projection), {".npy": files.write_npy}) as (beside, write_directions):
                 write_directions(beside, (("", row) for row in directions))
@@ -76,7 +76,7 @@ def make(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], w
         write(file, projected())
 
 
-def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, texts: Texts) -> dict[str, Array]:
+def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, texts: TokenizedTexts) -> dict[str, Array]:
     """Weights of a GPT-2 to begin with, whose vector of a text is about the mean of its tokens' vectors: of each token the
     teacher's vector of that token alone, the rarer in the texts the longer: a / (a + its share) (Arora et al. 2017).
 
@@ -96,7 +96,7 @@ def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, te
     return {"wte.weight": table.astype(np.float32), "wpe.weight": positions, "ln_f.bias": -common}
 
 
-def leading(moments: Array, width: int) -> Array:
+def leading_directions(moments: Array, width: int) -> Array:
     """The `width` leading singular directions of vectors, float32 (C, width), from the sum of their outer products (C, C).
 
     The projection on them keeps as much of the vectors' squared lengths as `width` dimensions can, so it disturbs their
