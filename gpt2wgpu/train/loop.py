@@ -224,8 +224,8 @@ class Watch:
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM is only noted in the list, so that the step under way is finished and saved. A second one
-    acts as it did before."""
+    """A first SIGINT or SIGTERM is only noted in the list, so that the step under way is finished and saved. The same signal
+    a second time does what it did before."""
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
         yield signals
