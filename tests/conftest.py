@@ -114,6 +114,12 @@ def as_on_a_gpu(device: Device) -> Device:
     return opened
 
 
+@pytest.fixture(params=["as it is", "as a GPU"])
+def device_form(request: pytest.FixtureRequest, device: Device, as_on_a_gpu: Device) -> Device:
+    """The tests' device, once with the kernels that it gets and once with those that a real GPU gets."""
+    return device if request.param == "as it is" else as_on_a_gpu
+
+
 @pytest.fixture(scope="session")
 def built_in() -> Encoder:
     return Encoder(device="numpy")

@@ -153,8 +153,8 @@ KERNELS = [
 
 
 @pytest.mark.parametrize("case", KERNELS, ids=lambda case: f"{case.op.name} {case}")
-def test_kernel_equals_numpy(case: Case, device: Device):
-    check = check_op(device, case)
+def test_kernel_equals_numpy(case: Case, device_form: Device):
+    check = check_op(device_form, case)
     assert check.ok, check
 
 
@@ -166,11 +166,11 @@ INVARIANT = [
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("case", INVARIANT, ids=lambda case: case.op.name)
-def test_a_sequence_does_not_depend_on_its_batch(case: Case, half: bool, device: Device):
-    if half and not device.half:
+def test_a_sequence_does_not_depend_on_its_batch(case: Case, half: bool, device_form: Device):
+    if half and not device_form.half:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(replace(case, half=half))
-    program = GPUProgram(device, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
+    program = GPUProgram(device_form, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
     whole = program.run(values)
     for start, end in values["spans"].tolist():
         alone = packed((end - start,)) | {"qkv": values["qkv"][start:end]}

@@ -35,6 +35,14 @@ def test_a_mismatch_is_named(inputs: tuple[Tensor, ...], message: str):
         ops.linear(*inputs)
 
 
+def test_numbers_and_multiples_in_a_signature():
+    with pytest.raises(ValueError, match=r"^pool: spans must be u32\[B,2\], got u32\['B', 3\]$"):
+        ops.pool(Tensor(("T", 8)), Tensor(("B", 3), "u32"), Tensor(("B",), "u32"), mode="mean")
+    with pytest.raises(ValueError, match=r"^glu: x must be X\[T,2N\], got f32\['T', 7\]$"):
+        ops.glu(Tensor(("T", 7)), activation="silu")
+    assert ops.glu(Tensor(("T", 8)), activation="silu").shape == ("T", 4)
+
+
 def test_not_a_multiple():
     with pytest.raises(ValueError, match=r"qkv must be X\[T,3HD\], got 25 columns where head_size D=4"):
         ops.attention(Tensor(("T", 25)), Tensor(("B", 2), "u32"), Tensor(("G", 2), "u32"), head_size=4, scale=1.0, causal=True)

@@ -1,4 +1,4 @@
-"""Weights in int8: what quantising does to them, the graph that takes them, and how near its vectors stay to the f32 model's."""
+"""Weights in int8: the quantization, the graph that reads them, and how near its vectors stay to the f32 model's."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def cosines(a: Array, b: Array) -> Array:
     return np.einsum("bc,bc->b", a, b, dtype=np.float64) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-# --- quantising
+# --- quantization
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (63, 3), (64, 4), (65, 5), (200, 7)])
@@ -52,7 +52,7 @@ def test_a_weight_is_off_by_half_a_step_at_most(shape: tuple[int, int], dtype: t
         assert (np.abs(q[first : first + 64]).max(0) == 127).all()
 
 
-def test_a_table_is_quantised_along_its_rows():
+def test_a_table_is_quantized_along_its_rows():
     table = random(1000, 70)
     q, scale = quantized.quantize_table(table)
     for a, b in zip((q.T, scale.T), quantized.quantize_matrix(table.T), strict=True):
@@ -119,6 +119,15 @@ def test_what_stays_in_f32(name: str):
     assert [t.op.name for t in schedule(after) if t.op] == [
         f"{t.op.name}_int8" if t.op in int8.TWINS else t.op.name for t in schedule(before) if t.op
     ]
+
+
+def test_a_weight_that_two_ops_read_is_quantized_once():
+    weight, bias, x = Tensor((70, 70), name="w"), Tensor((70,), name="b"), Tensor(("T", 70), name="x")
+    values = {"w": random(70, 70), "b": random(70), "x": random(3, 70)}
+    output = int8.graph_to_int8(ops.linear(ops.linear(x, weight, bias), weight, bias))
+    found = reference.NumpyProgram(output, int8.quantize_weights(lambda t: values[t.name])).run({"x": values["x"]})
+    once = quantized.dequantize(*quantized.quantize_matrix(values["w"]))
+    np.testing.assert_allclose(found, (values["x"] @ once + values["b"]) @ once + values["b"], rtol=1e-4, atol=1e-3)
 
 
 def test_dense_heads_stay_in_f32():

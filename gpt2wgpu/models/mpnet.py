@@ -86,7 +86,7 @@ class MPNetConfig(Architecture):
 
     def join(self, name: str, arrays: list[Array]) -> Array:
         """Of the biases: a row for each head, a column for each distance from -128 to 128, key less query."""
-        return arrays[0][bucket(np.arange(-FARTHEST, FARTHEST + 1))].T if name == BIAS else super().join(name, arrays)
+        return arrays[0][distance_bucket(np.arange(-FARTHEST, FARTHEST + 1))].T if name == BIAS else super().join(name, arrays)
 
     def split(self, name: str, array: Array) -> dict[str, Array]:
         """The biases, which are not trained, are saved as they were read: `beside`."""
@@ -96,7 +96,7 @@ class MPNetConfig(Architecture):
         return {BIAS: read(BIAS)}
 
 
-def bucket(distance: Array) -> Array:
+def distance_bucket(distance: Array) -> Array:
     """The row of the table for a distance, key less query (Raffel et al. 2020, T5): 16 for keys before and at the query, 16
     for those after it; of each 8 for distances 0 to 7, and 8 for ranges that grow by a factor of sqrt(2) up to 128."""
     n = np.abs(distance)

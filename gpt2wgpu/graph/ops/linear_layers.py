@@ -19,13 +19,13 @@ def matmul_grid(p: SimpleNamespace) -> Grid:
 @op("x:X[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=matmul_grid)
 def linear(x: Array, weight: Array, bias: Array, *, activation: str = "none") -> Array:
     """activation(x @ weight + bias)"""
-    return finish(x @ weight, bias, activation)
+    return finish_linear(x @ weight, bias, activation)
 
 
 @op("x:X[T,K] weight:i8[K,N] scale[J,N] bias[N] -> out:O[T,N]", grid=matmul_grid)
 def linear_int8(x: Array, weight: Array, scale: Array, bias: Array, *, activation: str = "none") -> Array:
     """activation(x @ weight + bias)"""
-    return finish(multiply_int8(x, weight, scale), bias, activation)
+    return finish_linear(multiply_int8(x, weight, scale), bias, activation)
 
 
 @op("x:X[T,K] weight:W[K,N] bias[N] residual[T,N] -> out[T,N]", grid=matmul_grid)
@@ -40,7 +40,7 @@ def linear_add_int8(x: Array, weight: Array, scale: Array, bias: Array, residual
     return finish_add(multiply_int8(x, weight, scale), bias, residual)
 
 
-def finish(out: Array, bias: Array, activation: str) -> Array:
+def finish_linear(out: Array, bias: Array, activation: str) -> Array:
     """activation(out + bias), in place and block by block: each block is read once from memory."""
     for at in row_blocks(out):
         out[at] += bias
