@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.models.distilbert import DistilBertConfig
 from gpt2wgpu.models.gpt_neo import GPTNeoConfig
-from gpt2wgpu.models.mpnet import BIAS, MPNetConfig, bucket
+from gpt2wgpu.models.mpnet import BIAS, MPNetConfig, distance_bucket
 
 GOLDEN = Path(__file__).parent / "golden" / "models"
 FOLDERS = ("distilbert", "mpnet", "gpt_neo_layer_list")
@@ -161,5 +161,5 @@ def test_biases_of_mpnet_are_by_distance(half: str):
 def test_farther_than_128_tokens_is_one_bucket():
     """So a table of 257 columns, whose ends stand for all that is beyond, is exact."""
     far = np.array([91, 128, 129, 1000, 1 << 30])
-    assert set(bucket(-far)) == {15} and set(bucket(far)) == {31}
-    assert np.array_equal(bucket(np.arange(-128, 1)), np.sort(bucket(np.arange(-128, 1)))[::-1])
+    assert set(distance_bucket(-far)) == {15} and set(distance_bucket(far)) == {31}
+    assert np.array_equal(distance_bucket(np.arange(-128, 1)), np.sort(distance_bucket(np.arange(-128, 1)))[::-1])
