@@ -44,7 +44,7 @@ class Ours(Engine):
 
         self.encoder = Encoder(folder, device=options["device"], dtype=options["dtype"], max_seq_length=MAX_TOKENS)
         self.device = self.encoder.device
-        self.software = bool(self.encoder.opened_device and self.encoder.opened_device.adapter.software)
+        self.software = bool(self.encoder.engine.place.device and self.encoder.engine.place.device.adapter.software)
 
     def encode(self, texts, batch):
         return self.encoder.encode(texts)  # packs by tokens, whatever `batch` says

@@ -1,31 +1,25 @@
 """Text in, vectors out: `Encoder(model).encode(texts)`."""
 
-import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
-from copy import copy
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from types import TracebackType
+from typing import Any, Self, Unpack, overload
 
 from . import checkpoint, hub
-from .checkpoint import Dense, Pooling
-from .checkpoint.graph import build_graph, choose_modules, concat_layers, default_layer
+from .checkpoint import Pooling
+from .checkpoint.graph import build_graph, choose_modules, concat_layers, default_layer, describe_graph
 from .checkpoint.prompts import family_prompts, find_prompt, first_prompt, model_names, reminder
-from .devices.choose import device_kind, enough_memory, find_device, find_dtype, find_matmul, find_operand_dtype
-from .engine import EncodeOptions, Engine
-from .errors import UserError, between
-from .graph import memory, packing, reference
-from .graph.int8 import quantize_weights
+from .compat import ModelKeywords, OutputOptions, VectorOptions, check_model_keywords, read_options
+from .devices.choose import find_device, find_dtype, find_matmul
+from .engine import LONG, MAX_SEQUENCES, EncodeOptions, Engine, Placement
+from .errors import between, warn_caller
 from .graph.tensor import Array, Tensor
+from .inputs import Inputs, list_texts, read_inputs, read_several
+from .outputs import stream_rows, token_output, vector_output
 from .tokenizer import Tokenizer
 from .vectors import pairwise
 
-MAX_SEQUENCES = 1024  # per batch
-MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
-LONG = 8192  # tokens of a text that a device has room for, whatever max_tokens is; more if max_seq_length asks for it
+Text = str | None
 
 
 class Encoder:
@@ -33,11 +27,11 @@ class Encoder:
 
     model: a folder in Hugging Face or sentence-transformers layout, or the name of a model on the hub ("org/name"; a bare
         name means sentence-transformers/name, except for the likes of "gpt2"); None for the built-in model.
-    device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy",
-        "gpu" (a software adapter if need be), or an adapter's number or part of its name.
+    device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy" or
+        "cpu", "gpu" (a software adapter if need be), or an adapter's number or part of its name.
     dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
-        that can, float32 on software adapters, which are slower with it, and in numpy. "int8": the weights of linear layers
-        and the vocabulary table in a quarter of float32's memory, anywhere; all else as with "auto".
+        that has it, float32 on software adapters, which are slower with float16, and in numpy. "int8": the weights of linear
+        layers and the vocabulary table in a quarter of float32's memory, anywhere; all else as with "auto".
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
         these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
         folder 7/12 of the depth, where the middle layers hold most meaning.
@@ -46,141 +40,154 @@ class Encoder:
     max_tokens: token budget of a batch. It bounds memory and never changes a vector on a GPU.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
     prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says,
-        and where it has no prompts, those that the model's family is known to expect (`prompts.py`).
+        and where it has no prompts, those that the model's family is known to expect (`checkpoint/prompts.py`).
     revision, token, cache_folder, local_files_only: of a model on the hub, as in sentence-transformers. A model in the cache
         is taken as it is, without the network.
+    Other keywords of SentenceTransformer are accepted where they change nothing, such as backend="torch" (`compat.py`).
 
-    Raises UserError if the model or the device cannot be used. One encoder may be shared by threads.
+    One Encoder may be shared by threads. In numpy it limits the BLAS of the whole process to one thread while it encodes:
+    each core computes other texts. A forked child goes on in numpy; on a device it has to open an Encoder of its own.
+    Pickles and deep copies hold the arguments and the options, not the weights: the model is opened again where they arrive.
+    `close()`, the end of a `with` block and the end of the last reference give the memory back.
+
+    Raises UserError if the model or the device cannot be used.
     """
 
     def __init__(
         self,
         model: str | Path | None = None,
         *,
-        device: str | int | None = "auto",
+        device: Any = "auto",
         dtype: str = "auto",
         layer: int | None = None,
         pooling: str | None = None,
         max_tokens: int | None = None,
         max_seq_length: int | None = None,
-        prompts: dict[str, str] | None = None,
+        prompts: dict[str, str] | dict[str, str | None] | None = None,
         default_prompt_name: str | None = None,
         truncate_dim: int | None = None,
-        similarity_fn_name: str | None = None,
+        similarity_fn_name: Any = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_folder: str | Path | None = None,
         local_files_only: bool = False,
+        **others: Unpack[ModelKeywords],
     ) -> None:
+        check_model_keywords(others)
+        model = others.get("model_name_or_path") if model is None else model
+        token = others.get("use_auth_token") if token is None else token
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "token")}
         self.model = "built-in" if model is None else str(model)
         folder = hub.find_model(
             model, revision=revision, token=token, cache_folder=cache_folder, local_files_only=local_files_only
         )
+        if model is not None and folder == Path(model):
+            self._arguments["model"] = folder.absolute()  # a copy may be opened in another working directory
         self.checkpoint = c = checkpoint.load_checkpoint(folder)
-        self.layers = c.config.layers
-        self.layer = default_layer(c) if layer is None else between("layer", layer, 0, self.layers)
+        self.layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
         self.pooling = pooling
         self.modules = choose_modules(c, pooling)
-        own = any(c.prompts.values())  # sentence-transformers saves empty ones for want of any
+        own = any(c.prompts.values())  # sentence-transformers saves empty ones where a model has none
         expected = {} if own else family_prompts(model_names(self.model, c))
-        self.prompts = {**(expected or c.prompts), **(prompts or {})}
+        self.prompts = {name: text or "" for name, text in {**(expected or c.prompts), **(prompts or {})}.items()}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
         self._remind = bool(expected) and prompts is None and self.default_prompt_name is None
-        self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
-        if self.similarity_fn_name not in pairwise.SIMILARITIES:
-            raise UserError(
-                f"similarity_fn_name must be one of {', '.join(pairwise.SIMILARITIES)}, not {self.similarity_fn_name!r}"
-            )
         find_prompt(self.prompts, None, None, self.default_prompt_name)  # refuses an unknown default
+        self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
         self.tokenizer = Tokenizer(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case)
-        self.context = c.config.usable_length
-        self._max_seq_length = c.max_seq_length
-        if max_seq_length is not None:
-            self.max_seq_length = max_seq_length
-
-        self.opened_device, self.device_reason = find_device(device)
-        self.dtype = find_dtype(dtype, self.opened_device)
-        self.opened_device, self.matmul = find_matmul(self.opened_device, self.dtype)
-        output = self._graph(self.layer)
-        self.width = int(output.shape[1])
+        self.max_seq_length = c.max_seq_length if max_seq_length is None else max_seq_length
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
-        if self.truncate_dim is not None:
-            between("truncate_dim", self.truncate_dim, 1, self.width)
-        budget = MAX_TOKENS[device_kind(self.opened_device)]
-        self.max_tokens = budget if max_tokens is None else between("max_tokens", max_tokens, 1, 1 << 24)
-        self._room = self.context  # tokens of the longest text that can be computed
-        self._limited = False  # that being all that the device can
-        longest = min(self.max_seq_length, LONG) if max_seq_length is None else max_seq_length
-        self._program = self._compile(output, max(self.max_tokens, longest))
-        where = f"{self.device}, {self.dtype}"
-        self._engine = Engine(
-            self._program,
-            self.tokenizer,
-            self.width,
-            c.config.pad,
-            self.max_tokens,
-            self._room,
-            self._limited,
-            where,
-            self.dtype != "float32",
-            self._too_large,
+        if max_tokens is not None:
+            between("max_tokens", max_tokens, 1, 1 << 24)
+        self._layers: tuple[int, ...] = ()  # several side by side; none: `layer`
+        self.engine = self._open()
+
+    def _open(self) -> Engine:
+        """The model on its device."""
+        given = self._arguments
+        device, reason = find_device(given["device"])
+        dtype = find_dtype(given["dtype"], device)
+        device, matmul = find_matmul(device, dtype)
+        place = Placement(device, reason, dtype, matmul)
+        longest = given["max_seq_length"] or min(self.max_seq_length, LONG)
+        return Engine(
+            self.checkpoint, self._graph(place), place, name=self.model, max_tokens=given["max_tokens"], longest=longest
         )
 
-    def _graph(self, layer: int) -> Tensor:
-        """Texts' tokens to the vectors of a layer."""
-        return build_graph(
-            self.checkpoint, layer, find_operand_dtype(self.dtype, self.opened_device), self.modules, int8=self.dtype == "int8"
-        )
-
-    def _compile(self, output: Tensor, tokens: int) -> Any:
-        weights = quantize_weights(self.checkpoint.weights) if self.dtype == "int8" else self.checkpoint.weights
-        device, wanted = self.opened_device, min(tokens, self.context)
-        if device is not None:
-            from .devices.loop_limit import longest_text
-            from .gpu import GPUProgram, fitting_tokens
-
-            tokens = fitting_tokens(device, output, tokens)
-            self.max_tokens = min(self.max_tokens, tokens)
-        else:
-            tokens = min(tokens, max(self.max_tokens, LONG))  # an estimate: numpy takes what a batch needs
-        sequences = min(tokens, MAX_SEQUENCES)
-        capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
-        self._need = memory.memory_needed(output, capacity)
-        room = memory.available_memory() if device is None or device.adapter.uses_main_memory else None
-        if room is not None and self._need.total > room:
-            raise self._too_large(f"this machine has {memory.readable_bytes(room)} free")
-        with enough_memory(self._too_large):
-            if device is None:
-                return reference.NumpyProgram(output, weights)
-            self._room = longest_text(device, output, min(tokens, self.context))
-            self._limited = self._room < wanted
-            return GPUProgram(device, output, weights, capacity)
-
-    def _too_large(self, room: str) -> UserError:
-        half = self.opened_device is not None and self.opened_device.half
-        room, shorter = room.format(device=self.device), self.max_tokens > self.max_seq_length
-        return memory.too_large_error(self.model, self._need, self.dtype, room, half=half, shorter=shorter)
+    def _graph(self, place: Placement) -> Tensor:
+        """A batch's tokens to its vectors (B, C)."""
+        layers = self._layers or (self.layer,)
+        int8 = place.dtype == "int8"
+        graphs = [build_graph(self.checkpoint, n, place.operand_dtype, self.modules, int8=int8) for n in layers]
+        return concat_layers(graphs) if self._layers else graphs[0]
 
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
-        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass."""
-        other = copy(self)
-        output = concat_layers([self._graph(layer) for layer in layers])
-        other.width, other.truncate_dim = int(output.shape[1]), None
-        other._program = other._compile(output, max(self.max_tokens, self._room))
-        changes = {"program": other._program, "width": other.width, "max_tokens": other.max_tokens}
-        changes |= {"room": other._room, "limited": other._limited}
-        other._engine = replace(self._engine, **changes, too_large=other._too_large)
+        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass.
+
+        It computes on the same device, one of the two at a time, and is closed by itself.
+        """
+        other = object.__new__(type(self))
+        other.__dict__ |= {**self.__dict__, "_layers": tuple(layers), "_truncate_dim": None}
+        at = self.engine
+        graph, longest = other._graph(at.place), at.longest_text
+        other.engine = Engine(
+            self.checkpoint, graph, at.place, name=self.model, max_tokens=at.max_tokens, longest=longest, lock=at.lock
+        )
         return other
+
+    def close(self) -> None:
+        """Give the memory back, here and on the device. A closed Encoder refuses to encode until `reopen`."""
+        self.engine.close()
+
+    def reopen(self) -> None:
+        """Choose the device and load the weights anew: after `close`, or after the device was lost."""
+        self.close()
+        self.engine = self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = "model", "prompts", "default_prompt_name", "similarity_fn_name", "max_seq_length", "truncate_dim"
+        return open_copy, (self._arguments, self._layers, {name: getattr(self, name) for name in names})
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.model!r}, device={self.device!r}, dtype={self.dtype!r}, dimensions={self.dimensions})"
+
+    # --- what it is
 
     @property
     def device(self) -> str:
         """Where it computes: "numpy", or the adapter."""
-        return "numpy" if self.opened_device is None else str(self.opened_device.adapter)
+        return self.engine.place.name
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights: "float32", "float16" or "int8"."""
+        return self.engine.place.dtype
+
+    @property
+    def layers(self) -> int:
+        """Blocks of the model, whether or not they are run."""
+        return self.checkpoint.config.layers
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text that the model can read."""
+        return self.checkpoint.config.usable_length
+
+    @property
+    def width(self) -> int:
+        """Length of a vector before it is cut."""
+        return self.engine.width
 
     @property
     def dimensions(self) -> int:
         """Length of a vector."""
-        return self.truncate_dim or self.width
+        return min(self.width, self.truncate_dim or self.width)
 
     @property
     def max_seq_length(self) -> int:
@@ -191,175 +198,178 @@ class Encoder:
     def max_seq_length(self, tokens: int) -> None:
         self._max_seq_length = between("max_seq_length", tokens, 1, self.context)
 
+    @property
+    def truncate_dim(self) -> int | None:
+        """Dimensions of a vector that are kept, the first ones; None for all. More than there are is all."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, dims: int | None) -> None:
+        self._truncate_dim = None if dims is None else between("truncate_dim", dims, 1, 1 << 24)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """ "cosine", "dot", "euclidean" or "manhattan"; may also be set to None, for cosine, or sentence-transformers' enum."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, name: Any) -> None:
+        self._similarity_fn_name = pairwise.check_similarity(name)
+
+    # --- what it computes
+
+    @overload
+    def encode(self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **more: Unpack[VectorOptions]) -> Array: ...
+
+    @overload
+    def encode(self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **more: Unpack[OutputOptions]) -> Any: ...
+
     def encode(
         self,
-        inputs: str | Iterable[str],
+        inputs: Any = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        *,
+        output_value: str | None = "sentence_embedding",
+        precision: str | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
         truncate: bool = True,
-    ) -> Array:
-        """Vectors of texts, float32 (n, C) in the order given; a lone string gives (C,), no texts give (0, C).
+        **others: Any,
+    ) -> Any:
+        """Vectors of texts, float32 (n, C) in the order given; a lone text gives (C,), no texts give (0, C).
 
+        inputs: a text, or several in anything that has an order: a list, an array, a column of a table, a generator. A text
+        is a string, or {"text": string}.
         prompt, or the one named prompt_name, or the default one, is put before each text.
         batch_size: most texts in a batch; without it the token budget alone decides.
+        show_progress_bar: on stderr; None: where logging is set to INFO or DEBUG.
         truncate: texts over `max_seq_length` tokens are cut, and a UserWarning counts them; False refuses them.
         truncate_dim: keep the first dimensions only. normalize_embeddings: to length 1, after that.
+        precision: of the numbers, as of `quantize_embeddings`; "int8" and "uint8" take their ranges from these vectors.
+        convert_to_tensor: one tensor of torch; convert_to_numpy=False: a list of tensors.
+        output_value: "token_embeddings" gives for each text the states that the pooling reads, float32 (n, width), special
+        tokens and prompt included; None a dict of these, of the tokens and of the vector. Nothing is padded or normalised.
+        device, pool, chunk_size, task, processing_kwargs, sentences: as in SentenceTransformer, where they change nothing.
 
+        On a device a text has the same bits in any company; in numpy its last bits depend on what is encoded with it.
         Empty text is encoded as its special tokens, in a model without them (GPT-2) as <|endoftext|>.
         Raises UserError naming the text that cannot be encoded or whose vector is not finite.
         """
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        rows = self.encode_stream(
-            texts,
-            prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            truncate=truncate,
-        )
-        if isinstance(inputs, str):
-            return next(iter([*rows]))
-        first = next(rows, None)
-        if first is None:
-            return np.empty((0, truncate_dim or self.dimensions), np.float32)
-        if isinstance(texts, Sized):
-            vectors = np.empty((len(texts), len(first)), np.float32)
-            for i, row in zip(range(len(texts)), chain([first], rows), strict=True):
-                vectors[i] = row
-            return vectors
-        return np.stack([first, *rows])
+        given = {name: value for name, value in locals().items() if name not in ("self", "inputs", "others")}
+        texts = read_inputs(others.pop("sentences", None) if inputs is None else inputs, "encode")
+        options = self.options(**given, **others)
+        output = vector_output if options.output_value == "sentence_embedding" else token_output
+        return output(self.engine, self.tokenizer, texts, options)
 
-    def encode_stream(
-        self,
-        inputs: Iterable[str],
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        *,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        truncate: bool = True,
-    ) -> Iterator[Array]:
-        """The vectors of `encode` one by one, float32 (C,), for corpora that do not fit in memory.
+    @overload
+    def encode_query(self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **o: Unpack[VectorOptions]) -> Array: ...
 
-        Reads ahead some thousand texts, which are tokenised while earlier ones are computed.
-        """
-        if isinstance(inputs, str):
-            raise UserError("encode_stream takes several texts; for one text use encode(text)")
-        total = len(inputs) if isinstance(inputs, Sized) else None
-        asked = self.ask(
-            prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            truncate=truncate,
-        )
-        return self._engine.stream(iter(inputs), total, asked)
+    @overload
+    def encode_query(self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **o: Unpack[OutputOptions]) -> Any: ...
 
-    def ask(
-        self,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        *,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        truncate: bool = True,
-    ) -> EncodeOptions:
-        """The options of `encode`, checked, for `encode_windows`."""
-        sequences = MAX_SEQUENCES if batch_size is None else between("batch_size", batch_size, 1, 1 << 24)
-        dims = self.dimensions if truncate_dim is None else between("truncate_dim", truncate_dim, 1, self.width)
-        before = find_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
-        if self._remind and prompt is None and prompt_name is None:
-            self._remind = False
-            warnings.warn(reminder(self.model, self.prompts), UserWarning, stacklevel=3)
-        return EncodeOptions(
-            prompt=before,
-            skip=0 if not before or self._include_prompt else self.tokenizer.prompt_length(before),
-            limit=self.max_seq_length,
-            truncate=truncate,
-            sequences=min(sequences, MAX_SEQUENCES),
-            dims=dims,
-            normalize=normalize_embeddings,
-            show_progress_bar=show_progress_bar,
-        )
-
-    def encode_windows(
-        self, windows: Iterator[Sequence[str]], asked: EncodeOptions, *, first: int = 0
-    ) -> Generator[tuple[Array, int], None, None]:
-        """`encode_stream` in pieces that the caller chooses (see `Engine.windows`)."""
-        return self._engine.windows(windows, asked, first=first)
-
-    def encode_query(
-        self, inputs: str | Iterable[str], prompt_name: str | None = None, prompt: str | None = None, **options: Any
-    ) -> Array:
+    def encode_query(self, inputs: Any = None, prompt_name: Text = None, prompt: Text = None, *more: Any, **options: Any) -> Any:
         """`encode` with the prompt "query", if the model has one and no other is given."""
         if prompt is None and prompt_name is None:
             prompt = first_prompt(self.prompts, "query")
-        return self.encode(inputs, prompt_name, prompt, **options)
+        return self.encode(inputs, prompt_name, prompt, *more, **options)
+
+    @overload
+    def encode_document(
+        self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **o: Unpack[VectorOptions]
+    ) -> Array: ...
+
+    @overload
+    def encode_document(self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **o: Unpack[OutputOptions]) -> Any: ...
 
     def encode_document(
-        self, inputs: str | Iterable[str], prompt_name: str | None = None, prompt: str | None = None, **options: Any
-    ) -> Array:
+        self, inputs: Any = None, prompt_name: Text = None, prompt: Text = None, *more: Any, **options: Any
+    ) -> Any:
         """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, if no other is given."""
         if prompt is None and prompt_name is None:
             prompt = first_prompt(self.prompts, "document", "passage", "corpus")
-        return self.encode(inputs, prompt_name, prompt, **options)
+        return self.encode(inputs, prompt_name, prompt, *more, **options)
 
-    @property
-    def _include_prompt(self) -> bool:
-        return all(m.include_prompt for m in self.modules if isinstance(m, Pooling))
+    def encode_stream(
+        self, inputs: Inputs, prompt_name: str | None = None, prompt: str | None = None, **options: Unpack[VectorOptions]
+    ) -> Generator[Array, None, None]:
+        """The vectors of `encode` one by one, (C,), for corpora that do not fit in memory. Each is an array of its own.
 
-    def similarity(self, a: Array, b: Array) -> Array:
-        """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer."""
-        with self._engine.lock:
-            return pairwise.all_pairs(a, b, self.similarity_fn_name, self.opened_device)
+        Reads ahead some thousand texts, which are tokenised while earlier ones are computed.
+        """
+        texts = read_several(inputs, "encode_stream")
+        return stream_rows(self.engine, self.tokenizer, texts, self.options(prompt_name, prompt, **options))
 
-    def similarity_pairwise(self, a: Array, b: Array) -> Array:
-        """Row by row, float32 (n,): a[i] with b[i]."""
+    def encode_windows(
+        self, windows: Iterator[Sequence[str]], options: EncodeOptions, *, first: int = 0
+    ) -> Generator[tuple[Array, int], None, None]:
+        """`encode_stream` in pieces that the caller chooses (see `Engine.windows`)."""
+        return self.engine.windows(windows, self.tokenizer, options, first=first)
+
+    def options(self, prompt_name: Text = None, prompt: Text = None, **given: Unpack[OutputOptions]) -> EncodeOptions:
+        """The options of `encode`, checked, for `encode_windows`. Raises UserError."""
+        asked = read_options(given, on_device=self.engine.place.device is not None)
+        before = find_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
+        if self._remind and prompt is None and prompt_name is None:
+            self._remind = False
+            warn_caller(reminder(self.model, self.prompts))
+        included = all(m.include_prompt for m in self.modules if isinstance(m, Pooling))
+        return EncodeOptions(
+            prompt=before,
+            skip=0 if not before or included else self.tokenizer.prompt_length(before),
+            limit=self.max_seq_length,
+            truncate=given.get("truncate", True),
+            sequences=min(given.get("batch_size") or MAX_SEQUENCES, MAX_SEQUENCES),
+            dims=min(given.get("truncate_dim") or self.dimensions, self.width),
+            normalize=given.get("normalize_embeddings", False),
+            **asked,
+        )
+
+    def similarity(self, a: Any, b: Any) -> Array:
+        """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer.
+
+        a, b: vectors (n, C), or one (C,), as arrays, lists or tensors. Raises UserError for anything else.
+        """
+        with self.engine.lock:
+            return pairwise.all_pairs(a, b, self.similarity_fn_name, self.engine.place.device)
+
+    def similarity_pairwise(self, a: Any, b: Any) -> Array:
+        """Row by row, float32 (n,): a[i] with b[i]; one of them may be a single vector. Of two single ones a scalar, ()."""
         return pairwise.row_by_row(a, b, self.similarity_fn_name)
 
-    def similarity_matrix(self, sentences: Iterable[str], **encode: Any) -> Array:
+    def similarity_matrix(self, sentences: Inputs, **options: Unpack[VectorOptions]) -> Array:
         """The similarity of every sentence with every other, float32 (n, n). Keywords go to `encode`."""
-        vectors = self.encode([*sentences], **encode)
+        vectors = self.encode(list_texts(sentences, "similarity_matrix"), **options)
         return self.similarity(vectors, vectors)
 
     def info(self) -> dict[str, str | int]:
         """The model card: what was loaded, where it runs and what of it."""
-        c = self.checkpoint
-        pooling = " + ".join(mode for m in self.modules if isinstance(m, Pooling) for mode in m.modes)
-        then = [type(m).__name__ + (f" {m.outputs}" if isinstance(m, Dense) else "") for m in self.modules[1:]]
-        why = {self.layers: "the last", 0: "the embeddings"}.get(self.layer, f"blocks 1 to {self.layer} are run")
-        if self.layer == default_layer(c) != self.layers:
-            why = f"the middle, the default for a {c.config.title} without a sentence-transformers folder"
+        place = self.engine.place
         return {
             "model": self.model,
-            "architecture": c.architecture,
-            "layers": self.layers,
-            "layer used": f"{self.layer} of {self.layers} ({why})",
-            "width": c.config.width,
-            "heads": c.config.heads,
-            "vocabulary": c.config.vocab,
-            "parameters": c.parameters,
-            "pooling": " then ".join([pooling, *then]),
+            **describe_graph(self.checkpoint, self.layer, self.modules),
             "dimensions": self.dimensions,
             "max_seq_length": self.max_seq_length,
             "prompts": ", ".join(self.prompts) or "none",
             "similarity": self.similarity_fn_name,
-            "device": self.device,
-            "dtype": self.dtype,
-            "matmul": self.matmul,
-            "tokens per batch": self.max_tokens,
-            "bytes on device": self._program.bytes,
+            "device": place.name,
+            "dtype": place.dtype,
+            "matmul": place.matmul,
+            "tokens per batch": self.engine.max_tokens,
+            "bytes on device": self.engine.program.bytes,
         }
+
+
+def open_copy(arguments: dict[str, Any], layers: tuple[int, ...], options: dict[str, Any]) -> Encoder:
+    """What a pickle or a deep copy of an Encoder becomes: the model opened again, with the options of the original."""
+    encoder = Encoder(**arguments)
+    encoder = encoder.with_layers(layers) if layers else encoder
+    for name, value in options.items():
+        setattr(encoder, name, value)
+    return encoder

@@ -1,27 +1,85 @@
-"""Texts -> vectors in order: tokenised ahead on a thread, computed in batches of which two are under way."""
+"""Token ids -> vectors: a graph compiled for a device, its memory, and the batches that are under way."""
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .background import run_in_background
-from .devices.choose import enough_memory
+from .checkpoint import Checkpoint
+from .devices.choose import device_kind, enough_memory, find_operand_dtype
 from .errors import UserError
-from .files.windows import take_window
-from .graph import ops, packing
+from .graph import memory, ops, packing, reference
 from .graph.fork import ForkSafeLock
+from .graph.int8 import quantize_weights
 from .graph.packing import position_ids
 from .graph.program import CompiledGraph
-from .graph.tensor import Array
+from .graph.tensor import Array, Tensor, schedule
 from .progress import progress
 from .tokenizer import Tokenizer
 
+MAX_SEQUENCES = 1024  # per batch
+MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
+LONG = 8192  # tokens of a text that a device has room for, whatever max_tokens is; more if max_seq_length asks for it
+
+
+def truncation_message(cut: int, of: int, limit: int) -> str:
+    return f"{cut} of {of} texts had more than {limit} tokens and were cut there (max_seq_length)"
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """The options of a call of `Encoder.encode`, checked."""
+
+    prompt: str
+    skip: int  # leading tokens, those of the prompt, that the pooling leaves out
+    limit: int  # tokens of a text
+    truncate: bool  # cut texts that are longer; else refuse them
+    sequences: int  # most in a batch
+    dims: int  # of a vector
+    normalize: bool
+    show_progress_bar: bool
+    precision: str = "float32"
+    output_value: str | None = "sentence_embedding"
+    container: str = "numpy"  # what the caller gets: "numpy", "tensor" or "list" of tensors
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a graph is computed: on an opened device, or in numpy (None); why there, in which dtype, with which matmul."""
+
+    device: Any
+    reason: str
+    dtype: str  # of the weights: "float32", "float16" or "int8"
+    matmul: str
+
+    @property
+    def name(self) -> str:
+        """ "numpy", or the adapter"""
+        return "numpy" if self.device is None else str(self.device.adapter)
+
+    @property
+    def operand_dtype(self) -> str:
+        """What matmuls take beside their weights: "f32" or "f16"."""
+        return find_operand_dtype(self.dtype, self.device)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.dtype}"
+
+
 Tokenized = tuple[list[Array], list[int]]  # ids of each text, and how many there were
+
+
+class TokenWindow(NamedTuple):
+    """The texts of a window as tokens. first: the number of its first text. cut: how many were over the limit."""
+
+    sequences: list[Array]
+    first: int
+    cut: int
 
 
 @contextmanager
@@ -33,128 +91,213 @@ def waiting_for(under_way: Iterable[Future[Tokenized]]) -> Iterator[None]:
         wait(under_way, timeout=1)
 
 
-def truncation_message(cut: int, of: int, limit: int) -> str:
-    return f"{cut} of {of} texts had more than {limit} tokens and were cut there (max_seq_length)"
+def tokenize_window(
+    tokenizer: Tokenizer, texts: Sequence[str], limit: int, first: int, before: Future[Tokenized] | None
+) -> Tokenized:
+    """Runs in the background, one window after the other: once `before` is done."""
+    if before is not None:
+        wait([before])
+    return tokenizer.encode(texts, limit, first)
 
 
-@dataclass(frozen=True)
-class EncodeOptions:
-    """What one pass over texts asks for."""
-
-    prompt: str
-    skip: int  # leading tokens that the pooling leaves out
-    limit: int  # tokens of a text
-    truncate: bool
-    sequences: int  # most in a batch
-    dims: int
-    normalize: bool
-    show_progress_bar: bool | None
-
-
-@dataclass
 class Engine:
-    """A compiled model and its tokenizer. One thread computes at a time."""
+    """A compiled graph and the place where it is computed. One thread computes at a time.
 
-    program: CompiledGraph
-    tokenizer: Tokenizer
-    width: int
-    pad: int | None
-    max_tokens: int
-    room: int  # tokens of the longest text that can be computed
-    limited: bool  # that being all that the device can
-    where: str  # device and dtype, for messages
-    half: bool  # not all in float32
-    too_large: Callable[[str], UserError]  # what to say of a model that there is no memory for
-    lock: ForkSafeLock = field(default_factory=ForkSafeLock)
+    graph: batch arrays -> vectors (B, C). name: of the model, for messages. max_tokens: of a batch; None for what suits the
+    device. longest: tokens of a text that there must be room for, whatever max_tokens is. lock: that of another engine on the
+    same device.
 
-    def stream(self, texts: Iterator[str], total: int | None, asked: EncodeOptions) -> Iterator[Array]:
-        """The vectors of texts, float32 (asked.dims,) each. Texts that were cut are counted in a warning at the end."""
-        done = cut = 0
-        for vectors, too_long in self.windows(iter(lambda: take_window(texts), []), asked, total=total):
-            done += len(vectors)
-            cut += too_long
-            yield from vectors
-        if cut:
-            warnings.warn(truncation_message(cut, done, asked.limit), UserWarning, stacklevel=3)
+    Raises UserError if there is no memory for it.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        graph: Tensor,
+        place: Placement,
+        *,
+        name: str,
+        max_tokens: int | None,
+        longest: int,
+        lock: ForkSafeLock | None = None,
+    ) -> None:
+        self.checkpoint, self.place, self.name = checkpoint, place, name
+        self.lock = lock or ForkSafeLock()
+        self.max_tokens = max_tokens or MAX_TOKENS[device_kind(place.device)]
+        self.longest_text = checkpoint.config.usable_length  # tokens that can be computed
+        self.limited = False  # whether the device, and not the room that was asked for, sets `longest_text`
+        self._longest = longest
+        self.program = self._compile(graph, quantize_weights(checkpoint.weights) if place.dtype == "int8" else checkpoint.weights)
+        self._token_program: CompiledGraph | None = None  # compiled when it is first asked for
+
+    @property
+    def width(self) -> int:
+        """Length of a vector before it is cut."""
+        return int(self.program.output.shape[1])
+
+    def _compile(self, graph: Tensor, weights: Callable[[Tensor], Any]) -> CompiledGraph:
+        device, context = self.place.device, self.checkpoint.config.usable_length
+        wanted = max(self.max_tokens, self._longest)
+        if device is not None:
+            from .devices.loop_limit import longest_text
+            from .gpu import fitting_tokens
+
+            tokens = fitting_tokens(device, graph, wanted)
+            self.max_tokens = min(self.max_tokens, tokens)
+        else:
+            tokens = max(self.max_tokens, min(self._longest, LONG))  # an estimate: numpy takes what a batch needs
+        sequences = min(tokens, MAX_SEQUENCES)
+        self._capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
+        self._need = memory.memory_needed(graph, self._capacity)
+        room = memory.available_memory() if device is None or device.adapter.uses_main_memory else None
+        if room is not None and self._need.total > room:
+            raise self._too_large(f"this machine has {memory.readable_bytes(room)} free")
+        with enough_memory(self._too_large):
+            if device is not None:
+                self.longest_text = longest_text(device, graph, min(tokens, context))
+                self.limited = self.longest_text < min(wanted, context)
+            return self._program(graph, weights)
+
+    def _program(self, graph: Tensor, weights: Callable[[Tensor], Any]) -> CompiledGraph:
+        if self.place.device is None:
+            return reference.NumpyProgram(graph, weights)
+        from .gpu import GPUProgram
+
+        return GPUProgram(self.place.device, graph, weights, self._capacity)
+
+    def _too_large(self, room: str) -> UserError:
+        half = self.place.device is not None and self.place.device.half
+        room, shorter = room.format(device=self.place.name), self.max_tokens > self._longest
+        return memory.too_large_error(self.name, self._need, self.place.dtype, room, half=half, shorter=shorter)
+
+    def close(self) -> None:
+        """Give the memory back. What is asked of a closed engine is refused."""
+        with self.lock:
+            for program in (self._token_program, self.program):
+                if program is not None:
+                    program.close()
+            self.checkpoint.release()
 
     def windows(
-        self, windows: Iterator[Sequence[str]], asked: EncodeOptions, *, first: int = 0, total: int | None = None
+        self,
+        windows: Iterator[Sequence[str]],
+        tokenizer: Tokenizer,
+        options: EncodeOptions,
+        *,
+        first: int = 0,
+        total: int | None = None,
     ) -> Generator[tuple[Array, int], None, None]:
-        """`stream` in pieces of the caller's choice, none empty: of each its vectors (n, asked.dims) and how many texts were cut.
+        """Texts in windows of the caller's choice, none empty -> of each its vectors, float32 (n, options.dims), and how many
+        texts were cut.
 
-        In numpy a vector's last bits depend on the texts of its window; equal windows give equal bits.
+        On a device a vector has the same bits in every window. In numpy its last bits depend on the texts of its window;
+        equal windows give equal bits there.
         first: the number of the first text, for messages. total: of texts, for the progress bar.
         """
+        with progress(options.show_progress_bar, total) as advance:
+            for window in self._tokenized(windows, tokenizer, options, first):
+                vectors = self._vectors(window, options, advance)[:, : options.dims]
+                yield ops.l2_normalize.reference(vectors) if options.normalize else vectors, window.cut
+
+    def token_windows(
+        self, windows: Iterator[Sequence[str]], tokenizer: Tokenizer, options: EncodeOptions, total: int | None = None
+    ) -> Generator[tuple[list[Array], list[Array], int], None, None]:
+        """As `windows`: of each its texts' token ids, uint32 (n,), the hidden states of these, float32 (n, C), before the
+        pooling, and how many texts were cut."""
+        with progress(options.show_progress_bar, total) as advance:
+            for window in self._tokenized(windows, tokenizer, options, 0):
+                hidden = [np.empty(0, np.float32)] * len(window.sequences)
+                with self.lock, enough_memory(self._too_large):
+                    running = self._batches(self._tokens(), window, range(len(hidden)), options)
+                    with closing(running) as batches:
+                        for rows, found in batches:
+                            ends = np.cumsum([len(window.sequences[i]) for i in rows])
+                            for i, states in zip(rows, np.split(found, ends[:-1]), strict=True):
+                                self._check_finite(states.reshape(1, -1), [window.first + i])
+                                hidden[i] = states.copy()
+                            advance(len(rows))
+                yield window.sequences, hidden, window.cut
+
+    def _tokenized(
+        self, windows: Iterator[Sequence[str]], tokenizer: Tokenizer, options: EncodeOptions, first: int
+    ) -> Generator[TokenWindow, None, None]:
+        """The windows as tokens, one more of them tokenised ahead on a thread. Refuses texts that are too long."""
         done = read = first
         ahead: deque[Future[Tokenized]] = deque()
-        with progress(asked.show_progress_bar, total) as advance, waiting_for(ahead):
+        with waiting_for(ahead):
             while True:
                 while len(ahead) < 2 and (window := next(windows, None)):
+                    prompted = [options.prompt + t if isinstance(t, str) else t for t in window] if options.prompt else window
                     before = ahead[-1] if ahead else None
-                    ahead.append(run_in_background(self._tokenize, window, asked, read, before))
+                    ahead.append(run_in_background(tokenize_window, tokenizer, prompted, options.limit, read, before))
                     read += len(window)
                 if not ahead:
-                    break
-                sequence_ids, counts = ahead.popleft().result()
-                too_long = [i for i, n in enumerate(counts) if n > asked.limit]
-                if too_long and not asked.truncate:
+                    return
+                sequences, counts = ahead.popleft().result()
+                too_long = [i for i, n in enumerate(counts) if n > options.limit]
+                if too_long and not options.truncate:
                     i = too_long[0]
-                    found = f"text {done + i} has at least {counts[i]} tokens, the model reads {asked.limit}"
+                    found = f"text {done + i} has at least {counts[i]} tokens, the model reads {options.limit}"
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
-                if (longest := max(map(len, sequence_ids))) > self.room:
-                    i = next(i for i, ids in enumerate(sequence_ids) if len(ids) == longest)
+                if (longest := max(map(len, sequences))) > self.longest_text:
+                    i = next(i for i, ids in enumerate(sequences) if len(ids) == longest)
                     limit = "can compute" if self.limited else "was given room for"
-                    found = f"text {done + i} has {longest} tokens, {self.where} {limit} {self.room}"
+                    found = f"text {done + i} has {longest} tokens, {self.place} {limit} {self.longest_text}"
+                    cut = f"open the model with max_seq_length={self.longest_text} to cut texts there"
                     other = "use device='numpy'" if self.limited else f"with {longest}"
-                    raise UserError(f"{found}: open the model with max_seq_length={self.room} to cut texts there, or {other}")
-                vectors = self._compute(sequence_ids, asked, done, advance)
-                vectors = vectors[:, : asked.dims]
-                if asked.normalize:
-                    vectors = ops.l2_normalize.reference(vectors)
-                done += len(vectors)
-                yield vectors, len(too_long)
+                    raise UserError(f"{found}: {cut}, or {other}")
+                yield TokenWindow(sequences, done, len(too_long))
+                done += len(sequences)
 
-    def _tokenize(self, texts: Sequence[str], asked: EncodeOptions, first: int, before: Future[Tokenized] | None) -> Tokenized:
-        """Runs in the background, one window after the other: once `before` is done."""
-        if before is not None:
-            wait([before])
-        prompt = asked.prompt
-        prompted = [prompt + t if isinstance(t, str) else t for t in texts] if prompt else texts
-        return self.tokenizer.encode(prompted, asked.limit, first)
-
-    def _compute(self, sequences: list[Array], asked: EncodeOptions, done: int, advance: Callable[[int], None]) -> Array:
-        """The vectors of one window, (n, C). Two batches are under way at a time: one computes, one is prepared.
-
-        Equal texts are computed once.
-        """
+    def _vectors(self, window: TokenWindow, options: EncodeOptions, advance: Callable[[int], None]) -> Array:
+        """The vectors of one window, (n, C). Equal texts are computed once."""
+        sequences = window.sequences
         vectors = np.empty((len(sequences), self.width), np.float32)
         seen: dict[bytes, int] = {}
         same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
         distinct = [*seen.values()]
-
-        def collect(rows: list[int], wait: Callable[[], Array]) -> None:
-            found = wait()
-            finite = np.isfinite(found).all(axis=1)
-            if not finite.all():
-                at = done + rows[int(np.argmin(finite))]
-                why = "use dtype='float32'" if self.half else "the model's weights overflow"
-                raise UserError(f"the vector of text {at} holds NaN or Inf ({self.where}): {why}")
-            vectors[rows] = found
-            advance(len(rows))
-
-        with self.lock, enough_memory(self.too_large):
-            pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
-            try:
-                for planned in packing.plan_batches([len(sequences[i]) for i in distinct], self.max_tokens, asked.sequences):
-                    rows = [distinct[i] for i in planned]
-                    batch = [sequences[i] for i in rows]
-                    skips = [min(asked.skip, len(s) - 1) for s in batch]
-                    arrays = packing.pack_batch(batch, [position_ids(s, self.pad) for s in batch], skips)
-                    pending.append((rows, self.program.submit(arrays)))
-                    if len(pending) > 1:
-                        collect(*pending.popleft())
-            finally:
-                while pending:
-                    collect(*pending.popleft())
+        running = self._batches(self.program, window, distinct, options)
+        with self.lock, enough_memory(self._too_large), closing(running) as batches:
+            for rows, found in batches:
+                self._check_finite(found, [window.first + i for i in rows])
+                vectors[rows] = found
+                advance(len(rows))
         advance(len(sequences) - len(distinct))
         return vectors if len(distinct) == len(sequences) else vectors[same_as]
+
+    def _batches(
+        self, program: CompiledGraph, window: TokenWindow, texts: Sequence[int], options: EncodeOptions
+    ) -> Generator[tuple[list[int], Array], None, None]:
+        """These texts of a window in batches: which texts, and the program's output for them. Two batches are under way at a
+        time: one is computed, one is prepared."""
+        pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
+        sequences, pad = window.sequences, self.checkpoint.config.pad
+        try:
+            for planned in packing.plan_batches([len(sequences[i]) for i in texts], self.max_tokens, options.sequences):
+                rows = [texts[i] for i in planned]
+                batch = [sequences[i] for i in rows]
+                skips = [min(options.skip, len(s) - 1) for s in batch]
+                pending.append((rows, program.submit(packing.pack_batch(batch, [position_ids(s, pad) for s in batch], skips))))
+                if len(pending) > 1:
+                    rows, wait = pending.popleft()
+                    yield rows, wait()
+            while pending:
+                rows, wait = pending.popleft()
+                yield rows, wait()
+        finally:
+            while pending:  # an error: what is under way must end before anything else begins
+                pending.popleft()[1]()
+
+    def _tokens(self) -> CompiledGraph:
+        """The program of the hidden states that the pooling reads. It shares the weights."""
+        if self._token_program is None:
+            pooled = next(t for t in schedule(self.program.output) if t.op is ops.pool)
+            self._token_program = self._program(pooled.inputs[0], self.program.weights.__getitem__)
+        return self._token_program
+
+    def _check_finite(self, found: Array, texts: Sequence[int]) -> None:
+        """Refuse rows with NaN or Inf, naming their text."""
+        finite = np.isfinite(found).all(axis=1)
+        if not finite.all():
+            why = "the model's weights overflow" if self.place.dtype == "float32" else "use dtype='float32'"
+            raise UserError(f"the vector of text {texts[int(np.argmin(finite))]} holds NaN or Inf ({self.place}): {why}")

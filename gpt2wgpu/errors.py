@@ -1,5 +1,8 @@
 """Errors that the user can mend, and how their messages show values."""
 
+import os
+import sys
+import warnings
 from pathlib import Path
 
 
@@ -25,3 +28,11 @@ def show(value: object, limit: int = 80) -> str:
 def is_text(value: object) -> bool:
     """A string, and not one with half a surrogate pair, which \\u in JSON can make."""
     return isinstance(value, str) and (value.isascii() or value == value.encode("utf-8", "replace").decode())
+
+
+def warn_caller(message: str) -> None:
+    """A UserWarning that points at the line outside this package which led to it."""
+    level, frame, package = 2, sys._getframe(1), f"{Path(__file__).parent}{os.sep}"
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)

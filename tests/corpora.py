@@ -61,7 +61,7 @@ def embed(encoder: Encoder, source: Path, output: str, *, resume: bool = False, 
     report = Silent()
     precision = str(options.pop("precision", "float32"))
     with closing(files.Texts(str(source))) as texts, corpus.open_workspace(output, resume=resume) as work:
-        corpus.embed_corpus(encoder, texts, work, report, encoder.ask(**options), precision=precision)  # type: ignore[arg-type]
+        corpus.embed_corpus(encoder, texts, work, report, encoder.options(**options), precision=precision)  # type: ignore[arg-type]
     return report
 
 

@@ -42,7 +42,7 @@ def test_a_right_device_passes_every_check(on_gpu: Callable[..., Encoder]):
     assert [c for c in checks if not c.ok] == []
     kinds = [c.name for c in checks]
     assert set(kinds) == {case.op.name for case in forward_cases(half=False)} | {"built-in model", "alone = in a batch"}
-    assert len(checks) == len(forward_cases(model.opened_device.half)) + 2
+    assert len(checks) == len(forward_cases(model.engine.place.device.half)) + 2
     assert checks[-1].tolerance == 0
 
 

@@ -183,7 +183,7 @@ def test_without_a_real_gpu_auto_is_numpy(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(choose, "has_gpu_node", lambda: True)
         model = Encoder(layer=0)
         assert model.device == "numpy"
-        assert model.device_reason == "no GPU found: computing with numpy on the CPU"
+        assert model.engine.place.reason == "no GPU found: computing with numpy on the CPU"
         assert model.dtype == "float32"
 
 
@@ -224,7 +224,7 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_environment_decides_what_auto_means(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GPT2WGPU_DEVICE", "numpy")
-    assert Encoder(layer=0).device_reason == "numpy on the CPU, as asked"
+    assert Encoder(layer=0).engine.place.reason == "numpy on the CPU, as asked"
     monkeypatch.setenv("GPT2WGPU_DEVICE", "")
     monkeypatch.setattr(device_module, "list_adapters", lambda: ())
     assert Encoder(layer=0).device == "numpy"
@@ -237,7 +237,7 @@ def test_a_device_by_number_and_name(device: Device):
     for name in (str(device.adapter.index), device.adapter.name[:5].upper(), device.adapter.index):
         model = Encoder(device=name, layer=0)
         assert model.device == str(choose_adapter(str(name)))
-        assert "as asked" in model.device_reason
+        assert "as asked" in model.engine.place.reason
         assert np.isfinite(model.encode("a")).all()
 
 
@@ -279,7 +279,7 @@ def test_info(make: Callable[..., Encoder], built_in: Encoder):
     assert found.pop("device") == model.device
     assert found.pop("bytes on device") >= 4 * found["parameters"]
     assert str(found.pop("layer used")).startswith(f"{built_in.layers} of {built_in.layers} (")
-    assert found.pop("matmul") == ("BLAS" if model.opened_device is None else model.opened_device.matmul("f32"))
+    assert found.pop("matmul") == ("BLAS" if model.engine.place.device is None else model.engine.place.device.matmul("f32"))
     assert found == {
         "model": "built-in",
         "architecture": "gpt2",
@@ -287,7 +287,7 @@ def test_info(make: Callable[..., Encoder], built_in: Encoder):
         "width": 256,
         "heads": 4,
         "vocabulary": built_in.checkpoint.config.vocab,
-        "parameters": sum(a.size for a in built_in._program.weights.values()),
+        "parameters": sum(a.size for a in built_in.engine.program.weights.values()),
         "pooling": "mean then Normalize",
         "dimensions": 256,
         "max_seq_length": built_in.max_seq_length,

@@ -36,7 +36,11 @@ def test_similarity(name: str, by_name: Callable[[str], Encoder]):
     pairs = model.similarity_pairwise(a, b[:7])
     assert (pairs.shape, pairs.dtype) == ((7,), np.float32)
     np.testing.assert_allclose(pairs, np.diag(want), atol=1e-4)
-    np.testing.assert_allclose(model.similarity_pairwise(a[0], b[0]), want[:1, 0], atol=1e-4)
+    single = model.similarity_pairwise(a[0], b[0])
+    assert (single.shape, single.dtype) == ((), np.float32)  # as in sentence-transformers
+    np.testing.assert_allclose(single, want[0, 0], atol=1e-4)
+    for one, many, expected in ((a[0], b, want[0]), (a[:1], b, want[0]), (a, b[0], want[:, 0])):
+        np.testing.assert_allclose(model.similarity_pairwise(one, many), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["cosine", "manhattan"])
@@ -79,9 +83,12 @@ def test_similarity_of_no_vectors(name: str, by_name: Callable[[str], Encoder], 
 
 def test_similarity_refuses_what_does_not_fit(built_in: Encoder):
     assert "one length, got 3 and 4" in refusal(lambda: built_in.similarity(np.ones((2, 3)), np.ones((2, 4))))
-    assert "(2, 3) and (1, 3)" in refusal(lambda: built_in.similarity_pairwise(np.ones((2, 3)), np.ones((1, 3))))
+    assert "(2, 3) and (3, 3)" in refusal(lambda: built_in.similarity_pairwise(np.ones((2, 3)), np.ones((3, 3))))
+    assert "(2, 3) and (2, 4)" in refusal(lambda: built_in.similarity_pairwise(np.ones((2, 3)), np.ones((2, 4))))
     for method in (built_in.similarity, built_in.similarity_pairwise):
-        assert "3 dimensions" in refusal(lambda method=method: method(np.ones((2, 3, 4)), np.ones((2, 3))))
+        assert "(2, 3, 4)" in refusal(lambda method=method: method(np.ones((2, 3, 4)), np.ones((2, 3))))
+        for wrong in ("a cat", ["a", "b"], None, [[1, 2], [3]], [None]):
+            assert "vectors" in refusal(lambda method=method, wrong=wrong: method(wrong, wrong))
         refusal(lambda method=method: method([], []))  # vectors of no numbers
     message = refusal(lambda: Encoder(device="numpy", similarity_fn_name="jaccard"))
     assert message == "similarity_fn_name must be one of cosine, dot, euclidean, manhattan, not 'jaccard'"

@@ -76,7 +76,7 @@ def test_profile(production_device: Device, monkeypatch: pytest.MonkeyPatch, nam
     monkeypatch.setattr("gpt2wgpu.diagnose.profile.SECONDS", 0.05)
     model = Encoder(SENTENCE_MODELS / name, device="gpu")
     found = profile_model(model, texts=2, tokens=20)
-    assert sum(line.calls for line in found.lines) == len(model._program.steps)
+    assert sum(line.calls for line in found.lines) == len(model.engine.program.steps)
     lines = [line for line in found.lines if line.op.startswith("attention")]
     assert {line.op for line in lines} == {op.name} and sum(line.calls for line in lines) == 2
     pairs = {"old_mpnet_mean": 2 * 2 * 20 * 20, "old_gpt_neo_weighted": 2 * (20 * 21 // 2 + 6 * 20 - 15)}[name]

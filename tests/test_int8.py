@@ -177,7 +177,7 @@ def test_minilm_in_int8_is_near_minilm(minilm: Path):
     exact, small = Encoder(minilm, device="numpy"), Encoder(minilm, device="numpy", dtype="int8")
     found = cosines(exact.encode(texts), small.encode(texts))
     assert found.min() >= 0.999, texts[int(found.argmin())]
-    assert small._program.bytes < 0.28 * exact._program.bytes
+    assert small.engine.program.bytes < 0.28 * exact.engine.program.bytes
 
 
 def test_the_built_in_model_in_int8_is_near_itself(built_in: Encoder):
@@ -196,7 +196,7 @@ def test_a_model_on_a_device_equals_numpy(half: bool, device: Device):
     batch = packing.pack_batch(ids, [np.arange(len(i)) for i in ids], [0, 0, 0])
     output = build_graph(c, c.config.layers, "f16" if half else "f32", c.modules, int8=True)
     program = GPUProgram(device, output, int8.quantize_weights(c.weights), {"T": 39, "B": 3, "G": 4})
-    found, want = program.run(batch), model._program.run(batch)
+    found, want = program.run(batch), model.engine.program.run(batch)
     assert {s.tensor.op.name for s in program.steps} >= {o.name for o in INT8}
     if half:
         assert cosines(found, want).min() > 0.9999

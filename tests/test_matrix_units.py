@@ -227,7 +227,7 @@ def test_other_heads_and_f32_attention_do_without(units: Device):
 def test_a_model_in_f16_equals_numpy_and_does_not_depend_on_the_batch(units: Device, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (units, "the device of the tests"))
     model = Encoder(device="gpu", dtype="float16", layer=1)
-    on_matrix_units = {step.tensor.op.name for step in model._program.steps if "coop_mat" in step.kernels[0][1].source}
+    on_matrix_units = {step.tensor.op.name for step in model.engine.program.steps if "coop_mat" in step.kernels[0][1].source}
     assert on_matrix_units == {"linear", "linear_add", "attention"}
     texts = ["a cat", "the quick brown fox jumps over the lazy dog " * 5, "rain falls outside", "12 °C"]
     found = model.encode(texts)

@@ -148,7 +148,7 @@ def test_memory_that_runs_out_while_it_computes(monkeypatch: pytest.MonkeyPatch,
         np.empty(1 << 60, np.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(model._program, "submit", full)
+        patch.setattr(model.engine.program, "submit", full)
         assert " in float32, more than numpy has free: use dtype='int8'" in refusal(lambda: model.encode("t1"))
     assert np.isfinite(model.encode("t1")).all()
 

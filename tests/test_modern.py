@@ -188,7 +188,7 @@ def test_what_a_device_is_made_ready_for(device: Device, tmp_path: Path, monkeyp
     folder = changed("qwen3", golden("qwen3", tmp_path), max_position_embeddings=1000)
     encoder = Encoder(folder, device="gpu", max_tokens=8)
     assert encoder.max_seq_length == 1000
-    assert encoder._program.capacity["T"] == 128
+    assert encoder.engine.program.capacity["T"] == 128
     long = " ".join(["t1"] * 129)
     with pytest.raises(UserError, match="room for 128"):
         encoder.encode(long)

@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch):
 def test_every_step_is_counted_once(encoder: Callable[..., Encoder], quick: None):
     model = encoder()
     p = profile_model(model, texts=3, tokens=10)
-    assert sum(line.calls for line in p.lines) == len(model._program.steps)
+    assert sum(line.calls for line in p.lines) == len(model.engine.program.steps)
     assert [line.seconds for line in p.lines] == sorted((line.seconds for line in p.lines), reverse=True)
     assert all(line.seconds >= 0 and line.bytes > 0 for line in p.lines)
     linears = {line.shape: line for line in p.lines if line.op.startswith("linear")}
@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused(encoder: Callable[..., Encoder]):
         profile_model(model, 1, 513)
     with pytest.raises(UserError, match=r"^texts must be a whole number from 1 to 10, not 11"):
         profile_model(model, 11, 10)
-    model.opened_device = None
+    model.engine.place = dataclasses.replace(model.engine.place, device=None)
     with pytest.raises(UserError, match="has no timestamp-query: it cannot be profiled"):
         profile_model(model, 1, 1)
 

@@ -48,17 +48,28 @@ def test_signs():
 
 def test_float32_is_as_it_was():
     assert np.array_equal(quantize_embeddings(VECTORS, "float32"), VECTORS)
-    assert quantize_embeddings(np.empty((0, 20)), "int8", ranges=np.ones((2, 20))).shape == (0, 20)
+
+
+@pytest.mark.parametrize("precision, shape", [("float32", 20), ("int8", 20), ("uint8", 20), ("binary", 3), ("ubinary", 3)])
+def test_no_vectors_and_a_single_one(precision: str, shape: int):
+    found = quantize_embeddings(np.empty((0, 20)), precision)
+    assert found.shape == (0, shape)
+    assert found.dtype == quantize_embeddings(VECTORS, precision).dtype
+    ranges = np.stack([VECTORS.min(axis=0), VECTORS.max(axis=0)])
+    one = quantize_embeddings(VECTORS[7], precision, ranges)
+    np.testing.assert_array_equal(one, quantize_embeddings(VECTORS, precision)[7])
 
 
 @pytest.mark.parametrize(
     "args, message",
     [
         ((VECTORS, "int4"), "precision must be one of float32, int8, uint8, binary, ubinary, not 'int4'"),
-        ((VECTORS[0], "int8"), r"takes vectors \(n, C\), not an array of shape \(20,\)"),
+        ((VECTORS[None], "int8"), r"takes vectors \(n, C\), not an array of shape \(1, 50, 20\)"),
+        ((VECTORS[0], "int8"), "needs ranges, or at least two vectors"),
+        ((VECTORS.astype(np.int8), "binary"), "expected vectors of floats, got int8: they are quantized already"),
+        (("no vectors", "binary"), "expected vectors of numbers"),
         ((VECTORS, "int8", np.ones((2, 3))), r"ranges have shape \(2, 3\), expected \(2, 20\)"),
         ((VECTORS, "int8", np.ones(20)), r"ranges have shape \(20,\), expected \(2, 20\)"),
-        ((np.empty((0, 20)), "int8"), "needs ranges, or at least two vectors"),
         ((VECTORS[:1], "uint8"), "needs ranges, or at least two vectors"),
         ((VECTORS, "int8", None, VECTORS[:1]), "needs ranges, or at least two vectors"),
     ],

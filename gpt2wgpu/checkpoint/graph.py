@@ -52,3 +52,23 @@ def concat_layers(outputs: Sequence[Tensor]) -> Tensor:
     for more in others:
         x = ops.concat(x, more)
     return x
+
+
+def describe_graph(c: Checkpoint, layer: int, modules: Sequence[Pooling | Dense | Normalize]) -> dict[str, str | int]:
+    """What a model card says of a checkpoint, of the layer that is used and of what follows it."""
+    layers = c.config.layers
+    why = {layers: "the last", 0: "the embeddings"}.get(layer, f"blocks 1 to {layer} are run")
+    if layer == default_layer(c) != layers:
+        why = f"the middle, the default for a {c.config.title} without a sentence-transformers folder"
+    pooling = " + ".join(mode for m in modules if isinstance(m, Pooling) for mode in m.modes)
+    then = [type(m).__name__ + (f" {m.outputs}" if isinstance(m, Dense) else "") for m in modules[1:]]
+    return {
+        "architecture": c.architecture,
+        "layers": layers,
+        "layer used": f"{layer} of {layers} ({why})",
+        "width": c.config.width,
+        "heads": c.config.heads,
+        "vocabulary": c.config.vocab,
+        "parameters": c.parameters,
+        "pooling": " then ".join([pooling, *then]),
+    }

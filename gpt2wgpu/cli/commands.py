@@ -123,7 +123,7 @@ def info_command(
     features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in FEATURES}
     report = {
         "adapters": [{"index": a.index, "name": a.name, "kind": a.kind, "backend": a.backend, "driver": a.driver} for a in found],
-        "device": {"name": encoder.device, "reason": encoder.device_reason, "features": features, "limits": limits},
+        "device": {"name": encoder.device, "reason": encoder.engine.place.reason, "features": features, "limits": limits},
         "model": encoder.info(),
     }
     if as_json:
@@ -135,7 +135,7 @@ def info_command(
     if not found:
         print("  none")
     print("\ndevice")
-    table({"chosen": encoder.device, "because": encoder.device_reason})
+    table({"chosen": encoder.device, "because": encoder.engine.place.reason})
     table({name: "yes" if there else "no" for name, there in features.items()})
     table(limits)
     print("\nmodel")
@@ -162,7 +162,7 @@ def doctor_command(
     The exit code is 1 if an error is larger than its tolerance.
     """
     encoder = load_encoder(ctx)
-    print(f"device: {encoder.device} ({encoder.device_reason})")
+    print(f"device: {encoder.device} ({encoder.engine.place.reason})")
     if encoder.device == "numpy":
         print("numpy is what devices are compared with: there is nothing to check (--device gpu takes a software driver)")
         return
@@ -171,7 +171,7 @@ def doctor_command(
 
     wrong = total = 0
     print(f"\n{'':4}{'error':>8}  {'tolerance':>9}  kernel")
-    for check in chain(check_device(encoder), check_training(encoder.opened_device)):
+    for check in chain(check_device(encoder), check_training(encoder.engine.place.device)):
         total += 1
         wrong += not check.ok
         verdict = "ok" if check.ok else "BAD"

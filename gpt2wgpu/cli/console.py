@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def say_if_numpy(encoder: "Encoder", asked: str) -> None:
     """One line on stderr where there was no GPU to take."""
     if encoder.device == "numpy" and asked == "auto":
-        say(encoder.device_reason)
+        say(encoder.engine.place.reason)
 
 
 def say(message: object) -> None:

@@ -52,7 +52,7 @@ def profile_command(
     from ..encoder import Encoder
 
     encoder = Encoder(**encoder_options(ctx), max_tokens=texts * tokens)
-    opened = encoder.opened_device
+    opened = encoder.engine.place.device
     if opened is None:
         print("profile measures a GPU, this is numpy (--device gpu takes a software driver)")
         return

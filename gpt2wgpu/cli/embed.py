@@ -141,7 +141,7 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
             say(f"{work.folder} holds nothing to go on with: this begins")
         encoder = load_encoder(ctx)
         say_if_numpy(encoder, p["device"])
-        asked = encoder.ask(**encode_options(ctx))
+        asked = encoder.options(**encode_options(ctx))
         with report_progress(command_to_resume(ctx)) as told:
             corpus.embed_corpus(encoder, found, work, told, asked, precision=p["precision"])
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from .. import files
 from ..devices.choose import device_kind
-from ..encoder import MAX_SEQUENCES, Encoder
-from ..engine import EncodeOptions, truncation_message
+from ..encoder import Encoder
+from ..engine import MAX_SEQUENCES, EncodeOptions, truncation_message
 from ..errors import UserError
 from ..files.windows import take_window
 from ..graph.tensor import Array
@@ -87,9 +87,9 @@ def window_of(encoder: Encoder) -> list[int]:
     """How much is computed between two moments at which rows can be kept: most texts, and most characters."""
     c = encoder.checkpoint
     operations = 2 * max(1, c.parameters - c.config.vocab * c.config.width)  # for a token
-    batches = round(SECONDS * SPEED[device_kind(encoder.opened_device)] / operations / encoder.max_tokens)
+    batches = round(SECONDS * SPEED[device_kind(encoder.engine.place.device)] / operations / encoder.engine.max_tokens)
     batches = min(BATCHES, max(2, batches))
-    return [batches * MAX_SEQUENCES, batches * CHARACTERS_PER_TOKEN * encoder.max_tokens]
+    return [batches * MAX_SEQUENCES, batches * CHARACTERS_PER_TOKEN * encoder.engine.max_tokens]
 
 
 def skip(stream: Iterator[str], state: State, folder: Path) -> None:

@@ -23,7 +23,7 @@ def check_device(encoder: Encoder) -> Iterator[Check]:
 
     Yields nothing for an encoder on numpy, which is what the others are compared with.
     """
-    device = encoder.opened_device
+    device = encoder.engine.place.device
     if device is None:
         return
     for case in forward_cases(device.half):

@@ -16,7 +16,7 @@ from ..checkpoint.graph import build_graph, choose_modules, default_layer
 from ..devices.choose import find_device, find_dtype, find_operand_dtype
 from ..encoder import Encoder
 from ..errors import UserError, between
-from ..gpu import Ceilings, Clock, Device, Measurement, graph_matmuls, measure_ceilings, tune_matmuls
+from ..gpu import Ceilings, Clock, Device, GPUProgram, Measurement, graph_matmuls, measure_ceilings, tune_matmuls
 from ..graph import packing
 from ..graph.packing import position_ids
 from ..graph.tensor import DTYPES, Array, Tensor, schedule
@@ -63,11 +63,11 @@ class Profile:
 
 def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
     """A batch of so many texts of so many random tokens. The device must have a clock."""
-    device = encoder.opened_device
+    device = encoder.engine.place.device
     if device is None or not device.clock:
         raise UserError(f"{encoder.device} has no timestamp-query: it cannot be profiled")
-    between("tokens", tokens, 1, min(encoder.context, encoder._room))
-    between("texts", texts, 1, max(1, encoder.max_tokens // tokens))
+    between("tokens", tokens, 1, min(encoder.context, encoder.engine.longest_text))
+    between("texts", texts, 1, max(1, encoder.engine.max_tokens // tokens))
     rng = np.random.default_rng(0)
     ids = rng.integers(encoder.checkpoint.config.vocab, size=(texts, tokens))
     pad = encoder.checkpoint.config.pad
@@ -75,7 +75,8 @@ def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
     def pack() -> dict[str, Array]:
         return packing.pack_batch([*ids], [position_ids(s, pad) for s in ids], [0] * texts)
 
-    program = encoder._program
+    program = encoder.engine.program
+    assert isinstance(program, GPUProgram)
     batch = pack()
     for _ in range(2):
         program.run(batch)

@@ -1,7 +1,7 @@
 """What a compiled graph offers, whatever computes it."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from .tensor import Array, Tensor
 
@@ -16,10 +16,12 @@ class CompiledGraph(Protocol):
     token, in the batch's order, for an output ("T", C).
 
     output: what is computed. bytes: the memory that the weights take, on a device also that of the buffers for a batch.
+    weights: the value of each weight, arrays or a device's buffers; another program of the same device may be made of them.
     """
 
     output: Tensor
     bytes: int
+    weights: dict[Tensor, Any]
 
     def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
         """Start computing a batch. The returned call waits for the output; several batches may be under way.

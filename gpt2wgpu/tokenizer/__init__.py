@@ -144,6 +144,11 @@ class Tokenizer:
                 return np.array([config.integer(name, least=0)], np.uint32)
         raise UserError(f"text {text} has no tokens, and {show(self.folder)} names no eos_token to stand for it: leave it out")
 
+    def pad_id(self) -> int:
+        """The token that `transformers` pads batches with; 0 where there is none."""
+        token = self._settings.named_token("pad_token")
+        return 0 if token is None else self._tokenizer.token_to_id(token.content) or 0
+
     def vocabulary(self) -> dict[str, int]:
         """Tokens and their ids, added ones included."""
         return self._tokenizer.get_vocab()

@@ -9,13 +9,23 @@ import numpy as np
 
 from ..errors import UserError
 from ..graph import ops, reference
+from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
+from .convert import to_array
 
 SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> the op's metric
 BLOCK = 2048  # rows compared at a time
 
 
-def all_pairs(a: Array, b: Array, name: str, device: Any = None) -> Array:
+def check_similarity(name: Any) -> str:
+    """A similarity's name from that name, sentence-transformers' enum of it, or None for cosine. Raises UserError."""
+    found = "cosine" if name is None else getattr(name, "value", name)
+    if not isinstance(found, str) or found not in SIMILARITIES:
+        raise UserError(f"similarity_fn_name must be one of {', '.join(SIMILARITIES)}, not {found!r}")
+    return found
+
+
+def all_pairs(a: Any, b: Any, name: str, device: Any = None) -> Array:
     """Every row of a (m, C) with every row of b (n, C): float32 (m, n), on the device or in numpy."""
     a, b = as_matrix(a), as_matrix(b)
     if a.shape[1] != b.shape[1]:
@@ -27,8 +37,9 @@ def all_pairs(a: Array, b: Array, name: str, device: Any = None) -> Array:
     if name == "cosine":
         x, y = ops.l2_normalize(x), ops.l2_normalize(y)
     output = ops.similarity(x, y, metric=SIMILARITIES[name])
+    program: CompiledGraph
     if device is None:
-        program: Any = reference.NumpyProgram(output, no_weight)
+        program = reference.NumpyProgram(output, no_weight)
     else:
         from ..gpu import GPUProgram
 
@@ -36,26 +47,31 @@ def all_pairs(a: Array, b: Array, name: str, device: Any = None) -> Array:
     for i in range(0, len(a), BLOCK):
         for j in range(0, len(b), BLOCK):
             out[i : i + BLOCK, j : j + BLOCK] = program.run({"a": a[i : i + BLOCK], "b": b[j : j + BLOCK]})
+    program.close()
     return -out if name in ("euclidean", "manhattan") else out
 
 
-def row_by_row(a: Array, b: Array, name: str) -> Array:
-    """a[i] with b[i], both (n, C): float32 (n,)."""
-    a, b = as_matrix(a), as_matrix(b)
-    if a.shape != b.shape:
-        raise UserError(f"similarity_pairwise needs as many vectors on both sides, got {a.shape} and {b.shape}")
+def row_by_row(a: Any, b: Any, name: str) -> Array:
+    """a[i] with b[i], both (n, C): float32 (n,). One of them may be a single vector, (C,) or (1, C); of two (C,) it is a
+    scalar, (). Raises UserError for other shapes."""
+    a, b = to_array(a), to_array(b)
+    fits = 1 <= a.ndim <= 2 and 1 <= b.ndim <= 2 and a.shape[-1] == b.shape[-1] > 0
+    if not fits or (len(a) != len(b) and 1 not in (a.size // a.shape[-1], b.size // b.shape[-1])):
+        raise UserError(f"similarity_pairwise needs as many vectors on both sides, or one on a side, got {a.shape} and {b.shape}")
     if name == "euclidean":
-        return -np.sqrt(np.square(a - b).sum(1))
-    if name == "manhattan":
-        return -np.abs(a - b).sum(1)
-    if name == "cosine":
-        a, b = ops.l2_normalize.reference(a), ops.l2_normalize.reference(b)
-    return np.einsum("nc,nc->n", a, b)
+        found = -np.sqrt(np.square(a - b).sum(-1))
+    elif name == "manhattan":
+        found = -np.abs(a - b).sum(-1)
+    else:
+        if name == "cosine":
+            a, b = (ops.l2_normalize.reference(np.atleast_2d(x)).reshape(x.shape) for x in (a, b))
+        found = np.einsum("...c,...c->...", a, b)
+    return np.asarray(found)
 
 
-def as_matrix(vectors: Array) -> Array:
+def as_matrix(vectors: Any) -> Array:
     """Vectors as rows, float32 (n, C); a lone one is one row."""
-    found = np.atleast_2d(np.ascontiguousarray(vectors, np.float32))
+    found = np.atleast_2d(to_array(vectors))
     if found.ndim != 2 or not found.shape[1]:
         raise UserError(f"expected vectors as rows of a matrix, got an array of {found.ndim} dimensions, {found.shape}")
     return found
