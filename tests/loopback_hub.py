@@ -48,6 +48,7 @@ class Fault:
     keep: int | None = None  # bytes of the body that are sent before the connection is cut
     change: Callable[[bytes], bytes] | None = None
     ranges: bool = True  # whether Range is heeded
+    endless: bool = False  # a body without announced length, sent until the client leaves
 
 
 @dataclass
@@ -139,6 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         fault = next((f for f in self.hub.faults if f.times and re.search(f.match, str(request))), None)
         if fault is not None:
             fault.times -= 1
+            if fault.endless and self.command == "GET":
+                return self.send_endless()
             if fault.status is not None:
                 return self.send(fault.status, fault.body, fault.headers)
         if self.cdn:
@@ -154,6 +157,13 @@ class Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path):
             return self.send_resolved(match[1], match[2], match[3], fault)
         return self.send(404, b"")
+
+    def send_endless(self) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        while True:
+            self.wfile.write(b" " * (1 << 16))
 
     def find(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         """The commit and files that the request may see; otherwise answers by itself."""

@@ -106,7 +106,7 @@ def test_revisions(hub: Hub, gpt2: Path, tmp_path: Path):
     assert find_model("gpt2").name == commit_of(repository.files)
     assert "gpt2 has no revision 'v2': give a branch" in refusal(lambda: find_model("gpt2", revision="v2"))
     for bad in ("../../x", "a//b", "", ".", "a b", "v1/..", "a\\b", "é"):
-        assert "is no branch, tag or commit" in refusal(lambda bad=bad: find_model("gpt2", revision=bad))
+        assert "is not a branch, tag or commit" in refusal(lambda bad=bad: find_model("gpt2", revision=bad))
     assert "goes with a name on the hub" in refusal(lambda: Encoder(gpt2, revision="v1"))
     assert "goes with a name on the hub, not with the built-in model" in refusal(lambda: Encoder(revision="v1"))
 
@@ -116,11 +116,16 @@ def test_revisions(hub: Hub, gpt2: Path, tmp_path: Path):
 
 def test_offline(hub: Hub, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     message = refusal(lambda: find_model("gpt2", local_files_only=True))
-    assert f"there is no folder gpt2, and gpt2 is not in {tmp_path / 'hf' / 'hub'}, and local_files_only keeps it" in message
+    assert (
+        f"there is no folder gpt2, and gpt2 is not in {tmp_path / 'hf' / 'hub'}, and local_files_only forbids the download"
+        in message
+    )
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, "1")
-            assert f"{variable} keeps it from being downloaded: run `gpt2wgpu pull gpt2`" in refusal(lambda: Encoder("gpt2"))
+            assert f"{variable} forbids the download: run `gpt2wgpu pull gpt2` once without it" in refusal(
+                lambda: Encoder("gpt2")
+            )
             assert f"{variable} is set" in refusal(lambda: pull_model("gpt2"))
     assert hub.requests == []
     folder = pull_model("gpt2")
@@ -143,7 +148,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tricks = ["../gpt2", "a/b/c", "/etc", "a/..", "..", "a--b", "~/x", "a\\b", "x.git", "https://huggingface.co/gpt2", "a b", ""]
     for name in tricks:
         assert find_model(name) == Path(name)  # a folder or nothing, and no name
-        assert "is no name of a model on the hub" in refusal(lambda name=name: pull_model(name))
+        assert "is not a model's name on the hub" in refusal(lambda name=name: pull_model(name))
     assert "there is no folder ../nothing: give a folder" in refusal(lambda: Encoder("../nothing"))
 
 

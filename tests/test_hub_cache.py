@@ -94,7 +94,8 @@ def test_a_usable_snapshot_is_used_where_it_cannot_be_completed(hub: Hub, gpt2: 
     hub.repositories["gpt2"].token = "hf_secret"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("HF_TOKEN", raising=False)
-        assert find_model("gpt2") == folder
+        with pytest.warns(UserWarning, match=r"gpt2 is used as it is in .*, where files may be missing: http.* \(401\): check"):
+            assert find_model("gpt2") == folder
     assert hub.requests != []
 
 
@@ -152,3 +153,16 @@ def test_a_cache_that_transformers_filled_in_part_is_completed(hub: Hub, tmp_pat
             assert find_model("me/bert") == folder
     assert find_model("me/bert") == folder
     assert (folder / "modules.json").exists() and (folder / "1_Pooling" / "config.json").exists()
+
+
+@pytest.mark.parametrize("file", ["sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json"])
+def test_a_file_that_changes_vectors_and_may_be_missing_is_named(file: str, hub: Hub, tmp_path: Path):
+    """Such as the one with the limit of a text's tokens. A pull brings it."""
+    hub.add("me/bert", sentence_model(tmp_path / "original"))
+    folder = pull_model("me/bert")
+    (folder / file).unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.warns(UserWarning, match=f"does not say whether it has a {file}, .*: run `gpt2wgpu pull me/bert`"):
+            assert find_model("me/bert") == folder
+    assert pull_model("me/bert") == folder and (folder / file).exists()

@@ -3,10 +3,12 @@
 import errno
 import gzip
 import hashlib
+import os
 import subprocess
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from encoders import refusal
@@ -14,7 +16,7 @@ from hubs import cache, weights_of
 from loopback_hub import Hub
 from process import command, environment
 
-from gpt2wgpu import Encoder
+from gpt2wgpu import Encoder, __version__
 from gpt2wgpu.hub import find_model, pull_model
 
 # --- no hub
@@ -27,6 +29,44 @@ def test_no_network(hub: Hub, gpt2: Path, waits: list[float], monkeypatch: pytes
     for endpoint in ("huggingface.co", "ftp://x", "http://"):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         assert "expected an address such as" in refusal(lambda: find_model("gpt2"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("HF_ENDPOINT", "http://me:hunter2@127.0.0.1:9", "http://***@127.0.0.1:9 cannot be reached for gpt2 ("),
+        ("HF_ENDPOINT", "http://me:hunter2/x@127.0.0.1:9", "HF_ENDPOINT is 'http://***@127.0.0.1:9', expected"),
+        ("HF_ENDPOINT", "me:hunter2@127.0.0.1:9", "HF_ENDPOINT is '***@127.0.0.1:9', expected"),
+        ("http_proxy", "http://me:hunter2@127.0.0.1:x", "huggingface_hub cannot ask for gpt2: "),
+        ("http_proxy", "nothing://me:hunter2@127.0.0.1:9", "huggingface_hub cannot ask for gpt2: "),
+        ("http_proxy", "http://hunter2@127.0.0.1:9", "http://hub.example cannot be reached for gpt2 ("),
+    ],
+)
+def test_passwords_in_addresses_are_not_shown(variable: str, value: str, expected: str, hub: Hub):
+    """In a process of its own: proxies are read when the session is made."""
+    variables = {key: text for key, text in environment().items() if not key.lower().endswith("_proxy")}
+    variables |= {"HF_ENDPOINT": "http://hub.example", variable: value}
+    done = subprocess.run(command("pull", "gpt2"), capture_output=True, text=True, env=variables)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"error: {expected}") and "hunter2" not in done.stderr
+
+
+def test_a_password_is_not_shown_in_answers_of_the_hub(hub: Hub, waits: list[float], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint.replace("//", "//me:hunter2@"))
+    shown = hub.endpoint.replace("//", "//***@")
+    assert f"there is no model me/nothing on {shown}, and" in refusal(lambda: find_model("me/nothing"))
+    for status in (401, 403, 429, 500):
+        hub.fault("GET /api", status=status, times=9)
+        message = refusal(lambda: find_model("me/nothing"))
+        assert shown in message and "hunter2" not in message
+        hub.faults.clear()
+
+
+def test_requests_do_not_say_what_is_installed(hub: Hub, gpt2: Path):
+    """And the environment of the process stays as it is."""
+    before = dict(os.environ)
+    find_model("gpt2")
+    assert {r.headers["user-agent"] for r in hub.requests} == {f"gpt2wgpu/{__version__}"} and dict(os.environ) == before
 
 
 def test_what_is_no_hub(hub: Hub, gpt2: Path):
@@ -94,7 +134,7 @@ def test_tokens(hub: Hub, gpt2: Path, monkeypatch: pytest.MonkeyPatch):
     assert "try with another token" in refusal(lambda: find_model("me/private", token="hf_wrong"))
     for bad in ("hf_a\nb", "hf ab", "hf_ü", ""):
         message = refusal(lambda bad=bad: find_model("me/private", token=bad))
-        assert message.startswith("the token for me/private is no token: expected ") and "ab" not in message
+        assert message.startswith("the token for me/private is not valid: expected ") and "ab" not in message
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     find_model("me/gated")
     monkeypatch.delenv("HF_TOKEN")
@@ -167,7 +207,7 @@ def test_429(hub: Hub, gpt2: Path, waits: list[float], capsys: pytest.CaptureFix
 def test_429_for_ever(hub: Hub, gpt2: Path, waits: list[float]):
     hub.fault("GET /api", status=429, headers={"Retry-After": "1"}, times=100)
     message = refusal(lambda: find_model("gpt2"))
-    assert "has had too many requests, and still says so after 5 attempts (429): wait some minutes" in message
+    assert "answers that there are too many requests (429), also after 5 attempts: wait some minutes" in message
     assert waits == [1] * 4
     hub.faults.clear()
     hub.fault("GET /api", status=429, headers={"Retry-After": "3600"}, times=100)
@@ -198,7 +238,7 @@ def test_a_download_that_broke_off_is_resumed_by_the_next_process(
     hub.fault(sha256, keep=0, times=100)
     message = refusal(lambda: find_model("gpt2"))
     assert f"(1,000 of {len(content):,} bytes" not in message and f"1,000 of {len(content):,} bytes are here" in message
-    assert "run it again, it goes on there" in message
+    assert "run it again to resume" in message
     assert (cache(tmp_path) / "blobs" / f"{sha256}.incomplete").read_bytes() == content[:1000]
     assert not (cache(tmp_path) / "refs" / "main").exists()
     hub.faults.clear()
@@ -252,6 +292,42 @@ def test_another_size_than_announced(change: Callable[[bytes], bytes], hub: Hub,
     hub.fault(sha256, change=change, times=100)
     assert "model.safetensors of gpt2 did not arrive" in refusal(lambda: find_model("gpt2"))
     assert not (cache(tmp_path) / "blobs" / sha256).exists()
+
+
+@pytest.mark.parametrize("match", ["/resolve/.*/config.json", "weights"])
+def test_a_file_without_end(match: str, hub: Hub, gpt2: Path, tmp_path: Path, waits: list[float]):
+    """Given up where it is larger than announced."""
+    content, sha256 = weights_of(gpt2)
+    hub.fault(f"GET .*{sha256 if match == 'weights' else match}", endless=True, times=9)
+    message = refusal(lambda: find_model("gpt2"))
+    size = len(content if match == "weights" else (gpt2 / "config.json").read_bytes())
+    assert f"did not arrive from {hub.endpoint} (more than the announced {size:,} bytes arrived; " in message
+    assert not [*(cache(tmp_path) / "blobs").glob("*.incomplete")]
+
+
+def test_a_compressed_file_without_end(hub: Hub, gpt2: Path, tmp_path: Path, waits: list[float]):
+    """Some kilobytes that would be a gigabyte."""
+    bomb = gzip.compress(b" " * (1 << 26))
+    hub.fault("GET .*/resolve/.*/config.json", change=lambda body: bomb, headers={"Content-Encoding": "gzip"}, times=9)
+    written: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpt2wgpu.hub.download.os.fsync", lambda file: written.append(os.fstat(file).st_size))
+        message = refusal(lambda: find_model("gpt2"))
+    assert "bytes arrived" in message and max(written) < 1 << 24
+
+
+def test_a_system_that_forbids_sha1_for_security(hub: Hub, gpt2: Path, monkeypatch: pytest.MonkeyPatch):
+    """As FIPS does; git's checksums are not for security."""
+
+    def sha1(data: bytes = b"", *, usedforsecurity: bool = True) -> object:
+        if usedforsecurity:
+            raise ValueError("disabled for FIPS")
+        return original(data)
+
+    original = hashlib.sha1
+    fips = SimpleNamespace(**{**vars(hashlib), "sha1": sha1})
+    monkeypatch.setattr("gpt2wgpu.hub.download.hashlib", fips)
+    assert find_model("gpt2").is_dir()
 
 
 def test_a_small_file_has_a_checksum_too(hub: Hub, gpt2: Path, tmp_path: Path, waits: list[float]):

@@ -1,6 +1,6 @@
-"""A model's name -> its folder: one on disk, or one of the hub, downloaded once into the cache of huggingface_hub.
+"""A model's name -> its folder: one on disk, or one from the hub, downloaded once into huggingface_hub's cache.
 
-A model that is in the cache starts without the network and without huggingface_hub.
+A model in the cache opens without the network and without huggingface_hub.
 """
 
 import re
@@ -26,8 +26,8 @@ __all__ = [
 
 BUILT_IN = Path(__file__).parent.parent / "model"
 BUILT_IN_NAME = "built-in"  # what stands for it where a model is named
-# The bare names that sentence-transformers 6.2 takes as they are (util/misc.py), as far as their architecture is one of ours;
-# any other bare name means sentence-transformers/name.
+# The bare names that sentence-transformers 6.2 uses unchanged (util/misc.py), of architectures that are supported here; any
+# other bare name means sentence-transformers/name.
 BARE = frozenset(
     """bert-base-cased bert-base-cased-finetuned-mrpc bert-base-chinese bert-base-german-cased bert-base-german-dbmdz-cased
     bert-base-german-dbmdz-uncased bert-base-multilingual-cased bert-base-multilingual-uncased bert-base-uncased
@@ -42,9 +42,12 @@ BARE = frozenset(
     xlm-roberta-large-finetuned-conll03-german""".split()  # noqa: SIM905
 )
 
+# Files that not every model has, and that change its vectors; Snapshot.doubts has the names of all that may be missing.
+DECISIVE = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json")
+
 
 def is_name(model: str | Path) -> bool:
-    """Whether this can be the name of a repository: name or org/name, of letters, digits, - _ and single dots."""
+    """Whether this is a valid name of a repository: name or org/name, of letters, digits, - _ and single dots."""
     part = r"[A-Za-z0-9_](?:[\w.-]*[\w])?"
     if not isinstance(model, str) or len(model) > 96 or ".." in model or "--" in model or model.endswith(".git"):
         return False
@@ -52,7 +55,7 @@ def is_name(model: str | Path) -> bool:
 
 
 def repository(name: str) -> str:
-    """The name of the repository that a name means, by the rule of sentence-transformers."""
+    """The repository that a name means, by sentence-transformers' rule."""
     return name if "/" in name or name.lower() in BARE else f"sentence-transformers/{name}"
 
 
@@ -64,14 +67,14 @@ def find_model(
     cache_folder: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The folder of a model: the built-in one for None, a folder that exists, or a repository of the hub by its name.
+    """The folder of a model: the built-in one for None, a folder that exists, or a repository on the hub by its name.
 
-    What is not in the cache yet is downloaded; what is there is taken as it is (`pull` looks for changes).
+    Files that are not in the cache are downloaded; those in the cache are used unchanged (`pull` looks for newer ones).
     The options are those of sentence-transformers. Raises UserError.
     """
     if model is None or model == BUILT_IN_NAME or isinstance(model, Path) or not is_name(model) or Path(model).exists():
         if revision is not None:
-            raise UserError(f"revision {revision!r} goes with a name on the hub, not with {model or 'the built-in model'}")
+            raise UserError(f"revision {show(revision)} goes with a name on the hub, not with {model or 'the built-in model'}")
         return BUILT_IN if model is None or model == BUILT_IN_NAME else Path(model)
     storage, revision = find_storage(model, cache_folder), check_revision(revision)
     missing = f"there is no folder {model}, and {storage.name} is not in {show(storage.cache)}"
@@ -85,28 +88,30 @@ def find_model(
     if why is None:
         try:
             return download_model(storage, revision, token)
-        except UserError:  # no network, no token, a cache that cannot be written
+        except UserError as error:  # no network, no token, a cache that cannot be written
             if commit is None or (folder := usable_folder(storage, commit)) is None:
                 raise
+            lacking = f"{storage.name} is used as it is in {show(storage.cache)}, where files may be missing: {error}"
+            warnings.warn(lacking, UserWarning, stacklevel=3)
             return folder
     if commit is not None and (folder := usable_folder(storage, commit)) is not None:
         return folder
-    raise UserError(f"{missing}, and {why} keeps it from being downloaded: run `gpt2wgpu pull {model}` once without")
+    raise UserError(f"{missing}, and {why} forbids the download: run `gpt2wgpu pull {model}` once without it")
 
 
 def pull_model(
     name: str, *, revision: str | None = None, token: str | bool | None = None, cache: str | Path | None = None
 ) -> Path:
-    """The folder of a repository as it is on the hub now; what the cache lacks is downloaded. Raises UserError."""
+    """The folder of a repository as it is on the hub now; missing files are downloaded. Raises UserError."""
     if not is_name(name):
-        raise UserError(f"{show(name)} is no name of a model on the hub: expected org/name, or a bare name such as gpt2")
+        raise UserError(f"{show(name)} is not a model's name on the hub: expected org/name, or a bare name such as gpt2")
     if (why := offline_variable()) is not None:
-        raise UserError(f"{why} is set, and pull asks the hub: run it without")
+        raise UserError(f"{why} is set, but pull asks the hub: run it without")
     return download_model(find_storage(name, cache), check_revision(revision), token)
 
 
 def is_cached(name: str) -> bool:
-    """Whether a model starts without the network."""
+    """Whether a model opens without the network."""
     try:
         storage = find_storage(name, None)
         commit = storage.commit("main")
@@ -116,40 +121,41 @@ def is_cached(name: str) -> bool:
 
 
 def find_storage(name: str, cache: str | Path | None) -> Storage:
+    """Where a repository is kept, by its name."""
     return Storage(cache_folder(cache), repository(name))
 
 
 def check_revision(revision: str | None) -> str:
-    """A revision that can be part of a path."""
+    """The revision, "main" by default, if it can be part of a path; else a UserError."""
     if revision is None:
         return "main"
     bad = any(part in ("", "..") or part[0] == "." or part[-1] == "." for part in revision.split("/"))
     if bad or re.search(r"[^!-~]", revision) or any(c in revision for c in '\\:*?"<>|^~[]'):
-        raise UserError(f"revision {show(revision)} is no branch, tag or commit")
+        raise UserError(f"revision {show(revision)} is not a branch, tag or commit")
     return revision
 
 
 def complete_folder(snapshot: Snapshot) -> Path:
-    """The folder of a snapshot of which nothing is missing. Raises NotCached."""
+    """The folder of a snapshot that is complete. Raises NotCached."""
     list_model_files(snapshot.storage.name, snapshot.get)
     return snapshot.folder
 
 
 def usable_folder(storage: Storage, commit: str) -> Path | None:
-    """The folder of a snapshot that can be used, though it is not known whether it is whole; says so if that matters."""
+    """The folder of a snapshot that can be opened, None if it cannot; warns if it may lack files that change vectors."""
     snapshot = Snapshot(storage, commit, trust=True)
     try:
         folder = complete_folder(snapshot)
     except NotCached:
         return None
-    if not (folder / "modules.json").exists() and not snapshot.is_known_to_lack("modules.json"):
-        doubt = "the cache does not say whether it has a modules.json, and is read as if it had none"
+    if doubts := [file for name in DECISIVE for file in snapshot.doubts if Path(file).name == name]:
+        doubt = f"the cache does not say whether it has a {' or a '.join(doubts)}, and is read as if it had none"
         warnings.warn(f"{storage.name}: {doubt}: run `gpt2wgpu pull {storage.name}`", UserWarning, stacklevel=4)
     return folder
 
 
 def download_model(storage: Storage, revision: str, token: str | bool | None) -> Path:
-    """Download what is missing. A model that cannot be computed is refused before its weights are there."""
+    """Download what is missing, and give the folder. An unsupported model is refused before its weights are downloaded."""
     from .download import Repository
 
     found = Repository(storage, revision, token)

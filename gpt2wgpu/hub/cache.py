@@ -1,8 +1,8 @@
-"""The cache of huggingface_hub, by its layout alone: reading it takes neither the network nor an import of that package.
+"""Reads huggingface_hub's cache by its layout, without importing that package.
 
 models--org--name/refs/<revision>             the commit of a branch or tag
                   snapshots/<commit>/<file>   a link to the content
-                  blobs/<etag>                the content; <etag>.incomplete while it is on its way
+                  blobs/<etag>                the content; <etag>.incomplete during the download
                   .no_exist/<commit>/<file>   an empty file: the commit has no such file
                   trees/<commit>.json         the names of all its files, where a whole snapshot was downloaded
 """
@@ -10,7 +10,7 @@ models--org--name/refs/<revision>             the commit of a branch or tag
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError, show
@@ -19,11 +19,11 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class NotCached(UserError):
-    """A file of a model is not in the cache, and it is not known that the model has none."""
+    """A file of a model is not in the cache, and the cache does not say that the model has none."""
 
 
 def cache_folder(given: str | Path | None) -> Path:
-    """The folder given, or the one that the environment names, as sentence-transformers and huggingface_hub choose it."""
+    """The folder given, or the one that the environment names, by sentence-transformers' and huggingface_hub's rules."""
     e = os.environ.get
     choices = (
         (None if given is None else str(given), ""),
@@ -74,21 +74,28 @@ class Storage:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of one commit in the cache. trust: what is not known is taken to be absent."""
+    """The files of one commit in the cache.
+
+    trust: a file that is not here is taken to be absent even if the cache does not say so; its name is added to `doubts`.
+    """
 
     storage: Storage
     commit: str
     trust: bool = False
+    doubts: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
         return self.storage.snapshot(self.commit)
 
     def get(self, file: str) -> Path | None:
-        """Where a file lies; None if the commit has no such file. Raises NotCached where that is not known."""
+        """The path of a file; None if the commit has no such file. Raises NotCached if the cache does not say."""
         if (path := self.folder / file).exists():
             return path
-        if self.trust or self.is_known_to_lack(file):
+        if self.is_known_to_lack(file):
+            return None
+        if self.trust:
+            self.doubts.append(file)
             return None
         raise NotCached(f"{self.storage.name} is in {show(self.storage.cache)}, but without {file}")
 
@@ -100,8 +107,8 @@ class Snapshot:
             return file not in tree["files"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        # Who asks for file after file leaves notes of what there is not, or (in Rust) none; who asks for all at once leaves
-        # none, and has what every repository begins with.
+        # Tools that fetch single files record missing ones in .no_exist (the Rust client does not). snapshot_download records
+        # nothing but always fetches .gitattributes.
         whole = (self.folder / ".gitattributes").exists() and not self.storage.lacks(self.commit, "").is_dir()
         in_part = file == "modules.json" and any(
             (self.folder / part).exists()

@@ -1,4 +1,4 @@
-"""Models of the hub whose architectures are verified here. Sizes, dimensions and poolings are as their authors publish them."""
+"""Models on the hub whose architectures are tested here. Sizes, dimensions and poolings are those that their authors publish."""
 
 from typing import NamedTuple
 
@@ -6,18 +6,18 @@ from ..checkpoint import prompts
 
 
 class Known(NamedTuple):
-    """A model of the hub."""
+    """A model on the hub."""
 
     name: str
     parameters: int  # millions
     download: int  # MB, of weights and tokenizer
     dimensions: int
-    pooling: str  # by default; for models without a sentence-transformers head what this package does
-    own: tuple[str, ...] = ()  # prompts that its folder brings
+    pooling: str  # the default; of this package if the folder does not say
+    own: tuple[str, ...] = ()  # names of the prompts in its folder
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Names of the prompts it is trained with."""
+        """Names of the prompts that it was trained with."""
         return self.own or tuple(name for name, text in prompts.family_prompts([self.name]).items() if text)
 
 

@@ -1,4 +1,4 @@
-"""Which files of a repository a model needs. The answer lies in the files themselves, which are asked for one by one."""
+"""Which files of a repository a model needs. The files say so themselves, so they are asked for one by one."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -8,20 +8,20 @@ from ..checkpoint.tensors import PICKLES, read_index
 from ..models.fields import read_fields
 from .cache import NotCached
 
-Get = Callable[[str], Path | None]  # where a file lies, None if the repository has no such file
+Get = Callable[[str], Path | None]  # a file's path, None if the repository has no such file
 VOCABULARIES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt")
 
 
 def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
-    """Ask `get` for every file that is needed; gives the transformer's config.json. Weights are asked for and not looked at.
+    """Ask `get` for every file that is needed; gives the path of the transformer's config.json. Weights are not read.
 
-    others: names of all files of the repository, where they are known, to say what is there instead of what is needed.
-    Raises UserError where one is lacking that has to be there, and on modules that cannot be computed.
+    others: the names of all files of the repository if they are known, to say in an error what is there instead.
+    Raises UserError if a required file is missing or a module is unsupported.
     """
 
     def need(file: str) -> Path:
         if (path := get(file)) is None:
-            raise NotCached(f"{name} has no {file}: it is no model in Hugging Face layout")
+            raise NotCached(f"{name} has no {file}: it is not a model in Hugging Face layout")
         return path
 
     get("config_sentence_transformers.json")
@@ -48,13 +48,13 @@ def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
                     raise NotCached(f"{name} has no {inside}tokenizer.json, and no vocabulary of GPT-2, RoBERTa or BERT instead")
         if kind != "Pooling" and get(f"{inside}model.safetensors") is None:
             if (index := get(f"{inside}model.safetensors.index.json")) is None:
-                raise NotCached(no_weights(name, inside, others))
+                raise NotCached(missing_weights_message(name, inside, others))
             for shard in sorted(set(read_index(index).values())):
                 need(inside + shard)
     return config
 
 
-def no_weights(name: str, inside: str, others: Collection[str]) -> str:
+def missing_weights_message(name: str, inside: str, others: Collection[str]) -> str:
     """What to do about a repository without safetensors."""
     pickles = [file for file in others if file.startswith(inside) and file.endswith(PICKLES)]
     if pickles:

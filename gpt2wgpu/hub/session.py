@@ -1,6 +1,6 @@
 """Requests to a hub, through huggingface_hub: its session, addresses and tokens.
 
-Added to it: every request waits where the hub asks to, and what goes wrong is one line that says what to do.
+Added here: every request waits as long as the hub asks, and every failure is one line that says what to do, without passwords.
 """
 
 import os
@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from .. import __version__
 from ..errors import UserError, show
 from ..progress import notice
 
 T = TypeVar("T")
-BUSY = (408, 429, 500, 502, 503, 504)  # worth asking again
-TRIES = 5  # of a request that meets a busy hub, or of a file that breaks off without a new byte
-LONGEST = 600  # seconds that a hub may ask to wait
+BUSY = (408, 429, 500, 502, 503, 504)  # statuses after which a request is repeated
+TRIES = 5  # of a request to a busy hub, or of a download that brings no new byte
+LONGEST_WAIT = 600  # seconds that a hub may ask for
+HEADERS = {"user-agent": f"gpt2wgpu/{__version__}"}  # huggingface_hub's own names the other packages that are installed
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the hub. etag: its name among the blobs, and its checksum. size: None where the hub does not say."""
+    """A file on the hub. etag: its name among the blobs, and its checksum. size: in bytes; None if the hub does not say."""
 
     file: str
     url: str
@@ -35,7 +37,6 @@ class Session:
     """Asks a hub about one repository at one revision. Raises UserError."""
 
     def __init__(self, name: str, revision: str, token: str | bool | None) -> None:
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         check_address(os.environ.get("HF_ENDPOINT"))
         try:
             from huggingface_hub import constants, utils
@@ -45,25 +46,26 @@ class Session:
             self.utils: Any = utils
             self.utils.get_session()
             found = self.utils.get_token_to_send(token)
-        except Exception as e:  # a variable that it cannot read, token=True without one, a SOCKS proxy without a package for it
-            what = f"huggingface_hub cannot ask for {name}: {reason(e)}"
+        except Exception as e:  # a variable that it cannot read, token=True without a token, a proxy whose package is missing
+            what = f"huggingface_hub cannot ask for {name}: {error_reason(e)}"
             raise UserError(f"{what}: see its variables (HF_...), and those of proxies") from None
-        if found is not None and not (isinstance(found, str) and re.fullmatch(r"[!-~]+", found)):  # it is not shown
-            raise UserError(f"the token for {name} is no token: expected letters and digits such as hf_..., without blanks")
+        if found is not None and not (isinstance(found, str) and re.fullmatch(r"[!-~]+", found)):  # the token is not shown
+            raise UserError(f"the token for {name} is not valid: expected letters and digits such as hf_..., without blanks")
         self.name, self.revision = name, revision
         self.token: str | bool = found or False
         self.status_error = HfHubHTTPError
-        # What the library under huggingface_hub raises where there is no answer: requests, httpx or httpx2 by its version.
+        # What is raised without an answer depends on the library under huggingface_hub: requests, httpx or httpx2.
         bases = {c.__name__: c for c in HfHubHTTPError.__mro__}
         self.no_answer: tuple[type[Exception], ...] = (bases.get("RequestException", bases["HTTPError"]), ConnectionError)
         self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         check_address(self.endpoint)
+        self.address = hide_password(self.endpoint)  # for messages
 
     def contents(self) -> tuple[str, dict[str, int | None]]:
-        """The commit that the revision is now, and its files with their sizes, where the hub says them."""
+        """The commit that the revision means now, and its files with their sizes in bytes (None if the hub does not say)."""
         from huggingface_hub import HfApi
 
-        api = HfApi(endpoint=self.endpoint, token=self.token, library_name="gpt2wgpu")
+        api = HfApi(endpoint=self.endpoint, token=self.token, headers=HEADERS)
         timeout = self.constants.HF_HUB_ETAG_TIMEOUT
         info = self.ask(lambda: api.model_info(self.name, revision=self.revision, timeout=timeout, files_metadata=True))
         if not isinstance(info.sha, str) or not re.fullmatch(r"[\w-]+", info.sha):
@@ -73,27 +75,28 @@ class Session:
         return info.sha, dict.fromkeys(self.ask(lambda: api.list_repo_files(self.name, revision=info.sha)))
 
     def look_up(self, file: str, commit: str) -> Remote:
+        """A file's address, checksum and size."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(self.name, file, revision=commit, endpoint=self.endpoint)
         timeout = self.constants.HF_HUB_ETAG_TIMEOUT
-        found = self.ask(lambda: get_hf_file_metadata(url, token=self.token, timeout=timeout), file)
-        # a page that a proxy answers instead, such as the one to log in to a network, has no commit
+        found = self.ask(lambda: get_hf_file_metadata(url, token=self.token, timeout=timeout, headers=HEADERS), file)
+        # the answer of a proxy, such as the login page of a network, has no commit
         if found.commit_hash is None or found.etag is None or not re.fullmatch(r"\w[\w.-]*", found.etag):
             raise self.no_hub()
         return Remote(file, url, found.etag, found.size)
 
     @contextmanager
     def stream(self, remote: Remote, start: int) -> Iterator[tuple[int, int | None, Iterator[bytes]]]:
-        """A request for a file from byte `start` on: where its bytes begin, the size of the whole file if said, its bytes.
+        """A request for a file from byte `start` on. Gives where its bytes begin, the size of the whole file if known, its bytes.
 
         The session sends the token to the hub, and not to another host that it redirects to.
         """
-        headers = self.utils.build_hf_headers(token=self.token, library_name="gpt2wgpu")
+        headers = self.utils.build_hf_headers(token=self.token, headers=HEADERS)
         headers |= {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         session: Any = self.utils.get_session()
         timeout = self.constants.HF_HUB_DOWNLOAD_TIMEOUT
-        if callable(getattr(session, "stream", None)):  # httpx, from huggingface_hub 1.0 on; before, requests
+        if callable(getattr(session, "stream", None)):  # httpx, from huggingface_hub 1.0 on; requests before
             opened = session.stream("GET", remote.url, headers=headers, timeout=timeout, follow_redirects=True)
         else:
             opened = session.get(remote.url, headers=headers, timeout=timeout, stream=True)
@@ -103,86 +106,86 @@ class Session:
             if response.status_code == 206:
                 found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
                 begin = int(found[1]) if found else -1
-            # a proxy that compresses all the same gives the length of that
+            # a proxy that compresses in spite of the header gives the compressed length
             known = length.isdecimal() and "Content-Encoding" not in response.headers
-            # in small pieces, so that what came before a connection breaks is kept (requests loses the last one)
+            # small pieces, as requests loses the piece in which the connection breaks
             chunks = response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(1 << 16)
             yield begin, begin + int(length) if known else None, chunks
 
     def ask(self, call: Callable[[], T], file: str | None = None) -> T:
-        """The answer to a request without a body. Waits where the hub is busy, and says in one line what is wrong."""
+        """The answer to a request. Waits while the hub is busy. Raises UserError."""
         for attempt in range(1, TRIES + 1):
             try:
                 return call()
             except self.status_error as e:
                 why, wait = self.busy(e, file)
                 tries = TRIES
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # no JSON, or redirects in a circle
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or a loop of redirects
                 raise self.no_hub() from None
             except self.no_answer as e:
-                why, wait, tries = reason(e), None, 2
+                why, wait, tries = error_reason(e), None, 2
             if attempt >= tries:
                 break
             self.wait(2 ** (attempt - 1) if wait is None else wait, why)
-        what = f"{self.endpoint} cannot be reached for {self.name} ({why})"
+        what = f"{self.address} cannot be reached for {self.name} ({why})"
         if "429" in why:
-            what = f"{self.endpoint} has had too many requests, and still says so after {TRIES} attempts (429)"
+            what = f"{self.address} answers that there are too many requests (429), also after {TRIES} attempts"
             raise UserError(f"{what}: wait some minutes; with a token (HF_TOKEN) it allows more")
         raise UserError(f"{what}: check the connection, or use a model that is in the cache or a local folder")
 
     def busy(self, error: Any, file: str | None) -> tuple[str, float | None]:
-        """What a hub that may be asked again says, and the seconds it wants to wait. Raises UserError for any other status."""
+        """Why a hub cannot answer now, and the seconds that it asks to wait. Raises UserError for any other status."""
         if error.response.status_code not in BUSY:
             raise self.refusal(error, file)
-        return f"it answers {error.response.status_code}", asked_wait(error.response.headers)
+        return f"it answers {error.response.status_code}", requested_wait(error.response.headers)
 
     def wait(self, seconds: float, why: str) -> None:
-        if seconds > LONGEST:
-            raise UserError(f"{self.endpoint} asks to wait {seconds:,.0f} s ({why}): try again then")
+        if seconds > LONGEST_WAIT:
+            raise UserError(f"{self.address} asks to wait {seconds:,.0f} s ({why}): try again then")
         if seconds >= 5:
-            notice(f"{self.endpoint}: {why}; asking again in {seconds:.0f} s")
+            notice(f"{self.address}: {why}; asking again in {seconds:.0f} s")
         time.sleep(seconds)
 
     def refusal(self, error: Any, file: str | None) -> UserError:
-        """What a status says, and what to do."""
+        """What a status means, and what to do."""
         status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
         sign_in = "with another token or none" if self.token else "with a token"
         sign_in += " (token=, HF_TOKEN or `hf auth login`)"
         if code == "GatedRepo":
             return UserError(
-                f"{self.name} is gated ({status}): accept its conditions at {self.endpoint}/{self.name}, then try {sign_in}"
+                f"{self.name} is gated ({status}): accept its conditions at {self.address}/{self.name}, then try {sign_in}"
             )
         said = str(error.response.headers.get("X-Error-Message") or "").strip()
         if status == 403:
             what = f"{file or 'the list of files'} of {self.name} ({show(said, 160) if said else 'it does not say why'})"
-            return UserError(f"{self.endpoint} answers 403, forbidden, for {what}: try {sign_in}, or again later")
+            return UserError(f"{self.address} answers 403, forbidden, for {what}: try {sign_in}, or again later")
         if status == 401:
-            return UserError(f"{self.endpoint} does not give {self.name} (401): check the name; if it is private, try {sign_in}")
+            return UserError(f"{self.address} does not give {self.name} (401): check the name; if it is private, try {sign_in}")
         if code == "RevisionNotFound":
             return UserError(f"{self.name} has no revision {show(self.revision)}: give a branch, a tag or a whole commit hash")
         if status == 404 and file is not None:
             return UserError(f"{self.name} has no {file} (404), though it is listed: try again later")
         if status == 404:
             return UserError(
-                f"there is no model {self.name} on {self.endpoint}, and no folder of that name: give org/name, or a folder"
+                f"there is no model {self.name} on {self.address}, and no folder of that name: give org/name, or a folder"
             )
-        return UserError(f"{self.endpoint} answers {status} for {file or 'the list of files'} of {self.name}: try again later")
+        return UserError(f"{self.address} answers {status} for {file or 'the list of files'} of {self.name}: try again later")
 
     def no_hub(self) -> UserError:
-        return UserError(f"{self.endpoint} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
+        return UserError(f"{self.address} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
 
 
 def check_address(endpoint: str | None) -> None:
     try:
         if endpoint is None or (re.fullmatch(r"https?://[^\s/]+(/\S*)?", endpoint) and urlsplit(endpoint).port != 0):
             return
-    except ValueError:  # a port that is none, half an IPv6 address
+    except ValueError:  # a port that is not a number, half an IPv6 address
         pass
-    raise UserError(f"HF_ENDPOINT is {show(endpoint)}, expected an address such as https://huggingface.co")
+    raise UserError(f"HF_ENDPOINT is {show(hide_password(endpoint or ''))}, expected an address such as https://huggingface.co")
 
 
-def asked_wait(headers: Any) -> float | None:
-    """Seconds that an answer asks to wait: Retry-After, or the time left in the hub's RateLimit header."""
+def requested_wait(headers: Any) -> float | None:
+    """Seconds that an answer asks to wait: its Retry-After, or the time left in its RateLimit header."""
     given = str(headers.get("Retry-After") or "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", given):
         return float(given)
@@ -190,7 +193,12 @@ def asked_wait(headers: Any) -> float | None:
     return float(left[1]) if left else None
 
 
-def reason(error: BaseException) -> str:
-    """The innermost message, on one line."""
-    text = str(error) or type(error).__name__
+def error_reason(error: BaseException) -> str:
+    """The first line of an error's message, without passwords."""
+    text = hide_password(str(error)) or type(error).__name__
     return show(text.strip().splitlines()[0].strip() if text.strip() else text, 160).strip("'\"")
+
+
+def hide_password(text: str) -> str:
+    """A text whose addresses, such as https://user:password@host, do not show user and password."""
+    return re.sub(r"(\w+://)?[^\s'\"()<>]*@", lambda found: f"{found[1] or ''}***@", text)
