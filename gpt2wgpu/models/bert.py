@@ -1,7 +1,7 @@
 """BERT (Devlin et al. 2018): learned positions, post-norm blocks, attention in both directions.
 
-The model code followed is `transformers`' `BertModel`; weights keep its names, with query, key and value side by side as
-`attention.self.qkv`, and with the one type that all tokens of a text have added to the positions.
+Follows `BertModel` of `transformers`. Weights keep its names, but query, key and value lie side by side as `attention.self.qkv`,
+and row 0 of the token types, which every token of a text has, is added to the positions.
 """
 
 import math
@@ -88,7 +88,7 @@ class BertConfig(Architecture):
         return super().join(name, arrays)
 
     def split(self, name: str, array: Array) -> dict[str, Array]:
-        """Type 0 stays in the table of positions; `beside` has types whose row 0 is zero."""
+        """Row 0 of the types stays in the positions; `beside` gives types whose row 0 is zero."""
         return {"embeddings.position_embeddings.weight": array} if name == TABLE else super().split(name, array)
 
     def beside(self, read: Callable[[str], Array]) -> dict[str, Array]:

@@ -1,7 +1,7 @@
 """DistilBERT (Sanh et al. 2019): BERT with other names and without token types.
 
-The model code followed is `transformers`' `DistilBertModel`; weights keep its names, with query, key and value side by side
-as `attention.qkv_lin`. Sinusoidal positions, which a configuration may ask for, are in the files as learned ones are.
+Follows `DistilBertModel` of `transformers`. Weights keep its names, but query, key and value lie side by side as
+`attention.qkv_lin`. The files hold sinusoidal positions just as they hold learned ones.
 """
 
 import math

@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019): learned positions, pre-norm blocks, causal attention.
 
-The model code followed is `transformers`' `GPT2Model`; weights keep its names.
+Follows `GPT2Model` of `transformers`; weights keep its names.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""GPT-Neo (Black et al. 2021), which SGPT (Muennighoff 2022) is made from: GPT-2, but attention is not scaled, in every other
-block it sees the last 256 tokens only, and its query, key and value have no bias.
+"""GPT-Neo (Black et al. 2021), the base of SGPT (Muennighoff 2022): GPT-2, but attention is not scaled, sees only the last 256
+tokens in every other block, and has no bias in query, key and value.
 
-The model code followed is `transformers`' `GPTNeoModel`; weights keep its names, with query, key and value side by side as
+Follows `GPTNeoModel` of `transformers`. Weights keep its names, but query, key and value lie side by side as
 `attn.attention.qkv_proj`.
 """
 

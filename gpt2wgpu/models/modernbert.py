@@ -1,7 +1,7 @@
-"""ModernBERT (Warner et al. 2024): rotary positions, gated linear units, pre-norm blocks, attention in both directions,
-in two blocks of three to near tokens only.
+"""ModernBERT (Warner et al. 2024): rotary positions, gated linear units, pre-norm blocks, attention in both directions, which
+sees only near tokens in two blocks of three.
 
-The model code followed is `transformers`' `ModernBertModel`; weights keep its names.
+Follows `ModernBertModel` of `transformers`; weights keep its names.
 """
 
 import re

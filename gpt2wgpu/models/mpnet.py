@@ -1,7 +1,7 @@
-"""MPNet (Song et al. 2020): BERT without token types, whose attention has a bias for the distance of two tokens, the same in
-all blocks; positions are counted as in RoBERTa.
+"""MPNet (Song et al. 2020): BERT without token types. Attention has a bias by the distance of two tokens, the same in all
+blocks; positions are counted as in RoBERTa.
 
-The model code followed is `transformers`' `MPNetModel`; weights keep its names, with query, key and value side by side as
+Follows `MPNetModel` of `transformers`. Weights keep its names, but query, key and value lie side by side as
 `attention.attn.qkv`.
 """
 
@@ -85,11 +85,11 @@ class MPNetConfig(Architecture):
         return {name: shape}
 
     def join(self, name: str, arrays: list[Array]) -> Array:
-        """Of the biases: a row for each head, a column for each distance from -128 to 128, key less query."""
+        """The biases get a row for each head and a column for each distance, key - query, from -128 to 128."""
         return arrays[0][distance_bucket(np.arange(-FARTHEST, FARTHEST + 1))].T if name == BIAS else super().join(name, arrays)
 
     def split(self, name: str, array: Array) -> dict[str, Array]:
-        """The biases, which are not trained, are saved as they were read: `beside`."""
+        """The biases are not trained: `beside` saves them as they were read."""
         return {} if name == BIAS else super().split(name, array)
 
     def beside(self, read: Callable[[str], Array]) -> dict[str, Array]:
@@ -97,8 +97,11 @@ class MPNetConfig(Architecture):
 
 
 def distance_bucket(distance: Array) -> Array:
-    """The row of the table for a distance, key less query (Raffel et al. 2020, T5): 16 for keys before and at the query, 16
-    for those after it; of each 8 for distances 0 to 7, and 8 for ranges that grow by a factor of sqrt(2) up to 128."""
+    """The row of the table of biases for a distance, key - query (Raffel et al. 2020, T5).
+
+    Rows 0 to 15 are for keys before and at the query, 16 to 31 for keys after it. Of each, 8 are for the distances 0 to 7, and 8
+    for ranges that grow by a factor of sqrt(2) up to 128.
+    """
     n = np.abs(distance)
     far = 8 + np.floor(2 * np.log2(np.maximum(n, 8) / 8)).astype(int)
     return np.where(n < 8, n, np.minimum(far, 15)) + 16 * (distance > 0)

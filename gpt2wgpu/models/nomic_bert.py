@@ -1,7 +1,7 @@
 """Nomic BERT (Nussbaum et al. 2024): BERT with rotary positions, gated linear units and linear layers without bias.
 
-The model code followed is `transformers`' `NomicBertModel`; weights have the names of nomic's own code, as in its files,
-with the gate and what it is multiplied with side by side as `mlp.gated`.
+Follows `NomicBertModel` of `transformers`. Weights keep the names of nomic's own code, as in its files, but the two layers of
+a gated linear unit lie side by side as `mlp.gated`.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""Qwen3 (Yang et al. 2025): a decoder with RMS norms, also of each query and key, rotary positions, gated linear units,
-and keys and values that heads of queries share.
+"""Qwen3 (Yang et al. 2025): a decoder with RMS norms, also of each query and key, rotary positions, gated linear units, and keys
+and values that several heads of queries share.
 
-The model code followed is `transformers`' `Qwen3Model`; weights keep its names, with those of layers that read the same
-side by side as `self_attn.qkv` and `mlp.gated`, and the norms of queries and keys as one weight for all heads.
+Follows `Qwen3Model` of `transformers`. Weights keep its names, but layers with the same input lie side by side as
+`self_attn.qkv` and `mlp.gated`, and the norms of queries and keys are one weight for all heads.
 """
 
 import re

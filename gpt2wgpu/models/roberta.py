@@ -1,7 +1,7 @@
-"""RoBERTa (Liu et al. 2019), XLM-R (Conneau et al. 2019) and CamemBERT (Martin et al. 2019): BERT, but for how positions
-are counted: from pad + 1, and the padding token, should a text hold it, takes none.
+"""RoBERTa (Liu et al. 2019), XLM-R (Conneau et al. 2019) and CamemBERT (Martin et al. 2019): BERT whose positions count from
+pad + 1 and skip the padding token where a text holds it.
 
-The model code followed is `transformers`' `RobertaModel`.
+Follows `RobertaModel` of `transformers`.
 """
 
 from dataclasses import dataclass, replace

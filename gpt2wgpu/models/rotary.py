@@ -1,4 +1,4 @@
-"""What models with rotary positions (Su et al. 2021) share: their fields in config.json, and the table of angles."""
+"""What models with rotary positions (Su et al. 2021) share: their fields in config.json and the table of angles."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,8 @@ MOST_LAYERS = 10_000  # lest a list as long as a number in a file be made
 def rotary_table(positions: int, head_size: int, theta: float) -> Array:
     """cos | sin of position * theta^(-2i / head_size), f32 (positions, head_size).
 
-    The angles are rounded to f32 where `transformers` rounds them; at large positions that decides most of their digits.
+    The angles are rounded to f32 where `transformers` rounds them (in `compute_default_rope_parameters` of a model's rotary
+    embedding, and in the product with the positions): at large positions the rounding decides most of their digits.
     """
     exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
     powers = np.power(theta, exponents.astype(np.float64)).astype(np.float32)

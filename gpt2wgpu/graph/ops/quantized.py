@@ -11,8 +11,8 @@ import numpy as np
 from ..tensor import Array
 from .blocks import cache_blocks, cdiv
 
-GROUP = 64  # also in the shaders
-LARGEST = 127
+GROUP = 64  # weights that share a scale; also in the shaders
+LARGEST_Q = 127  # symmetric: -128 is not used
 
 
 def multiply_int8(x: Array, weight: Array, scale: Array) -> Array:
@@ -29,10 +29,10 @@ def quantize_matrix(weight: Array) -> tuple[Array, Array]:
     scale = np.empty((cdiv(len(weight), GROUP), weight.shape[1]), np.float32)
     for row, first in zip(scale, range(0, len(weight), GROUP), strict=True):
         group = weight[first : first + GROUP].astype(np.float32)
-        np.divide(np.abs(group).max(0), np.float32(LARGEST), out=row)
+        np.divide(np.abs(group).max(0), np.float32(LARGEST_Q), out=row)
         row[row < np.finfo(np.float32).tiny] = 0  # devices may compute with zero in place of a subnormal number
         np.rint(np.divide(group, np.where(row > 0, row, np.float32(np.inf)), out=group), out=group)
-        q[first : first + GROUP] = np.clip(group, -LARGEST, LARGEST, out=group)
+        q[first : first + GROUP] = np.clip(group, -LARGEST_Q, LARGEST_Q, out=group)
     return q, scale
 
 
