@@ -1,19 +1,20 @@
-"""Training on the graph that inference runs. Inference imports nothing of it.
+"""Training, on the graph that inference runs. Inference imports nothing from here.
 
-ops.py         what the backward pass needs, as ordinary ops
-gradients.py   a forward graph -> its trainable form, and the gradients of its weights
-losses.py      vectors and targets -> loss and its gradient
-adamw.py       the optimiser and the schedule of its learning rate
-program.py     a training step in numpy
-gpu.py         the same on a device
-checks.py      every kernel of training against numpy
-settings.py    what a run is, and what is refused
-data.py        files -> tokenised examples, and the order in which they come
-teacher.py     the vectors of another model as targets
-scratch.py     a GPT-2 that has learnt nothing yet
-checkpoint.py  weights -> a plain model folder with the state of training, atomically
-card.py        its README
-start.py       a run, new or resumed, made ready
-loop.py        steps, validation, checkpoints, interruption, NaN and collapse
-curve.py       the metrics as a picture
+ops.py          the ops that the backward pass needs, as ordinary ops of a graph
+gradients.py    a forward graph -> its trainable form, and the gradients of its weights
+losses.py       vectors and targets -> loss and its gradient
+adamw.py        the optimiser, and the schedule of the learning rate
+program.py      what a program for training offers; in numpy
+gpu.py          the same on a device
+selftest.py     every kernel of training against numpy
+loop_limit.py   the longest loops of these kernels on software drivers
+settings.py     the settings of a run, and which are refused
+data.py         files -> tokenised examples, and their order
+teacher.py      vectors of another model as targets
+vocabulary.py   tokenizers trained on texts
+from_scratch.py a GPT-2 with random weights
+checkpoint.py   weights and the state of training -> a model folder, atomically
+card.py         the README.md of that folder
+start.py        open a run, new or resumed
+loop.py         steps, validation, checkpoints, interruption, NaN and collapse
 """

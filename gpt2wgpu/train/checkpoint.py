@@ -1,9 +1,10 @@
-"""A model under training as a plain model folder, with what training goes on from beside it: RUN/model and, in it, training/.
+"""Checkpoints: RUN/model is a plain model folder, and RUN/model/training holds what a resumed run needs.
 
-A new folder is written under another name, down to the disk, and takes the place of the old one, which stays until then. So
-whenever the process ends there is a complete one; `recover_run` finds it.
+A new folder is written under another name, fsynced, and then renamed over the old one, which stays until then. So there is a
+complete one whenever the process ends; `recover_run` finds it.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -16,27 +17,42 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..checkpoint import Checkpoint, Pooling
-from ..errors import UserError, show
+from ..errors import UserError, between, show
 from ..files import sync
 from ..graph.tensor import Array
 from ..models.fields import read_fields
+from .settings import TrainSettings
 from .vocabulary import END_OF_TEXT
 
-MODEL, NEW, PREVIOUS = "model", ".model-new", ".model-previous"
+MODEL, NEW, PREVIOUS, CARD = "model", ".model-new", ".model-previous", "README.md"
 STATE, PROGRESS = "training/state.safetensors", "training/state.json"
 DEFAULT_POOLINGS = {"mean": "mean_tokens", "last": "lasttoken"}  # of a folder without modules.json; their names in its config
-SMALL = (".json", ".txt", ".model", ".bpe")  # what a model folder holds beside weights
+KEPT_SUFFIXES = (".json", ".txt", ".model", ".bpe")  # of what a model folder holds beside weights
 
 
 @dataclass(frozen=True)
 class Template:
-    """A model folder but for the weights of its graph, in memory: the folder itself may be the one that is replaced."""
+    """A model folder without the weights of its graph, in memory, as the folder itself may be the one that is replaced."""
 
     checkpoint: Checkpoint
-    files: dict[str, bytes]  # by their paths in the folder
-    beside: dict[str, Array]  # of the transformer's file
-    absent: set[str]
+    files: dict[str, bytes]  # by path in the folder
+    beside: dict[str, Array]  # tensors of the transformer's file that are no weights of the graph (Checkpoint.beside)
+    absent: set[str]  # names of weights of the graph that the files do not hold (Checkpoint.absent)
     dtype: str  # of the saved weights, "float32" or "float16"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a checkpoint stands: `step` steps are done, and micro-batch `batch` of epoch `epoch` comes next."""
+
+    step: int
+    epoch: int
+    batch: int
+    digest: str  # of the data and the validation file
+    device: str
+    state: str  # digest of the state of the program
+    scores: dict[str, float]  # of the last validation
+    settings: TrainSettings
 
 
 def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template:
@@ -45,7 +61,7 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
     max_seq_length: tokens of a text that are read, as the saved folder will say. dtype: of the saved weights.
     """
     modules = [p.parent for p in c.path.glob("*/config.json") if p.parent != c.folder] if c.sentence_model else []
-    found = {p for folder in {c.path, c.folder, *modules} for p in folder.iterdir() if p.is_file() and p.suffix in SMALL}
+    found = {p for folder in {c.path, c.folder, *modules} for p in folder.iterdir() if p.is_file() and p.suffix in KEPT_SUFFIXES}
     files = {p.relative_to(c.path).as_posix(): p.read_bytes() for p in found if not p.name.endswith(".index.json")}
     body = c.folder.relative_to(c.path)
     for openai, name in {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}.items():
@@ -94,7 +110,10 @@ def undeclared_prefix_space(config: Mapping[str, Any], tokenizer: Mapping[str, A
 
 
 def weight_files(t: Template, weights: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """Weights of the graph by name -> the tensors of each model.safetensors, by the folder it lies in."""
+    """Weights of the graph by name -> the tensors of each model.safetensors, by the folder that it lies in.
+
+    Raises UserError if a value overflows the dtype.
+    """
     kind = np.dtype(t.dtype)
     body = t.checkpoint.folder.relative_to(t.checkpoint.path).as_posix()
     found: dict[str, dict[str, Array]] = {body: dict(t.beside)}
@@ -107,24 +126,27 @@ def weight_files(t: Template, weights: Mapping[str, Array]) -> dict[str, dict[st
             with np.errstate(over="ignore", under="ignore"):
                 tensors[name] = np.ascontiguousarray(array, kind)
             if not np.isfinite(tensors[name]).all():
-                raise UserError(f"tensor {name} does not fit in {t.dtype}: save float32")
+                raise UserError(f"a value of {name} overflows {t.dtype}: use --dtype float32")
     return found
 
 
 def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
-    """RUN/model, complete or as before. state: a program's; its weights become the model. progress: what else is needed."""
+    """Replace RUN/model, atomically. state: of the program; its weights become the model. progress: what else a resumed run
+    needs, as JSON."""
     new, model, previous = run / NEW, run / MODEL, run / PREVIOUS
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
-    files = {**t.files, "README.md": card.encode(), PROGRESS: json.dumps(progress, indent=2).encode() + b"\n"}
-    for name, data in files.items():
+    for name, data in {**t.files, CARD: card.encode()}.items():
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         (new / name).write_bytes(data)
+    (new / STATE).parent.mkdir()
     weights = {name.removeprefix("weight/"): a for name, a in state.items() if name.startswith("weight/")}
     tensors = {f"{folder}/model.safetensors": arrays for folder, arrays in weight_files(t, weights).items()}
     for name, arrays in {**tensors, STATE: dict(state)}.items():
         save_file(arrays, new / name, metadata={"format": "pt"})
-        shutil.copymode(new / PROGRESS, new / name)  # safetensors lets nobody else read its files
+        shutil.copymode(new / CARD, new / name)  # safetensors writes files that only their owner can read
+    values = {**progress, "state": digest_file(new / STATE)}
+    (new / PROGRESS).write_bytes(json.dumps(values, indent=2).encode() + b"\n")
     for path in (*new.rglob("*"), new):
         sync(path)
     if model.exists():
@@ -135,9 +157,9 @@ def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Arra
 
 
 def recover_run(run: Path) -> bool:
-    """Bring a run whose process ended at any moment into order. Whether it has a model to go on from."""
+    """Repair a run whose process ended at any moment. Returns whether it holds a checkpoint to resume from."""
     new, model, previous = run / NEW, run / MODEL, run / PREVIOUS
-    if not model.exists() and previous.exists():  # between the two renames of `write`: the new one is complete
+    if not model.exists() and previous.exists():  # it ended between the two renames: the new one is complete
         (new if new.exists() else previous).rename(model)
     for leftover in (new, previous):
         with suppress(FileNotFoundError):
@@ -145,13 +167,40 @@ def recover_run(run: Path) -> bool:
     return (model / PROGRESS).exists()
 
 
-def read_progress(run: Path) -> dict[str, Any]:
-    return read_fields(run / MODEL / PROGRESS).values
+def read_progress(run: Path) -> Progress:
+    """Where a checkpoint stands. Raises UserError if the file is damaged."""
+    path = run / MODEL / PROGRESS
+    values = read_fields(path).values
+    try:
+        return Progress(
+            step=between("step", values["step"], 0, 1 << 60),
+            epoch=between("epoch", values["epoch"], 1, 1 << 60),
+            batch=between("batch", values["batch"], 0, 1 << 60),
+            digest=str(values["digest"]),
+            device=str(values["device"]),
+            state=str(values["state"]),
+            scores={name: float(value) for name, value in values["scores"].items()},
+            settings=TrainSettings.from_json(values["settings"], run),
+        )
+    except UserError as error:
+        raise UserError(f"{show(path)}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"{show(path)} is damaged, or of another version of gpt2wgpu"
+        raise UserError(f"{found} ({show(error)}): start a new run in another folder") from None
 
 
-def read_train_state(run: Path) -> dict[str, Array]:
+def read_train_state(run: Path, digest: str) -> dict[str, Array]:
+    """The state of the program in a checkpoint. digest: of the file. Raises UserError if it is damaged."""
     path = run / MODEL / STATE
     try:
+        if digest_file(path) != digest:
+            raise ValueError("its contents changed")
         return load_file(path)
     except Exception as error:
-        raise UserError(f"{show(path)} cannot be read ({error}): start again in another folder") from None
+        raise UserError(f"{show(path)} cannot be read ({error}): start a new run in another folder") from None
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -75,7 +75,7 @@ class GPUTrainProgram(TrainProgram):
         self.square_sum.run()
         squares = read_buffer(self.device, self.sums, self.partial_sums).astype(np.float64)
         norm = math.sqrt(squares.sum()) / self.micro_batches
-        factor = adamw.clipping(norm, clip) / self.micro_batches
+        factor = adamw.clip_factor(norm, clip) / self.micro_batches
         self.micro_batches = 0
         if math.isfinite(norm):
             self.steps += 1

@@ -99,6 +99,9 @@ def train_steps(run: Run, watch: "Watch") -> Iterator[Step]:
     s = run.settings
     while run.epoch <= s.epochs:
         order = epoch_batches(run.examples.tokens, s.batch_tokens, s.seed, run.epoch)
+        if run.batch >= len(order):
+            found = f"the checkpoint stands at batch {run.batch} of epoch {run.epoch}, which has {len(order)}"
+            raise UserError(f"{found}: it is damaged, start a new run in another folder")
         for first in range(run.batch, len(order), s.accumulate):
             step = train_step(run, first, order[first : first + s.accumulate], watch)
             epoch_ends = first + s.accumulate >= len(order)

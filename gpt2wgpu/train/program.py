@@ -142,7 +142,7 @@ class NumpyTrainProgram(TrainProgram):
             norm = math.sqrt(sum(square for part in squares for square in part)) / self.micro_batches
             if math.isfinite(norm):
                 self.steps += 1
-                factor = adamw.clipping(norm, clip) / self.micro_batches
+                factor = adamw.clip_factor(norm, clip) / self.micro_batches
                 update = adamw.Update.of_step(self.steps, lr, weight_decay, factor)
                 on_all_cores(lambda part: self._update(part, update), parts)
         self.total, self.micro_batches = {}, 0

@@ -1,4 +1,4 @@
-"""What a run of training is: all that its result depends on, but for the device."""
+"""The settings of a training run: all that its result depends on, except the device."""
 
 import os
 import re
@@ -7,20 +7,24 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
-from ..errors import UserError, between
+from ..errors import UserError, between, show
 from ..hub import BUILT_IN_NAME, is_name
 
 PATHS = ("data", "validation", "model", "tokenizer", "teacher")
-READ_AGAIN = ("data", "validation", "teacher")  # by a run that goes on, which sees whether they are the same
+READ_AGAIN = ("data", "validation", "teacher")  # files that a resumed run reads again, and checks that they are the same
 OPTIONS_OF_LOSSES = {"margin": "contrastive", "temperature": "info_nce", "token_vectors": "distillation"}
-SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # of a model from scratch
+SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # defaults of a model from scratch
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The options of `gpt2wgpu train`. What is None is chosen when the run begins, and then kept here."""
+    """The options of `gpt2wgpu train`; see `gpt2wgpu train --help`. A value of None is chosen when the run begins.
+
+    Raises UserError if a value is out of range or two options exclude each other.
+    """
 
     data: list[str] = field(default_factory=list)
     validation: str | None = None
@@ -53,7 +57,6 @@ class TrainSettings:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        """Refuse what no run can be."""
         between("epochs", self.epochs, 1, 100_000)
         for name in ("batch_tokens", "accumulate", "save_every"):
             between(name, getattr(self, name), 1, 1 << 30)
@@ -75,42 +78,61 @@ class TrainSettings:
                 if getattr(self, name) is not None:
                     raise UserError(f"{name} is for a model from scratch, a given model has its own: leave one of the two out")
         if self.tokenizer is not None and self.vocab is not None:
-            raise UserError("vocab is the size of a tokenizer to be made, and one is given: leave one of the two out")
+            raise UserError("vocab is the size of a tokenizer to be made, and --tokenizer gives one: leave one of the two out")
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "TrainSettings":
-        """Paths become absolute, so that a run goes on from wherever it is resumed."""
-        return cls(**{name: absolute(name, value) for name, value in options.items()})
+        """Settings from options. Paths become absolute, so that a run can be resumed from any folder."""
+        return cls(**{name: absolute_paths(name, value) for name, value in options.items()})
 
     @classmethod
     def from_json(cls, values: dict[str, Any], run: Path) -> "TrainSettings":
+        """The inverse of `as_json`, for a run that may have been moved. Raises UserError."""
         known = {f.name for f in fields(cls)}
         if set(values) != known:
-            raise UserError("the run is of another version of gpt2wgpu: start again in another folder")
-        return cls(**values | {name: each(values[name], partial(seen_from_here, run)) for name in PATHS})
+            raise UserError("the run was made by another version of gpt2wgpu: start a new one in another folder")
+        for f in fields(cls):
+            if not has_type(values[f.name], f.type) or (f.name in ("loss", "lr") and values[f.name] is None):
+                raise UserError(
+                    f"the setting {f.name} is {show(values[f.name])}, which no run has: start a new one in another folder"
+                )
+        return cls(**values | {name: map_paths(values[name], partial(resolve_path, run)) for name in PATHS})
 
     def as_json(self, run: Path) -> dict[str, Any]:
-        """Paths as seen from the folder of the run: it may be moved with its data, and tells nobody where it was."""
-        return asdict(self) | {name: each(getattr(self, name), partial(seen_from, run)) for name in PATHS}
+        """Values for JSON. Paths are relative to the folder of the run, so that it can be moved together with its data, and does
+        not tell where it was."""
+        return asdict(self) | {name: map_paths(getattr(self, name), partial(relative_path, run)) for name in PATHS}
 
     def chosen(self, **values: Any) -> "TrainSettings":
-        """With a value for each of these that is None."""
+        """A copy in which these values replace those that are None."""
         return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
 
 
-def absolute(name: str, value: Any) -> Any:
+def has_type(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON has the type of a setting."""
+    if isinstance(hint, UnionType):
+        return any(has_type(value, part) for part in get_args(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(has_type(v, get_args(hint)[0]) for v in value)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def absolute_paths(name: str, value: Any) -> Any:
+    """The value of an option, with paths made absolute; names on the hub stay as they are."""
     if name not in PATHS or value is None or (name in ("model", "teacher") and is_on_the_hub(value)):
         return value
-    return each(value, os.path.abspath)
+    return map_paths(value, os.path.abspath)
 
 
-def each(value: Any, change: Callable[[str], str]) -> Any:
-    """A path, a list of them, or None, changed."""
+def map_paths(value: Any, change: Callable[[str], str]) -> Any:
+    """`change` applied to a path, to each path of a list, or not at all to None."""
     return change(value) if isinstance(value, str) else value and [change(path) for path in value]
 
 
-def seen_from(run: Path, path: str) -> str:
-    """ "./..." or "../..."; what is no path, and what is on another drive of Windows, as it is."""
+def relative_path(run: Path, path: str) -> str:
+    """A path relative to the run, "./..." or "../...". A name on the hub, or a path on another drive, stays as it is."""
     if not Path(path).is_absolute():
         return path
     try:
@@ -120,7 +142,8 @@ def seen_from(run: Path, path: str) -> str:
     return relative if relative.startswith("../") else f"./{relative}"
 
 
-def seen_from_here(run: Path, path: str) -> str:
+def resolve_path(run: Path, path: str) -> str:
+    """The inverse of `relative_path`: an absolute path."""
     return os.path.normpath(run.absolute() / path) if path.startswith(("./", "../")) else path
 
 
@@ -129,17 +152,18 @@ def is_on_the_hub(model: str) -> bool:
 
 
 def check_same(settings: TrainSettings, given: dict[str, Any]) -> None:
-    """Refuse an option given to a run that goes on, unless it says what the run has anyway."""
+    """Raises UserError if an option given to a resumed run differs from the run's own."""
     for name, value in given.items():
-        if (there := getattr(settings, name)) != (here := absolute(name, value)):
+        if (there := getattr(settings, name)) != (here := absolute_paths(name, value)):
             option = "--" + name.replace("_", "-")
-            raise UserError(f"{option} is {here!r} here and {there!r} in the run, which goes on as it began: leave it out")
+            raise UserError(f"{option} is {here!r} here and {there!r} in the run, whose settings cannot change: leave it out")
 
 
 def frozen_weights(patterns: Sequence[str], names: Iterable[str], block: str) -> set[str]:
-    """Weights that patterns name: "layers:0-3" is blocks, "wte" a weight or a group of them, and * stands for anything.
+    """The names that patterns stand for: "layers:0-3" means blocks, "wte" a weight or a group of weights, * any characters.
 
-    block: a weight of a block, {} for its number (Architecture.block).
+    names: of all weights. block: the name of a weight that every block has, with {} for the number of the block
+    (Architecture.block). Raises UserError if a pattern fits no weight, or if all weights are frozen.
     """
     names = list(names)
     found: set[str] = set()

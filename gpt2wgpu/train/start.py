@@ -24,7 +24,7 @@ from . import checkpoint, data, from_scratch, teacher
 from .data import Examples, TokenizedTexts
 from .gradients import TrainGraph
 from .program import TrainProgram
-from .settings import OPTIONS_OF_LOSSES, READ_AGAIN, SIZES, TrainSettings, absolute, check_same, frozen_weights
+from .settings import OPTIONS_OF_LOSSES, READ_AGAIN, SIZES, TrainSettings, absolute_paths, check_same, frozen_weights
 
 Say = Callable[[str], None]
 START = ".start"  # a model from scratch, until the first checkpoint is written
@@ -110,18 +110,21 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
 def resume_run(folder: Path, given: dict[str, Any], device: str, say: Say) -> Run:
     """The run that the folder holds. Options may only repeat what it was started with, and say where its files are now."""
     progress = checkpoint.read_progress(folder)
-    settings = TrainSettings.from_json(progress["settings"], folder)
-    moved = {name: absolute(name, given[name]) for name in READ_AGAIN if name in given and getattr(settings, name)}
+    settings = progress.settings
+    moved = {name: absolute_paths(name, given[name]) for name in READ_AGAIN if name in given and getattr(settings, name)}
     settings = replace(settings, **moved)
     check_same(settings, given)
-    if digest_files(settings) != progress["digest"]:
+    if digest_files(settings) != progress.digest:
         raise UserError("the data or the validation file changed since the run began: put them back, or start another run")
     run = prepare_run(folder, settings, folder / checkpoint.MODEL, device, say)
-    if run.model.device != progress["device"]:
-        say(f"the run began on {progress['device']} and continues on {run.model.device}: its result will have other bits")
-    run.model.program.load_state(checkpoint.read_train_state(folder))
-    run.step, run.epoch, run.batch = (int(progress[name]) for name in ("step", "epoch", "batch"))
-    run.scores = progress["scores"]
+    if run.model.device != progress.device:
+        say(f"the run began on {progress.device} and continues on {run.model.device}: its result will have other bits")
+    state = checkpoint.read_train_state(folder, progress.state)
+    try:
+        run.model.program.load_state(state)
+    except ValueError as error:
+        raise UserError(f"{show(folder)} holds the state of another model ({error}): start a new run in another folder") from None
+    run.step, run.epoch, run.batch, run.scores = progress.step, progress.epoch, progress.batch, progress.scores
     say(f"resuming after step {run.step:,}")
     return run
 
