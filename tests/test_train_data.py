@@ -182,7 +182,9 @@ def test_settings_that_are_refused(options: dict[str, Any]):
 
 def test_settings_survive_the_file_and_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    settings = TrainSettings.from_options({"data": ["a.tsv"], "model": "built-in", "freeze": ["wte"], "lr": 0.1})
+    settings = TrainSettings.from_options(
+        {"data": ["a.tsv"], "model": "built-in", "freeze": ["wte"], "lr": 0.1, "loss": "cosine"}
+    )
     assert settings.data == [str(tmp_path / "a.tsv")] and settings.model == "built-in"
     assert TrainSettings.from_json(settings.as_json(tmp_path), tmp_path) == settings
     with pytest.raises(UserError, match="another version"):
@@ -195,7 +197,8 @@ def test_settings_survive_the_file_and_the_folder(tmp_path: Path, monkeypatch: p
 def test_settings_hold_paths_as_seen_from_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
-    options = {"data": ["data/a.tsv", "run/b.tsv", "../c.tsv"], "validation": "d.tsv", "teacher": "run"}
+    options = {"data": ["data/a.tsv", "run/b.tsv", "../c.tsv"], "validation": "d.tsv", "teacher": "run", "lr": 0.1}
+    options["loss"] = "distillation"
     settings = TrainSettings.from_options(options)
     values = settings.as_json(Path("run"))
     assert values["data"] == ["../data/a.tsv", "./b.tsv", "../../c.tsv"]
