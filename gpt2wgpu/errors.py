@@ -1,6 +1,7 @@
 """Errors that the user can mend, and how their messages show values."""
 
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -23,6 +24,11 @@ def show(value: object, limit: int = 80) -> str:
         return str(value) if str(value).isprintable() else ascii(str(value))
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def one_line(text: str) -> str:
+    """A text with control characters and line ends escaped: a sentence from a file must not drive the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 def is_text(value: object) -> bool:

@@ -1,84 +1,152 @@
-"""Progress of long work, on stderr: a bar on a terminal, else a line now and then."""
+"""Progress of long work on stderr: a bar on a terminal, elsewhere a line now and then."""
 
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-EVERY = 30.0  # seconds between lines
+from .errors import one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+EVERY = 30.0  # seconds between lines where there is no terminal
+
+
+class Lines:
+    """A line now and then. `done` and `total` count anything, such as texts, bytes or steps."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def say(self, message: str) -> None:
+        """A line that does not wait."""
+        notice(message)
+
+    def begin(self, done: float = 0, total: float | None = None) -> None:
+        """Start the clock. total: None if it is unknown."""
+        self.first, self.total = done, total
+        self.start = self.shown = time.monotonic()
+
+    def update(self, done: float, text: str) -> None:
+        """Show how far the work is."""
+        if time.monotonic() - self.shown >= EVERY:
+            self.shown = time.monotonic()
+            self.say(text)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the work began, not 0."""
+        return max(time.monotonic() - self.start, 1e-9)
+
+    def left(self, done: float) -> str:
+        """What the rest takes if it goes on like this, such as ", 1:05 left"; nothing if that is unknown."""
+        if self.total is None or done <= self.first:
+            return ""
+        return f", {duration(self.elapsed / (done - self.first) * (self.total - done))} left"
+
+
+class Bar(Lines):
+    """A bar that moves, with the text beside it, below the lines."""
+
+    def __init__(self, bar: "Progress") -> None:
+        self.bar = bar
+        self.task: TaskID | None = None
+        super().__init__()
+
+    def say(self, message: str) -> None:
+        self.bar.console.print(one_line(message), markup=False, highlight=False)
+
+    def begin(self, done: float = 0, total: float | None = None) -> None:
+        super().begin(done, total)
+        if self.task is not None:
+            self.bar.remove_task(self.task)
+        self.task = self.bar.add_task("", total=total, completed=int(done), text="")
+
+    def update(self, done: float, text: str) -> None:
+        assert self.task is not None
+        self.bar.update(self.task, completed=done, text=one_line(text))
+
+
+@contextmanager
+def show_progress() -> Iterator[Lines]:
+    """A bar if stderr is a terminal, else lines."""
+    if not on_terminal():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = BarColumn(20), TextColumn("{task.fields[text]}", markup=False)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield Bar(bar)
 
 
 @contextmanager
 def progress(show: bool | None, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows how far encoding is, if that is asked for; gives the function that advances it by a number of texts."""
+    """Show how far encoding is, if asked to; gives the function that advances it by a number of texts. total: of texts."""
     if not show:
         yield lambda texts: None
         return
-    if not sys.stderr.isatty():
-        yield progress_lines(total)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    done, of = 0, "" if total is None else f" of {total:,}"
+    with show_progress() as shown:
+        shown.begin(0, total)
 
-    columns = TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("encoding", total=total)
-        yield lambda texts: bar.advance(task, texts)
+        def advance(texts: int) -> None:
+            nonlocal done
+            done += texts
+            shown.update(done, f"encoded {done:,}{of} texts, {done / shown.elapsed:,.0f} texts/s{shown.left(done)}")
 
-
-def progress_lines(total: int | None) -> Callable[[int], None]:
-    start = told = time.monotonic()
-    done = 0
-
-    def advance(texts: int) -> None:
-        nonlocal done, told
-        done += texts
-        now = time.monotonic()
-        if now - told >= EVERY:
-            told, rate = now, done / (now - start)
-            rest = "" if total is None else f", {duration((total - done) / rate)} left"
-            of = "" if total is None else f" of {total:,}"
-            print(f"encoded {done:,}{of} texts, {rate:,.0f} texts/s{rest}", file=sys.stderr, flush=True)
-
-    return advance
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+        yield advance
 
 
 @contextmanager
 def downloading(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of a download on a terminal, elsewhere one line; gives the function that advances it by bytes.
+    """Show how far a download is; gives the function that advances it by a number of bytes. total: of bytes.
 
-    HF_HUB_DISABLE_PROGRESS_BARS=1 asks for neither.
+    HF_HUB_DISABLE_PROGRESS_BARS=1 shows nothing.
     """
-    quiet = is_set("HF_HUB_DISABLE_PROGRESS_BARS")
-    if quiet or not sys.stderr.isatty():
-        if not quiet:
-            notice(f"downloading {name} ({megabytes(total)})")
+    if is_set("HF_HUB_DISABLE_PROGRESS_BARS"):
         yield lambda n: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    done = 0
+    with show_progress() as shown:
+        shown.say(f"downloading {name} ({megabytes(total)})")
+        shown.begin(0, total)
 
-    columns = TextColumn(f"downloading {name}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("downloading", total=total)
-        yield lambda n: bar.advance(task, n)
+        def advance(n: int) -> None:
+            nonlocal done
+            done += n
+            text = f"downloaded {megabytes(done)} of {megabytes(total)}, {megabytes(round(done / shown.elapsed))}/s"
+            shown.update(done, f"{text}{shown.left(done)}")
+
+        yield advance
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal. A process may have none: Python sets it to None then."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def duration(seconds: float) -> str:
+    """Such as 1:05, or 1:00:00 for an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def is_set(variable: str) -> bool:
-    """Whether an environment variable says yes, as huggingface_hub reads it."""
+    """Whether an environment variable says yes, by huggingface_hub's rule."""
     return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def notice(message: str) -> None:
-    """One line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line on stderr, whatever the message contains."""
+    if sys.stderr is not None:  # print(file=None) would print on stdout
+        print(one_line(message), file=sys.stderr, flush=True)
 
 
 def megabytes(n: int) -> str:
+    """A number of bytes, such as 91 MB, 2.0 MB or 251 bytes."""
     return f"{n / 1e6:,.0f} MB" if n >= 1e7 else f"{n / 1e6:.1f} MB" if n >= 1e5 else f"{n:,} bytes"

@@ -104,11 +104,11 @@ def test_killed_again_and_again(source: Path, whole: dict[str, bytes], tmp_path:
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_told_to_stop(source: Path, whole: dict[str, bytes], tmp_path: Path, number: int, code: int):
-    """What is done is saved, and one line says how to go on."""
+    """What is done is saved, and one line says how to resume."""
     found, err, rows = stop(arguments(source, tmp_path / "o.npy"), tmp_path / "o.npy.part", 500, number)
     assert found == code and err.count("\n") == 1 and 0 < rows < N, err
-    line, _, command = err.strip().partition("; to go on: ")
-    assert line == f"stopped: {rows:,} texts are done and kept in {tmp_path / 'o.npy.part'}"
+    line, _, command = err.strip().partition("; to resume: ")
+    assert line == f"stopped: {rows:,} texts are saved in {tmp_path / 'o.npy.part'}"
     name, *args = shlex.split(command)
     assert name == "gpt2wgpu" and args == [*arguments(source, tmp_path / "o.npy"), "--resume"]
     assert np.load(tmp_path / "o.npy.part/vectors.npy", mmap_mode="r").shape == (rows, 8)
@@ -124,7 +124,7 @@ def test_a_disk_that_fills_up(source: Path, whole: dict[str, bytes], tmp_path: P
     args = arguments(source, tmp_path / output)
     err = finish(args, full, code=1).splitlines()
     rows = saved(tmp_path / f"{output}.part")
-    assert err[-1] == f"error: {tmp_path / output}: File too large" and err[0].startswith(f"stopped: {rows:,} texts are done")
+    assert err[-1] == f"error: {tmp_path / output}: File too large" and err[0].startswith(f"stopped: {rows:,} texts are saved")
     assert 0 < rows <= N and (rows == N) == (output == "o.jsonl") and not (tmp_path / output).exists()
     finish([*args, "--resume"])
     assert contents(tmp_path) == {output: whole[output]}

@@ -8,8 +8,9 @@ import typer
 
 from .. import __version__
 from ..errors import UserError
+from ..progress import notice
 from .commands import doctor_command, info_command, similarity_command
-from .console import say, say_error, shorten_line
+from .console import say_error, shorten_line
 from .diagnose import profile_command, tune_command
 from .embed import embed_command
 from .evaluate import evaluate_command
@@ -113,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
 def run_command(args: list[str] | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: say(shorten_line(f"warning: {message}"))
+        warnings.showwarning = lambda message, *_: notice(shorten_line(f"warning: {message}"))
         try:
             # Windows: typer would replace a text with a * in it by the names of files
             app(args, prog_name="gpt2wgpu", windows_expand_args=False, obj=args)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import one_line, say_if_numpy, table
+from ..errors import one_line
+from .console import say_if_numpy, table
 from .options import (
     TEXT,
     Column,

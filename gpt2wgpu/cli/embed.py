@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import say, say_if_numpy
+from ..progress import notice, on_terminal, show_progress
+from .console import say_if_numpy
 from .options import (
     TEXT,
     Column,
@@ -107,7 +108,7 @@ def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: s
     def rows() -> "files.Rows":
         encoder = load_encoder(ctx)
         say_if_numpy(encoder, ctx.params["device"])
-        bar = input is not None and sys.stderr.isatty() and not (output is None and sys.stdout.isatty())
+        bar = input is not None and on_terminal() and not (output is None and sys.stdout.isatty())
         vectors = encoder.encode_stream(rest, show_progress_bar=bar, **encode_options(ctx))
         # The vectors come first: zip then runs their generator to its end, where it warns of texts that were cut.
         return ((text, vector) for vector, text in zip(vectors, mine, strict=True))
@@ -120,11 +121,11 @@ def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: s
 
 
 def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -> None:
-    """A file of any size into a file, or a folder of shards, that can be gone on with."""
+    """Embed a file of any size into a file or a folder of shards, so that --resume can continue."""
     from .. import corpus, files
     from ..errors import UserError
     from ..vectors.quantize import check_precision
-    from .progress import report_progress
+    from .progress import CorpusProgress
 
     p = ctx.params
     check_precision(p["precision"])
@@ -135,15 +136,16 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
         raise UserError(f"{output}: is the file of texts: write to another one")
     with closing(files.Texts(input, column)) as found, corpus.open_workspace(output, resume=p["resume"]) as work:
         if work.complete:
-            say(f"{output} is complete: there is nothing to go on with; without --resume it is made anew")
+            notice(f"{output} is complete: there is nothing to resume; without --resume it is made anew")
             return
         if p["resume"] and work.state is None:
-            say(f"{work.folder} holds nothing to go on with: this begins")
+            notice(f"nothing to resume in {work.folder}: starting from the first text")
         encoder = load_encoder(ctx)
         say_if_numpy(encoder, p["device"])
         asked = encoder.options(**encode_options(ctx))
-        with report_progress(command_to_resume(ctx)) as told:
-            corpus.embed_corpus(encoder, found, work, told, asked, precision=p["precision"])
+        with show_progress() as shown:
+            report = CorpusProgress(shown, command_to_resume(ctx))
+            corpus.embed_corpus(encoder, found, work, report, asked, precision=p["precision"])
 
 
 def command_to_resume(ctx: typer.Context) -> str:

@@ -1,14 +1,15 @@
 """The command `evaluate`: parse and print."""
 
 import json
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import one_line, say_if_numpy
+from ..errors import one_line
+from ..progress import on_terminal
+from .console import say_if_numpy
 from .options import TEXT, Json, encode_options, load_encoder, model_options, text_options, vector_options, with_options
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def evaluate_command(
 
     pairs = read_pairs(data)
     check_targets(pairs)
-    options = {**encode_options(ctx), "show_progress_bar": sys.stderr.isatty()}
+    options = {**encode_options(ctx), "show_progress_bar": on_terminal()}
     if layers is not None:
         return compare_layers(ctx, data, pairs, layers, plot, options)
     from ..evaluation.scores import evaluate_pairs

@@ -1,92 +1,66 @@
-"""How a corpus is shown while it is embedded, on stderr: a live line on a terminal, else a line now and then."""
+"""What is shown on stderr while a corpus is embedded or a model is trained."""
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from ..progress import duration
-from .console import one_line, say
+from ..progress import Lines
 
-EVERY = 30.0  # seconds between lines where there is no terminal
+SMOOTH = 0.9  # share of earlier steps in the loss that is shown
 
 
-class Lines:
-    """Plain lines. How much is left is told by the bytes of the input, as nobody has counted its texts."""
+class CorpusProgress:
+    """Texts that are done. The time left is estimated from input bytes, as the number of texts is unknown."""
 
-    def __init__(self, again: str) -> None:
-        self.again = again  # the command that goes on
-        self.first_row = self.first_byte = self.size = 0
-        self.start = self.told = time.monotonic()
-
-    def say(self, line: str) -> None:
-        say(line)
+    def __init__(self, shown: Lines, again: str) -> None:
+        self.shown, self.say = shown, shown.say
+        self.again = again  # the command that resumes
+        self.first = self.position = self.size = 0
 
     def begin(self, rows: int, position: int, size: int) -> None:
-        self.first_row, self.first_byte, self.size = rows, position, size
-        self.start = self.told = time.monotonic()
+        self.first, self.position, self.size = rows, position, size
+        self.shown.begin(position, size or None)
 
     def step(self, rows: int, position: int) -> None:
-        elapsed = time.monotonic() - self.start
-        rate = (rows - self.first_row) / max(elapsed, 1e-9)
-        read = position - self.first_byte
-        left = elapsed / read * (self.size - position) if read > 0 else None
-        self.show(rows, position, f"{rate:,.0f} texts/s", "" if left is None else f"{duration(left)} left")
+        self.position = position
+        rate = (rows - self.first) / self.shown.elapsed
+        share = f", {100 * position / self.size:.0f} %" if self.size else ""
+        self.shown.update(position, f"{rows:,} texts{share}, {rate:,.0f} texts/s{self.shown.left(position)}")
 
     def writing(self, rows: int, total: int) -> None:
-        self.show_writing(rows, total)
+        self.shown.update(self.position, f"writing {rows:,} of {total:,} texts")
 
     def stopped(self, rows: int, folder: Path) -> None:
-        self.say(f"stopped: {rows:,} texts are done and kept in {folder}; to go on: {self.again}")
-
-    def due(self) -> bool:
-        if time.monotonic() - self.told < EVERY:
-            return False
-        self.told = time.monotonic()
-        return True
-
-    def show(self, rows: int, position: int, rate: str, left: str) -> None:
-        if self.due():
-            share = f"{100 * position / self.size:.0f} %" if self.size else ""
-            self.say(", ".join(part for part in (f"{rows:,} texts", share, rate, left) if part))
-
-    def show_writing(self, rows: int, total: int) -> None:
-        if self.due():
-            self.say(f"writing {rows:,} of {total:,} texts")
+        self.say(f"stopped: {rows:,} texts are saved in {folder}; to resume: {self.again}")
 
 
-class Live(Lines):
-    """A bar below the lines."""
+class TrainProgress:
+    """Steps, and the latest validation."""
 
-    def __init__(self, again: str, bar: Any) -> None:
-        super().__init__(again)
-        self.bar = bar
-        self.task: Any = None
+    def __init__(self, shown: Lines) -> None:
+        self.shown, self.say = shown, shown.say
+        self.loss: float | None = None
+        self.texts = self.steps = 0
+        self.scores = ""
 
-    def say(self, line: str) -> None:
-        self.bar.console.print(one_line(line), markup=False, highlight=False)
+    def begin(self, step: int, steps: int) -> None:
+        self.steps = steps
+        self.shown.begin(step, steps)
 
-    def begin(self, rows: int, position: int, size: int) -> None:
-        super().begin(rows, position, size)
-        self.task = self.bar.add_task("", total=size or None, completed=position, told="")
+    def step(self, values: Mapping[str, float]) -> None:
+        """After a step; the last one is always shown."""
+        loss, done = values["loss"], int(values["step"])
+        self.loss = loss if self.loss is None else SMOOTH * self.loss + (1 - SMOOTH) * loss
+        self.texts += int(values["texts"])
+        rate = self.texts / self.shown.elapsed
+        text = (
+            f"step {done:,} of {self.steps:,}: loss {self.loss:.4f}{self.scores}, learning rate {values['lr']:.2e}, "
+            f"{rate:,.0f} texts/s{self.shown.left(done)}"
+        )
+        self.shown.update(done, text)
+        if done == self.steps:
+            self.say(text)
 
-    def show(self, rows: int, position: int, rate: str, left: str) -> None:
-        self.bar.update(self.task, completed=position, told="  ".join((f"{rows:,} texts", rate, left)))
-
-    def show_writing(self, rows: int, total: int) -> None:
-        self.bar.update(self.task, told=f"writing {rows:,} of {total:,} texts")
-
-
-@contextmanager
-def report_progress(again: str) -> Iterator[Lines]:
-    if not sys.stderr.isatty():
-        yield Lines(again)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    columns = BarColumn(20), TaskProgressColumn(), TextColumn("{task.fields[told]}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield Live(again, bar)
+    def validated(self, values: Mapping[str, float]) -> None:
+        accuracy = f", accuracy {values['accuracy']:.4f}" if "accuracy" in values else ""
+        self.scores = f", Spearman {values['spearman']:.4f}{accuracy}"
+        self.say(f"step {values['step']:,}: validation Spearman {values['spearman']:.4f}{accuracy}")

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .console import one_line, say
+from ..errors import one_line
+from ..progress import notice
 from .options import Column, Json, Model, Revision, check_decoded
 
 app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, and see what a tokenizer makes of texts.")
@@ -51,7 +52,7 @@ def create(
         texts = (text for file in files or () for text in read_sentences(file, column))
         tokenizer = vocabulary.train_tokenizer(texts, vocab=vocab, min_frequency=min_frequency, lower_case=lower_case)
         if (found := tokenizer.get_vocab_size()) < vocab:
-            say(f"the texts give {found:,} tokens, not {vocab:,}: no other pair is met {min_frequency} times")
+            notice(f"the texts give {found:,} tokens, not {vocab:,}: no other pair is met {min_frequency} times")
     vocabulary.save_tokenizer(tokenizer, folder)
     print(f"{one_line(output)}: a vocabulary of {tokenizer.get_vocab_size():,} tokens")
 

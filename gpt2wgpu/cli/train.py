@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import say
-from .live import live
+from ..progress import notice, show_progress
 from .options import DeviceOption
 
 DATA, SCRATCH, LEARNING = "Data", "Model", "Learning"
@@ -105,9 +104,11 @@ def train_command(
     given = {name: value for name, value in options.items() if is_given(ctx, name)}
     from ..train import loop, start
     from ..train.curve import draw_curve
+    from .progress import TrainProgress
 
     stopped: loop.Stopped | None = None
-    with live() as report:
+    with show_progress() as shown:
+        report = TrainProgress(shown)
         run = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
         report.begin(run.step, run.steps)
         with closing(loop.run_training(run)) as events:
@@ -121,10 +122,10 @@ def train_command(
                 else:
                     stopped = event
     if stopped is not None:
-        say(f"stopped after step {run.step:,}, which is saved: resume with --resume")
+        notice(f"stopped after step {run.step:,}, which is saved: resume with --resume")
         raise typer.Exit(128 + stopped.signal)
     if (why := draw_curve(run.folder)) is not None:
-        say(why)
+        notice(why)
     found = "".join(f", {name} {value:.4f}" for name, value in run.scores.items())
     print(f"{run.folder / 'model'}: {run.step:,} {'step' if run.step == 1 else 'steps'}{found}")
 
