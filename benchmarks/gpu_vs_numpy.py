@@ -81,7 +81,7 @@ def main() -> None:
         sys.exit("no GPU found; --device gpu takes a software adapter if there is one")
     device = gpu.open_device(adapter)
     half = options.dtype == "float16"
-    if half and not device.half:
+    if half and not device.has_f16:
         sys.exit(f"{adapter} has no shader-f16")
     result: dict[str, Any] = machine() | {"device": str(adapter), "driver": adapter.driver, "dtype": options.dtype}
     print(f"device: {adapter}, {adapter.driver}, {options.dtype}; numpy {np.__version__}\n")

@@ -66,7 +66,7 @@ class Run:
         self.device, self.matmul = find_matmul(gpu.open_device(self.adapter), "float16")
         self.result["matmul"] = self.matmul
         self.small = options.quick or self.adapter.software
-        self.dtypes = ["float32", *(["float16"] if self.device.half else [])]
+        self.dtypes = ["float32", *(["float16"] if self.device.has_f16 else [])]
         skipped = "GPT-2" if self.adapter.software and not options.all else "nothing"  # seconds a call there
         self.folders = {name: folder for name, folder in folders(options.home).items() if not name.startswith(skipped)}
 
@@ -138,7 +138,7 @@ def matrix_units(run: Run) -> Iterator[dict[str, Any]]:
             if found.matrix_units and right is None:
                 right = found
             yield {"fragments": units.size, "lanes": units.lanes, "right": found.matrix_units is not None, "why": why}
-    if run.small or not device.half:
+    if run.small or not device.has_f16:
         return
     for used in (right, device) if right else (device,):
         top = gpu.measure_ceilings(used) if used.clock else None
@@ -154,7 +154,7 @@ def kernels(run: Run) -> Iterator[dict[str, Any]]:
     """With wgpu's bounds checks on, and as it is used."""
     for checked in (True, False):
         device, _ = find_matmul(gpu.open_device(run.adapter, checked=checked), "float16")
-        for case in forward_cases(device.half):
+        for case in forward_cases(device.has_f16):
             c = check_op(device, case)
             yield {"op": c.name, "shape": c.shape, "checked": checked, "error": c.error, "tolerance": c.tolerance, "ok": c.ok}
 

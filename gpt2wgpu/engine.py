@@ -166,7 +166,7 @@ class Engine:
         return GPUProgram(self.place.device, graph, weights, self._capacity)
 
     def _too_large(self, room: str) -> UserError:
-        half = self.place.device is not None and self.place.device.half
+        half = self.place.device is not None and self.place.device.has_f16
         room, shorter = room.format(device=self.place.name), self.max_tokens > self._longest
         return memory.too_large_error(self.name, self._need, self.place.dtype, room, half=half, shorter=shorter)
 

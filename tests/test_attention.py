@@ -167,7 +167,7 @@ INVARIANT = [
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("case", INVARIANT, ids=lambda case: case.op.name)
 def test_a_sequence_does_not_depend_on_its_batch(case: Case, half: bool, device_form: Device):
-    if half and not device_form.half:
+    if half and not device_form.has_f16:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(replace(case, half=half))
     program = GPUProgram(device_form, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})

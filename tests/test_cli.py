@@ -254,7 +254,7 @@ def test_info(run: Run, encoder: Encoder):
 
 def test_info_of_a_device(device: gpt2wgpu.gpu.Device, run: Run):
     found = json.loads(run("info", "--json", "--device", device.adapter.index)[1])["device"]
-    assert found["name"] == str(device.adapter) and found["features"]["shader-f16"] == device.half
+    assert found["name"] == str(device.adapter) and found["features"]["shader-f16"] == device.has_f16
     assert found["limits"]["max-storage-buffer-binding-size"] >= 1 << 27
     assert re.search("shader-f16 +(yes|no)", run("info", "--device", device.adapter.index)[1])
 

@@ -42,7 +42,7 @@ def test_a_right_device_passes_every_check(on_gpu: Callable[..., Encoder]):
     assert [c for c in checks if not c.ok] == []
     kinds = [c.name for c in checks]
     assert set(kinds) == {case.op.name for case in forward_cases(half=False)} | {"built-in model", "alone = in a batch"}
-    assert len(checks) == len(forward_cases(model.engine.place.device.half)) + 2
+    assert len(checks) == len(forward_cases(model.engine.place.device.has_f16)) + 2
     assert checks[-1].tolerance == 0
 
 
@@ -53,7 +53,7 @@ def test_every_op_has_a_check():
 
 
 def test_half_precision_is_checked_by_cosine(on_gpu: Callable[..., Encoder], device: Device):
-    if not device.half:
+    if not device.has_f16:
         pytest.skip("the device has no shader-f16")
     *_, model, alone = check_device(on_gpu(dtype="float16", layer=2, pooling="max"))
     assert model.name == "built-in model (1 - cosine)"

@@ -49,7 +49,7 @@ def test_an_overflow_names_the_text(
 )
 def test_an_overflow_of_f16_is_an_error_that_says_so(activation: str, tensor: str, use_gpu: None, device: Device, tmp_path: Path):
     """Infinity times weights of both signs is NaN, which relu and tanh of a GPU may turn into a number."""
-    if not device.half:
+    if not device.has_f16:
         pytest.skip("the device has no shader-f16")
     folder = tiny_gpt2(tmp_path, change={tensor: lambda w: w * 1e7}, activation_function=activation)
     texts = ["t1 t2 t3", "t4"]
@@ -256,8 +256,8 @@ def test_dtypes_in_numpy(built_in: Encoder):
 
 def test_dtypes_on_a_gpu(use_gpu: None, device: Device, tmp_path: Path):
     folder = tiny_gpt2(tmp_path)
-    assert Encoder(folder, device="gpu").dtype == ("float16" if device.half and not device.adapter.software else "float32")
-    if not device.half:
+    assert Encoder(folder, device="gpu").dtype == ("float16" if device.has_f16 and not device.adapter.software else "float32")
+    if not device.has_f16:
         assert "has no shader-f16; use float32" in refusal(lambda: Encoder(folder, device="gpu", dtype="f16"))
         return
     half, single = (Encoder(folder, device="gpu", dtype=d) for d in ("f16", "f32"))

@@ -1,7 +1,6 @@
-"""Adapters and gpu.Program: what it refuses, and that nothing left in its buffers reaches a result."""
+"""gpu.GPUProgram: what it refuses, and that nothing left in its buffers reaches a result."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,80 +10,9 @@ import wgpu
 
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.devices.selftest import Case, arrays, forward_cases
-from gpt2wgpu.gpu import Adapter, Device, GPUProgram, choose_adapter, fitting_tokens, kernels, list_adapters
-from gpt2wgpu.gpu import device as device_module
+from gpt2wgpu.gpu import Device, GPUProgram, fitting_tokens, kernels
 from gpt2wgpu.graph import ops, reference
 from gpt2wgpu.graph.tensor import Array, Tensor
-
-# --- adapters
-
-
-def adapter(index: int, name: str, kind: str) -> Adapter:
-    return Adapter(index, name, kind, "Vulkan", "", frozenset(), {}, None)
-
-
-SOFTWARE = adapter(0, "llvmpipe (LLVM 15)", "CPU")
-VIRTUAL = adapter(1, "Virtio", "VirtualGPU")
-INTEGRATED = adapter(2, "Intel UHD", "IntegratedGPU")
-DISCRETE = adapter(3, "NVIDIA GeForce 10", "DiscreteGPU")
-SECOND = adapter(4, "NVIDIA GeForce 20", "DiscreteGPU")
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`machine(a, b)`: these are the adapters found."""
-    return lambda *found: monkeypatch.setattr(device_module, "list_adapters", lambda: found)
-
-
-def test_the_best_real_gpu_is_taken(machine: Callable[..., None]):
-    machine(SOFTWARE, VIRTUAL, INTEGRATED, DISCRETE, SECOND)
-    assert choose_adapter("auto") is choose_adapter("gpu") is DISCRETE
-    machine(SOFTWARE, VIRTUAL, INTEGRATED)
-    assert choose_adapter("auto") is choose_adapter("gpu") is INTEGRATED
-    machine(SOFTWARE, VIRTUAL)
-    assert choose_adapter("auto") is choose_adapter("gpu") is VIRTUAL
-
-
-def test_a_software_adapter_is_taken_only_when_asked_for(machine: Callable[..., None]):
-    machine(SOFTWARE)
-    assert choose_adapter("auto") is None
-    assert choose_adapter("gpu") is choose_adapter("0") is choose_adapter("llvm") is choose_adapter("LLVMpipe") is SOFTWARE
-
-
-def test_an_adapter_by_number_or_part_of_its_name(machine: Callable[..., None]):
-    machine(SOFTWARE, VIRTUAL, INTEGRATED, DISCRETE, SECOND)
-    assert choose_adapter("1") is VIRTUAL
-    assert choose_adapter("4") is SECOND
-    assert choose_adapter("geforce") is DISCRETE
-    assert choose_adapter("GeForce 20") is SECOND
-    assert choose_adapter("intel") is INTEGRATED
-    for wrong in ("5", "10", "cuda", "geforce 30", "-1"):  # "10" is part of a name, but a number
-        with pytest.raises(
-            UserError, match=f"^device '{wrong}' is none of the adapters found .0: llvmpipe.*4: NVIDIA GeForce 20"
-        ):
-            choose_adapter(wrong)
-
-
-def test_without_any_adapter(machine: Callable[..., None]):
-    machine()
-    assert choose_adapter("auto") is None
-    for wanted in ("gpu", "0", "nvidia"):
-        with pytest.raises(UserError, match=r"no WebGPU adapter found; install a driver .*mesa-vulkan-drivers") as caught:
-            choose_adapter(wanted)
-        assert "\n" not in str(caught.value)
-
-
-def test_adapters_of_this_machine(device: Device):
-    found = list_adapters()
-    assert device.adapter in found
-    assert [a.index for a in found] == list(range(len(found)))
-    assert all(a.backend != "OpenGL" for a in found)
-    assert device.adapter.name in str(device.adapter)
-    assert device.half == ("shader-f16" in device.adapter.features)
-    assert choose_adapter(os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu")) == device.adapter
-
-
-# --- programs
 
 
 class Recorded(GPUProgram):
@@ -196,7 +124,7 @@ def test_what_lies_in_the_buffers_reaches_no_result(chain):
 )
 def test_a_kernel_writes_every_element(case: Case, device: Device):
     """Into a buffer full of NaN."""
-    if case.half and not device.half:
+    if case.half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(case)
     program = Recorded(device, output, lambda t: values[t.name], {"T": 100, "B": 3, "G": 6, "M": 40})
@@ -228,7 +156,7 @@ def test_a_wrong_batch_is_refused_and_the_next_one_is_right(device: Device):
 @pytest.mark.parametrize(("half", "pieces"), [(False, 3), (True, 2)])
 def test_a_table_over_the_limit_of_a_binding_comes_in_pieces(half: bool, pieces: int, device: Device):
     """Ids on both sides of every seam."""
-    if half and not device.half:
+    if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(Case(ops.embed, {"V": 1000, "C": 12, "S": 40}, half=half))
     seams = (16384 - 256) // (12 * (2 if half else 4)) * np.arange(pieces)
@@ -354,3 +282,18 @@ def test_nan_passes_through_norms_and_attention(device: Device):
         found = program.run({"qkv": values, **batch})
         assert np.isnan(found[1]).any()
         np.testing.assert_array_equal(found[3:], 1)  # the other sequence knows nothing of it
+
+
+# --- uniform values
+
+
+def test_a_whole_number_for_a_float_attribute_reaches_the_kernel_as_a_float(device: Device):
+    """As JSON writes "layer_norm_epsilon": 1. The type that the shader declares decides."""
+    rng = np.random.default_rng(0)
+    x, weight, bias = Tensor(("T", 8), name="x"), Tensor((8,), name="w"), Tensor((8,), name="b")
+    values = {name: rng.standard_normal(8, dtype=np.float32) for name in "wb"}
+    batch = {"x": rng.standard_normal((3, 8), dtype=np.float32)}
+    for eps in (1, 1.0, np.int64(1), np.float64(1)):
+        output = ops.layer_norm(x, weight, bias, eps=eps)
+        found = GPUProgram(device, output, lambda t: values[t.name], {"T": 3}).run(batch)
+        np.testing.assert_allclose(found, ops.layer_norm.reference(batch["x"], values["w"], values["b"], eps=1.0), atol=1e-6)

@@ -189,7 +189,7 @@ def test_the_built_in_model_in_int8_is_near_itself(built_in: Encoder):
 @pytest.mark.parametrize("half", [False, True])
 def test_a_model_on_a_device_equals_numpy(half: bool, device: Device):
     """Whole, with f32 or f16 beside the int8."""
-    if half and not device.half:
+    if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     model = Encoder(device="numpy", dtype="int8")
     c, ids = model.checkpoint, [np.arange(5), np.array([7]), np.arange(300, 333)]
@@ -239,7 +239,7 @@ def test_int8_is_a_dtype_everywhere(device: Device):
     assert choose.find_dtype("int8", None) == choose.find_dtype("int8", device) == "int8"
     assert choose.find_operand_dtype("int8", None) == "f32"
     real = replace(device, adapter=replace(device.adapter, kind="DiscreteGPU"))
-    assert choose.find_operand_dtype("int8", real) == ("f16" if device.half else "f32")
+    assert choose.find_operand_dtype("int8", real) == ("f16" if device.has_f16 else "f32")
     with pytest.raises(UserError, match=r"^dtype must be auto, float32, float16 or int8, not 'int4'$"):
         Encoder(device="numpy", dtype="int4")
 
@@ -284,7 +284,7 @@ def test_training_in_int8_is_refused(run, data: Path, tmp_path: Path):
 @pytest.mark.parametrize(("dtype", "kind"), [("i8", "CPU"), ("i8", "DiscreteGPU"), ("i8f16", "DiscreteGPU")])
 def test_every_tile_gives_the_same_bits(dtype: str, kind: str, device: Device):
     """Bench leaves out those that do not."""
-    if dtype == "i8f16" and not device.half:
+    if dtype == "i8f16" and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     opened = replace(device, adapter=replace(device.adapter, kind=kind), tuned={})
     bench = Bench(opened, (132, 148, dtype), math.inf)

@@ -43,7 +43,7 @@ def on_gpu(production_device: Device, monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (production_device, "the device of the tests"))
 
     def make(model: Path | None = None, *, dtype: str = "float32", **options: Any) -> Encoder:
-        if dtype == "float16" and not production_device.half:
+        if dtype == "float16" and not production_device.has_f16:
             pytest.skip("the device has no shader-f16")
         return Encoder(model, device="gpu", dtype=dtype, **options)
 

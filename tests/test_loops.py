@@ -34,7 +34,7 @@ ATTENTION = [
 @pytest.mark.parametrize("attrs", ATTENTION, ids=str)
 @pytest.mark.parametrize("half", [False, True])
 def test_texts_are_attended_to_to_their_end(attrs: dict[str, Any], half: bool, device: Device):
-    if half and not device.half:
+    if half and not device.has_f16:
         pytest.skip(f"{device.adapter.name} has no shader-f16")
     case = Case(ops.attention, {"N": 6 * attrs["head_size"]}, (1,), {"scale": 0.05, **attrs}, half)
     tokens = loop_limit.longest_text(device, graph(case), 2000)

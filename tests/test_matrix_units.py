@@ -25,7 +25,7 @@ ONE = (MatrixUnits(16, 32),)
 @pytest.fixture
 def granted(device: Device) -> Device:
     """A device that says it has matrix units."""
-    if not device.half:
+    if not device.has_f16:
         pytest.skip("the device has no shader-f16")
     return replace(device, granted=device.granted | {"cooperative-matrix"}, kernels={})
 
@@ -60,10 +60,10 @@ def test_a_feature_that_is_listed_and_then_refused_is_done_without(device: Devic
     else:
         assert open_device(device.adapter).refused.startswith("it has no ")
         listed = replace(device.adapter, features=device.adapter.features | {"cooperative-matrix", "subgroup", "shader-f16"})
-        opened = open_device(listed) if device.half else None
+        opened = open_device(listed) if device.has_f16 else None
         if opened:
             assert "cooperative-matrix" not in opened.granted
-            assert opened.half
+            assert opened.has_f16
             assert opened.refused
             assert "\n" not in opened.refused
 

@@ -60,7 +60,7 @@ def error(found: Array, expected: Array) -> float:
 
 
 def half_or_skip(device: Device) -> None:
-    if not device.half:
+    if not device.has_f16:
         pytest.skip(f"{device.adapter.name} has no shader-f16")
 
 

@@ -75,7 +75,7 @@ def test_kernel_equals_numpy(case: Case, device_form: Device):
 
 @pytest.mark.parametrize("case", [c for c in forward_cases(half=True) if c.half], ids=name)
 def test_f16_kernel_equals_numpy(case: Case, device_form: Device):
-    if not device_form.half:
+    if not device_form.has_f16:
         pytest.skip("the device has no shader-f16")
     check = check_op(device_form, case)
     assert check.ok, check
@@ -103,7 +103,7 @@ def test_matmul_variants_give_the_same_bits(o: Op, half: bool, device: Device, a
     from gpt2wgpu.devices.selftest import arrays
     from gpt2wgpu.gpu import GPUProgram
 
-    if half and not device.half:
+    if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     output, values = arrays(Case(o, {"K": 84, "N": 148}, (37,), half=half))
     devices = device, as_on_a_gpu, as_on_swiftshader

@@ -134,7 +134,7 @@ def minilm() -> Path:
 def test_minilm_equals_sentence_transformers(
     where: str, dtype: str, least: float, minilm: Path, on: Callable[[str], str], request: pytest.FixtureRequest
 ):
-    if dtype == "float16" and not request.getfixturevalue("device").half:
+    if dtype == "float16" and not request.getfixturevalue("device").has_f16:
         pytest.skip("the device has no shader-f16")
     with np.load(GOLDEN / "minilm.npz") as golden:
         want = golden["vectors"]

@@ -66,7 +66,7 @@ def in_every_tile(device: Device, case: Case) -> list[np.ndarray]:
 @pytest.mark.parametrize("k", [4, 84])
 def test_every_tile_gives_the_same_bits(k: int, lengths: tuple[int], half: bool, either: Device, device: Device):
     """Of a GPU and of a software driver alike; so the choice may depend on anything."""
-    if half and not device.half:
+    if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     case = Case(ops.linear_add, {"K": k, "N": 148}, lengths, half=half)
     found = in_every_tile(either, case) + in_every_tile(fresh(device, "CPU"), case)
@@ -270,7 +270,7 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
 
     monkeypatch.setattr(kernels, "specialise", change)
     with pytest.raises(wgpu.GPUError):
-        kernels.compile_kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile()
+        kernels.compile_kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile(either)
     assert [*Bench(either, SMALL, math.inf).kernels] == [first]
     assert {f.tile for f in tune_matmuls(either, [SMALL])} == {first}
 
@@ -283,7 +283,7 @@ def test_tune_takes_the_matmuls_of_the_model(device: Device, monkeypatch: pytest
     monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_matmuls", lambda device, found: found)
     assert tune_model(None, "gpu", "auto", 1) == (device, [(256, 768, "f32"), (256, 1024, "f32"), (1024, 256, "f32")])
     assert tune_model(None, "gpu", "auto", 0) == (device, [])
-    if device.half:
+    if device.has_f16:
         assert tune_model(None, "gpu", "float16", 1)[1] == [(256, 768, "f16"), (256, 1024, "f16"), (1024, 256, "f16")]
 
 
@@ -294,7 +294,7 @@ def test_tune_needs_a_gpu():
 
 def test_the_command_prints_a_table(device: Device, monkeypatch, capsys: pytest.CaptureFixture[str], cache: Path):
     found = [Measurement((768, 3072, "f16"), r, t, s) for r, t, s in ((24, Tile(8, 128, 8), 1.0), (24, Tile(16, 128, 16), 0.01))]
-    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_model", lambda *_: (device, found))
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_model", lambda **_: (device, found))
     with pytest.raises(SystemExit) as caught:
         main(["tune"])
     assert not caught.value.code

@@ -50,10 +50,10 @@ def find_dtype(wanted: str, device: Any) -> str:
         raise UserError(f"dtype must be auto, float32, float16 or int8, not {wanted!r}")
     wanted = names[wanted]
     if wanted == "auto":
-        return "float16" if device is not None and device.half and not device.adapter.software else "float32"
+        return "float16" if device is not None and device.has_f16 and not device.adapter.software else "float32"
     if wanted == "float16" and device is None:
         raise UserError("dtype float16 needs a GPU: numpy computes in float32")
-    if wanted == "float16" and not device.half:
+    if wanted == "float16" and not device.has_f16:
         raise UserError(f"dtype float16: {device.adapter.name} has no shader-f16; use float32")
     return wanted
 
@@ -85,12 +85,8 @@ def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
 
 @contextmanager
 def enough_memory(refuse: Callable[[str], UserError]) -> Iterator[None]:
-    """What is raised inside for lack of memory, here or on a device, becomes `refuse("...")`, which is told who lacks it."""
+    """Turn a lack of memory, on the host or on a device, into the UserError that `refuse` makes of who lacks it."""
     try:
         yield
-    except MemoryError:  # wgpu's is one too
+    except MemoryError:  # gpu.OutOfDeviceMemory is one too
         raise refuse("more than {device} has free") from None
-    except Exception as error:
-        if "device is lost" not in str(error) and "device was lost" not in str(error):
-            raise
-        raise refuse("and {device} was lost, most often for lack of memory") from None

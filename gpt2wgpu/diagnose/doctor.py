@@ -26,7 +26,7 @@ def check_device(encoder: Encoder) -> Iterator[Check]:
     device = encoder.engine.place.device
     if device is None:
         return
-    for case in forward_cases(device.half):
+    for case in forward_cases(device.has_f16):
         yield check_op(device, case)
 
     twin = Encoder(

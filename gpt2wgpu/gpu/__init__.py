@@ -3,9 +3,10 @@
 device.py    adapters, and opening one
 kernels.py   an op and its sizes -> WGSL source -> compute pipeline
 tiles.py     which tile shape a matmul gets on this adapter, and the cache of what was measured
-tune.py      measuring the tile shapes
+tuning.py    measuring the tile shapes
 program.py   a graph and its weights -> buffers, bind groups, dispatches
 inplace.py   kernels outside any graph that change buffers, for training
+failures.py  what goes wrong on a device, by class
 clock.py     the device's time stamps
 ceilings.py  what the device can do at best
 native.py    what wgpu-py has no call for, or a slow one
@@ -13,7 +14,8 @@ native.py    what wgpu-py has no call for, or a slow one
 
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
-from .device import Adapter, Device, GPUError, MatrixUnits, choose_adapter, list_adapters, open_device
+from .device import Adapter, Device, MatrixUnits, choose_adapter, list_adapters, open_device
+from .failures import DeviceLost, GPUError, OutOfDeviceMemory
 from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Tile
 from .program import GPUProgram, fitting_tokens
@@ -24,12 +26,14 @@ __all__ = [
     "Ceilings",
     "Clock",
     "Device",
+    "DeviceLost",
     "Dispatch",
     "GPUError",
     "GPUProgram",
     "InPlace",
     "MatrixUnits",
     "Measurement",
+    "OutOfDeviceMemory",
     "Tile",
     "choose_adapter",
     "fitting_tokens",

@@ -8,11 +8,13 @@ import wgpu
 from ..graph.tensor import Array
 from . import native
 from .device import Device
+from .failures import named_failures
 
 
 class Clock:
     """Timestamps of `passes` compute passes: `around(i)` goes into pass i, `resolve` after them, `seconds` when all is done."""
 
+    @named_failures
     def __init__(self, device: Device, passes: int) -> None:
         self.device, self.passes = device, passes
         self.queries = device.raw.create_query_set(type="timestamp", count=2 * passes)
@@ -25,6 +27,7 @@ class Clock:
     def resolve(self, encoder: Any) -> None:
         encoder.resolve_query_set(self.queries, 0, 2 * self.passes, self.buffer, 0)
 
+    @named_failures
     def seconds(self) -> Array:
         """Of each pass, float64. Waits for the device."""
         ticks = np.frombuffer(self.device.raw.queue.read_buffer(self.buffer), np.int64).reshape(-1, 2)

@@ -1,17 +1,28 @@
 """Adapters, and opening one of them as a device."""
 
 import os
-from contextlib import suppress
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import wgpu
 from wgpu.backends.wgpu_native import extras
 
 from ..errors import UserError
+from . import native
+from .failures import GPUError, name_failure
 
-GPUError = wgpu.GPUError
+if TYPE_CHECKING:
+    from .kernels import Kernel
+    from .tiles import TileTable
+
+FORKED = (
+    "this process was forked from one that uses a GPU, which does not survive a fork: open the model in the worker only "
+    "(gunicorn: without --preload; multiprocessing: start method 'spawn'), or use device='numpy'"
+)
 DRIVER_HELP = (
     "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers; NVIDIA: its own driver, which brings Vulkan; "
     "macOS and Windows have one), or use device='numpy'"
@@ -63,19 +74,40 @@ class MatrixUnits(NamedTuple):
     lanes: int
 
 
+class Handle:
+    """wgpu's device. Its memory is freed with the last reference to it and to what was made on it."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw, self.pid = raw, os.getpid()
+        weakref.finalize(self, native.break_cycles, raw).atexit = False
+
+    @property
+    def raw(self) -> Any:
+        """Raises UserError in a process that was forked since, where every call would wait for ever."""
+        if os.getpid() != self.pid:
+            raise UserError(FORKED)
+        return self._raw
+
+
 @dataclass(frozen=True)
 class Device:
-    """An opened adapter. `checked`: shaders keep wgpu's bounds checks and loop counters, for tests."""
+    """An opened adapter, for this process only. `checked`: shaders keep wgpu's bounds checks and loop counters, for tests."""
 
     adapter: Adapter
-    raw: Any = field(repr=False)
+    handle: Handle = field(repr=False)
     checked: bool = False
     granted: frozenset[str] = frozenset()  # the features asked for and got
     refused: str = ""  # why cooperative-matrix was not granted
-    matrix_units: MatrixUnits | None = None  # f16 matmuls use them: only once checks.py has seen that they are right
-    kernels: dict[str, Any] = field(default_factory=dict, repr=False)  # by their source, shared by all programs
+    matrix_units: MatrixUnits | None = None  # f16 matmuls use them: only once devices/selftest.py has seen that they are right
+    # shared by the programs on it, and kept as long as the device is
+    kernels: "dict[str, Kernel]" = field(default_factory=dict, repr=False)  # by their source
     layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by numbers of bindings
-    tuned: dict[str, Any] = field(default_factory=dict, repr=False)  # tile shapes, once tiles.py has read or measured them
+    tuned: "dict[str, TileTable]" = field(default_factory=dict, repr=False)  # once tiles.py has read or measured them
+
+    @property
+    def raw(self) -> Any:
+        """wgpu's device. Raises UserError in a forked process."""
+        return self.handle.raw
 
     @property
     def clock(self) -> bool:
@@ -83,12 +115,12 @@ class Device:
         return "timestamp-query" in self.granted
 
     @property
-    def half(self) -> bool:
+    def has_f16(self) -> bool:
         """Whether shaders may use f16."""
         return "shader-f16" in self.granted
 
     def matmul(self, dtype: str) -> str:
-        """The kernel of its matmuls with operands of a dtype (kernels.operands): shaders/<this>.wgsl."""
+        """The kernel of its matmuls with operands of a dtype (kernels.operand_types): shaders/<this>.wgsl."""
         if self.matrix_units and dtype.endswith("f16"):
             return "matmul_cooperative"
         if not self.adapter.software:
@@ -96,14 +128,22 @@ class Device:
         return "matmul_registers" if self.adapter.unrolls else "matmul_unrolled"
 
 
-@cache
 def list_adapters() -> tuple[Adapter, ...]:
-    """Every adapter of a native backend. OpenGL is left out: it lists the same hardware a second time, worse."""
-    if "XDG_RUNTIME_DIR" not in os.environ:
-        os.environ.setdefault("NODEVICE_SELECT", "1")  # else Mesa's device-select layer complains on stderr in every process
-    with suppress(RuntimeError):  # the application around us has used wgpu already; the filter below suffices
-        extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
-    found = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
+    """Every adapter of a native backend. OpenGL is left out: it lists the same hardware a second time, worse.
+
+    Raises UserError in a process whose parent used wgpu before the fork.
+    """
+    if native.forked():
+        raise UserError(FORKED)
+    return find_adapters()
+
+
+@cache
+def find_adapters() -> tuple[Adapter, ...]:
+    with quiet_layer():
+        with suppress(RuntimeError):  # the application around us has used wgpu already; the filter below suffices
+            extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
+        found = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
     return tuple(
         Adapter(
             index=i,
@@ -117,6 +157,19 @@ def list_adapters() -> tuple[Adapter, ...]:
         )
         for i, a in enumerate(found)
     )
+
+
+@contextmanager
+def quiet_layer() -> Iterator[None]:
+    """Without a session's XDG_RUNTIME_DIR, Mesa's device-select layer complains on stderr; inside, it is switched off."""
+    if "XDG_RUNTIME_DIR" in os.environ or "NODEVICE_SELECT" in os.environ:
+        yield
+        return
+    os.environ["NODEVICE_SELECT"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("NODEVICE_SELECT", None)
 
 
 def choose_adapter(wanted: str) -> Adapter | None:
@@ -142,18 +195,27 @@ def choose_adapter(wanted: str) -> Adapter | None:
 
 
 def open_device(adapter: Adapter, checked: bool = False) -> Device:
-    """Ask for the adapter's own limits and the features that the kernels use."""
+    """Ask for the adapter's own limits and the features that the kernels use.
+
+    Raises UserError if the driver refuses, and in a process whose parent used wgpu before the fork.
+    """
+    if native.forked():
+        raise UserError(FORKED)
     features: list[str] = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
     missing = [f for f in ("shader-f16", *MATRICES) if f not in adapter.features]
     refused = f"it has no {missing[0]}" if missing else ""
     if not missing:
         try:
-            return request(adapter, checked, [*features, *MATRICES])
-        except (GPUError, RuntimeError) as error:  # listed, but experimental: wgpu-native 29 refuses it to everybody
+            return request_device(adapter, checked, [*features, *MATRICES])
+        except (GPUError, RuntimeError) as error:  # wgpu-native 29 lists the feature but never grants it (experimental)
             refused = " ".join(str(error).split("Caused by:")[-1].split())[:200]
-    return replace(request(adapter, checked, features), refused=refused)
+    try:
+        return replace(request_device(adapter, checked, features), refused=refused)
+    except (GPUError, RuntimeError) as error:
+        why = name_failure(error, adapter) or UserError(f"{adapter} cannot be opened: {' '.join(str(error).split())[:200]}")
+        raise why from None
 
 
-def request(adapter: Adapter, checked: bool, features: list[str]) -> Device:
+def request_device(adapter: Adapter, checked: bool, features: list[str]) -> Device:
     raw = adapter.raw.request_device_sync(required_features=features, required_limits=adapter.limits)
-    return Device(adapter, raw, checked, frozenset(features))
+    return Device(adapter, Handle(raw), checked, frozenset(features))

@@ -10,7 +10,8 @@ import wgpu
 from ..graph.tensor import Array, Grid
 from . import native
 from .device import Device
-from .kernels import bind_group_layout, compile_pipeline, read_shader, uniform_fields
+from .failures import named_failures
+from .kernels import bind_group_layout, compile_pipeline, read_shader, uniform_bits, uniform_fields
 from .program import ROW_BYTES
 
 
@@ -26,6 +27,7 @@ class Dispatch:
 class InPlace:
     """A kernel and what it is dispatched on, all in one pass. files: its shader and what that shares with others."""
 
+    @named_failures
     def __init__(self, device: Device, files: Sequence[str], dispatches: Sequence[Dispatch], written: int) -> None:
         """written: how many of the last bindings are written."""
         self.device = device
@@ -38,7 +40,7 @@ class InPlace:
         usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         self.uniform_buffer = device.raw.create_buffer(label=files[0], size=self.uniforms.nbytes, usage=usage)
         self.dispatches: list[native.Dispatch] = []
-        self.bind_groups = []  # kept alive
+        self.alive: list[Any] = [pipeline]  # what the handles in `dispatches` stand for
         for i, d in enumerate(dispatches):
             resources = [{"buffer": self.uniform_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
             resources += [{"buffer": b} for b in d.buffers]
@@ -47,16 +49,16 @@ class InPlace:
                 layout=bind_group_layout(device, bindings, written),
                 entries=[{"binding": b, "resource": r} for b, r in enumerate(resources)],
             )
-            self.bind_groups.append(group)
+            self.alive.append(group)
             self.dispatches.append((pipeline._internal, group._internal, d.grid))
-        self.pipeline = pipeline
 
+    @named_failures
     def run(self, **params: int | float) -> None:
         """Start it, with these uniform values beside the fixed ones."""
         for row, fixed in zip(self.uniforms, self.fixed, strict=True):
             values = {**params, **fixed}
             for column, (name, kind) in enumerate(self.fields):
-                row[column] = np.float32(values[name]).view(np.uint32) if kind == "f32" else int(values[name])
+                row[column] = uniform_bits(values[name], kind)
         self.device.raw.queue.write_buffer(self.uniform_buffer, 0, self.uniforms)
         encoder = self.device.raw.create_command_encoder()
         compute = encoder.begin_compute_pass()
@@ -65,16 +67,19 @@ class InPlace:
         self.device.raw.queue.submit([encoder.finish()])
 
 
+@named_failures
 def new_buffer(device: Device, label: str, count: int) -> Any:
     """For `count` numbers in f32, at first zeros."""
     usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
     return device.raw.create_buffer(label=label, size=4 * count, usage=usage)
 
 
+@named_failures
 def read_buffer(device: Device, buffer: Any, count: int) -> Array:
     """Its first `count` numbers. Waits for the device."""
     return np.frombuffer(device.raw.queue.read_buffer(buffer, 0, 4 * count), np.float32)
 
 
+@named_failures
 def write_buffer(device: Device, buffer: Any, array: Array) -> None:
     device.raw.queue.write_buffer(buffer, 0, np.ascontiguousarray(array, np.float32))

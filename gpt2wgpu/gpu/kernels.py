@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import wgpu
 
 from ..graph.tensor import Grid, Tensor
@@ -41,18 +42,17 @@ MATRIX_HEADS = (32, 64)  # sizes of attention heads that divide into fragments o
 class Kernel:
     """An op's kernel: its source, the fields of its uniform block and its constants. Compiled when it is first needed."""
 
-    def __init__(self, device: Device, t: Tensor, source: str) -> None:
+    def __init__(self, t: Tensor, source: str) -> None:
         assert t.op is not None
-        self.device, self.name, self.source, self.bindings = device, t.op.name, source, 1 + len(t.op.args)
-        self.fields = tuple(name for name, _ in uniform_fields(source))
+        self.name, self.source, self.bindings = t.op.name, source, 1 + len(t.op.args)
+        self.fields = uniform_fields(source)
         self.constants = {name: int(value) for name, value in re.findall(r"^const (\w+): u32 = (\d+)u;", source, flags=re.M)}
-
         self._pipeline: Any = None
 
-    def compile(self) -> Any:
-        """The pipeline. Raises wgpu's error with its text if the shader is wrong."""
+    def compile(self, device: Device) -> Any:
+        """The pipeline on the device that has this kernel. Raises GPUError with the compiler's text if the shader is wrong."""
         if self._pipeline is None:
-            self._pipeline = compile_pipeline(self.device, self.name, self.source, self.bindings)
+            self._pipeline = compile_pipeline(device, self.name, self.source, self.bindings)
         return self._pipeline
 
     def grid(self, t: Tensor, params: dict[str, Any]) -> Grid:
@@ -61,10 +61,15 @@ class Kernel:
 
 
 def uniform_fields(source: str) -> list[tuple[str, str]]:
-    """Names and types of the fields of a shader's uniform block."""
+    """Names and types of the fields of a shader's uniform block, which stands on one line."""
     block = re.search(r"struct Params \{(.*?)\}", source)
-    assert block is not None
+    assert block is not None, "the shader has no line 'struct Params { ... }'"
     return re.findall(r"(\w+): (\w+)", block[1])
+
+
+def uniform_bits(value: float, kind: str) -> int:
+    """A value as the 32 bits of a uniform field of a type: what the shader declares decides, not what Python was given."""
+    return int(np.float32(value).view(np.uint32)) if kind == "f32" else int(value)
 
 
 MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8", "matmul")  # the ops of Device.matmul
@@ -170,7 +175,7 @@ def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kerne
     """The kernel of an op, one per device for the same source."""
     source = specialise(device, t, tile)
     if source not in device.kernels:
-        device.kernels[source] = Kernel(device, t, source)
+        device.kernels[source] = Kernel(t, source)
     return device.kernels[source]
 
 

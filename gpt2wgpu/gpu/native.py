@@ -5,12 +5,16 @@ the device locked meanwhile, so the batch that is submitted next waits for the o
 waits, and for one submission only: the next batch is in the queue before the device has finished the last one.
 """
 
+import ctypes
+import gc
 import itertools
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import wgpu
-from wgpu.backends.wgpu_native import GPUShaderModule, _api
+from wgpu.backends.wgpu_native import GPUShaderModule, _api, _helpers
 
 ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises wgpu's errors, at ten times the price of a call
 
@@ -36,6 +40,36 @@ def record(compute_pass: Any, dispatches: Iterable[Dispatch]) -> None:
         set_pipeline(handle, pipeline)
         set_bind_group(handle, 0, bind_group, 0, null)
         dispatch(handle, x, y, z)
+
+
+def break_cycles(device: Any) -> None:
+    """wgpu-py's device and its queue refer to the device, so only a garbage collection would free it."""
+    device.queue._device = None
+    device._device = None
+
+
+def forked() -> bool:
+    """Whether this process has wgpu's instance from its parent, whose drivers' threads did not come along."""
+    return _forked
+
+
+def abandon_objects() -> None:
+    """In a forked child: what the parent made on its devices is left alone, as releasing it would wait for ever."""
+    global _forked
+    if _helpers._the_instance is None:
+        return
+    _forked = True
+    with suppress(OSError, AttributeError):  # not glibc
+        libc = ctypes.CDLL(None)
+        libc.on_exit(libc._exit, None)  # before the drivers' exit handlers, which join their threads: Mesa's crash without them
+    for x in gc.get_objects():
+        if issubclass(type(x), (_api.GPUObjectBase, _api.GPUAdapter)):
+            x._internal = None
+
+
+_forked = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=abandon_objects)
 
 
 def flush(device: Any) -> None:

@@ -15,7 +15,8 @@ from ..graph.tensor import DTYPES, Array, Grid, Tensor, schedule
 from . import native
 from .clock import Clock
 from .device import Device
-from .kernels import Kernel, bind_group_layout, compile_kernel
+from .failures import named_failures
+from .kernels import Kernel, bind_group_layout, compile_kernel, uniform_bits
 from .tiles import tile_ladder
 from .tuning import prepare_tiles
 
@@ -54,6 +55,7 @@ class GPUProgram(CompiledGraph):
     keep: more tensors to compute, each in a buffer that nothing else uses, found in `kept`.
     """
 
+    @named_failures
     def __init__(
         self,
         device: Device,
@@ -62,52 +64,64 @@ class GPUProgram(CompiledGraph):
         capacity: Mapping[str, int],
         keep: Collection[Tensor] = (),
     ) -> None:
+        """Raises UserError for what the device has no room for, GPUError for a shader that does not compile."""
         self.device, self.output = device, output
         self.capacity = {symbol: -(-max(size, 1) // TILE) * TILE for symbol, size in capacity.items()}
-        self.bytes = 0  # of all buffers
+        self.bytes = 0
         self.in_flight = 0
         self.closed = False
         self.buffers: list[Any] = []  # its own, which `close` destroys
+        self.readbacks: list[native.Readback] = []
         tensors = schedule(output, *keep)
         prepare_tiles(device, tensors)
-        steps, bindings = self._plan(tensors, weights, set(keep))
-        self.steps = steps
-
+        self.steps, bindings = self._plan(tensors, weights, set(keep))
         self.inputs = [t for t in tensors if t.op is None and not t.is_weight]
-        offset = ROW_BYTES * len(steps)
+        sections = self._make_batch_buffer()
+        self._set_uniforms()
+        self._bind(bindings, sections)
+
+    def _make_batch_buffer(self) -> dict[Tensor, tuple[int, int]]:
+        """A row of uniform values for each step, then each array of the batch; of these the offset and the size in bytes."""
+        offset = ROW_BYTES * len(self.steps)
         sections = {}
         for t in self.inputs:
             sections[t] = offset, self._bytes(t)
             offset += -(-self._bytes(t) // ROW_BYTES) * ROW_BYTES
         self.host = np.zeros(offset, np.uint8)
         self.host_views = {t: self.host[at : at + size].view(DTYPES[t.dtype]) for t, (at, size) in sections.items()}
-        self.uniforms = self.host[: ROW_BYTES * len(steps)].view(np.uint32).reshape(len(steps), -1)
+        self.uniforms = self.host[: ROW_BYTES * len(self.steps)].view(np.uint32).reshape(len(self.steps), -1)
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
-        self.batch_buffer = device.raw.create_buffer(label="batch", size=offset, usage=usage)
+        self.batch_buffer = self.device.raw.create_buffer(label="batch", size=offset, usage=usage)
         self.buffers.append(self.batch_buffer)
+        return sections
 
-        varying: dict[str, list[tuple[int, int]]] = {}  # (row, column) of the uniforms that are a size of the batch
-        for i, (step, tensors_bound) in enumerate(zip(steps, bindings, strict=True)):
-            for column, name in enumerate(step.kernels[0][1].fields):
+    def _set_uniforms(self) -> None:
+        """The uniform values that no batch changes; of the others where they are: {symbol: (rows, columns)}."""
+        varying: dict[str, list[tuple[int, int]]] = {}
+        for i, step in enumerate(self.steps):
+            for column, (name, kind) in enumerate(step.kernels[0][1].fields):
                 value = step.params[name]
                 if isinstance(value, str):
                     varying.setdefault(value, []).append((i, column))
                 else:
-                    self.uniforms[i, column] = np.float32(value).view(np.uint32) if isinstance(value, float) else int(value)
+                    self.uniforms[i, column] = uniform_bits(value, kind)
+        self.varying = {symbol: tuple(np.transpose(at)) for symbol, at in varying.items()}
+
+    def _bind(self, bindings: Sequence[Sequence[Any]], sections: Mapping[Tensor, tuple[int, int]]) -> None:
+        """The bind group of each step: its row of uniform values, then what it reads and writes."""
+        for i, (step, bound) in enumerate(zip(self.steps, bindings, strict=True)):
             resources = [{"buffer": self.batch_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
-            for x in tensors_bound:
+            for x in bound:
                 if isinstance(x, Tensor):
                     at, size = sections[x]
                     resources.append({"buffer": self.batch_buffer, "offset": at, "size": size})
                 else:
                     resources.append({"buffer": x})
-            step.bind_group = device.raw.create_bind_group(
+            step.bind_group = self.device.raw.create_bind_group(
                 label=step.tensor.op.name if step.tensor.op else "",
-                layout=bind_group_layout(device, len(resources)),
+                layout=bind_group_layout(self.device, len(resources)),
                 entries=[{"binding": b, "resource": r} for b, r in enumerate(resources)],
             )
-        self.varying = {symbol: tuple(np.transpose(at)) for symbol, at in varying.items()}
-        self.readbacks: list[native.Readback] = []
 
     def _bytes(self, t: Tensor) -> int:
         return memory.tensor_bytes(t, self.capacity)
@@ -186,7 +200,7 @@ class GPUProgram(CompiledGraph):
             results[t] = shared[place[t]]
             kernels = tuple((most, compile_kernel(self.device, t, tile)) for most, tile in tile_ladder(self.device, t))
             if len(kernels) == 1:  # of several, those that batches need are compiled as they come
-                kernels[0][1].compile()
+                kernels[0][1].compile(self.device)
             for params, table in self._dispatches(t, pieces):
                 kind = kinds.setdefault((kernels, *params.items()), len(kinds))
                 bound = [table.get(x) or results.get(x) or (pieces[x][0][1] if x in pieces else x) for x in t.inputs]
@@ -207,6 +221,7 @@ class GPUProgram(CompiledGraph):
             yield params | {"V": rows, "first": first}, {parted[0]: buffer}
             first += rows
 
+    @named_failures
     def submit(self, batch: Mapping[str, Array], clock: Clock | None = None) -> Callable[[], Array]:
         """Start computing one batch of named arrays. The call that is returned waits for the output.
 
@@ -215,6 +230,7 @@ class GPUProgram(CompiledGraph):
         sizes = self.write(batch)
         return self.read(self.compute(self.steps, sizes, clock), sizes)
 
+    @named_failures
     def write(self, batch: Mapping[str, Array], **symbols: int) -> dict[str, int]:
         """Upload a batch and the uniform values. Gives the size of each symbol; `symbols` are those that no array has."""
         sizes = dict(symbols)
@@ -234,11 +250,13 @@ class GPUProgram(CompiledGraph):
         self.device.raw.queue.write_buffer(self.batch_buffer, 0, self.host)
         return sizes
 
+    @named_failures
     def put(self, t: Tensor, array: Array) -> None:
         """Upload one array of the batch again."""
         at = self.host_views[t].ctypes.data - self.host.ctypes.data
         self.device.raw.queue.write_buffer(self.batch_buffer, at, np.ascontiguousarray(array, DTYPES[t.dtype]))
 
+    @named_failures
     def compute(self, steps: Sequence[Step], sizes: Mapping[str, int], clock: Clock | None = None) -> Any:
         """An encoder with these steps, for a batch that was written."""
         encoder = self.device.raw.create_command_encoder()
@@ -252,25 +270,27 @@ class GPUProgram(CompiledGraph):
             clock.resolve(encoder)
         return encoder
 
+    @named_failures
     def start(self, encoder: Any) -> None:
         """Start what is in the encoder, with nothing to read."""
         self.device.raw.queue.submit([encoder.finish()])
 
+    @named_failures
     def read(self, encoder: Any, sizes: Mapping[str, int]) -> Callable[[], Array]:
         """Start what is in the encoder. The call that is returned waits for the output."""
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in self.output.shape)
-        dtype = DTYPES[self.output.dtype]
-        size = -(-math.prod(shape) * dtype.itemsize // 4) * 4
+        size = -(-math.prod(shape) * DTYPES[self.output.dtype].itemsize // 4) * 4
         readback = self.readbacks.pop() if self.readbacks else self._readback()
         encoder.copy_buffer_to_buffer(self.result, 0, readback.buffer, 0, size)
         readback.submit(encoder.finish(), size)
 
-        def wait() -> Array:
-            array = np.frombuffer(readback.wait(), dtype)[: math.prod(shape)].reshape(shape)
-            self.readbacks.append(readback)
-            return array
+        return lambda: self._collect(readback, shape)
 
-        return wait
+    @named_failures
+    def _collect(self, readback: native.Readback, shape: tuple[int, ...]) -> Array:
+        array = np.frombuffer(readback.wait(), DTYPES[self.output.dtype])[: math.prod(shape)].reshape(shape)
+        self.readbacks.append(readback)
+        return array
 
     def _readback(self) -> native.Readback:
         made = native.Readback(self.device.raw, self._bytes(self.output))
@@ -284,7 +304,7 @@ class GPUProgram(CompiledGraph):
         for step in steps:
             if step.kind not in chosen:
                 found_kernel, grid = step.choose(sizes)
-                chosen[step.kind] = found_kernel.compile()._internal, grid
+                chosen[step.kind] = found_kernel.compile(self.device)._internal, grid
             pipeline, grid = chosen[step.kind]
             found.append((pipeline, step.bind_group._internal, grid))
         return found
@@ -295,10 +315,11 @@ class GPUProgram(CompiledGraph):
 
     def close(self) -> None:
         """Destroy the buffers, except for those of another program (see `weights`)."""
-        self.closed = True
+        self.closed, self.bytes = True, 0
         for buffer in self.buffers:
             buffer.destroy()
-        self.buffers.clear()
+        for made in (self.buffers, self.readbacks, self.steps, self.weights, self.kept):
+            made.clear()
 
 
 def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:

@@ -38,6 +38,7 @@ BUCKETS = (32, 128, 512, math.inf)  # most rows T of each
 
 Matmul = tuple[int, int, str]  # K, N and the dtype of its operands
 Choice = tuple[Tile, ...]  # one for each of BUCKETS
+TileTable = dict[Matmul, Choice]
 
 
 def matmul_key(t: Tensor) -> Matmul:

@@ -106,7 +106,7 @@ class Bench:
             if self.kernels and time.perf_counter() > end:
                 break
             try:
-                compile_kernel(device, self.tensor, tile).compile()
+                compile_kernel(device, self.tensor, tile).compile(device)
             except wgpu.GPUError:
                 continue
             self.kernels[tile] = compile_kernel(device, self.tensor, tile)
@@ -148,7 +148,7 @@ class Bench:
             chosen_kernel = self.kernels[tile]
             grid = chosen_kernel.grid(self.tensor, {**self.tensor.dims, "T": rows})
             compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
-            native.record(compute, [(chosen_kernel.compile()._internal, self.bind_group._internal, grid)] * repeats)
+            native.record(compute, [(chosen_kernel.compile(self.device)._internal, self.bind_group._internal, grid)] * repeats)
             compute.end()
         if clock is not None:
             clock.resolve(encoder)

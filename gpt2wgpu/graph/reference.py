@@ -78,7 +78,7 @@ class NumpyProgram(CompiledGraph):
 
     def close(self) -> None:
         """Let go of the weights."""
-        self.closed = True
+        self.closed, self.bytes = True, 0
         self.weights.clear()
 
 
