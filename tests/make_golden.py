@@ -9,6 +9,7 @@ Weights come from numpy's generator seeded by their name, so the folders do not 
 golden/models/NAME/            config.json, weights; expected.npz: ids (T), lengths, hidden (layers + 1, T, C)
 golden/sentence_models/NAME/   a sentence-transformers folder; expected.npz: one (texts, width) array for each way to encode
 golden/tokenizers/NAME/        vocabulary files; expected.json: what every text becomes
+golden/tokenizer_fields/       whole tokenizers; cases.json: fields beside them, and what every text becomes then
 golden/texts.json              the texts of the sentence models, those of all-MiniLM-L6-v2, and the versions compared with
 golden/minilm.npz              vectors of all-MiniLM-L6-v2
 
@@ -25,6 +26,7 @@ import transformers
 from golden_models import GOLDEN, MODELS, write_json, write_model
 from golden_modern import MODERN, write_modern
 from golden_sentences import MINILM_TEXTS, PROMPT, TEXTS, sentence_models, write_minilm, write_sentence_model
+from golden_tokenizer_fields import write_fields
 from golden_tokenizers import write_tokenizers
 
 
@@ -52,6 +54,7 @@ def main(parts: list[str]) -> None:
             write_sentence_model(folder)
     if "tokenizers" in parts:
         write_tokenizers()
+        write_fields()
     if "minilm" in parts:
         write_minilm()
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..background import run_interruptibly
 from ..errors import UserError, show
 from ..models.fields import read_fields
-from .opening import Ids, add_special_tokens, find_special_ends, library_errors, open_tokenizer, prepend_lowercase
+from .opening import Ids, add_special_tokens, find_special_ends, library_errors, open_tokenizer, prepend_lowercase, silent_panics
 from .settings import read_tokenizer_settings
 
 __all__ = ["Ids", "Tokenizer"]
@@ -40,6 +40,10 @@ class Tokenizer:
     ) -> None:
         self.folder, self.vocab = folder, vocab
         self._settings = read_tokenizer_settings(folder, kind, arguments or {})
+        with silent_panics():
+            self._open(lower_case)
+
+    def _open(self, lower_case: bool) -> None:
         self._tokenizer = open_tokenizer(self._settings)
         self._end = self._tokenizer.token_to_id("<|endoftext|>")
         add_special_tokens(self._tokenizer, self._settings)
@@ -93,7 +97,7 @@ class Tokenizer:
     def plain(self, texts: Sequence[str], first: int = 0) -> list[Ids]:
         """Token ids per text, uint32 (n,), whole and without the special tokens around it. Raises UserError as `encode` does."""
         check_texts(texts, first)
-        return [ids for batch in take_batches(texts) for ids in self._encode_batch(batch, first)]
+        return [ids for begin, batch in take_batches(texts) for ids in self._encode_batch(batch, first + begin)]
 
     def _encode_near_limit(self, texts: Sequence[str], room: int, first: int) -> Iterator[Ids]:
         """`plain`, but of a text with far more than `room` tokens only some more than that are made.
@@ -103,15 +107,13 @@ class Tokenizer:
         """
         characters = SPARE_CHARACTERS + room * CHARACTERS_PER_TOKEN
         near = [self._cut_text(text, characters) for text in texts]
-        i = 0
-        for batch in take_batches(near):
-            for ids in self._encode_batch(batch, first):
+        for begin, batch in take_batches(near):
+            for i, ids in enumerate(self._encode_batch(batch, first + begin), begin):
                 most = characters
                 while len(ids) < 2 * room and most < len(texts[i]):  # characters that become no token, such as spaces
                     most *= 8
-                    ids = self._encode_batch([self._cut_text(texts[i], most)], first)[0]
+                    ids = self._encode_batch([self._cut_text(texts[i], most)], first + i)[0]
                 yield ids
-                i += 1
 
     def _cut_text(self, text: str, characters: int) -> str:
         """The first characters of a text, or the last where it is cut on the left; up to a space behind a word if possible."""
@@ -126,8 +128,16 @@ class Tokenizer:
         return part[: next((i for i in last if part[i] == " " and part[i - 1].isalnum()), characters)]
 
     def _encode_batch(self, texts: Sequence[str], first: int) -> list[Ids]:
-        with library_errors(f"a text after text {first} cannot be tokenised" if first else "a text cannot be tokenised"):
-            encodings = run_interruptibly(self._tokenizer.encode_batch_fast, list(texts), add_special_tokens=False)
+        """Token ids per text. Where one fails, each is tried alone to find its number, which is counted from `first`."""
+        encode, texts = self._tokenizer.encode_batch_fast, list(texts)
+        what = f"text {first}" if len(texts) == 1 else "a text"
+        try:
+            with library_errors(f"{what} cannot be tokenised", "leave it out, or use another tokenizer"):
+                encodings = run_interruptibly(encode, texts, add_special_tokens=False)
+        except UserError:
+            for i, text in enumerate(texts if len(texts) > 1 else []):
+                self._encode_batch([text], first + i)
+            raise
         return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
     def _end_of_text(self, text: int) -> Ids:
@@ -181,13 +191,13 @@ def check_texts(texts: Sequence[str], first: int) -> None:
                 raise UserError(f"text {i} {what}, which is not valid Unicode: remove it") from None
 
 
-def take_batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The texts in order, at most BATCH at a time, and none more once they have BATCH_CHARACTERS."""
+def take_batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """The texts in order, at most BATCH at a time, and none more once they have BATCH_CHARACTERS; with the first one's index."""
     begin = characters = 0
     for end, text in enumerate(texts, 1):
         characters += len(text)
         if end - begin == BATCH or characters >= BATCH_CHARACTERS:
-            yield texts[begin:end]
+            yield begin, texts[begin:end]
             begin, characters = end, 0
     if begin < len(texts):
-        yield texts[begin:]
+        yield begin, texts[begin:]

@@ -99,10 +99,15 @@ class TokenizerSettings:
             tokens.append(token)
         return tokens
 
-    def special_tokens(self) -> "list[AddedToken]":
-        """All that the folder or its kind names, in the order in which `transformers` adds them."""
+    def special_tokens(self, pad_token: str | None = None) -> "list[AddedToken]":
+        """All that the folder or its kind names, in the order in which `transformers` adds them.
+
+        pad_token: that of tokenizer.json, for a folder that names none.
+        """
         others = [key for key in self.fields.values if is_token_key(key) and key not in NAMED]
         tokens = [self.named_token(name) for name in (*NAMED, *others)]
+        if pad_token is not None and "pad_token" not in self.fields.values and "pad_token" not in SPECIAL_TOKENS[self.kind]:
+            tokens[NAMED.index("pad_token")] = new_token(pad_token)
         for name in LISTS:
             found = self.fields.values.get(name) or []
             found = [*found.values()] if isinstance(found, dict) else found

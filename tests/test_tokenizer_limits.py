@@ -1,0 +1,143 @@
+"""Long texts: only a part of them is tokenised; signals do not wait for it. Files that are none."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from process import environment
+from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Tokenizer as Rust
+from vocabularies import GPT2, bert, bert_folder, gpt2, ids, refusal
+
+from gpt2wgpu.diagnose.token_report import count_tokens, find_tokenizer
+from gpt2wgpu.tokenizer import SPARE_CHARACTERS, Tokenizer
+
+SENTENCE = "The quick brown fox jumps over the lazy dog; 12 don't e\u0301 \u732b\u304c. "
+LONG = {
+    "words": SENTENCE * 2000,
+    "a word": "abcdefghij" * 20_000,
+    "no spaces": "\u732b\u304c\u5bdd\u3066\u3044\u308b" * 20_000,
+    "white space": " \n\t" * 50_000 + SENTENCE + "\t " * 50_000,
+    "spaces between": (SENTENCE + " " * 3000) * 60,
+    "lines": "line\r\n\r\n" * 20_000,
+}
+
+
+class Watched:
+    """A tokenizer of `tokenizers` that remembers how many characters it got."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.characters = tokenizer, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
+        self.characters += sum(map(len, texts))
+        return self.tokenizer.encode_batch_fast(texts, **options)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_a_part_of_a_long_text_has_the_same_tokens(tmp_path: Path, kind: str, name: str, side: str):
+    arguments = {"truncation_side": side}
+    tokenizer = gpt2(arguments=arguments) if kind == "gpt2" else bert(bert_folder(tmp_path), arguments=arguments)
+    limit, special = 40, 2 * (kind == "bert")
+    whole = tokenizer.plain([LONG[name]])[0].tolist()
+    room = limit - special
+    expected = whole[-room:] if side == "left" else whole[:room]
+    tokenizer._tokenizer = watched = Watched(tokenizer._tokenizer)  # type: ignore[assignment]
+    found, counts = tokenizer.encode(["a", LONG[name], "b"], limit)
+    assert found[1].tolist()[special // 2 : len(found[1]) - special // 2] == expected
+    assert min(limit, len(whole) + special) <= counts[1] <= len(whole) + special
+    if name in ("words", "a word", "no spaces", "lines") and kind == "gpt2":
+        assert watched.characters < SPARE_CHARACTERS + 40 * limit
+
+
+def test_a_text_near_the_limit_is_counted_to_the_end():
+    assert gpt2().encode(["a " * 500], 9)[1] == [501]
+
+
+SCRIPT = """
+import signal, sys
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+class Told:
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+    def encode_batch_fast(self, *args, **options):
+        print("begun", flush=True)
+        return self.tokenizer.encode_batch_fast(*args, **options)
+
+if sys.argv[2] == "tokenizer":
+    from gpt2wgpu.tokenizer import Tokenizer
+    found = Tokenizer(Path(sys.argv[1]), kind="gpt2", vocab=99, lower_case=False)
+    found._tokenizer = Told(found._tokenizer)
+    found.plain(["a" * 60_000])
+else:
+    from gpt2wgpu import Encoder
+    encoder = Encoder(sys.argv[1], device="numpy")
+    encoder.tokenizer._tokenizer = Told(encoder.tokenizer._tokenizer)
+    encoder.encode(["a" * 4000])
+"""
+
+
+@pytest.mark.parametrize("what", ["tokenizer", "encoder"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_does_not_wait_for_a_pattern_that_backtracks(tmp_path: Path, what: str, sent: signal.Signals):
+    """The pattern needs hours, all of them in one call of native code."""
+    tiny.save(tmp_path, tiny.gpt2_config(vocab_size=99))
+    rust = Rust(models.BPE({"a": 0, "<|endoftext|>": 1}, []))
+    rust.pre_tokenizer = pre_tokenizers.Split(Regex("a{0,1400}a{0,1400}b"), "isolated")
+    rust.save(str(tmp_path / "tokenizer.json"))
+    args = [sys.executable, "-c", SCRIPT, str(tmp_path), what]
+    with subprocess.Popen(args, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == (143 if sent == signal.SIGTERM else -signal.SIGINT)
+    assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT) and "panicked" not in errors
+
+
+def test_an_id_of_a_billion_takes_no_memory(tmp_path: Path):
+    rust = Rust(models.WordLevel({"a": 10**9, "b": 1}, unk_token="b"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    rust.save(str(tmp_path / "tokenizer.json"))
+    found = count_tokens(find_tokenizer(tmp_path), ["a b a", "a"])
+    assert found.frequent == [("a", 10**9, 3), ("b", 1, 1)] and (found.tokens, found.unused) == (4, 0)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt"])
+def test_files_that_are_none(tmp_path: Path, name: str):
+    for file, source in {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}.items():
+        if file != name:
+            (tmp_path / file).symlink_to(GPT2 / source)  # a link to a file is fine
+    if name != "tokenizer.json":
+        os.mkfifo(tmp_path / name)
+        refusal(lambda: gpt2(tmp_path), tmp_path / name, "no regular file")
+        (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    refusal(lambda: gpt2(tmp_path), tmp_path / name, "no regular file")
+    (tmp_path / name).unlink()
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 1 << 40)
+    refusal(lambda: gpt2(tmp_path), tmp_path / name, "bytes, expected at most")
+
+
+def test_a_text_that_fails_is_named(tmp_path: Path):
+    rust = Rust(models.WordLevel({"a": 0}, unk_token="?"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    rust.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path, kind="", vocab=9, lower_case=False)
+    assert ids(tokenizer, "a a") == [0, 0]
+    refusal(lambda: tokenizer.encode(["a"] * 1500 + ["b", "c"], 9, 100), "text 1600 cannot be tokenised", "leave it out")
