@@ -13,13 +13,15 @@ def run_in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
     """Start `work` on a daemon thread of its own. The thread takes some 0.1 ms."""
     future: Future[T] = Future()
 
-    def run() -> None:
+    def run(future: Future[T]) -> None:
         try:
             future.set_result(work(*args, **kwargs))
         except BaseException as error:  # whoever waits raises it
             future.set_exception(error)
+        finally:
+            del future  # this frame is in the error's traceback: the two would keep each other, and all that they refer to
 
-    threading.Thread(target=run, name=f"gpt2wgpu {work.__name__}", daemon=True).start()
+    threading.Thread(target=run, args=(future,), name=f"gpt2wgpu {work.__name__}", daemon=True).start()
     return future
 
 

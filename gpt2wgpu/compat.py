@@ -1,10 +1,10 @@
 """sentence-transformers' keywords: which of them mean the same here, which mean nothing, and what to use in place of others."""
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from .devices.choose import device_name
 from .errors import UserError, between, show
 from .vectors.quantize import check_precision
 
@@ -95,9 +95,8 @@ def read_options(given: OutputOptions, on_device: bool) -> Asked:
         between("truncate_dim", dims, 1, 1 << 24)
     if given.get("pool") is not None:
         raise UserError("pool: one Encoder uses all cores, or the whole GPU; leave it out")
-    here = r"gpu|auto" if on_device else r"numpy|auto|cpu(:0)?"
-    if (device := given.get("device")) is not None and not re.fullmatch(here, str(device)):
-        raise UserError(f"device={show(str(device))}: an Encoder stays where it was opened; open another one with device=")
+    if (device := given.get("device")) is not None and device_name(device) not in ("auto", "gpu" if on_device else "numpy"):
+        raise UserError(f"device={show(device)}: an Encoder stays where it was opened; open another one with device=")
     if given.get("processing_kwargs"):
         raise UserError("processing_kwargs go to transformers' tokenizer: use max_seq_length to cut texts")
     check_precision(precision := given.get("precision") or "float32")

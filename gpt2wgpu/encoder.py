@@ -13,16 +13,17 @@ from .compat import ModelKeywords, OutputOptions, VectorOptions, check_model_key
 from .devices.choose import find_device, find_dtype, find_matmul
 from .engine import LONG, MAX_SEQUENCES, EncodeOptions, Engine, Placement
 from .errors import between, warn_caller
+from .facts import ModelFacts
 from .graph.tensor import Array, Tensor
 from .inputs import Inputs, list_texts, read_inputs, read_several
 from .outputs import stream_rows, token_output, vector_output
 from .tokenizer import Tokenizer
-from .vectors import pairwise
+from .vectors.pairwise import all_pairs, row_by_row
 
 Text = str | None
 
 
-class Encoder:
+class Encoder(ModelFacts):
     """A model on a device, ready to turn texts into vectors.
 
     model: a folder in Hugging Face or sentence-transformers layout, or the name of a model on the hub ("org/name"; a bare
@@ -126,6 +127,7 @@ class Encoder:
 
         It computes on the same device, one of the two at a time, and is closed by itself.
         """
+        self.engine.check_open()
         other = object.__new__(type(self))
         other.__dict__ |= {**self.__dict__, "_layers": tuple(layers), "_truncate_dim": None}
         at = self.engine
@@ -156,67 +158,6 @@ class Encoder:
 
     def __repr__(self) -> str:
         return f"Encoder({self.model!r}, device={self.device!r}, dtype={self.dtype!r}, dimensions={self.dimensions})"
-
-    # --- what it is
-
-    @property
-    def device(self) -> str:
-        """Where it computes: "numpy", or the adapter."""
-        return self.engine.place.name
-
-    @property
-    def dtype(self) -> str:
-        """Of the weights: "float32", "float16" or "int8"."""
-        return self.engine.place.dtype
-
-    @property
-    def layers(self) -> int:
-        """Blocks of the model, whether or not they are run."""
-        return self.checkpoint.config.layers
-
-    @property
-    def context(self) -> int:
-        """Tokens of the longest text that the model can read."""
-        return self.checkpoint.config.usable_length
-
-    @property
-    def width(self) -> int:
-        """Length of a vector before it is cut."""
-        return self.engine.width
-
-    @property
-    def dimensions(self) -> int:
-        """Length of a vector."""
-        return min(self.width, self.truncate_dim or self.width)
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens of a text that are read, special ones included; what is longer is cut."""
-        return self._max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, tokens: int) -> None:
-        self._max_seq_length = between("max_seq_length", tokens, 1, self.context)
-
-    @property
-    def truncate_dim(self) -> int | None:
-        """Dimensions of a vector that are kept, the first ones; None for all. More than there are is all."""
-        return self._truncate_dim
-
-    @truncate_dim.setter
-    def truncate_dim(self, dims: int | None) -> None:
-        self._truncate_dim = None if dims is None else between("truncate_dim", dims, 1, 1 << 24)
-
-    @property
-    def similarity_fn_name(self) -> str:
-        """ "cosine", "dot", "euclidean" or "manhattan"; may also be set to None, for cosine, or sentence-transformers' enum."""
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, name: Any) -> None:
-        self._similarity_fn_name = pairwise.check_similarity(name)
-
-    # --- what it computes
 
     @overload
     def encode(self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **more: Unpack[VectorOptions]) -> Array: ...
@@ -337,11 +278,12 @@ class Encoder:
         a, b: vectors (n, C), or one (C,), as arrays, lists or tensors. Raises UserError for anything else.
         """
         with self.engine.lock:
-            return pairwise.all_pairs(a, b, self.similarity_fn_name, self.engine.place.device)
+            self.engine.check_open()
+            return all_pairs(a, b, self.similarity_fn_name, self.engine.place.device)
 
     def similarity_pairwise(self, a: Any, b: Any) -> Array:
         """Row by row, float32 (n,): a[i] with b[i]; one of them may be a single vector. Of two single ones a scalar, ()."""
-        return pairwise.row_by_row(a, b, self.similarity_fn_name)
+        return row_by_row(a, b, self.similarity_fn_name)
 
     def similarity_matrix(self, sentences: Inputs, **options: Unpack[VectorOptions]) -> Array:
         """The similarity of every sentence with every other, float32 (n, n). Keywords go to `encode`."""
@@ -362,7 +304,7 @@ class Encoder:
             "dtype": place.dtype,
             "matmul": place.matmul,
             "tokens per batch": self.engine.max_tokens,
-            "bytes on device": self.engine.program.bytes,
+            "bytes on device": 0 if self.engine.closed else self.engine.program.bytes,
         }
 
 

@@ -129,6 +129,7 @@ class Engine:
         self._longest = longest
         self.program = self._compile(graph, quantize_weights(checkpoint.weights) if place.dtype == "int8" else checkpoint.weights)
         self._token_program: CompiledGraph | None = None  # compiled when it is first asked for
+        self.closed = False
 
     @property
     def width(self) -> int:
@@ -173,10 +174,16 @@ class Engine:
     def close(self) -> None:
         """Give the memory back. What is asked of a closed engine is refused."""
         with self.lock:
+            self.closed = True
             for program in (self._token_program, self.program):
                 if program is not None:
                     program.close()
             self.checkpoint.release()
+
+    def check_open(self) -> None:
+        """Raises UserError after `close`."""
+        if self.closed:
+            raise UserError("this Encoder was closed: reopen() opens it again")
 
     def windows(
         self,
@@ -228,8 +235,8 @@ class Engine:
             while True:
                 while len(ahead) < 2 and (window := next(windows, None)):
                     prompted = [options.prompt + t if isinstance(t, str) else t for t in window] if options.prompt else window
-                    before = ahead[-1] if ahead else None
-                    ahead.append(run_in_background(tokenize_window, tokenizer, prompted, options.limit, read, before))
+                    arguments = tokenizer, prompted, options.limit, read
+                    ahead.append(run_in_background(tokenize_window, *arguments, ahead[-1] if ahead else None))
                     read += len(window)
                 if not ahead:
                     return
@@ -270,6 +277,7 @@ class Engine:
     ) -> Generator[tuple[list[int], Array], None, None]:
         """These texts of a window in batches: which texts, and the program's output for them. Two batches are under way at a
         time: one is computed, one is prepared."""
+        self.check_open()
         pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
         sequences, pad = window.sequences, self.checkpoint.config.pad
         try:
@@ -291,8 +299,10 @@ class Engine:
     def _tokens(self) -> CompiledGraph:
         """The program of the hidden states that the pooling reads. It shares the weights."""
         if self._token_program is None:
-            pooled = next(t for t in schedule(self.program.output) if t.op is ops.pool)
-            self._token_program = self._program(pooled.inputs[0], self.program.weights.__getitem__)
+            states = {t.inputs[0] for t in schedule(self.program.output) if t.op is ops.pool}
+            if len(states) > 1:
+                raise UserError(f"the states of tokens are those of one layer, this encoder has {len(states)}")
+            self._token_program = self._program(states.pop(), self.program.weights.__getitem__)
         return self._token_program
 
     def _check_finite(self, found: Array, texts: Sequence[int]) -> None:

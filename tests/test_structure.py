@@ -37,6 +37,7 @@ ORDER = {
     "engine": "token ids become vectors; owns the device",
     "outputs": "what a call gives back, in the container that it asks for",
     "compat": "sentence-transformers' keywords, and what to use in place of some",
+    "facts": "what an Encoder is, and sentence-transformers' names for it",
     "encoder": "the public class: a model and its options",
     "corpus": "an Encoder over files of any size",
     "evaluation": "what an Encoder's similarities are worth",

@@ -1,6 +1,7 @@
 """Where a graph runs and in which dtype: a WebGPU device or numpy."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,21 @@ from typing import Any
 from ..errors import UserError
 
 
-def find_device(asked: str | int | None) -> tuple[Any, str]:
+def device_name(asked: object) -> str:
+    """What names a device, as text: None is "auto", torch's cpu is "numpy". Raises UserError for torch's GPUs."""
+    name = "auto" if asked is None else str(asked)
+    if re.fullmatch(r"(cuda|mps|xpu|hpu|npu|musa|xla)(:\d+)?", name):
+        advice = "use 'gpu' for the best GPU, or a part of its name (`gpt2wgpu info` lists them)"
+        raise UserError(f"device {name!r} is one of torch, which is not used here: {advice}")
+    return "numpy" if name in ("numpy", "cpu", "cpu:0") else name
+
+
+def find_device(asked: object) -> tuple[Any, str]:
     """The opened device, None for numpy, and one line saying why. GPT2WGPU_DEVICE decides what "auto" means."""
-    wanted = "auto" if asked is None else str(asked)
+    wanted = device_name(asked)
     if wanted == "auto":
-        wanted = os.environ.get("GPT2WGPU_DEVICE") or "auto"
-    if wanted in ("numpy", "cpu"):
+        wanted = device_name(os.environ.get("GPT2WGPU_DEVICE") or "auto")
+    if wanted == "numpy":
         return None, "numpy on the CPU, as asked"
     if wanted == "auto" and not has_gpu_node():
         return None, "no GPU found: computing with numpy on the CPU"

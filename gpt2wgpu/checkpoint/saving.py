@@ -1,0 +1,76 @@
+"""A checkpoint with other options -> a model folder that this package and sentence-transformers load."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..errors import UserError, show
+from . import Checkpoint
+from .modules import FLAGS, LENGTH_FILES, Module, Pooling, read_modules
+
+POOLING_FLAGS = dict(zip(("cls", "max", "mean", "sqrt_len_mean", "weighted_mean", "last"), FLAGS, strict=True))
+
+
+def save_checkpoint(
+    c: Checkpoint, target: Path, modules: Sequence[Module], max_seq_length: int, settings: Mapping[str, Any]
+) -> None:
+    """Copy the files that vectors depend on, with these options written into them. The folder appears when it is complete.
+
+    modules: what follows the transformer; they differ from the checkpoint's in the pooling at most. settings: fields of
+    config_sentence_transformers.json. Weights keep the dtype of their files. Raises UserError if `target` holds anything.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{show(target)} is there already and is not an empty folder: save to another name")
+    body = c.folder.relative_to(c.path)
+    part = target.parent / f".gpt2wgpu-{uuid4().hex}"
+    try:
+        for file in (*c.files_read, c.path / "README.md"):
+            if file.is_file():
+                copy = part / file.relative_to(c.path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        if not c.sentence_model:
+            kinds = {body.as_posix(): "Transformer", "1_Pooling": "Pooling"}
+            write_json(part / "modules.json", [list_module(i, *item) for i, item in enumerate(kinds.items())])
+            if c.config.tokenizer == "gpt2":  # sentence-transformers pads its batches
+                update_json(part / body / "tokenizer_config.json", {"pad_token": "<|endoftext|>"}, keep=True)
+        if modules[0] != c.modules[0] or not c.sentence_model:
+            update_pooling(part, modules[0], c.config.width)
+        lengths = (part / body / f"sentence_{name}_config.json" for name in LENGTH_FILES)
+        lengths_file = next((file for file in lengths if file.exists()), part / body / "sentence_bert_config.json")
+        update_json(lengths_file, {"max_seq_length": max_seq_length, "do_lower_case": c.lower_case})
+        update_json(part / "config_sentence_transformers.json", settings)
+        if target.exists():
+            target.rmdir()
+        part.rename(target)
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def update_pooling(part: Path, pooling: Module, width: int) -> None:
+    assert isinstance(pooling, Pooling)
+    folder = next(folder for kind, folder in read_modules(part) if kind == "Pooling")
+    flags = {f"pooling_mode_{flag}": mode in pooling.modes for mode, flag in POOLING_FLAGS.items()}
+    values = {"word_embedding_dimension": width, **flags, "include_prompt": pooling.include_prompt}
+    (part / folder).mkdir(exist_ok=True)
+    write_json(part / folder / "config.json", values)
+
+
+def list_module(i: int, path: str, kind: str) -> dict[str, Any]:
+    """An entry of modules.json."""
+    return {"idx": i, "name": str(i), "path": path.removeprefix("."), "type": f"sentence_transformers.models.{kind}"}
+
+
+def update_json(path: Path, values: Mapping[str, Any], keep: bool = False) -> None:
+    """Set fields of an object in a file, which may be a new one; None removes a field. keep: leave those that there are."""
+    found = json.loads(path.read_text("utf-8-sig")) if path.exists() else {}
+    found = {**values, **found} if keep else {**found, **values}
+    write_json(path, {name: value for name, value in found.items() if value is not None})
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,186 @@
+"""What an Encoder is: its facts and options as attributes, and SentenceTransformer's methods that tell or change them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from .checkpoint import Checkpoint
+from .checkpoint.modules import Module
+from .checkpoint.saving import save_checkpoint
+from .devices.choose import device_name
+from .engine import Engine
+from .errors import UserError, between
+from .graph.tensor import Array
+from .inputs import Inputs, list_texts
+from .models import Architecture
+from .outputs import pad_tokens, with_types
+from .tokenizer import Tokenizer
+from .vectors.pairwise import check_similarity
+
+
+class ModelFacts:
+    """A model on a device. `Encoder` opens it."""
+
+    model: str  # the name or folder that was asked for
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    layer: int  # the hidden state after this block is pooled
+    modules: tuple[Module, ...]  # what follows the transformer
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    engine: Engine
+    _layers: tuple[int, ...] = ()  # several side by side; none: `layer`
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "numpy", or the adapter."""
+        return self.engine.place.name
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights: "float32", "float16" or "int8"."""
+        return self.engine.place.dtype
+
+    @property
+    def layers(self) -> int:
+        """Blocks of the model, whether or not they are run."""
+        return self.checkpoint.config.layers
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text that the model can read."""
+        return self.checkpoint.config.usable_length
+
+    @property
+    def width(self) -> int:
+        """Length of a vector before it is cut."""
+        return self.engine.width
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        return min(self.width, self.truncate_dim or self.width)
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens of a text that are read, special ones included; what is longer is cut."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int) -> None:
+        self._max_seq_length = between("max_seq_length", tokens, 1, self.context)
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Dimensions of a vector that are kept, the first ones; None for all. More than there are is all."""
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, dims: int | None) -> None:
+        self._truncate_dim = None if dims is None else between("truncate_dim", dims, 1, 1 << 24)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """ "cosine", "dot", "euclidean" or "manhattan"; may also be set to None, for cosine, or sentence-transformers' enum."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, name: Any) -> None:
+        self._similarity_fn_name = check_similarity(name)
+
+    # --- the names that sentence-transformers has for these
+
+    def get_embedding_dimension(self) -> int:
+        """Length of a vector."""
+        return self.dimensions
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Length of a vector; the old name of `get_embedding_dimension`."""
+        return self.dimensions
+
+    def get_max_seq_length(self) -> int:
+        """`max_seq_length`."""
+        return self.max_seq_length
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Inside the block `truncate_dim` has another value."""
+        before = self.truncate_dim
+        self.truncate_dim = truncate_dim
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    def tokenize(self, texts: Inputs, prompt: str | None = None) -> dict[str, Array]:
+        """The tokens that are read of texts: input_ids, attention_mask and, where the architecture has them, token_type_ids,
+        int64 (n, longest), padded. Raises UserError as `encode` does."""
+        given = list_texts(texts, "tokenize")
+        ids, _ = self.tokenizer.encode([prompt + t for t in given] if prompt else given, self.max_seq_length)
+        return pad_tokens(ids, self.tokenizer.pad_id(), with_types(self.engine))
+
+    def preprocess(self, inputs: Inputs, prompt: str | None = None) -> dict[str, Array]:
+        """`tokenize`; the new name."""
+        return self.tokenize(inputs, prompt)
+
+    def save_pretrained(
+        self,
+        path: str | Path,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: Sequence[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write a folder that this package and sentence-transformers load, with the prompts, lengths, pooling and similarity
+        as they are now. It appears when it is complete. Weights keep the dtype of the model's files, whatever `dtype` is.
+
+        model_name, create_model_card, train_datasets: accepted; the model's README.md is copied.
+        Raises UserError for a folder that holds anything, for safe_serialization=False, and where `layer` is not the last one,
+        which no folder can say.
+        """
+        c = self.checkpoint
+        if self._layers or self.layer != c.config.layers:
+            used = ", ".join(map(str, self._layers or (self.layer,)))
+            raise UserError(f"vectors of layer {used} of {c.config.layers} cannot be saved: a folder always means the last layer")
+        if not safe_serialization:
+            raise UserError("safe_serialization=False asks for a pickle, which could run code: leave it out")
+        settings = {
+            "prompts": self.prompts,
+            "default_prompt_name": self.default_prompt_name,
+            "similarity_fn_name": self.similarity_fn_name,
+            "truncate_dim": self.truncate_dim,
+        }
+        save_checkpoint(c, Path(path), self.modules, self.max_seq_length, settings)
+
+    def save(self, path: str | Path, *args: Any, **options: Any) -> None:
+        """`save_pretrained`."""
+        self.save_pretrained(path, *args, **options)
+
+    def to(self, device: Any = None) -> Self:
+        """Does nothing where the model is on this device, or None. Raises UserError for another: it stays where it was opened."""
+        if device is not None and device_name(device) not in (("gpu", "auto") if self.engine.place.device else ("numpy", "auto")):
+            raise UserError(f"the model stays on {self.device}, where it was opened: open another Encoder with device={device!r}")
+        return self
+
+    def cpu(self) -> Self:
+        """`to("cpu")`: does nothing in numpy, else raises UserError."""
+        return self.to("cpu")
+
+    def half(self) -> Self:
+        """Does nothing in float16. Raises UserError in other dtypes, which are chosen when the model is opened."""
+        if self.dtype != "float16":
+            raise UserError(f"the model is in {self.dtype}, as it was opened: open another Encoder with dtype='float16'")
+        return self
+
+    def eval(self) -> Self:
+        """Does nothing: an Encoder has no other mode."""
+        return self
+
+    def __len__(self) -> int:
+        """How many modules it has: the transformer, the pooling and what follows."""
+        return 1 + len(self.modules)
+
+    def __getitem__(self, i: int) -> Architecture | Module:
+        """A module's configuration: of the transformer (0), the pooling (1), ..."""
+        return (self.checkpoint.config, *self.modules)[i]

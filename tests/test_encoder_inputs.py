@@ -1,0 +1,98 @@
+"""What callers give in place of a list of texts: read as they mean it, or refused in a line; never taken for something else."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from encoders import TEXTS, refusal, tiny_gpt2
+
+from gpt2wgpu import Encoder
+from gpt2wgpu.inputs import list_texts
+
+
+class Column:
+    """As pandas' Series: sized, iterable, with a shape and labels that are no positions."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values, self.shape, self.ndim = values, (len(values),), 1
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Any:
+        return iter(self.values)
+
+
+class Table(Column):
+    """As pandas' DataFrame, which iterates the names of its columns."""
+
+    columns = ("id", "text")
+
+
+ONE = Encoder.encode, Encoder.encode_query, Encoder.encode_document
+SEVERAL = Encoder.encode_stream, Encoder.similarity_matrix, Encoder.tokenize
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder(tiny_gpt2(tmp_path_factory.mktemp("model")), device="numpy")
+
+
+@pytest.mark.parametrize("method", [*ONE, *SEVERAL], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"query": "t1", "document": "t2"}, "a dict with the keys ['query', 'document']: give a list of its texts"),
+        ({}, "a dict with the keys []"),
+        ({"text": "t1", "title": "t2"}, "a dict with the keys ['text', 'title']"),
+        ([{"query": "t1"}, {"query": "t2"}], "text 0 is a dict with ['query']: give strings, or {'text': string}"),
+        (["t1", {"role": "user", "content": "t2"}], "text 1 is a dict with ['role', 'content']"),
+        ({"t1", "t2"}, "a set, which has no order: give a list"),
+        (frozenset(["t1"]), "a frozenset, which has no order"),
+        (b"t1", "bytes: decode it"),
+        (bytearray(b"t1"), "bytearray: decode it"),
+        ([b"t1"], "text 0 is b't1'"),
+        (Table([]), "a Table: choose one of its columns, ['id', 'text']"),
+        (SimpleNamespace(column_names=["a"], __iter__=None), "a SimpleNamespace: choose one of its columns, ['a']"),
+        (np.array([["t1", "t2"], ["t3", "t4"]]), "an array of shape (2, 2)"),
+        (np.array("t1"), "an array of shape ()"),
+        (np.array([1.5, 2.5]), "text 0 is "),
+        ([["t1", "t2"], ["t3", "t4"]], "text 0 is ['t1', 't2']"),
+        ([("t1", "t2")], "text 0 is ('t1', 't2')"),
+        ([None], "text 0 is None"),
+        (["t1", float("nan")], "text 1 is nan"),
+        ([{"text": 5}], "text 0 is 5"),
+        (None, "None"),
+        (5, "5, a int"),
+        (Path("t1"), "PosixPath"),
+        (object, "<class 'object'>"),
+    ],
+    ids=lambda value: "" if callable(value) else repr(value)[:30],
+)
+def test_what_holds_no_texts_is_refused(method: Callable[..., Any], given: Any, found: str, tiny: Encoder):
+    assert found.replace("Posix", "") in refusal(lambda: list(method(tiny, given))).replace("Posix", "")
+
+
+@pytest.mark.parametrize("method", SEVERAL, ids=lambda m: m.__name__)
+@pytest.mark.parametrize("given", ["t1 t2", {"text": "t1"}, np.str_("t1")])
+def test_one_text_is_not_a_list_of_letters(method: Callable[..., Any], given: Any, tiny: Encoder):
+    assert refusal(lambda: method(tiny, given)) == f"{method.__name__} takes several texts, not one: give a list"
+
+
+@pytest.mark.parametrize("method", ONE, ids=lambda m: m.__name__)
+def test_a_text_in_a_record(method: Callable[..., Any], tiny: Encoder):
+    """As in sentence-transformers 6.2."""
+    np.testing.assert_array_equal(method(tiny, {"text": "t1 t2"}), method(tiny, "t1 t2"))
+    np.testing.assert_array_equal(method(tiny, [{"text": "t1"}, "t2"]), method(tiny, ["t1", "t2"]))
+
+
+def test_columns_and_what_is_ordered(built_in: Encoder):
+    expected = built_in.encode(TEXTS)
+    for given in (Column(TEXTS), tuple(TEXTS), dict.fromkeys(TEXTS).keys(), map(str, TEXTS), np.array(TEXTS, object)):
+        np.testing.assert_array_equal(built_in.encode(given), expected)
+    np.testing.assert_array_equal(built_in.encode(sentences=TEXTS), expected)  # the old name
+    assert list_texts(Column(["a", {"text": "b"}]), "embed") == ["a", "b"]
+    assert built_in.encode(Column([])).shape == (0, 256)
