@@ -160,6 +160,24 @@ def test_a_file_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert caught.value.filename == str(tmp_path / "a.txt")
 
 
+def test_files_are_closed_when_reading_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Even while somebody holds the error, whose traceback holds the readers."""
+    opened = []
+    original = Path.open
+
+    def remembering(self: Path, *args: Any, **options: Any) -> Any:
+        opened.append(original(self, *args, **options))
+        return opened[-1]
+
+    for name, data in {"a.csv": b"id,title\n1,a\n", "b.csv": b"id,text\n1,a\n2\n", "c.jsonl": b'{"a": 1}\n'}.items():
+        (tmp_path / name).write_bytes(data)
+        monkeypatch.setattr(Path, "open", remembering)
+        with pytest.raises(UserError) as caught:
+            [*files.read_texts(str(tmp_path / name))]
+        monkeypatch.undo()
+        assert opened.pop().closed and caught
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.arrows"])
 def test_an_arrow_file_that_is_damaged(tmp_path: Path, name: str):
     path = write(tmp_path / name, table(TEXTS * 100))

@@ -71,6 +71,12 @@ def test_pairs_without_a_target(tmp_path: Path):
         ("a.tsv", "5\ta\tb\n4\t\td\n", ["row 2", "sentence1 is empty"]),
         ("a.tsv", "5\ta\tb\n4\tc\td\te\n", ["row 2 has 4 columns, the first has 3"]),
         ("a.csv", 'sentence1,sentence2,label\na,"b,1\n', ["line 2"]),
+        ("a.tsv", "".join(f"{i}\ta\tb\n" for i in range(1, 9)), ["counts the rows", "header"]),
+        ("a.tsv", "".join(f"{i}\ta\tb\n" for i in range(8)), ["counts the rows", "header"]),
+        ("a.tsv", "id\ttitle\nx1\ta\n", ["row 1", "'id', 'title'", "expected a header"]),
+        ("a.jsonl", '{"sentence1": "a", "sentence2": null, "label": 1}\n', ["line 1", "sentence2 is null"]),
+        ("a.jsonl", '{"sentence1": "a", "label": 1}\n', ["line 1 has no sentence2"]),
+        ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "label": 1%s}\n' % ("0" * 400), ["line 1", "label is 1000", "number"]),
         ("a.jsonl", '["a", "b"]\n', ["line 1", "expected an object"]),
         ("a.jsonl", '{"sentence1": "a", "sentence2": 3, "label": 1}\n', ["line 1", "sentence2 is 3"]),
         ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "label": true}\n', ["line 1", "label is True"]),
@@ -92,6 +98,30 @@ def test_sentences_of_other_files(tmp_path: Path):
     assert list(read_sentences(write(tmp_path, "a.jsonl", '{"text": "a"}\n"b"\n'[:14]))) == ["a"]
     with pytest.raises(UserError, match="there are no texts"):
         read_sentences(write(tmp_path, "b.tsv", ""))
+
+
+def test_scores_that_count_are_scores_under_their_name(tmp_path: Path):
+    rows = "".join(f"{i}\ta\tb\n" for i in range(8))
+    assert len(read_pairs(write(tmp_path, "a.tsv", f"score\tsentence1\tsentence2\n{rows}"))) == 8
+    assert len(read_pairs(write(tmp_path, "b.tsv", rows[: 6 * 6]))) == 6  # one of each step from 0 to 5
+
+
+def test_two_columns_are_pairs_only_where_pairs_are_wanted(tmp_path: Path):
+    """They may be identifiers and texts: as texts they need a name."""
+    path = write(tmp_path, "a.tsv", "x1\tone\nx2\ttwo\n")
+    assert read_pairs(path, target=False).sentences1 == ["x1", "x2"]
+    with pytest.raises(UserError, match="no column 'text' or 'sentence', the columns are 'x1', 'one'"):
+        read_sentences(path)
+    assert list(read_sentences(path, "2")) == ["one", "two"]
+    for first in ("id\ttitle", "1\tone", "docId\tbody"):
+        with pytest.raises(UserError, match="row 1 holds"):
+            read_pairs(write(tmp_path, "b.tsv", f"{first}\n2\ttwo\n"), target=False)
+
+
+def test_a_missing_sentence_is_an_error_for_texts_too(tmp_path: Path):
+    path = write(tmp_path, "a.jsonl", '{"sentence1": "a", "sentence2": "b"}\n{"sentence1": "c", "sentence2": null}\n')
+    with pytest.raises(UserError, match="line 2: sentence2 is null, expected a sentence"):
+        list(read_sentences(path))
 
 
 def test_our_own_data_sets():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ..errors import UserError, show
 
 USUAL_COLUMNS = ("text", "sentence")
-IDENTIFIER = re.compile(r"(?i:(^|[^a-z])(uu)?id)$|[a-z]I[dD]$")  # id, _id, doc_id, docId, uuid
 
 
 @dataclass
@@ -49,4 +48,9 @@ def find_only_text(columns: Mapping[str, bool | None]) -> str | None:
     """None if it is not certain. A column of identifiers is never taken: its vectors would mean nothing."""
     candidates = [name for name, holds_texts in columns.items() if holds_texts is not False]
     only = candidates[0] if len(candidates) == 1 and columns[candidates[0]] else None
-    return None if only is None or IDENTIFIER.search(only) else only
+    return None if only is None or is_identifier(only) else only
+
+
+def is_identifier(name: str) -> bool:
+    """Whether a column of this name identifies rows: id, _id, doc_id, docId, uuid."""
+    return re.search(r"(?i:(^|[^a-z])(uu)?id)$|[a-z]I[dD]$", name) is not None

@@ -28,6 +28,7 @@ class Source:
         with suppress(OSError):  # said when it is opened
             self.size = 0 if path == "-" else Path(path).stat().st_size
         self.tell: Callable[[], int] = lambda: 0
+        self.close: Callable[[], None] = lambda: None  # the open file, though a reader may hold it still
 
     @property
     def position(self) -> int:
@@ -45,7 +46,7 @@ class Source:
             yield sys.stdin.buffer
             return
         with Path(self.path).open("rb") as raw:
-            self.tell = raw.tell
+            self.tell, self.close = raw.tell, raw.close
             try:
                 yield unpacked(raw, self)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -49,7 +49,8 @@ class Texts:
 
     def _read(self, column: ColumnChoice) -> Generator[str, None, None]:
         for source in self._sources:
-            yield from READERS.get(source.kind, line_texts)(source, column)
+            with closing(source):
+                yield from READERS.get(source.kind, line_texts)(source, column)
 
     def __iter__(self) -> Iterator[str]:
         return self._texts
@@ -135,7 +136,7 @@ CSV = load_csv()
 def comma_separated(source: Source) -> Iterator[list[str]]:
     taken, first = 0, 1  # characters of the row that is being read, and its first line
 
-    def lines() -> Generator[str, None, None]:
+    def lines() -> Iterator[str]:
         nonlocal taken
         for line in read_lines(source):
             taken += len(line)
@@ -144,14 +145,13 @@ def comma_separated(source: Source) -> Iterator[list[str]]:
                 raise UserError(f"{source.name}: {what}: close its quote, or split it into texts")
             yield line
 
-    with closing(lines()) as unparsed:
-        rows = CSV.reader(unparsed, strict=True)
-        try:
-            for row in rows:
-                taken, first = 0, rows.line_num + 1
-                yield row or [""]  # how csv reads a blank line
-        except CSV.Error as error:
-            raise UserError(f"{source.name}: line {rows.line_num}: {error}") from None
+    rows = CSV.reader(lines(), strict=True)
+    try:
+        for row in rows:
+            taken, first = 0, rows.line_num + 1
+            yield row or [""]  # how csv reads a blank line
+    except CSV.Error as error:
+        raise UserError(f"{source.name}: line {rows.line_num}: {error}") from None
 
 
 def tab_separated(source: Source) -> Iterator[list[str]]:
