@@ -16,8 +16,9 @@ from loopback_hub import Hub, serve
 from process import Run
 from training import write_data
 
-from gpt2wgpu import Encoder, corpus
+from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
+from gpt2wgpu.corpus import job
 from gpt2wgpu.gpu import Device, choose_adapter, list_adapters, open_device
 from gpt2wgpu.hub import session
 
@@ -147,10 +148,10 @@ def data(tmp_path: Path) -> Path:
 def small_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of three texts, committed one by one; shards of some seven texts, of 32 bytes each; no waiting for disks."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
-    monkeypatch.setattr(corpus, "BATCHES", 1)
-    monkeypatch.setattr(corpus, "MAX_SEQUENCES", 3)
-    monkeypatch.setattr(corpus, "COMMIT_SECONDS", -1.0)
-    monkeypatch.setattr(corpus, "SHARD_BYTES", 7 * 32)
+    monkeypatch.setattr(job, "BATCHES", 1)
+    monkeypatch.setattr(job, "MAX_SEQUENCES", 3)
+    monkeypatch.setattr(job, "COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr(job, "SHARD_BYTES", 7 * 32)
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from encoders import tiny_gpt2
 from safetensors.numpy import load_file
 
 from gpt2wgpu import Encoder, corpus, files
+from gpt2wgpu.corpus import journal
 
 OUTPUTS = ("o.parquet", "o.arrow", "o.npy", "o.jsonl", "o.jsonl.gz", "o.json", "o.tsv", "o.safetensors", "o.sqlite", "shards/")
 WITHOUT_TEXTS = (".npy", ".safetensors")
@@ -98,3 +100,28 @@ def read_output(path: Path) -> tuple[list[str] | None, np.ndarray]:
 def from_table(table: pa.Table) -> tuple[list[str], np.ndarray]:
     assert table["row"].to_pylist() == [*range(len(table))]
     return table["sentence"].to_pylist(), np.stack(table["embedding"].combine_chunks().to_numpy(zero_copy_only=False))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def stop_early(encoder: Encoder, folder: Path, name: str = "o.npy") -> tuple[Path, str]:
+    """A source of eight texts and an output of which six are finished: then the disk is full."""
+    source, output = write_texts(folder / "a.txt", make_texts(8)), f"{folder}/{name}"
+    original = journal.Journal.append
+
+    def append(self: journal.Journal, *args: object, row: int, **options: object) -> None:
+        if row == 6:
+            raise OSError(28, "No space left on device")
+        original(self, *args, row=row, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError) as caught:
+        patch.setattr(journal.Journal, "append", append)
+        embed(encoder, source, output)
+    assert caught.value.filename == output and not Path(output).exists()
+    return source, output

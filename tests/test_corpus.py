@@ -109,17 +109,17 @@ def test_the_command(run: Run, encoder: Encoder, tmp_path: Path):
     assert (code, out) == (0, "") and "p.parquet.part: starting from the first text" in err
     assert run(*args, f"{tmp_path}/shards/") == (0, "", "")
     code, _, err = run(*args, f"{tmp_path}/shards/")
-    assert code == 1 and "shards/: holds part-00000.parquet already" in err
+    assert code == 1 and "shards/: already holds part-00000.parquet" in err
     assert "is complete" in run(*args, f"{tmp_path}/shards/", "--resume")[2]
 
 
 @pytest.mark.parametrize(
     "args, code, message",
     [
-        (("-i", "-", "-o", "o.npy", "--resume"), 2, "--resume goes with --input"),
-        (("-i", "a.txt", "--resume"), 2, "--resume goes with --input"),
-        (("t1", "--precision", "int8"), 2, "--precision goes with --input"),
-        (("-i", "a.txt", "-o", "o.npz", "--resume"), 1, "o.npz: .npz is written in one go, without --resume"),
+        (("-i", "-", "-o", "o.npy", "--resume"), 2, "--resume needs --input"),
+        (("-i", "a.txt", "--resume"), 2, "--resume needs --input"),
+        (("t1", "--precision", "int8"), 2, "--precision needs --input"),
+        (("-i", "a.txt", "-o", "o.npz", "--resume"), 1, "o.npz: .npz is written at once, without --resume"),
         (("-i", "a.txt", "-o", "o.npz", "--precision", "int8"), 1, "without --precision"),
         (("-i", "a.txt", "-o", "o.npy", "--precision", "int4"), 1, "precision must be one of float32, int8"),
         (("-i", "a.txt", "-o", "folder"), 1, "folder: is a folder; end the name with a slash"),
@@ -130,12 +130,12 @@ def test_the_command(run: Run, encoder: Encoder, tmp_path: Path):
         (("-i", "a.txt", "-o", "o.npy", "--model", "nope"), 1, "nope"),
         (("-i", "bad.txt", "-o", "o.npy"), 1, "line 2 is not UTF-8"),
         (("-i", "folder", "-o", "o.npy"), 1, "folder: there are no files in this folder"),
-        (("-i", "folder", "-o", "folder/o.npy"), 1, "would be one of the texts' files the next time"),
-        (("-i", "texts", "-o", "texts/"), 1, "would be one of the texts' files the next time"),
-        (("-i", "texts", "-o", "./texts/../texts/"), 1, "would be one of the texts' files the next time"),
+        (("-i", "folder", "-o", "folder/o.npy"), 1, "would be read as texts the next time"),
+        (("-i", "texts", "-o", "texts/"), 1, "would be read as texts the next time"),
+        (("-i", "texts", "-o", "./texts/../texts/"), 1, "would be read as texts the next time"),
         (("-i", "a.jsonl", "-o", "a.jsonl"), 1, "a.jsonl: is the file of texts: write to another one"),
         (("-i", "a.jsonl", "-o", "link.jsonl"), 1, "link.jsonl: is the file of texts: write to another one"),
-        (("-i", "a.txt", "-o", "p.npy"), 1, "p.npy.part: is where work is kept, and is not a folder: move it away"),
+        (("-i", "a.txt", "-o", "p.npy"), 1, "p.npy.part: is not a folder, but its name is needed for unfinished work: rename it"),
     ],
 )
 def test_errors(run: Run, tmp_path: Path, args: tuple[str, ...], code: int, message: str, monkeypatch: pytest.MonkeyPatch):

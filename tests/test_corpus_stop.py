@@ -1,12 +1,14 @@
 """Corpora in processes of their own: killed, interrupted, out of disk space, and gone on with; and how much memory they take."""
 
 import json
+import os
 import random
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,9 @@ from process import environment
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and resource limits")
 N = 4000
 SETTINGS = """
-from gpt2wgpu import corpus
 from gpt2wgpu.cli import process
-corpus.COMMIT_SECONDS, corpus.SHARD_BYTES = 0, 30_000  # a kill meets much of the work
+from gpt2wgpu.corpus import job
+job.COMMIT_SECONDS, job.SHARD_BYTES = 0, 30_000  # a kill meets much of the work
 process.GRACE = 300  # saving may take long on a busy machine
 """
 
@@ -112,9 +114,45 @@ def test_told_to_stop(source: Path, whole: dict[str, bytes], tmp_path: Path, num
     name, *args = shlex.split(command)
     assert name == "gpt2wgpu" and args == [*arguments(source, tmp_path / "o.npy"), "--resume"]
     assert np.load(tmp_path / "o.npy.part/vectors.npy", mmap_mode="r").shape == (rows, 8)
-    assert finish(args) == f"going on after {rows:,} texts\n"
+    assert finish(args) == f"resuming after {rows:,} texts\n"
     assert (tmp_path / "o.npy").read_bytes() == whole["o.npy"]
     assert [p.name for p in tmp_path.iterdir()] == ["o.npy"]
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_told_to_stop_while_nothing_can_be_read(source: Path, tmp_path: Path, number: int, code: int):
+    """The writer of a pipe waits for ever, and so would whoever waits for the reader."""
+    os.mkfifo(tmp_path / "a.jsonl")
+    args = [*arguments(source, tmp_path / "o.npy"), "-i", str(tmp_path / "a.jsonl")]
+    with subprocess.Popen(process(args), env=environment(), stderr=subprocess.PIPE, text=True) as running:
+        with (tmp_path / "a.jsonl").open("wb") as pipe:
+            pipe.write(source.read_bytes()[:100_000])
+            pipe.flush()
+            until = time.monotonic() + 300
+            while running.poll() is None and saved(tmp_path / "o.npy.part") == 0:
+                assert time.monotonic() < until
+                time.sleep(0.001)
+            running.send_signal(number)
+            err = running.communicate(timeout=300)[1]
+        assert running.returncode == code and err.startswith("stopped: ") and err.count("\n") == 1, err
+
+
+def test_an_input_of_blank_lines_without_end(source: Path, tmp_path: Path):
+    """No text follows, but the reader never stops: SIGTERM ends the process all the same."""
+    os.mkfifo(tmp_path / "a.jsonl")
+    args = [*arguments(source, tmp_path / "o.npy"), "-i", str(tmp_path / "a.jsonl")]
+    with subprocess.Popen(process(args), env=environment(), stderr=subprocess.PIPE, text=True) as running:
+        with suppress(BrokenPipeError), (tmp_path / "a.jsonl").open("wb") as pipe:
+            pipe.write(source.read_bytes()[:100_000].rpartition(b"\n")[0])
+            told = False
+            until = time.monotonic() + 300
+            while running.poll() is None:
+                assert time.monotonic() < until
+                pipe.write(b"\n" * 10_000)
+                if not told and saved(tmp_path / "o.npy.part"):
+                    running.send_signal(signal.SIGTERM)
+                    told = True
+        assert running.wait(300) == 143
 
 
 @pytest.mark.parametrize("output, limit", [("o.npy", 60_000), ("o.jsonl", 200_000)])

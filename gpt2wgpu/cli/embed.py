@@ -66,7 +66,7 @@ def embed_command(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the same command was stopped.", rich_help_panel=TEXT)
+        bool, typer.Option("--resume", help="Continue where the same command was stopped.", rich_help_panel=TEXT)
     ] = False,
     precision: Annotated[
         str,
@@ -76,29 +76,29 @@ def embed_command(
     """Turn texts into vectors.
 
     One text given here prints {"sentence": ..., "embedding": [...], "dimensions": N}; several, or a file, an array of these.
-    A file of any size is read and written row by row, in the order of its texts; an output file appears when it is complete.
-    What is done of a file stays in OUTPUT.part when the command is stopped, by Ctrl-C or a power cut, and --resume goes on.
+    A file of any size is read and written row by row, in the order of its texts. An output file appears when it is complete.
+    When the command is stopped, by Ctrl-C or a power cut, finished rows stay in OUTPUT.part, and --resume continues from them.
     """
     from ..errors import UserError
 
     given = [*(sentence or ()), *(texts or ())]
     if bool(given) == (input is not None):
-        raise typer.BadParameter("give texts, or a file of them with --input FILE (- is stdin), and not both")
+        raise typer.BadParameter("give texts, or a file of texts with --input FILE (- is stdin), not both")
     if column is not None and input is None:
-        raise typer.BadParameter("--column goes with --input")
-    whole = input in (None, "-") or output is None or output.lower().endswith(".npz")  # made in one go
-    if whole and (resume or precision != "float32"):
+        raise typer.BadParameter("--column needs --input")
+    at_once = input in (None, "-") or output is None or output.lower().endswith(".npz")
+    if at_once and (resume or precision != "float32"):
         option = "--resume" if resume else "--precision"
         if input in (None, "-") or output is None:
-            raise typer.BadParameter(f"{option} goes with --input FILE, which can be read again, and --output FILE")
-        raise UserError(f"{output}: .npz is written in one go, without {option}: choose .npy, .parquet or .safetensors")
-    if input is None or output is None or whole:
-        in_one_go(ctx, given, input, column, output)
+            raise typer.BadParameter(f"{option} needs --input FILE, which can be read again, and --output FILE")
+        raise UserError(f"{output}: .npz is written at once, without {option}: choose .npy, .parquet or .safetensors")
+    if input is None or output is None or at_once:
+        embed_at_once(ctx, given, input, column, output)
     else:
-        resumable(ctx, input, column, output)
+        embed_resumable(ctx, input, column, output)
 
 
-def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: str | None, output: str | None) -> None:
+def embed_at_once(ctx: typer.Context, given: list[str], input: str | None, column: str | None, output: str | None) -> None:
     """Rows go to stdout, or to a file that vanishes if the command is stopped."""
     from .. import files
 
@@ -120,7 +120,7 @@ def in_one_go(ctx: typer.Context, given: list[str], input: str | None, column: s
             write(file, rows(), files.About())
 
 
-def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -> None:
+def embed_resumable(ctx: typer.Context, input: str, column: str | None, output: str) -> None:
     """Embed a file of any size into a file or a folder of shards, so that --resume can continue."""
     from .. import corpus, files
     from ..errors import UserError
@@ -131,7 +131,7 @@ def resumable(ctx: typer.Context, input: str, column: str | None, output: str) -
     check_precision(p["precision"])
     source, target, shards = Path(input).resolve(), Path(output).resolve(), corpus.is_folder(output)
     if source.is_dir() and source == (target if shards else target.parent):
-        raise UserError(f"{output}: would be one of the texts' files the next time: write it into another folder than {input}")
+        raise UserError(f"{output}: would be read as texts the next time: write it into another folder than {input}")
     if not shards and target.is_file() and source.exists() and target.samefile(source):
         raise UserError(f"{output}: is the file of texts: write to another one")
     with closing(files.Texts(input, column)) as found, corpus.open_workspace(output, resume=p["resume"]) as work:

@@ -1,21 +1,28 @@
-"""What the rows of one output must have in common: the model, to the last bit, and the options that change a vector."""
+"""Fingerprint of the model and the options; a resumed run must have the same one."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import Checkpoint
 from ..encoder import Encoder
 from ..engine import EncodeOptions
 from ..errors import UserError
 
-MODEL_FILES = (".safetensors", ".json", ".txt", ".bpe")
-OPTIONS = {"normalize": "--normalize", "truncate": "--no-truncate", "dimensions": "--truncate-dim or the model's dimensions"}
+OPTIONS = {
+    "normalize": "--normalize",
+    "truncate": "--no-truncate",
+    "dimensions": "--truncate-dim or the model's dimensions",
+    "max_tokens": "--max-tokens",
+}
+FileDigests = dict[str, list[int | str]]  # path in the model's folder -> what stat says of the file, and its SHA-256
 
 
-def fingerprint(encoder: Encoder, asked: EncodeOptions, precision: str) -> dict[str, Any]:
+def fingerprint(encoder: Encoder, asked: EncodeOptions, precision: str, digests: FileDigests) -> dict[str, Any]:
+    """What all rows of one output have in common. digests: of the model's files."""
     return {
-        "model": digest_of_files(encoder.checkpoint.path),
+        "model": hashlib.sha256("".join(f"{name} {found[-1]}\n" for name, found in digests.items()).encode()).hexdigest(),
         "layer": encoder.layer,
         "pooling": encoder.info()["pooling"],
         "dtype": encoder.dtype,
@@ -25,29 +32,40 @@ def fingerprint(encoder: Encoder, asked: EncodeOptions, precision: str) -> dict[
         "normalize": asked.normalize,
         "truncate": asked.truncate,
         "precision": precision,
+        # in numpy a vector's last bits depend on its batch; on a device they do not
+        "max_tokens": encoder.engine.max_tokens if encoder.device == "numpy" else None,
     }
 
 
-def digest_of_files(folder: Path) -> str:
-    """Of weights, configuration and tokenizer: the folder's files and those of its modules (1_Pooling, ...)."""
-    found = hashlib.sha256()
-    for path in sorted([*folder.glob("*"), *folder.glob("[0-9]*_*/*")]):
-        if path.suffix in MODEL_FILES and path.is_file():
-            with path.open("rb") as file:
-                found.update(
-                    f"{path.relative_to(folder).as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-                )
-    return found.hexdigest()
+def digest_model_files(checkpoint: Checkpoint, known: Mapping[str, Sequence[int | str]]) -> FileDigests:
+    """The digests of every file that a vector may depend on.
+
+    A file is read whole, because weights may be replaced by others of the same size. It is not read again where `known`, the
+    digests of an earlier process, has the same size, times and inode: at a resume nothing of gpt2-xl's 6 GB is.
+    """
+    found: FileDigests = {}
+    for path in checkpoint.files_read:
+        name = path.relative_to(checkpoint.path).as_posix()
+        stat = path.stat()
+        facts = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        if [*known.get(name, ())][:-1] == facts:
+            found[name] = [*known[name]]
+            continue
+        with path.open("rb") as file:
+            found[name] = [*facts, hashlib.file_digest(file, "sha256").hexdigest()]
+    return found
 
 
 def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     """Raises UserError naming the first difference."""
     for name, value in now.items():
+        if name == "max_tokens" and None in (value, before.get(name)):
+            continue  # one of the two ran on a device
         if before.get(name) != value:
-            what = f"{OPTIONS.get(name, name)} is {value!r} here and {before.get(name)!r} there"
+            what = f"{OPTIONS.get(name, name)} is {value!r} now and was {before.get(name)!r}"
             if name == "model":
                 what = "this is another model, or its files have changed"
-            raise UserError(f"{folder} cannot be gone on with: {what}; give what it began with, or delete it to begin again")
+            raise UserError(f"{folder} cannot be resumed: {what}; use what it was started with, or delete it to start again")
 
 
 def chain_digest(digest: str, texts: Sequence[str]) -> str:

@@ -1,71 +1,80 @@
-"""The rows of an unfinished output on the disk, in a folder beside it, so that a process that ends at any moment loses seconds.
+"""The rows of an unfinished output, on disk beside it, so that a process that ends at any moment loses only seconds of work.
 
     vectors.npy    float32 (n, C)
-    texts.jsonl    the texts, each as JSON on a line, where the output is to hold them
-    state.json     what is known to be on the disk, and what the rows were made with; it is replaced as a whole
+    texts.jsonl    the texts, one JSON string a line, where the output holds texts
+    state.json     what is on disk for certain, and what the rows were made with; always replaced as a whole
     lock           held by the process that works here
 
-Rows are appended; `commit` brings them down to the disk and then replaces state.json. What lies behind the rows that state.json
-counts was on its way when a process ended: it is cut off. state.json is the only truth, so no row is torn, doubled or lost.
+Rows are appended; `commit` brings them to the disk and then replaces state.json. What lies behind the rows that state.json counts
+was being written when a process ended; it is cut off. Only state.json decides, so no row is torn, doubled or lost. It holds
+checksums of the rows and of itself, so a damaged disk is noticed when the work is resumed.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..errors import UserError, show
-from ..files import npy_header, sync
+from ..files import keep_rights, npy_header, open_file, sync_to_disk
 from ..graph.tensor import Array
+from .fingerprint import FileDigests
 
-VERSION = 2
+VERSION = 3
 VECTORS, TEXTS, STATE, NEW_STATE, LOCK = "vectors.npy", "texts.jsonl", "state.json", "state.json.new", "lock"
-TEMPORARY = ".gpt2wgpu-*.tmp"  # of files.output
-BLOCK = 4096  # rows read at a time
+TEMPORARY = ".gpt2wgpu-*.tmp"  # of files.open_output
+BLOCK = 4096  # rows read at a time: 16 MiB for vectors of 1,024 dimensions
+CHUNK = 1 << 20  # bytes read at a time
+START_AGAIN = "delete the folder to start again"
 
 
 @dataclass
 class State:
     """What state.json holds. Rows are counted from the first of the corpus."""
 
-    made_with: dict[str, Any]  # model and options, which all rows of an output have in common
+    made_with: dict[str, Any]  # fingerprint of the model and the options, the same for all rows of an output
     window: list[int]  # most texts and characters of a window; rows are committed by whole windows
     device: str
     input_size: int  # bytes
+    model_files: FileDigests = field(default_factory=dict)  # so that a resume need not read them again
     rows: int = 0  # done
     first: int = 0  # of the rows in the journal; those before it are in finished shards
     shards: int = 0  # finished
+    vectors_crc: int = 0  # CRC-32 of the vectors in the journal
     text_bytes: int = 0  # of texts.jsonl
+    texts_crc: int = 0
     cut: int = 0  # texts that were longer than the model reads
     digest: str = ""  # of all texts done
     lowest: list[float] = field(default_factory=list)  # of each dimension, over the first shard
     highest: list[float] = field(default_factory=list)
-    handed_over: bool = False  # vectors.npy is becoming the output: without it, it has become that
-    version: int = VERSION
+    handed_over: bool = False  # vectors.npy is becoming the output: if it is gone, it has become it
 
 
 class Journal:
-    """Files in `folder`, open. Raises UserError where they do not hold what the state says."""
+    """The files in `folder`, open. Raises UserError if they do not hold what the state says."""
 
     def __init__(self, folder: Path, state: State, *, texts: bool) -> None:
         self.folder, self.state = folder, state
         self.width = int(state.made_with["dimensions"])
         self.header = len(npy_header("<f4", 0, self.width))
         self.saved = state.rows  # what the state on the disk counts
-        state.handed_over = False  # the process before did not come to it
+        state.handed_over = False  # the earlier process did not get that far
         self.texts: BinaryIO | None = None
         self.vectors = open_at(folder / VECTORS, self._end(), empty=not self.count)
         try:
+            check_crc(folder / VECTORS, self.vectors, self.header, state.vectors_crc)
             if texts:
                 self.texts = open_at(folder / TEXTS, state.text_bytes, empty=not self.count)
+                check_crc(folder / TEXTS, self.texts, 0, state.texts_crc)
             if not self.count:
-                sync(folder)  # their names are on the disk before a state counts rows in them
+                sync_to_disk(folder)  # their names are on disk before a state counts rows in them
         except BaseException:
             self.close()
             raise
@@ -88,7 +97,8 @@ class Journal:
         state = self.state
         if row != state.rows:
             return  # an earlier window could not be written, which has been raised
-        write_at(self.vectors, self._end(), vectors.astype("<f4").tobytes())
+        numbers = vectors.astype("<f4").tobytes()
+        write_at(self.vectors, self._end(), numbers)
         data = b""
         if self.texts is not None:
             data = "".join(f"{json.dumps(text, ensure_ascii=False)}\n" for text in texts).encode()
@@ -97,13 +107,15 @@ class Journal:
             known = [np.array(values, np.float32).reshape(-1, self.width) for values in (state.lowest, state.highest)]
             state.lowest = np.vstack([known[0], vectors]).min(axis=0).tolist()
             state.highest = np.vstack([known[1], vectors]).max(axis=0).tolist()
+        state.vectors_crc = zlib.crc32(numbers, state.vectors_crc)
+        state.texts_crc = zlib.crc32(data, state.texts_crc)
         state.text_bytes += len(data)
         state.cut += cut
         state.digest = digest
         state.rows += len(vectors)
 
     def commit(self) -> None:
-        """What has been appended is on the disk when this returns, and state.json counts it. vectors.npy is valid by itself."""
+        """When this returns, what was appended is on disk and state.json counts it. vectors.npy is a valid file by itself."""
         write_at(self.vectors, 0, npy_header("<f4", self.count, self.width))
         for file in (self.vectors, self.texts):
             if file is not None:
@@ -112,18 +124,18 @@ class Journal:
 
     def _save(self) -> None:
         new = self.folder / NEW_STATE
-        with new.open("w", encoding="utf-8") as out:
-            json.dump(asdict(self.state), out, indent=2)
+        with open_file(new, "wb") as out:
+            out.write(format_state(self.state))
             out.flush()
             os.fsync(out.fileno())
         new.replace(self.folder / STATE)
-        sync(self.folder)
+        sync_to_disk(self.folder)
         self.saved = self.state.rows
 
     def rows(self) -> Iterator[tuple[Iterator[str], Array]]:
         """Texts and vectors (n, C), a block at a time; empty texts where the output holds none.
 
-        Texts are read as they are taken: 4,096 long ones need not fit into memory together.
+        Each text is read when it is taken: 4,096 long ones need not fit into memory together.
         """
         with (self.folder / VECTORS).open("rb") as vectors, ExitStack() as opened:
             texts = repeat("") if self.texts is None else map(json.loads, opened.enter_context((self.folder / TEXTS).open("rb")))
@@ -134,18 +146,21 @@ class Journal:
                 yield islice(texts, n), block
 
     def hand_over(self, target: Path) -> None:
-        """vectors.npy becomes the output."""
+        """Make vectors.npy the output."""
         self.state.handed_over = True
+        keep_rights(self.vectors, target)
         self.commit()
         self.close()
         (self.folder / VECTORS).replace(target)
-        sync(target.parent)
+        sync_to_disk(target.parent)
 
     def advance(self) -> None:
-        """The rows in it are in a finished file: it is empty, and closed."""
+        """Empty and close the journal, whose rows are in a finished file now."""
         self.close()
-        self.state.first, self.state.text_bytes, self.state.handed_over = self.state.rows, 0, False
-        self.state.shards += 1
+        state = self.state
+        state.first, state.handed_over = state.rows, False
+        state.vectors_crc = state.texts_crc = state.text_bytes = 0
+        state.shards += 1
         self._save()
         for name in (VECTORS, TEXTS):
             (self.folder / name).unlink(missing_ok=True)
@@ -161,45 +176,70 @@ def open_at(path: Path, size: int, *, empty: bool) -> BinaryIO:
     if empty:
         path.unlink(missing_ok=True)
     elif (found := path.stat().st_size if path.exists() else 0) < size:
-        again = "it is damaged; delete the folder to begin again"
-        raise UserError(f"{show(path)} has {found:,} bytes, {size:,} were written: {again}")
-    file = path.open("x+b" if empty else "r+b", buffering=0)
+        raise UserError(f"{show(path)} is damaged, it has {found:,} bytes of {size:,}: {START_AGAIN}")
+    file = open_file(path, "x+b" if empty else "r+b", buffering=0)
     file.truncate(size)
-    return cast(BinaryIO, file)
+    return file
+
+
+def check_crc(path: Path, file: BinaryIO, position: int, expected: int) -> None:
+    """Raises UserError if what is in the file from `position` to its end has another CRC-32."""
+    file.seek(position)
+    found = 0
+    while data := file.read(CHUNK):
+        found = zlib.crc32(data, found)
+    if found != expected:
+        raise UserError(f"{show(path)} is damaged, its checksum is wrong: {START_AGAIN}")
 
 
 def write_at(file: BinaryIO, position: int, data: bytes) -> None:
-    """All of it: an unbuffered file may take less at a time, a full disk less before it complains."""
+    """Write all of it: an unbuffered file may take less at a time, and a full disk takes less before it raises."""
     file.seek(position)
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
+def format_state(state: State) -> bytes:
+    """state.json, with a checksum of its values."""
+    values = asdict(state)
+    return json.dumps({"version": VERSION, "checksum": checksum(values), **values}, indent=2).encode()
+
+
+def checksum(values: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+
+
 def read_journal(folder: Path) -> State | None:
-    """What a folder holds, None where nothing of it counts. Raises UserError where it cannot be told."""
+    """What a folder holds, None where nothing of it counts. Raises UserError if that cannot be known."""
     path = folder / STATE
-    again = "delete the folder to begin again"
+    damaged = UserError(f"{show(path)} is damaged: {START_AGAIN}")
     try:
-        values = json.loads(path.read_bytes())
-        if isinstance(values, Mapping) and values.get("version") != VERSION:
-            raise UserError(f"{show(path)} is of another version of gpt2wgpu: {again}")
-        return State(**values)
+        with open_file(path, "rb") as file:
+            values = json.loads(file.read())
     except FileNotFoundError:
         return None
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{show(path)} cannot be understood: {again}") from None
+    except (ValueError, RecursionError):
+        raise damaged from None
+    if not isinstance(values, dict):
+        raise damaged
+    if values.pop("version", None) != VERSION:
+        raise UserError(f"{show(path)} was written by another version of gpt2wgpu: {START_AGAIN}")
+    if values.pop("checksum", None) != checksum(values):
+        raise damaged
+    try:
+        return State(**values)
+    except TypeError:
+        raise damaged from None
 
 
-def finished(folder: Path, state: State) -> bool:
-    """Whether an output of one file has its name already: only the journal was left to remove."""
+def is_finished(folder: Path, state: State) -> bool:
+    """Whether an output of one file is complete under its name, and only the journal is left to remove."""
     return state.shards > 0 or (state.handed_over and not (folder / VECTORS).exists())
 
 
-def remove(folder: Path) -> None:
-    """The journal's files, and the folder if nothing else is in it. Windows removes the lock only when nobody holds it."""
+def remove_journal(folder: Path) -> None:
+    """Remove the journal's files, and the folder if nothing else is in it. Windows removes a lock only when nobody holds it."""
     for path in (*folder.glob(TEMPORARY), *(folder / name for name in (VECTORS, TEXTS, NEW_STATE, STATE, LOCK))):
         with suppress(OSError):
             path.unlink()

@@ -1,14 +1,16 @@
-"""One process at a time."""
+"""A lock that one process at a time holds."""
 
 import os
 from pathlib import Path
 from typing import BinaryIO
 
+from ..files import open_file
 
-def lock(path: Path) -> BinaryIO | None:
-    """The file, locked until it is closed or the process ends, however it does; None if another process has it."""
+
+def take_lock(path: Path) -> BinaryIO | None:
+    """The file, locked until it is closed or the process ends in whatever way; None if another process holds it."""
     while True:
-        file = path.open("ab")
+        file = open_file(path, "ab")
         if not try_lock(file):
             file.close()
             return None
@@ -17,7 +19,7 @@ def lock(path: Path) -> BinaryIO | None:
                 return file
         except FileNotFoundError:
             pass
-        file.close()  # the process before has removed it between our opening and our locking
+        file.close()  # the process before removed it after we opened it and before we locked it
 
 
 if os.name == "nt":

@@ -1,8 +1,9 @@
-"""An output in the making: what it will be called, and the folder beside it that is worked in."""
+"""The folder beside an output in which it is made, and the names of both."""
 
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from .. import files
 from ..errors import UserError
 from . import journal
 from .journal import State
-from .lock import lock
+from .lock import take_lock
 
 SHARD = "part-{:05}.parquet"
 OURS = (journal.VECTORS, journal.TEXTS, journal.STATE, journal.NEW_STATE, journal.LOCK)
@@ -19,8 +20,8 @@ OURS = (journal.VECTORS, journal.TEXTS, journal.STATE, journal.NEW_STATE, journa
 @dataclass(frozen=True)
 class Workspace:
     path: str  # of the output, as given; a folder of shards ends in a slash
-    target: Path  # the same, through links
-    folder: Path
+    target: Path  # the same, links resolved
+    folder: Path  # of the journal
     state: State | None  # of an earlier process that did not finish
     complete: bool  # nothing is left to do
 
@@ -43,37 +44,34 @@ def is_folder(output: str) -> bool:
 
 @contextmanager
 def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
-    """The work on an output, for this process alone; what is left of it afterwards is what --resume can go on from.
+    """The unfinished state of an output, for this process alone; what is left of it afterwards, --resume continues.
 
-    Raises UserError: it cannot be written, another process is at it, or there is unfinished work and `resume` is not asked for.
+    Raises UserError: the output cannot be written, another process is writing it, or there is unfinished work and no `resume`.
     """
     target = resolve_workspace(output)
     name = SHARD if is_folder(output) else target.name
     if files.suffix_of(name, files.VECTOR_FORMATS) in files.ARROW_FORMATS:
-        files.import_arrow(output, "Parquet or Arrow")  # now, and not when all is done
+        files.import_arrow(output, "Parquet or Arrow")  # now, and not when all rows are computed
     folder = Path(f"{target}.part")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is where work is kept, and is not a folder: move it away")
-    with files.naming(output, folder):
-        folder.mkdir(exist_ok=True)
-        files.sync(folder.parent)
-        strangers = [p.name for p in folder.iterdir() if p.name not in OURS and not p.match(journal.TEMPORARY)]
-        if strangers:
-            raise UserError(f"{folder}: is where work is kept, and holds {strangers[0]!r}, which is not ours: move it away")
-        held = lock(folder / journal.LOCK)
+    with files.name_output(output, folder):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)  # texts and vectors may be for the user alone
+        check_folder(folder)
+        files.sync_to_disk(folder.parent)
+        held = take_lock(folder / journal.LOCK)
     if held is None:
         raise UserError(f"{output}: another process is writing it (it holds {folder / journal.LOCK})")
     with held:
         try:
             state = journal.read_journal(folder)
-            if state is not None and not is_folder(output) and journal.finished(folder, state):
+            if state is not None and not is_folder(output) and journal.is_finished(folder, state):
                 (folder / journal.STATE).unlink()
                 state = None
             if state is not None and not resume:
-                raise UserError(f"{folder} holds {state.rows:,} finished texts: go on with --resume, or delete it to begin again")
+                raise UserError(f"{folder} holds {state.rows:,} texts: continue with --resume, or delete it to start again")
             shards = [*target.glob("part-*.parquet")] if is_folder(output) else []
             if shards and state is None and not resume:
-                raise UserError(f"{output}: holds {shards[0].name} already: choose another folder, or delete it")
+                raise UserError(f"{output}: already holds {shards[0].name}: choose another folder, or delete it")
             for leftover in folder.glob(journal.TEMPORARY):
                 leftover.unlink()
             complete = resume and state is None and (bool(shards) if is_folder(output) else target.exists())
@@ -81,9 +79,28 @@ def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
         finally:
             left = (folder / journal.STATE).exists()
             if not left:
-                journal.remove(folder)
+                journal.remove_journal(folder)
     if not left:
-        journal.remove(folder)  # on Windows it is only now that nobody holds the lock
+        journal.remove_journal(folder)  # on Windows nobody holds the lock only now
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError if a folder is not one that we made: links that another user put into it would lead elsewhere."""
+    owners = None if os.name == "nt" else {os.geteuid(), 0, folder.parent.stat().st_uid}  # the last could replace the output
+    needed = "its name is needed for unfinished work"
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise UserError(f"{folder}: is not a folder, but {needed}: rename it")
+    for path in (folder, *folder.iterdir()):
+        try:
+            found = path.lstat()
+        except FileNotFoundError:  # the process that works here has finished
+            continue
+        if path != folder and path.name not in OURS and not path.match(journal.TEMPORARY):
+            raise UserError(f"{folder}: holds {path.name!r}, which is not ours, but {needed}: rename it")
+        if owners is not None and found.st_uid not in owners:
+            raise UserError(f"{path}: belongs to another user (uid {found.st_uid}), but {needed}: choose another output")
+        if path != folder and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
+            raise UserError(f"{path}: is a link or no file, expected a file of unfinished work: delete it")
 
 
 def resolve_workspace(output: str) -> Path:

@@ -1,11 +1,11 @@
 """Texts from files, vectors into files: row by row, so that memory does not grow with the file.
 
-Output appears under its name only when it is complete; what was there before stays until then.
+Output is atomic: an existing file is replaced only by a complete one.
 """
 
 from .columns import USUAL_COLUMNS
 from .matrices import MATRIX_FORMATS, write_matrix_json
-from .output import naming, open_output, resolve_output, suffix_of, sync
+from .output import keep_rights, name_output, open_file, open_output, resolve_output, suffix_of, sync_to_disk
 from .rows import About, Rows
 from .source import Source, import_arrow
 from .texts import JSON_LINES, TABLES, Texts, json_values, read_texts, table_rows
@@ -26,13 +26,15 @@ __all__ = [
     "Texts",
     "import_arrow",
     "json_values",
-    "naming",
+    "keep_rights",
+    "name_output",
     "npy_header",
+    "open_file",
     "open_output",
     "read_texts",
     "resolve_output",
     "suffix_of",
-    "sync",
+    "sync_to_disk",
     "table_rows",
     "write_json",
     "write_jsonl",

@@ -1,11 +1,11 @@
-"""Files and what they are named appear together: complete, and down to the disk."""
+"""Atomic output files: written under a temporary name, fsynced, then renamed."""
 
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 from uuid import uuid4
 
 from ..errors import UserError
@@ -35,18 +35,19 @@ def resolve_output(path: str, formats: Mapping[str, Format]) -> tuple[Path, Form
 
 @contextmanager
 def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = None) -> Iterator[tuple[BinaryIO, Format]]:
-    """A file to write to, which takes the place of `path` if the block succeeds and vanishes if it fails; and its format.
+    """A file to write to, and its format. It replaces `path` if the block succeeds, keeping its rights, else it vanishes.
 
     Until then it is in `folder`, by default that of `path`. Whether it can be written is found on entry, before any work.
     Raises UserError or OSError.
     """
     target, write = resolve_output(path, formats)
     temporary = (folder or target.parent) / f".gpt2wgpu-{uuid4().hex}.tmp"  # on the same disk: os.replace does not cross disks
-    with naming(path, temporary):
-        file = temporary.open("xb", buffering=1 << 20)
+    with name_output(path, temporary):
+        file = open_file(temporary, "xb", rights=0o600 if target.exists() else 0o666)
         unfinished.add(temporary)
         try:
             with file:
+                keep_rights(file, target)
                 yield file, write
                 file.flush()
                 os.fsync(file.fileno())
@@ -59,9 +60,31 @@ def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = 
             unfinished.discard(temporary)
 
 
+def open_file(path: Path, mode: str, *, rights: int = 0o666, buffering: int = 1 << 20) -> BinaryIO:
+    """A file of ours, never one that a link at `path` points to. rights: of a new file, less the umask."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), rights)  # Windows has no such flag
+
+    return cast(BinaryIO, open(path, mode, buffering=buffering, opener=opener))
+
+
+def keep_rights(file: BinaryIO, target: Path) -> None:
+    """Give a file the rights and the group of the one that it will replace, if there is one."""
+    if os.name == "nt" or not target.exists():
+        return
+    old = target.stat()
+    with suppress(PermissionError):
+        os.fchown(file.fileno(), old.st_uid if os.geteuid() == 0 else -1, old.st_gid)
+    rights = stat.S_IMODE(old.st_mode)
+    if os.fstat(file.fileno()).st_gid != old.st_gid:
+        rights &= ~0o070  # they were meant for another group
+    os.fchmod(file.fileno(), rights)
+
+
 @contextmanager
-def naming(path: str, *hidden: Path) -> Iterator[None]:
-    """OSErrors name the output, and not a file beside it that nobody knows of; a full disk does not say which file at all."""
+def name_output(path: str, *hidden: Path) -> Iterator[None]:
+    """OSErrors name the output `path` instead of a file beside it that the user does not know, or of none, as of a full disk."""
     try:
         yield
     except OSError as error:
@@ -70,8 +93,8 @@ def naming(path: str, *hidden: Path) -> Iterator[None]:
         raise
 
 
-def sync(path: Path) -> None:
-    """A file or folder down to the disk. Windows has no such thing for folders."""
+def sync_to_disk(path: Path) -> None:
+    """fsync a file or a folder. Windows cannot do that with folders."""
     if path.is_dir() and os.name == "nt":
         return
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

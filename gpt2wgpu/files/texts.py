@@ -17,7 +17,7 @@ In .csv and .tsv a column chosen by name, or by default, makes the first row a h
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.util import find_spec, module_from_spec
 from itertools import chain
 from typing import Any
@@ -56,8 +56,9 @@ class Texts:
         return self._texts
 
     def close(self) -> None:
-        """Close the file that is open, which otherwise happens when nobody holds the texts any more."""
-        self._rest.close()
+        """Close the open file."""
+        with suppress(ValueError):  # another thread waits for its next text, and cannot be made to stop
+            self._rest.close()
 
     @property
     def position(self) -> int:

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..checkpoint import Checkpoint, Pooling
 from ..errors import UserError, between, show
-from ..files import sync
+from ..files import sync_to_disk
 from ..graph.tensor import Array
 from ..models.fields import read_fields
 from .settings import TrainSettings
@@ -148,11 +148,11 @@ def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Arra
     values = {**progress, "state": digest_file(new / STATE)}
     (new / PROGRESS).write_bytes(json.dumps(values, indent=2).encode() + b"\n")
     for path in (*new.rglob("*"), new):
-        sync(path)
+        sync_to_disk(path)
     if model.exists():
         model.rename(previous)
     new.rename(model)
-    sync(run)
+    sync_to_disk(run)
     shutil.rmtree(previous, ignore_errors=True)
 
 
