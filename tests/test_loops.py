@@ -109,8 +109,8 @@ def test_training_on_texts_that_are_too_long(device: Device, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(train_loops, "attention_gradient_completes", lambda device, t, tokens: tokens <= 200)
         line = refusal(lambda: train_loops.check_loops(device, output, 300, 1000))
-        assert "cannot train on texts of 300 tokens: lower max_seq_length to 128" in line
+        assert "cannot train on texts of 300 tokens: lower --max-seq-length to 128" in line
     monkeypatch.setattr(train_loops, "column_sum_completes", lambda device, tokens: tokens <= 600)
-    assert "batches of 1000 tokens: lower batch_tokens to 512" in refusal(
+    assert "batches of 1000 tokens: lower --batch-tokens to 512" in refusal(
         lambda: train_loops.check_loops(device, output, 300, 1000)
     )

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +148,11 @@ def test_a_teacher_that_is_wider(data: Path, tmp_path: Path):
     assert len(files) == 3 and {p: p.stat().st_mtime_ns for p in tmp_path.glob("teacher-*.npy")} == files  # made once
     teacher.ask_teacher(tmp_path, str(source), texts[:-1], 8, "numpy")
     assert len([*tmp_path.glob("teacher-*.npy")]) == 4
+    pooling = source / "1_Pooling" / "config.json"  # the same weights, other vectors
+    modes = {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}
+    pooling.write_text(json.dumps(json.loads(pooling.read_text()) | modes))
+    other = teacher.ask_teacher(tmp_path, str(source), texts, 8, "numpy")
+    assert len([*tmp_path.glob("teacher-*.npy")]) == 5 and not np.allclose(other.vectors, expected)
 
 
 def test_tokens_begin_with_the_teachers_vectors(run: Run, data: Path, tmp_path: Path):
@@ -244,6 +248,8 @@ def test_metrics_that_end_in_the_middle_of_a_line(tmp_path: Path):
     with loop.metrics_file(tmp_path, 1) as file:
         file.write('{"step": 2, "loss": 3}\n')
     assert [line["loss"] for line in loop.read_metrics(tmp_path)] == [2, 3]
-    shutil.rmtree(tmp_path)
-    tmp_path.mkdir()
+    for text in ('{"step": 1}\n[1]\n{"step": 2}\n', '{"step": 1}\n{"loss": 1}\n', '{"step": 1}\n\n{"step": 2}'):
+        (tmp_path / "metrics.jsonl").write_text(text)
+        assert loop.read_metrics(tmp_path) == [{"step": 1}]
+    (tmp_path / "metrics.jsonl").unlink()
     assert loop.read_metrics(tmp_path) == []

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import UserError
 from ..progress import notice, show_progress
 from .options import DeviceOption
 
@@ -103,7 +104,6 @@ def train_command(
     options |= {"data": data or [], "freeze": freeze or []}
     given = {name: value for name, value in options.items() if is_given(ctx, name)}
     from ..train import loop, start
-    from ..train.curve import draw_curve
     from .progress import TrainProgress
 
     stopped: loop.Stopped | None = None
@@ -124,10 +124,23 @@ def train_command(
     if stopped is not None:
         notice(f"stopped after step {run.step:,}, which is saved: resume with --resume")
         raise typer.Exit(128 + stopped.signal)
-    if (why := draw_curve(run.folder)) is not None:
-        notice(why)
+    draw_loss(run.folder)
     found = "".join(f", {name} {value:.4f}" for name, value in run.scores.items())
     print(f"{run.folder / 'model'}: {run.step:,} {'step' if run.step == 1 else 'steps'}{found}")
+
+
+def draw_loss(run: Path) -> None:
+    """RUN/loss.png from RUN/metrics.jsonl, or one line that says why there is none."""
+    from .. import files
+    from ..evaluation import plots
+    from ..train.loop import read_metrics
+
+    try:
+        plots.need_matplotlib()
+    except UserError as error:
+        return notice(f"no loss.png: {error}")
+    with files.open_output(str(run / "loss.png"), {".png": plots.draw_training}) as (file, draw):
+        draw(file, read_metrics(run))
 
 
 def is_given(ctx: typer.Context, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Curves as PNG, drawn with matplotlib, which is no dependency of the package but its extra `plot`."""
+"""Curves as PNG files, drawn with matplotlib, which is optional (the extra `plot`)."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from ..errors import UserError
 
 
 def need_matplotlib() -> None:
-    """Raises UserError where it is not installed: to be found out before the work, not after it."""
+    """Raises UserError if matplotlib is not installed; called before the work whose result is to be drawn."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -16,7 +16,10 @@ def need_matplotlib() -> None:
 
 
 def draw_layers(file: BinaryIO, layers: Sequence[int], curves: Mapping[str, Sequence[float]], title: str) -> None:
-    """A curve over the layers for each similarity, with its best layer marked."""
+    """Spearman's correlation over the layers, a curve for each similarity, with its best layer marked.
+
+    curves: by similarity, a value for each of `layers`.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -32,12 +35,17 @@ def draw_layers(file: BinaryIO, layers: Sequence[int], curves: Mapping[str, Sequ
     figure.savefig(file, format="png")
 
 
-def draw_training(file: BinaryIO, steps: Sequence[Mapping[str, float]], validations: Sequence[Mapping[str, float]]) -> None:
-    """The loss of every step and its running mean; on the right the scores of the validations."""
+def draw_training(file: BinaryIO, metrics: Sequence[Mapping[str, float]]) -> None:
+    """The loss of every step and its running mean, and on the right axis the scores of the validations.
+
+    metrics: the lines of a run's metrics.jsonl; those of steps have a "loss", those of validations a "spearman".
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
+    steps = [line for line in metrics if "loss" in line]
+    validations = [line for line in metrics if "spearman" in line]
     at, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
     axes.plot(at, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
     axes.plot(at, running_mean(losses, max(1, len(losses) // 50)), color="tab:blue", label="loss")
@@ -56,6 +64,6 @@ def draw_training(file: BinaryIO, steps: Sequence[Mapping[str, float]], validati
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
-    """Of each value and up to window - 1 before it."""
+    """The mean of each value and the `window` - 1 before it, or as many as there are."""
     sums = [0.0, *itertools.accumulate(values)]
     return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(i + 1, window) for i in range(len(values))]

@@ -1,4 +1,4 @@
-"""A model to train from nothing: GPT-2 with random weights, as a sentence-transformers folder."""
+"""A model to train from scratch: GPT-2 with random weights, as a sentence-transformers folder."""
 
 import json
 import math
@@ -16,11 +16,14 @@ from ..graph.tensor import Array, schedule
 from ..models.gpt2 import GPT2Config
 from . import vocabulary
 
-STD = 0.02
+STD = 0.02  # standard deviation of random weights, as in GPT-2
 
 
 def write_model(folder: Path, config: GPT2Config, end_of_text: int | None, seed: int) -> None:
-    """Configuration and weights; the tokenizer is there already."""
+    """Write configuration and weights beside the tokenizer, which is there already. end_of_text: the id of <|endoftext|>.
+
+    Raises UserError if the model cannot be made.
+    """
     between("layers", config.layers, 1, 1 << 10)
     between("heads", config.heads, 1, 1 << 10)
     between("width", config.width, 1, 1 << 14)
@@ -63,8 +66,8 @@ def check_memory(config: GPT2Config) -> None:
 
 
 def random_weights(config: GPT2Config, seed: int) -> dict[str, Array]:
-    """As GPT-2 begins: matrices normal with standard deviation 0.02, those that end a residual branch divided by the square
-    root of the number of branches, 2 layers; biases 0, norms 1 (Radford et al. 2019; `_init_weights` of `transformers`)."""
+    """The first weights of GPT-2 (Radford et al. 2019; `_init_weights` of `transformers`): matrices are normal with standard
+    deviation 0.02, which is divided by sqrt(2 layers) for those that end a residual branch; biases are 0, norms 1."""
     rng = np.random.default_rng([seed, 0])
     found = {}
     for leaf in schedule(config.hidden(config.layers)):
@@ -79,7 +82,8 @@ def random_weights(config: GPT2Config, seed: int) -> dict[str, Array]:
 
 
 def add_tokenizer(folder: Path, given: str | None, vocab: int, texts: Iterable[str]) -> tuple[int, int | None]:
-    """Put a tokenizer into the folder: the one given, else one learnt from the texts. Its size, and the id of <|endoftext|>."""
+    """Put a tokenizer into the folder: the given one, else one trained on the texts. Returns its size and the id of
+    <|endoftext|>, if it has that token."""
     if given is None:
         vocabulary.save_tokenizer(vocabulary.train_tokenizer(texts, vocab=vocab, min_frequency=2, lower_case=False), folder)
     else:

@@ -268,13 +268,16 @@ def write_line(metrics: TextIO, values: dict[str, float]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl: those of steps have a "loss", those of validations do not. An incomplete last line is
-    left out."""
+    """The lines of RUN/metrics.jsonl: those of steps have a "loss", those of validations do not. It ends before a line that is
+    incomplete or damaged."""
     path = folder / METRICS_FILE
     found = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            found.append(json.loads(line))
+            values = json.loads(line)
         except ValueError:
             break
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            break
+        found.append(values)
     return found

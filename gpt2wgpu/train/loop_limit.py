@@ -1,4 +1,4 @@
-"""How far a software driver's loops go in the backward pass: ../loops.py says why that is tried."""
+"""The longest loops of the backward pass that a software driver completes; devices/loop_limit.py says why that is tried."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from . import ops
 
 
 def check_loops(device: Device, output: Tensor, length: int, batch_tokens: int) -> None:
-    """Raises UserError if texts of `length` tokens, or batches of so many, are too long for the device."""
+    """Raises UserError if texts of `length` tokens, or batches of `batch_tokens`, are too long for the loops of the device."""
     if not device.adapter.software:
         return
     longest = longest_text(device, output, length)
@@ -21,16 +21,17 @@ def check_loops(device: Device, output: Tensor, length: int, batch_tokens: int) 
         longest = largest_fitting(longest, partial(attention_gradient_completes, device, t))
     if longest < length:
         what = f"{device.adapter} ends loops early and cannot train on texts of {length} tokens"
-        raise UserError(f"{what}: lower max_seq_length to {longest}, or use device='numpy'")
+        raise UserError(f"{what}: lower --max-seq-length to {longest}, or use --device numpy")
     if (most_tokens := largest_fitting(batch_tokens, partial(column_sum_completes, device))) < batch_tokens:
         what = f"{device.adapter} ends loops early and cannot train on batches of {batch_tokens} tokens"
-        raise UserError(f"{what}: lower batch_tokens to {most_tokens}, or use device='numpy'")
+        raise UserError(f"{what}: lower --batch-tokens to {most_tokens}, or use --device numpy")
 
 
 def attention_gradient_completes(device: Device, t: Tensor, tokens: int) -> bool:
-    """Whether the first key of a text gets to the last query that sees it, the only one with a gradient.
+    """Whether the loop of a text's first key reaches the last query that sees it, which is the only one with a gradient.
 
-    Keys are 0, all else 1, and so is each weight: the key's gradient is the sum over columns of values times queries.
+    Keys are 0, everything else is 1, and so is each attention weight: then the gradient of the key is the sum over columns of
+    values times queries.
     """
     size, kv_heads = t.attrs["head_size"], t.attrs.get("kv_heads") or 1
     width = kv_heads * size
@@ -48,7 +49,7 @@ def attention_gradient_completes(device: Device, t: Tensor, tokens: int) -> bool
 
 
 def column_sum_completes(device: Device, tokens: int) -> bool:
-    """Whether a weight's gradient gets to the last token of a batch, the only one that is not zero."""
+    """Whether the sum over tokens for a weight's gradient reaches the last token, which is the only one that is not zero."""
     x = np.zeros((tokens, 4), np.float32)
     x[-1] = 1
     given = {"x": x, "dout": np.ones((tokens, 4), np.float32)}

@@ -1,11 +1,11 @@
-"""The ops of training: what a trainable forward graph has beside those of inference, and every backward op.
+"""The ops of training: those that a trainable forward graph has beside the ops of inference, and every backward op.
 
-Letters and grids as in gpt2wgpu/graph/ops; a kernel is shaders/<name>.wgsl. `dout` is the gradient of the loss in an op's
-output, `dx` that in its input. Everything is f32; the numpy functions keep the dtype of their inputs, so that gradients
-can be checked in float64.
+Letters and grids are as in gpt2wgpu/graph/ops; the kernel of an op is shaders/<name>.wgsl. `dout` is the gradient of the
+loss in the output of an op, `dx` the gradient in its input. Everything is f32; the numpy functions keep the dtype of their
+inputs, so that gradients can be checked in float64.
 
 The ops that sum over tokens give the gradients of weights. On a device they add to what their output buffer holds if
-`onto` is 1: so micro-batches accumulate. Numpy's program adds by itself.
+`onto` is 1, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the gradients itself.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from ..graph.tensor import Array, Grid, op
 
 
 def elements(p: Any) -> Grid:
-    """One thread for each of (T, C)."""
+    """One thread per element of (T, C)."""
     return cdiv(p.C, 64), p.T, 1
 
 
@@ -42,7 +42,7 @@ def add(a: Array, b: Array) -> Array:
 
 @op("x[T,C] -> out[T,C]", grid=elements)
 def activate(x: Array, *, activation: str) -> Array:
-    """What `linear` does in its epilogue, apart: the backward pass needs the input of an activation."""
+    """The activation that `linear` fuses, as an op of its own, because the backward pass needs the input of an activation."""
     out = np.empty_like(x)
     for at in row_blocks(x):
         out[at] = x[at]
@@ -52,10 +52,11 @@ def activate(x: Array, *, activation: str) -> Array:
 
 @op("x[T,C] tokens:u32[T] seed:u32[1] -> out[T,C]", grid=elements)
 def dropout(x: Array, tokens: Array, seed: Array, *, threshold: int, scale: float, site: int) -> Array:
-    """Srivastava et al. 2014: zero where a hash is below the threshold, else scale * x. It is its own backward op.
+    """Srivastava et al. 2014: zero where a hash is below the threshold, else scale * x. It is also its own backward op.
 
-    tokens: the index of each token in the micro-batch. The hash of an element is of (seed, site, token, column): masks
-    are computed anew where they are needed, and are the same however a micro-batch is shared out.
+    tokens: the index of each token in the micro-batch. site: which dropout of the graph this is. The hash of an element is
+    that of (seed, site, token, column), so a mask need not be kept for the backward pass, and is the same however a
+    micro-batch is divided among cores.
     """
     rows = scramble(scramble(tokens ^ scramble(seed)) + np.uint32(site))
     columns = np.arange(x.shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9)
@@ -87,37 +88,40 @@ def transpose(x: Array) -> Array:
 
 @op("x[T,K] weight[K,N] -> out[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
 def matmul(x: Array, weight: Array) -> Array:
-    """dx of a linear layer is dout @ transpose(weight): so it runs on the kernels of the forward pass."""
+    """dx of a linear layer is dout @ transpose(weight), so it runs on the matmul kernels of the forward pass."""
     return x @ weight
 
 
 @op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.K, p.TILE_K), 1))
 def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
+    """The gradient in the weight of a linear layer: the sum over tokens of the outer products of x and dout."""
     return x.T @ dout
 
 
 @op("dout[T,C] -> dbias[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
 def sum_rows(dout: Array, *, onto: int | str = 0) -> Array:
+    """The gradient in a bias: the sum over tokens."""
     return np.ones(len(dout), dout.dtype) @ dout
 
 
 @op("x[T,C] y[T,C] dout[T,C] -> dx[T,C]", grid=elements)
 def activate_dx(x: Array, y: Array, dout: Array, *, activation: str) -> Array:
-    """dout times the derivative of the activation at x, where it is y.
+    """dout times the derivative of the activation at x, where its value is y.
 
-    Those of the form y = x s(x) have the derivative s + x s', and s = y / x without another tanh: SiLU has s' = s (1 - s),
-    GELU by tanh s = 0.5 (1 + tanh u) and s' = 2 s (1 - s) u', exact GELU s' = exp(-x^2 / 2) / sqrt(2 pi).
+    An activation of the form y = x s(x) has the derivative s + x s', and s = y / x needs no second tanh. For SiLU
+    s' = s (1 - s); for GELU by tanh s = 0.5 (1 + tanh u), so s' = 2 s (1 - s) u'; for exact GELU
+    s' = exp(-x^2 / 2) / sqrt(2 pi) (Hendrycks & Gimpel 2016).
     """
     dx = np.empty_like(x)
     blocks = row_blocks(x)
     scratch = np.empty((2, *x[blocks[0]].shape), x.dtype)
     for at in blocks:
-        derivative(activation, x[at], y[at], dx[at], scratch[:, : len(dx[at])])
+        write_derivative(activation, x[at], y[at], dx[at], scratch[:, : len(dx[at])])
         dx[at] *= dout[at]
     return dx
 
 
-def derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) -> None:
+def write_derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) -> None:
     if activation == "relu":
         np.greater(y, 0, out=out)
     elif activation == "tanh":
@@ -127,7 +131,7 @@ def derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) 
         np.subtract(1, y, out=out)
         out *= y
     elif activation == "gelu_erf":
-        share(x, y, *scratch)
+        ratio_or_half(x, y, *scratch)
         np.multiply(x, x, out=out)
         out *= np.float32(-0.5)
         np.exp(out, out=out)
@@ -136,7 +140,7 @@ def derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) 
         out += scratch[0]
     else:
         s, slope = scratch
-        share(x, y, s, slope)
+        ratio_or_half(x, y, s, slope)
         np.subtract(1, s, out=out)
         out *= y
         if activation == "gelu_tanh":  # 2 u' = 2 a + 6 b x^2
@@ -147,8 +151,8 @@ def derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) 
         out += s
 
 
-def share(x: Array, y: Array, s: Array, scratch: Array) -> None:
-    """s = y / x, and the 0.5 that it should be where both are 0."""
+def ratio_or_half(x: Array, y: Array, s: Array, scratch: Array) -> None:
+    """s = y / x, or 0.5, its limit, where both are 0."""
     tiny = np.float32(1e-30)
     np.add(x, tiny, out=scratch)
     np.add(y, tiny / 2, out=s)
@@ -206,7 +210,7 @@ def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str =
 def attention_lse(
     qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool, window: int = 0, kv_heads: int = 0
 ) -> Array:
-    """log(sum(exp(scores))) of each token and head: with it the backward pass has the softmax of a score at once."""
+    """log(sum(exp(scores))) of each token and head, with which the backward pass gets the softmax of a score in one step."""
     heads = count_heads(qkv.shape[1], head_size, kv_heads)
     lse = np.empty((len(qkv), heads.queries), qkv.dtype)
     for start, count, n in equal_runs(spans):
@@ -237,10 +241,10 @@ def attention_dqkv(
     window: int = 0,
     kv_heads: int = 0,
 ) -> Array:
-    """The gradients of queries, keys and values, the softmax recomputed (Dao et al. 2022, appendix B).
+    """The gradients in queries, keys and values, with the softmax recomputed (Dao et al. 2022, appendix B).
 
     P = exp(scale q k - lse), dv = P^T dout, dS = P (dout v - sum(dout out)), dq = scale dS k, dk = scale dS^T q.
-    Keys and values get the sum over the heads that share them.
+    Keys and values that several heads share get the sum over these heads.
     """
     dqkv = np.zeros_like(qkv)
     T, H = lse.shape
@@ -275,9 +279,9 @@ def attention_dqkv(
 
 @op("dout[T,C] order:u32[T] rows:u32[V,2] -> dtable[V,C]", grid=lambda p: (cdiv(p.C, 32), cdiv(p.V, 8), 1))
 def scatter_rows(dout: Array, order: Array, rows: Array, *, onto: int | str = 0) -> Array:
-    """The gradient of a table from that of its rows: sums over the tokens that took the same row, in their order.
+    """The gradient in a table: for each row the sum over the tokens that took it, in the order of the tokens.
 
-    order: tokens sorted by the row they took. rows: first and one-past-last of each table row's tokens in `order`.
+    order: the tokens, sorted by the row they took. rows: where in `order` the tokens of each row begin and end (exclusive).
     """
     dtable = np.zeros((len(rows), dout.shape[1]), dout.dtype)
     taken, sums = row_sums(dout, order, rows)
@@ -286,13 +290,13 @@ def scatter_rows(dout: Array, order: Array, rows: Array, *, onto: int | str = 0)
 
 
 def row_sums(dout: Array, order: Array, rows: Array) -> tuple[Array, Array]:
-    """The table rows that were taken, and their sums."""
+    """The rows of a table that tokens took (n,), and their gradients (n, C); the other rows have none."""
     taken = np.flatnonzero(rows[:, 0] < rows[:, 1])
     return taken, np.add.reduceat(dout[order], rows[taken, 0].astype(np.intp), axis=0)
 
 
 def sorted_rows(taken: Array, count: int) -> tuple[Array, Array]:
-    """`order` and `rows` of `scatter_rows` for tokens that took these rows of a table of `count`."""
+    """`order` and `rows` of `scatter_rows`, for tokens that took the rows `taken` (T,) of a table with `count` rows."""
     counts = np.bincount(taken, minlength=count)
     ends = np.cumsum(counts)
     return np.argsort(taken, kind="stable").astype(np.uint32), np.stack([ends - counts, ends], axis=1).astype(np.uint32)
@@ -303,7 +307,7 @@ def sorted_rows(taken: Array, count: int) -> tuple[Array, Array]:
 
 @op("x[T,C] dout[B,C] spans:u32[B,2] skip:u32[B] -> dx[T,C]", grid=lambda p: (cdiv(p.C, 64), p.B, 1))
 def pool_dx(x: Array, dout: Array, spans: Array, skip: Array, *, mode: str) -> Array:
-    """Each token's share of its sequence's gradient. Of several largest values the first one gets it."""
+    """The part of a sequence's gradient that each of its tokens gets. Of several equal maxima the first one gets it."""
     dx = np.zeros_like(x)
     for row, (start, end), leave in zip(dout, spans.tolist(), skip.tolist(), strict=True):
         rows = dx[start + leave : end]
@@ -323,13 +327,13 @@ def pool_dx(x: Array, dout: Array, spans: Array, skip: Array, *, mode: str) -> A
 
 @op("x[T,N] -> out[T,M]", grid=lambda p: (cdiv(p.M, 64), p.T, 1))
 def columns(x: Array, *, M: int, first: int) -> Array:
-    """M columns from `first` on: the backward op of `concat`."""
+    """M columns, starting at `first`: the backward op of `concat`."""
     return x[:, first : first + M].copy()
 
 
 @op("x[B,C] dout[B,C] -> dx[B,C]", grid=lambda p: (1, p.B, 1))
 def l2_normalize_dx(x: Array, dout: Array) -> Array:
-    """With u = x / |x|: (dout - u (u dout)) / |x|. Where |x| is held at 1e-12, dout / 1e-12."""
+    """With u = x / |x|: (dout - u (u dout)) / |x|. Where |x| <= 1e-12: dout / 1e-12."""
     norm = np.sqrt(np.einsum("bc,bc->b", x, x))[:, None]
     held = np.maximum(norm, np.float32(1e-12))
     u = x / held * (norm > np.float32(1e-12))

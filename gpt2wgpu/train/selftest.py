@@ -1,4 +1,4 @@
-"""Every kernel of training on a device against numpy: the other half of `gpt2wgpu doctor`."""
+"""Every kernel of training on a device against numpy, for `gpt2wgpu doctor`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,14 +18,14 @@ LENGTHS = (1, 5, 33)
 
 
 def check_training(device: Device) -> Iterator[Check]:
-    """The kernels, op by op; then a step, which has those of the optimiser."""
+    """The kernels of the ops one by one, then a training step, which runs those of the optimiser."""
     for case in backward_cases():
         yield check_op(device, case)
     yield check_step(device)
 
 
 def check_step(device: Device) -> Check:
-    """The worst of weights, moments and the gradient's norm after a clipped step of a model that is one linear layer."""
+    """A clipped step of a model of one linear layer: the largest error among weights, moments and the norm of the gradient."""
     ids, positions = Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions")
     spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
     x = embed(ids, positions, Tensor((50, 68), name="wte"), Tensor((max(LENGTHS), 68), name="wpe"))
@@ -44,7 +44,7 @@ def check_step(device: Device) -> Check:
         state |= {
             name: random_array(1, a.size).reshape(a.shape) ** (1 + name.startswith("v")) for name, a in state.items() if a.shape
         }
-        program.load_state(state)  # from a first step's zeros the update of a weight is the sign of a gradient, however small
+        program.load_state(state)  # with moments of zero an update is the sign of a gradient, which rounding can flip
         program.gradients(batch, lambda vectors: (0.0, random_array(*vectors.shape)), 0)
         norm = program.step(0.1, weight_decay=1.0, clip=10.0)
         results.append(program.state() | {"norm": np.array(norm)})
@@ -54,7 +54,7 @@ def check_step(device: Device) -> Check:
 
 
 def backward_cases() -> list[Case]:
-    """Every op on sizes that no tile divides."""
+    """Every op, on sizes that no tile size divides."""
     return [
         Case(ops.add, {"C": 70}),
         *(Case(ops.activate, {"C": 70}, attrs={"activation": a}) for a in ACTIVATIONS),
@@ -73,7 +73,7 @@ def backward_cases() -> list[Case]:
     ]
 
 
-# --- ops some of whose inputs are results of others
+# --- ops that take results of other ops
 
 
 def activate_dx_case(activation: str, width: int, lengths: Sequence[int] = LENGTHS) -> Case:
@@ -101,7 +101,7 @@ def layer_norm_case(width: int, lengths: Sequence[int] = LENGTHS) -> list[Case]:
 def attention_cases(
     width: int, head_size: int, causal: bool, lengths: Sequence[int], window: int = 0, kv_heads: int = 0
 ) -> list[Case]:
-    """width: of the queries."""
+    """Both ops of attention's backward pass. width: of all queries of a token, in numbers; window and kv_heads as in the op."""
     attrs = {"head_size": head_size, "scale": 0.3, "causal": causal, "window": window, "kv_heads": kv_heads}
     heads = width // head_size
     row = width + 2 * (kv_heads or heads) * head_size
