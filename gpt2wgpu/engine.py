@@ -285,16 +285,27 @@ class Engine:
                 rows = [texts[i] for i in planned]
                 batch = [sequences[i] for i in rows]
                 skips = [min(options.skip, len(s) - 1) for s in batch]
+                self._check_files()
                 pending.append((rows, program.submit(packing.pack_batch(batch, [position_ids(s, pad) for s in batch], skips))))
                 if len(pending) > 1:
-                    rows, wait = pending.popleft()
-                    yield rows, wait()
+                    yield self._result(*pending.popleft())
             while pending:
-                rows, wait = pending.popleft()
-                yield rows, wait()
+                yield self._result(*pending.popleft())
         finally:
             while pending:  # an error: what is under way must end before anything else begins
                 pending.popleft()[1]()
+
+    def _result(self, rows: list[int], wait: Callable[[], Array]) -> tuple[list[int], Array]:
+        """A batch that is done: its texts and the program's output."""
+        found = wait()
+        self._check_files()
+        return rows, found
+
+    def _check_files(self) -> None:
+        """Raise UserError if the files that numpy computes with changed: before a batch, as reading what was cut off ends the
+        process, and after it."""
+        if self.place.device is None:
+            self.checkpoint.check_unchanged()
 
     def _tokens(self) -> CompiledGraph:
         """The program of the hidden states that the pooling reads. It shares the weights."""

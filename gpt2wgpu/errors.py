@@ -20,8 +20,9 @@ def between(name: str, value: int, low: int, high: int) -> int:
 
 def show(value: object, limit: int = 80) -> str:
     """A value found in a file, for a message: escaped, on one line, not too long."""
-    if isinstance(value, Path):  # whole, as the reader looks for it; without quotes where it needs none
-        return str(value) if str(value).isprintable() else ascii(str(value))
+    if isinstance(value, Path):  # whole, unless it is absurdly long: the reader looks for it; without quotes where it needs none
+        path = str(value) if str(value).isprintable() else ascii(str(value))
+        return path if len(path) <= 300 else f"{path[:100]}...{path[-100:]}"
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -194,6 +194,12 @@ def sentence_models() -> Iterator[Path]:
     )
     yield folder
 
+    folder = root / "new_bert_layer_norm"  # and a dropout, which does nothing
+    transformer(folder, "bert", wordpiece(), 64)
+    dense = modules.Dense(2 * WIDTH, 12, activation_function=torch.nn.SiLU())
+    new_layout(folder, ("mean", "cls"), after=[modules.Dropout(0.5), modules.LayerNorm(2 * WIDTH), dense])
+    yield folder
+
     folder = root / "new_gpt2_weighted"
     transformer(folder, "gpt2", byte_bpe(["<|endoftext|>"]), 36)
     new_layout(folder, "weightedmean", after=[], include_prompt=False, prompts={"query": PROMPT, "document": "passage: "})

@@ -47,7 +47,9 @@ def write_gradients(name: str) -> None:
         (Path(copy) / "config.json").write_bytes((folder / "config.json").read_bytes())
         save_file(kept, Path(copy) / "model.safetensors", metadata={"format": "pt"})
         found = checkpoint.load_checkpoint(Path(copy))
-        leaves = [t for t in schedule(found.hidden(found.config.layers, "f32")) if t.is_weight and t.name not in found.absent()]
+        leaves = [
+            t for t in schedule(found.config.hidden(found.config.layers, "f32")) if t.is_weight and t.name not in found.absent()
+        ]
         tensors = {t.name: np.array(found.weights(t)) for t in leaves}
     np.savez_compressed(GOLDEN / "gradients" / f"{name}.npz", doutput=doutput, **tensors)
 

@@ -30,7 +30,7 @@ def one_line(error: UserError, *words: object) -> str:
 
 
 def leaves(c: Checkpoint, half: str = "f32") -> dict[str, Tensor]:
-    return {t.name: t for t in schedule(c.hidden(c.config.layers, half)) if t.is_weight}
+    return {t.name: t for t in schedule(c.config.hidden(c.config.layers, half)) if t.is_weight}
 
 
 def bf16(a: np.ndarray) -> np.ndarray:

@@ -1,14 +1,18 @@
-"""Which files of a model folder were read, for whoever has to know whether a model is still the same."""
+"""Which files of a model folder are read, files that change meanwhile, and what is no file or no sensible content of one."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
+from encoders import tiny_gpt2
+from refusals import refusal
 
-from gpt2wgpu import Encoder
+from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.checkpoint import load_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -93,3 +97,114 @@ def test_nothing_else_is_opened(folder: Path, opened: Callable[[Path], set[Path]
 def test_files_read_of_shards(name: str):
     folder = GOLDEN / "models" / name
     assert {path.name for path in folder.iterdir()} - {"expected.npz"} == set(names(folder))
+
+
+# --- files that change while they are in use
+
+
+@pytest.mark.parametrize("how", ["cut", "written over"])
+def test_weights_that_change_while_numpy_computes_with_them(tmp_path: Path, how: str):
+    """Without the check the first would end the process, and the second change the model."""
+    encoder = Encoder(tiny_gpt2(tmp_path / "m"), device="numpy")
+    before = encoder.encode("t1")
+    file = tmp_path / "m" / "model.safetensors"
+    content = file.read_bytes()
+    stamp = file.stat()
+    with file.open("r+b") as opened:
+        if how == "cut":
+            opened.truncate(len(content) // 2)
+        else:
+            opened.write(content[:-8] + b"\0" * 8)
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))  # the clock of some file systems is coarse
+    with pytest.raises(UserError, match=r"model\.safetensors changed while it was in use: load the model again"):
+        encoder.encode("t1")
+    file.write_bytes(content)
+    assert np.array_equal(Encoder(tmp_path / "m", device="numpy").encode("t1"), before)
+
+
+def test_weights_that_are_replaced_or_deleted_stay_as_they_were(tmp_path: Path):
+    encoder = Encoder(tiny_gpt2(tmp_path / "m"), device="numpy")
+    before = encoder.encode("t1")
+    file = tmp_path / "m" / "model.safetensors"
+    (tmp_path / "new").write_bytes(file.read_bytes()[:1000])
+    (tmp_path / "new").replace(file)
+    assert np.array_equal(encoder.encode("t1"), before)
+    file.unlink()
+    assert np.array_equal(encoder.encode("t1"), before)
+
+
+# --- what is not a file
+
+
+def test_pipes_and_links_in_place_of_files(tmp_path: Path):
+    folder = tiny.save(tmp_path, tiny.gpt2_config())
+    for name in ("config.json", "model.safetensors"):
+        path = folder / name
+        kept = path.rename(folder / "kept")
+        os.mkfifo(path)
+        refusal(folder, name, "cannot be read", "not a regular file")
+        path.unlink()
+        path.symlink_to(folder / "nowhere")
+        refusal(folder, name, "is missing")
+        path.unlink()
+        path.symlink_to(path)
+        refusal(folder, name, "cannot be read: Too many levels of symbolic links")
+        path.unlink()
+        path.symlink_to(kept)  # as the cache of the hub has them
+        assert load_checkpoint(folder).parameters
+        path.unlink()
+        kept.rename(path)
+
+
+@pytest.mark.parametrize("name", ["modules.json", "sentence_bert_config.json", "tokenizer_config.json", "adapter_config.json"])
+def test_broken_links_of_files_that_may_be_absent(tmp_path: Path, name: str):
+    folder = tiny.sentence_model(tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(folder / "nowhere")
+    refusal(folder, "adapter" if name.startswith("adapter") else f"{name} is missing")
+
+
+def test_large_and_deep_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tiny.save(tmp_path, tiny.gpt2_config())
+    (folder / "config.json").write_text('{"a": ' + "[" * 974 + "]" * 974 + "}")
+    refusal(folder, "config.json", "deep")  # in other words where Python's own limit is nearer
+    (folder / "config.json").write_text('{"a": ' + '{"b": ' * 150 + "1" + "}" * 151)
+    refusal(folder, "config.json", "nests objects and lists more than 100 deep")
+    monkeypatch.setattr("gpt2wgpu.models.fields.LARGEST_FILE", 100)
+    (folder / "config.json").write_text(" " * 101)
+    refusal(folder, "config.json has 101 bytes, expected at most 100")
+
+
+def test_a_path_of_5000_letters(tmp_path: Path):
+    message = refusal(tmp_path / ("a" * 5000), "cannot be opened: File name too long")
+    assert len(message) < 500
+    tiny.sentence_model(tmp_path)
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    tiny.write_json(tmp_path / "modules.json", [entries[0], {**entries[1], "path": "b" * 5000}])
+    refusal(tmp_path, "modules.json", "path is 'bbb", "a folder inside the model folder")
+
+
+NUMBERS = ["1" + "0" * 400, "1" + "0" * 3999, str(1 << 40), "1e999", "-1e999", "NaN", "1e-400"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        *(("config.json", name) for name in ("n_embd", "n_head", "n_layer", "n_positions", "vocab_size", "layer_norm_epsilon")),
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+        ("1_Pooling/config.json", "word_embedding_dimension"),
+        ("config_sentence_transformers.json", "truncate_dim"),
+    ],
+)
+def test_absurd_numbers_are_refused_in_one_line_or_bounded(tmp_path: Path, file: str, name: str, number: str):
+    folder = tiny.sentence_model(tmp_path, tiny.gpt2_config())
+    values = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps({**values, name: "NUMBER"}).replace('"NUMBER"', number))
+    if name == "model_max_length" and number[0] == "1" and "-" not in number:
+        assert load_checkpoint(folder).max_seq_length == 7  # as large as what stands for "no limit"
+    elif name == "layer_norm_epsilon" and number == str(1 << 40):
+        assert load_checkpoint(folder).config.eps == float(number)
+    else:
+        assert len(refusal(folder, file, name)) < 400

@@ -109,7 +109,7 @@ def test_zero_and_extreme_columns_on_a_device(k: int, kind: str, device: Device)
 @pytest.mark.parametrize("name", ["gpt2_tanh", "bert_relu_odd"])
 def test_what_stays_in_f32(name: str):
     c = checkpoint.load_checkpoint(GOLDEN / "models" / name)
-    before, after = c.hidden(c.config.layers, "f32"), int8.graph_to_int8(c.hidden(c.config.layers, "f32"))
+    before, after = c.config.hidden(c.config.layers, "f32"), int8.graph_to_int8(c.config.hidden(c.config.layers, "f32"))
     kept = {t.name: t.shape for t in schedule(before) if t.is_weight}
     found = {t.name: t for t in schedule(after) if t.is_weight}
     assert {t.name: t.shape for t in found.values() if not t.name.endswith(" scale")} == kept

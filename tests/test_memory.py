@@ -203,7 +203,7 @@ def test_of_the_files_one_tensor_at_a_time_is_in_memory(tmp_path: Path):
     """And what is a view of them is read again when it is used."""
     config = tiny.gpt2_config(n_embd=512, n_layer=3, vocab_size=2000)
     c = checkpoint.load_checkpoint(tiny.save(tmp_path / "m", config))
-    leaves = [t for t in schedule(c.hidden(3, "f32")) if t.is_weight]
+    leaves = [t for t in schedule(c.config.hidden(3, "f32")) if t.is_weight]
     largest = max(memory.tensor_bytes(t, {}) for t in leaves)
     before, most, views = resident(), 0, []
     for t in leaves:

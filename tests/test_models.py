@@ -35,7 +35,7 @@ class Golden:
         return packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], [0] * len(sequences))
 
     def numpy(self, layer: int) -> Array:
-        return reference.NumpyProgram(self.checkpoint.hidden(layer, "f32"), self.checkpoint.weights).run(
+        return reference.NumpyProgram(self.checkpoint.config.hidden(layer, "f32"), self.checkpoint.weights).run(
             self.batch(self.sequences)
         )
 
@@ -76,7 +76,7 @@ def test_numpy_equals_transformers_at_every_layer(name: str):
 def test_gpu_equals_numpy_at_every_layer(name: str, device: Device):
     g = golden(name)
     batch = g.batch(g.sequences)
-    errors = [error(g.gpu(device, g.checkpoint.hidden(i, "f32")).run(batch), g.numpy(i)) for i in range(len(g.hidden))]
+    errors = [error(g.gpu(device, g.checkpoint.config.hidden(i, "f32")).run(batch), g.numpy(i)) for i in range(len(g.hidden))]
     assert max(errors) <= GPU_TOLERANCE, errors
 
 
@@ -84,7 +84,7 @@ def test_gpu_equals_numpy_at_every_layer(name: str, device: Device):
 def test_half_precision_points_the_same_way(name: str, device: Device):
     half_or_skip(device)
     g = golden(name)
-    found = g.gpu(device, g.checkpoint.hidden(len(g.hidden) - 1, "f16")).run(g.batch(g.sequences)).astype(np.float64)
+    found = g.gpu(device, g.checkpoint.config.hidden(len(g.hidden) - 1, "f16")).run(g.batch(g.sequences)).astype(np.float64)
     expected = g.numpy(len(g.hidden) - 1).astype(np.float64)
     cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosines.min() >= HALF_COSINE, (cosines.min(), int(cosines.argmin()))
@@ -97,7 +97,7 @@ def test_a_sequence_does_not_depend_on_its_batch(name: str, half: str, device: D
     if half == "f16":
         half_or_skip(device)
     g = golden(name)
-    program = g.gpu(device, g.checkpoint.hidden(len(g.hidden) - 1, half))
+    program = g.gpu(device, g.checkpoint.config.hidden(len(g.hidden) - 1, half))
     alone = [program.run(g.batch([s])) for s in g.sequences]
     together = program.run(g.batch(g.sequences))
     reversed_order = program.run(g.batch(g.sequences[::-1]))
@@ -109,7 +109,8 @@ def test_a_model_is_cut_after_the_layer_asked_for():
     """Only the blocks that are needed are read: a graph of one layer names no weight of the second."""
     for name in ("gpt2_five_layers_bf16", "bert"):
         whole, cut = (
-            reference.NumpyProgram(golden(name).checkpoint.hidden(n, "f32"), golden(name).checkpoint.weights) for n in (2, 1)
+            reference.NumpyProgram(golden(name).checkpoint.config.hidden(n, "f32"), golden(name).checkpoint.weights)
+            for n in (2, 1)
         )
         later = {t.name for t in whole.weights} - {t.name for t in cut.weights}
         assert len(whole.weights) > len(cut.weights)

@@ -108,12 +108,14 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}
         ("modernbert", {"layer_types": "full"}, ("layer_types is 'full'",)),
         ("modernbert", {"local_attention": 1}, ("local_attention is 1", "at least 2")),
         ("modernbert", {"hidden_activation": "mish"}, ("hidden_activation is 'mish'", "gelu")),
-        ("modernbert", {"norm_bias": 1}, ("norm_bias is 1", "true or false")),
+        ("modernbert", {"norm_bias": "yes"}, ("norm_bias is 'yes'", "true or false")),
         ("modernbert", {"norm_bias": True}, ("embeddings.norm.bias is missing",)),
         ("modernbert", {"rope_parameters": {"full_attention": YARN}}, ("rope_parameters", "scaled rotary positions")),
         ("modernbert", {"rope_scaling": YARN}, ("rope_scaling", "scaled rotary positions")),
         ("modernbert", {"rope_parameters": {"sliding_attention": {"rope_theta": -1}}}, ("rope_theta is -1", "positive")),
-        ("modernbert", {"num_hidden_layers": 10**12, "layer_types": None}, ("layer_types is missing", "layers")),
+        ("modernbert", {"num_hidden_layers": 10**9, "layer_types": None}, ("layer_types is missing", "layers")),
+        ("modernbert", {"num_hidden_layers": 10**12}, ("num_hidden_layers is 10", "at most 2147483647")),
+        ("qwen3_window", {"sliding_window": 10**18}, ("sliding_window is 1000000000000000000", "at most 2147483647")),
         ("modernbert", {"num_hidden_layers": 3, "layer_types": None}, ("unexpected tensor", "3 layers", "ModernBertModel")),
         ("nomic_bert", {"causal": True}, ("causal is True", "false")),
         ("nomic_bert", {"prenorm": True}, ("prenorm is True", "false")),
@@ -138,7 +140,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6}
         ("qwen3", {"rope_parameters": []}, ("rope_parameters is []", "an object")),
         ("qwen3", {"num_key_value_heads": 3}, ("num_key_value_heads is 3", "divisor of num_attention_heads, 4")),
         ("qwen3", {"num_key_value_heads": 1}, ("k_proj.weight", "[16, 20]", "[8, 20]")),
-        ("qwen3", {"is_causal": 0}, ("is_causal is 0", "true or false")),
+        ("qwen3", {"is_causal": 2}, ("is_causal is 2", "true or false")),
         ("qwen3", {"attention_bias": True}, ("q_proj.bias is missing",)),
         ("qwen3", {"model_type": "qwen3_moe"}, ("model_type is 'qwen3_moe'", "qwen3")),
     ],
@@ -160,7 +162,7 @@ def test_a_block_with_experts_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("name", ["modernbert", "nomic_bert", "qwen3"])
 def test_training_is_refused(name: str):
     with pytest.raises(UserError) as caught:
-        TrainGraph(model(name).hidden(1, "f32"))
+        TrainGraph(model(name).config.hidden(1, "f32"))
     one_line(caught.value, "a model with glu cannot be trained", "no gradient")
 
 

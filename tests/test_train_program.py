@@ -93,7 +93,7 @@ def test_gradients_of_a_whole_model_equal_pytorch(name: str, make: Make):
     with np.load(GOLDEN / "gradients" / f"{name}.npz") as arrays:
         expected = dict(arrays)
     doutput = expected.pop("doutput")
-    program = make(vectors_of(found.hidden(found.config.layers, "f32")), found.weights, frozen=found.absent())
+    program = make(vectors_of(found.config.hidden(found.config.layers, "f32")), found.weights, frozen=found.absent())
     pad = found.config.pad
     packed = packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], [0] * len(sequences))
     program.gradients(packed, lambda vectors: (0.0, doutput), 0)

@@ -104,6 +104,14 @@ def save_dense(folder: Path, inputs: int, outputs: int, **config: Any) -> dict[s
     return weights
 
 
+def save_layer_norm(folder: Path, width: int, *names: str) -> None:
+    """A LayerNorm module's folder, with both of its tensors unless some are named."""
+    write_json(folder / "config.json", {"dimension": width})
+    rng = np.random.default_rng(2)
+    names = names or ("norm.weight", "norm.bias")
+    save_file({name: rng.standard_normal(width, np.float32) for name in names}, folder / "model.safetensors")
+
+
 def sentence_model(folder: Path, config: Json | None = None, *modules: str, **pooling: Any) -> Path:
     """A sentence-transformers folder with the given modules after the transformer (Pooling alone if none are given)."""
     config = config or bert_config()

@@ -2,25 +2,26 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError, show
 from ..graph.tensor import Array, Tensor
 from ..models import Architecture, read_config
-from ..models.fields import Fields, read_fields
-from . import modules as sentence
-from .modules import LENGTH_FILES, Dense, Module, Normalize, Pooling
+from ..models.fields import Fields, is_absent, read_fields
+from .modules import Dense, LayerNorm, Module, Normalize, Pooling, default_pooling, open_modules, read_modules
+from .settings import LENGTH_FILES, read_sentence_settings, read_transformer_settings
 from .tensors import INDEX, Tensors
 from .weights import TransformerWeights, cast
 
 __all__ = [
     "Checkpoint",
     "Dense",
+    "LayerNorm",
     "Normalize",
     "Pooling",
-    "load",
-    "read_config",
+    "load_checkpoint",
 ]
 
 # what decides how a text becomes tokens, in the transformer's folder
@@ -30,10 +31,13 @@ TEXT_FILES = (
     *("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "sentencepiece.bpe.model"),
     *("chat_template.jinja", "chat_template.json"),
 )
+PARTS = {".linear.": "linear.", ".layer_norm.": "norm."}  # of a module's weight in the graph -> in its file
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A model folder whose files are checked; the values of its weights are read when they are asked for."""
+
     path: Path
     folder: Path  # of the transformer and its tokenizer: `path`, or a folder in it that modules.json names
     architecture: str  # config.json's model_type
@@ -42,6 +46,7 @@ class Checkpoint:
     sentence_model: bool  # has a modules.json
     max_seq_length: int  # tokens, special ones included
     lower_case: bool
+    tokenizer_arguments: dict[str, Any]  # of sentence_bert_config.json; they override the tokenizer's files
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: str
@@ -49,105 +54,117 @@ class Checkpoint:
     parameters: int  # of the transformer; heads and buffers do not count
     files_read: tuple[Path, ...]  # every file inside `path` that a vector may depend on, the tokenizer's included; sorted
     _body: TransformerWeights = field(repr=False)
-    _dense: dict[str, Tensors] = field(repr=False)
-
-    def hidden(self, layer: int, operand_dtype: str) -> Tensor:
-        """The graph up to the hidden state after block `layer`, f32 (T, C), with matrices in `operand_dtype`, "f32" or "f16"."""
-        return self.config.hidden(layer, operand_dtype)
+    _tensors: dict[str, Tensors] = field(repr=False)  # of the modules that have some, by their folders
 
     def weights(self, t: Tensor) -> Array:
-        """The values of a weight of `hidden` or of a Dense module: t.shape, t.dtype, matrices laid out (in, out).
+        """The values of a weight of the transformer's graph or of a module: t.shape, t.dtype, matrices laid out (in, out).
 
-        f32 weights that are stored like that are views of the mapped file. Raises UserError on NaN and infinity.
-        Of the files no more than this one stays in memory.
+        f32 weights that are stored like that are views of the mapped file. Raises UserError on NaN and infinity, and where a
+        file changed. Of the files no more than this one stays in memory.
         """
-        for files in (self._body.tensors, *self._dense.values()):
-            files.forget()
-        folder, _, name = t.name.rpartition(".linear.")
-        if folder not in self._dense:
+        for tensors in self._all_tensors():
+            tensors.forget()
+        folder, part = self._part(t.name)
+        if folder is None:
             return self._body.weights(t)
-        tensors, name = self._dense[folder], f"linear.{name}"
-        if name not in tensors.entries:
+        tensors = self._tensors[folder]
+        if part not in tensors.entries:
             return np.zeros(int(t.shape[0]), np.float32)  # a Dense without bias; checked at load
-        return cast(tensors.read(name).T, t)
+        return cast(tensors.read(part).T, t)
 
     def in_files(self, name: str, array: Array) -> tuple[str, dict[str, Array]]:
         """The inverse of `weights`: a folder inside the model folder, and what its file holds for the weight of this name."""
-        folder, _, part = name.rpartition(".linear.")
-        if folder in self._dense:
-            return folder, {f"linear.{part}": array.T}
+        folder, part = self._part(name)
+        if folder is not None:
+            return folder, {part: array.T}
         return self.folder.relative_to(self.path).as_posix(), self._body.in_files(name, array)
+
+    def _part(self, name: str) -> tuple[str | None, str]:
+        """The module's folder and the name in its file for a weight of the graph; None for a weight of the transformer."""
+        for between, prefix in PARTS.items():
+            folder, _, part = name.rpartition(between)
+            if folder in self._tensors and between in name:
+                return folder, prefix + part
+        return None, name
 
     def beside(self) -> dict[str, Array]:
         """What else `transformers` expects in the transformer's file, though no vector depends on it, f32 copies."""
         return self._body.beside()
 
+    def check_unchanged(self) -> None:
+        """Raise UserError if a file of weights that is in use was written over or cut; cheap enough for every batch."""
+        for tensors in self._all_tensors():
+            tensors.check_unchanged()
+
     def release(self) -> None:
         """Let go of the mapped files, which Windows neither moves nor deletes before. No view of them may be in use."""
-        for tensors in (self._body.tensors, *self._dense.values()):
+        for tensors in self._all_tensors():
             tensors.release()
 
     def absent(self) -> set[str]:
         """Names of weights of the graph that are no part of the model: the zero biases of linear layers without bias."""
-        dense = {f"{name}.linear.bias" for name, t in self._dense.items() if "linear.bias" not in t.entries}
-        return dense | self._body.absent
+        dense = (m.name for m in self.modules if isinstance(m, Dense))
+        return {f"{n}.linear.bias" for n in dense if "linear.bias" not in self._tensors[n].entries} | self._body.absent
+
+    def _all_tensors(self) -> tuple[Tensors, ...]:
+        return self._body.tensors, *self._tensors.values()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read and check everything but the values of the weights. Raises UserError."""
-    if not path.is_dir():
-        if path.exists():
-            raise UserError(f"{show(path)} is a file, expected the folder of a model (config.json, model.safetensors, ...)")
-        hint = "give a folder in Hugging Face layout (config.json, model.safetensors, ...) or a name on the hub, such as org/name"
-        raise UserError(f"there is no folder {show(path)}: {hint}")
-    sentence_model = (path / "modules.json").exists()
-    listed = sentence.read_modules(path) if sentence_model else []
+    check_folder(path)
+    sentence_model = not is_absent(path / "modules.json")
+    listed = read_modules(path) if sentence_model else []
     folder = path / listed[0][1] if listed else path
-    if (folder / "adapter_config.json").exists():
+    if not is_absent(folder / "adapter_config.json"):
         raise UserError(f"{show(folder)} holds an adapter (adapter_config.json): merge it into its model and save that")
 
-    fields = read_fields(folder / "config.json")
+    text = read_transformer_settings(folder, sentence_model)
+    fields = text.change(read_fields(folder / "config.json"))
     architecture, config = read_config(fields)
     body = TransformerWeights(config, Tensors(folder))
-    length, lower_case = sentence.read_text_settings(folder, config.usable_length, sentence_model)
-
-    modules: list[Module] = [] if listed else [sentence.default_pooling(fields)]
-    dense: dict[str, Tensors] = {}
-    width = config.width
-    for kind, name in listed[1:]:
-        file = path / name / "config.json"
-        if kind == "Pooling":
-            modules.append(pooling := sentence.read_pooling(read_fields(file), width))
-            width *= len(pooling.modes)
-        elif kind == "Dense":
-            module, dense[name] = sentence.read_dense(read_fields(file), name, width)
-            modules.append(module)
-            width = module.outputs
-        else:  # its folder may not exist
-            sentence.check_feature_names(read_fields(file, optional=True))
-            modules.append(Normalize())
-
+    modules, tensors = open_modules(path, listed[1:], config.width)
     file = path / "config_sentence_transformers.json"
-    settings = sentence.read_settings(read_fields(file, optional=True) if sentence_model else Fields(file, {}))
-    names = {file, path / "modules.json", *(folder / name for name in TEXT_FILES), folder / "config.json"}
-    names |= {path / name / "config.json" for _, name in listed[1:]}
-    for tensors in (body.tensors, *dense.values()):
-        names |= {tensors.folder / INDEX, *(entry.file for entry in tensors.entries.values())}
+    sentence = read_sentence_settings(read_fields(file, optional=True) if sentence_model else Fields(file, {}))
     return Checkpoint(
         path=path,
         folder=folder,
         architecture=architecture,
         config=config,
-        modules=tuple(modules),
+        modules=modules or (default_pooling(fields),),
         sentence_model=sentence_model,
-        max_seq_length=length,
-        lower_case=lower_case,
-        prompts=settings.prompts,
-        default_prompt_name=settings.default_prompt_name,
-        similarity_fn_name=settings.similarity_fn_name,
-        truncate_dim=settings.truncate_dim,
+        max_seq_length=text.length(folder, config.usable_length),
+        lower_case=text.lower_case,
+        tokenizer_arguments=text.tokenizer,
+        prompts=sentence.prompts,
+        default_prompt_name=sentence.default_prompt_name,
+        similarity_fn_name=sentence.similarity_fn_name,
+        truncate_dim=sentence.truncate_dim,
         parameters=body.parameters,
-        files_read=tuple(sorted(name for name in names if name.is_file())),
+        files_read=files_read(path, folder, [name for _, name in listed[1:]], [body.tensors, *tensors.values()]),
         _body=body,
-        _dense=dense,
+        _tensors=tensors,
     )
+
+
+def check_folder(path: Path) -> None:
+    """Raise UserError unless `path` is a folder that can be looked into."""
+    hint = "give a folder in Hugging Face layout (config.json, model.safetensors, ...) or a name on the hub, such as org/name"
+    try:
+        if path.is_dir():
+            return
+        found = path.exists()
+    except OSError as e:  # a name that is too long, no access
+        raise UserError(f"{show(path)} cannot be opened: {e.strerror or 'no access'}: {hint}") from None
+    if found:
+        raise UserError(f"{show(path)} is a file, expected the folder of a model (config.json, model.safetensors, ...)")
+    raise UserError(f"there is no folder {show(path)}: {hint}")
+
+
+def files_read(path: Path, folder: Path, modules: list[str], tensors: list[Tensors]) -> tuple[Path, ...]:
+    """The files of `Checkpoint.files_read` that exist. folder: of the transformer; modules: the folders of the others."""
+    found = {path / "modules.json", path / "config_sentence_transformers.json", folder / "config.json"}
+    found |= {folder / name for name in TEXT_FILES} | {path / name / "config.json" for name in modules}
+    for part in tensors:
+        found |= {part.folder / INDEX, *(entry.file for entry in part.entries.values())}
+    return tuple(sorted(file for file in found if file.is_file()))

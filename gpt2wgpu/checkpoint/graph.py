@@ -6,7 +6,8 @@ from ..errors import UserError
 from ..graph import ops
 from ..graph.int8 import graph_to_int8
 from ..graph.tensor import Tensor, merge_graphs
-from . import Checkpoint, Dense, Normalize, Pooling
+from . import Checkpoint, Dense, LayerNorm, Pooling
+from .modules import Module
 
 
 def default_layer(c: Checkpoint) -> int:
@@ -14,7 +15,7 @@ def default_layer(c: Checkpoint) -> int:
     return c.config.layers if c.sentence_model else c.config.default_layer
 
 
-def choose_modules(c: Checkpoint, pooling: str | None) -> tuple[Pooling | Dense | Normalize, ...]:
+def choose_modules(c: Checkpoint, pooling: str | None) -> tuple[Module, ...]:
     """What follows the transformer, with the pooling replaced if one is asked for."""
     if pooling is None:
         return c.modules
@@ -24,11 +25,14 @@ def choose_modules(c: Checkpoint, pooling: str | None) -> tuple[Pooling | Dense 
     return (Pooling((pooling,), include), *c.modules[1:])
 
 
-def build_graph(
-    c: Checkpoint, layer: int, operand_dtype: str, after: Sequence[Pooling | Dense | Normalize], *, int8: bool = False
-) -> Tensor:
-    """The whole graph, texts' tokens to vectors (B, C): the transformer's blocks, in int8 if asked for, and what follows."""
-    x = graph_to_int8(c.hidden(layer, operand_dtype)) if int8 else c.hidden(layer, operand_dtype)
+def build_graph(c: Checkpoint, layer: int, operand_dtype: str, after: Sequence[Module], *, int8: bool = False) -> Tensor:
+    """The whole graph, tokens of packed texts to vectors (B, C).
+
+    layer: how many of the transformer's blocks run. operand_dtype: of matrices and what is multiplied with them, "f32" or
+    "f16". after: the modules that follow. int8: the transformer's matrices in 8 bits. Raises UserError if sizes do not fit.
+    """
+    x = c.config.hidden(layer, operand_dtype)
+    x = graph_to_int8(x) if int8 else x
     spans, skip = Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip")
     for m in after:
         if isinstance(m, Pooling):
@@ -37,13 +41,22 @@ def build_graph(
             for more in pooled[1:]:
                 x = ops.concat(x, more)
         elif isinstance(m, Dense):
-            if x.shape[1] != m.inputs:
-                raise UserError(f"{m.name} takes {m.inputs} inputs, the pooling gives {x.shape[1]}: choose another pooling")
+            check_width(x, m.inputs, m.name)
             weight = Tensor((m.inputs, m.outputs), name=f"{m.name}.linear.weight")
             x = ops.linear(x, weight, Tensor((m.outputs,), name=f"{m.name}.linear.bias"), activation=m.activation)
+        elif isinstance(m, LayerNorm):
+            check_width(x, m.width, m.name)
+            weight, bias = (Tensor((m.width,), name=f"{m.name}.layer_norm.{part}") for part in ("weight", "bias"))
+            x = ops.layer_norm(x, weight, bias, eps=1e-5)  # torch's default, which no file changes
         else:
             x = ops.l2_normalize(x)
     return x
+
+
+def check_width(x: Tensor, inputs: int, name: str) -> None:
+    """Refuse a pooling of the caller that gives a module another width than its weights have."""
+    if x.shape[1] != inputs:
+        raise UserError(f"{name} takes {inputs} inputs, the pooling gives {x.shape[1]}: choose another pooling")
 
 
 def concat_layers(outputs: Sequence[Tensor]) -> Tensor:
@@ -54,7 +67,7 @@ def concat_layers(outputs: Sequence[Tensor]) -> Tensor:
     return x
 
 
-def describe_graph(c: Checkpoint, layer: int, modules: Sequence[Pooling | Dense | Normalize]) -> dict[str, str | int]:
+def describe_graph(c: Checkpoint, layer: int, modules: Sequence[Module]) -> dict[str, str | int]:
     """What a model card says of a checkpoint, of the layer that is used and of what follows it."""
     layers = c.config.layers
     why = {layers: "the last", 0: "the embeddings"}.get(layer, f"blocks 1 to {layer} are run")

@@ -9,9 +9,10 @@ from uuid import uuid4
 
 from ..errors import UserError, show
 from . import Checkpoint
-from .modules import FLAGS, LENGTH_FILES, Module, Pooling, read_modules
+from .modules import FLAGS, MODES, Module, Pooling, read_modules
+from .settings import LENGTH_FILES
 
-POOLING_FLAGS = dict(zip(("cls", "max", "mean", "sqrt_len_mean", "weighted_mean", "last"), FLAGS, strict=True))
+POOLING_FLAGS = {MODES[mode]: flag for mode, flag in FLAGS.items()}  # by the names of ops.POOLINGS
 
 
 def save_checkpoint(

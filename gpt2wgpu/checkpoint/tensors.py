@@ -3,6 +3,7 @@
 import errno
 import json
 import mmap
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError, show
 from ..graph.tensor import Array
-from ..models.fields import read_fields
+from ..models.fields import check_regular, is_absent, read_fields
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what is read; bf16 is the upper half of an f32
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -30,12 +31,20 @@ class Entry:
     end: int
 
 
+Stamp = tuple[int, int, int]  # of a file: its inode, its size in bytes, the time of its last change in nanoseconds
+
+
 class Tensors:
-    """All tensors of a folder's `model.safetensors`, or of the shards that `model.safetensors.index.json` lists."""
+    """All tensors of a folder's `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+
+    Views of the mapped files are what numpy computes with. A file that is replaced by another of its name stays mapped as it
+    was; one that is written over or cut is refused: `check_unchanged`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.entries = find_tensors(folder)
+        self._stamps = {entry.file: stamp_of(entry.file.stat()) for entry in self.entries.values()}
         self._maps: dict[Path, mmap.mmap] = {}
 
     def check(self, name: str, shape: tuple[int, ...], because: str) -> None:
@@ -47,6 +56,21 @@ class Tensors:
             raise UserError(f"{show(entry.file)}: {found}, expected {list(shape)} ({because})")
         if entry.dtype not in FLOATS:
             raise UserError(f"{show(entry.file)}: tensor {name} is {entry.dtype}, expected F32, F16 or BF16 (not quantised)")
+
+    def refuse_others(self, *known: str) -> None:
+        """Refuse tensors that no name in `known` has: nothing would read them."""
+        if others := sorted(self.entries.keys() - {*known}):
+            raise UserError(f"{show(self.folder)}: unexpected tensor {show(others[0])}, expected {' and '.join(known)} only")
+
+    def check_unchanged(self) -> None:
+        """Raise UserError if a mapped file was written over or cut since its header was read."""
+        for file in self._maps:
+            try:
+                now = stamp_of(file.stat())
+            except OSError:  # deleted: what is mapped stays as it was
+                continue
+            if now[0] == self._stamps[file][0] and now != self._stamps[file]:
+                raise changed(file)
 
     def release(self) -> None:
         """Close the files, which are mapped again if anything is read."""
@@ -61,6 +85,8 @@ class Tensors:
     def _map(self, file: Path) -> mmap.mmap:
         if file not in self._maps:
             with file.open("rb") as opened:
+                if stamp_of(os.fstat(opened.fileno())) != self._stamps[file]:
+                    raise changed(file)
                 self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         return self._maps[file]
 
@@ -69,11 +95,11 @@ class Tensors:
         entry = self.entries[name]
         try:
             raw = np.frombuffer(self._map(entry.file), np.uint8)[entry.start : entry.end]
-            array = raw.view(FLOATS[entry.dtype]).reshape(entry.shape)
-        except (OSError, ValueError) as e:  # gone or shorter since its header was read
-            if isinstance(e, OSError) and e.errno == errno.ENOMEM:
+        except OSError as e:
+            if e.errno == errno.ENOMEM:
                 raise MemoryError from None
-            raise UserError(f"{show(entry.file)} changed while it was in use: load the model again") from None
+            raise changed(entry.file) from None
+        array = raw.view(FLOATS[entry.dtype]).reshape(entry.shape)
         if entry.dtype == "BF16":
             array = np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
         elif entry.dtype == "F64":
@@ -85,6 +111,15 @@ class Tensors:
         return array
 
 
+def stamp_of(found: os.stat_result) -> Stamp:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def changed(file: Path) -> UserError:
+    """The error for a file of weights that is no longer the one whose header was read."""
+    return UserError(f"{show(file)} changed while it was in use: load the model again")
+
+
 def is_finite(array: Array) -> bool:
     """No NaN and no infinity; a sum tells, unless it overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -94,9 +129,9 @@ def is_finite(array: Array) -> bool:
 def find_tensors(folder: Path) -> dict[str, Entry]:
     """name -> Entry for every tensor of a folder."""
     single, index = folder / "model.safetensors", folder / INDEX
-    if single.exists():
+    if not is_absent(single):
         return read_header(single)
-    if index.exists():
+    if not is_absent(index):
         return read_shards(index)
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     if pickles := [name for name in names if name.endswith(PICKLES)]:
@@ -130,7 +165,9 @@ def read_index(index: Path) -> dict[str, str]:
 def read_header(path: Path) -> dict[str, Entry]:
     """name -> Entry for every tensor of one file, whose header `safe_open` checks: no gaps, no overlaps, nothing past the end."""
     try:
-        with safe_open(path, framework="np"), path.open("rb") as file:
+        check_regular(path)
+        # opened here first: safe_open takes whatever keeps it from opening a file for a missing file
+        with path.open("rb") as file, safe_open(path, framework="np"):
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(start - 8))
         header.pop("__metadata__", None)

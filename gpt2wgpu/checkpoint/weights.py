@@ -11,7 +11,10 @@ from .tensors import FLOATS, Tensors, is_finite
 
 
 class TransformerWeights:
-    """What is no part of it is left out, as heads; anything unknown inside it is refused, lest a LoRA or a layer be dropped."""
+    """The transformer's tensors. Tensors outside it (heads) are ignored; unknown ones inside it are an error.
+
+    Silently dropping a LoRA or a layer would change vectors.
+    """
 
     def __init__(self, config: Architecture, tensors: Tensors) -> None:
         """Checks all names, shapes and types, from headers only. Raises UserError."""

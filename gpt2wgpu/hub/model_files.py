@@ -3,7 +3,8 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ..checkpoint.modules import LENGTH_FILES, read_modules
+from ..checkpoint.modules import read_modules
+from ..checkpoint.settings import LENGTH_FILES
 from ..checkpoint.tensors import PICKLES, read_index
 from ..models.fields import read_fields
 from .cache import NotCached
@@ -28,7 +29,7 @@ def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
     modules = get("modules.json")
     for kind, folder in read_modules(modules.parent) if modules else [("Transformer", "")]:
         inside = f"{folder}/" if folder else ""
-        if kind == "Normalize":
+        if kind in ("Normalize", "Dropout"):
             if inside:
                 get(f"{inside}config.json")
             continue
@@ -36,7 +37,9 @@ def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
         if kind == "Transformer":
             config = path
             get(f"{inside}adapter_config.json")
-            if modules:
+            if not modules:
+                get("chat_template.jinja")  # which sentence-transformers would render every text through
+            else:
                 next((True for kin in LENGTH_FILES if get(f"{inside}sentence_{kin}_config.json")), None)
             settings = get(f"{inside}tokenizer_config.json")
             if settings is None or "added_tokens_decoder" not in read_fields(settings).values:

@@ -11,6 +11,7 @@ from .mpnet import MPNetConfig
 from .nomic_bert import NomicBertConfig
 from .qwen3 import Qwen3Config
 from .roberta import CamembertConfig, RobertaConfig, XLMRobertaConfig
+from .unused import UNUSED
 
 __all__ = [
     "ARCHITECTURES",
@@ -39,11 +40,18 @@ def read_config(fields: Fields) -> tuple[str, Architecture]:
     if model_type not in ARCHITECTURES:
         raise fields.refuse("model_type", f"one of {', '.join(ARCHITECTURES)}: other architectures are not supported")
     architecture = ARCHITECTURES[model_type]
-    for name in ("add_cross_attention",) if architecture.decoder else ("add_cross_attention", "is_decoder"):
+    if fields.flag("is_decoder", default=False) and not architecture.decoder:
+        raise fields.refuse("is_decoder", "false: this architecture is supported as an encoder only")
+    for name in ("add_cross_attention", "is_encoder_decoder", "use_bidirectional_attention"):
         if fields.flag(name, default=False):
-            raise fields.refuse(name, "false: only encoders of one text are supported")
+            raise fields.refuse(name, "false: only plain encoders and decoders of one text are supported")
+    for name in ("pruned_heads", "per_layer_config"):
+        if fields.object(name, default={}):
+            raise fields.refuse(name, "none: all layers have to be alike")
     if "AutoModel" in fields.object("auto_map", default={}) and model_type != "nomic_bert":  # whose code is known
         raise fields.refuse("auto_map", "none: this model is computed by code of its own, which is never run")
     if fields.present("quantization_config"):
         raise fields.refuse("quantization_config", "none: save the model in f32 or f16")
-    return model_type, architecture.read(fields)
+    config = architecture.read(fields)
+    fields.refuse_unknown(UNUSED.union(architecture.unused))
+    return model_type, config

@@ -26,6 +26,8 @@ ACTIVATION_NAMES |= dict.fromkeys(
     ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), "gelu_tanh"
 )
 
+MOST_LAYERS = 1 << 12  # bounds memory against a hostile number of layers
+
 Shapes = dict[str, tuple[int, ...]]  # by name
 
 
@@ -69,6 +71,7 @@ class Architecture(ABC):
     prefixes: ClassVar[tuple[str, ...]]  # what names in the files may begin with
     body: ClassVar[re.Pattern[str]]  # matches the names of the transformer's tensors; others belong to a head
     buffers: ClassVar[re.Pattern[str]]  # matches tensors of the body that are not weights
+    unused: ClassVar[tuple[str, ...]] = ()  # fields of config.json that change no vector, beside those of unused.UNUSED
     as_is: ClassVar[tuple[str, ...]]  # beginnings of names of matrices that the files hold (in, out); a Linear's are (out, in)
 
     @classmethod

@@ -30,14 +30,15 @@ class DistilBertConfig(Architecture):
     table, block = "embeddings.word_embeddings.weight", "transformer.layer.{}.ffn.lin2.bias"
     prefixes = ("", "distilbert.")
     body, buffers = re.compile(r"(embeddings|transformer)\."), re.compile(r"embeddings\.position_ids")
+    unused = ("sinusoidal_pos_embds", "tie_weights_")  # the files hold the positions, whatever they began as
     as_is = ("embeddings.",)
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        width = fields.integer("dim", "hidden_size", default=cls.width)
+        width = fields.integer("hidden_size", "dim", default=cls.width)
         return cls(
-            layers=fields.integer("n_layers", "num_hidden_layers", default=cls.layers),
-            heads=read_heads(fields, "n_heads", "num_attention_heads", width=width, default=cls.heads),
+            layers=fields.integer("num_hidden_layers", "n_layers", default=cls.layers),
+            heads=read_heads(fields, "num_attention_heads", "n_heads", width=width, default=cls.heads),
             width=width,
             inner=fields.integer("hidden_dim", default=cls.inner),
             context=fields.integer("max_position_embeddings", default=cls.context),

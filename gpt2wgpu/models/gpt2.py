@@ -30,25 +30,26 @@ class GPT2Config(Architecture):
     title, model, tokenizer, decoder = "GPT-2", "GPT2Model", "gpt2", True
     table, block, prefixes = "wte.weight", "h.{}.ln_1.weight", ("", "transformer.")
     body, buffers = re.compile(r"(wte|wpe|h|ln_f)\."), re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+    unused = ("reorder_and_upcast_attn", "n_special", "predict_special_tokens")  # attention is in f32 anyway
     as_is = ("",)  # its Conv1D is (in, out) in the files
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        width = fields.integer("n_embd", "hidden_size", default=cls.width)
+        width = fields.integer("hidden_size", "n_embd", default=cls.width)
         if not fields.flag("is_causal", default=True):
             raise fields.refuse("is_causal", "true: GPT-2 attends to earlier tokens only")
         return cls(
-            layers=fields.integer("n_layer", "num_hidden_layers", default=cls.layers),
-            heads=read_heads(fields, "n_head", "num_attention_heads", width=width, default=cls.heads),
+            layers=fields.integer("num_hidden_layers", "n_layer", default=cls.layers),
+            heads=read_heads(fields, "num_attention_heads", "n_head", width=width, default=cls.heads),
             width=width,
             inner=fields.integer("n_inner", default=4 * width),
-            context=fields.integer("n_positions", "max_position_embeddings", "n_ctx", default=cls.context),
+            context=fields.integer("max_position_embeddings", "n_positions", "n_ctx", default=cls.context),
             vocab=fields.integer("vocab_size", default=cls.vocab),
             activation=read_activation(fields, "activation_function", "gelu_new"),
             eps=fields.number("layer_norm_epsilon", default=cls.eps),
             scale_attention=fields.flag("scale_attn_weights", default=True),
             scale_by_layer=fields.flag("scale_attn_by_inverse_layer_idx", default=False),
-        )  # reorder_and_upcast_attn asks for attention in f32, which ours always is
+        )
 
     @property
     def default_layer(self) -> int:

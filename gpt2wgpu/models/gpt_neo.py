@@ -11,10 +11,8 @@ from typing import Self
 
 from ..graph.ops import attention, embed, layer_norm, linear, linear_add
 from ..graph.tensor import Tensor
-from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
+from .architecture import IDS, MOST_LAYERS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
 from .fields import Fields
-
-MOST_LAYERS = 1 << 12  # lest a list as long as a number in a file be made
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,18 @@ class GPTNeoConfig(Architecture):
     title, model, tokenizer, decoder = "GPT-Neo", "GPTNeoModel", "gpt2", True
     table, block, prefixes = "wte.weight", "h.{}.ln_1.weight", ("", "transformer.")
     body, buffers = re.compile(r"(wte|wpe|h|ln_f)\."), re.compile(r"h\.\d+\.attn\.attention\.(bias|masked_bias)")
+    unused = ("attention_types",)  # where there are attention_layers
     as_is = ("wte.", "wpe.")
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
+        if not fields.flag("is_causal", default=True):
+            raise fields.refuse("is_causal", "true: GPT-Neo attends to earlier tokens only")
         width = fields.integer("hidden_size", default=cls.width)
-        layers = fields.integer("num_layers", "num_hidden_layers", default=cls.layers)
+        layers = fields.integer("num_hidden_layers", "num_layers", default=cls.layers)
         return cls(
             layers=layers,
-            heads=read_heads(fields, "num_heads", "num_attention_heads", width=width, default=cls.heads),
+            heads=read_heads(fields, "num_attention_heads", "num_heads", width=width, default=cls.heads),
             width=width,
             inner=fields.integer("intermediate_size", default=4 * width),
             context=fields.integer("max_position_embeddings", default=cls.context),
@@ -90,10 +91,10 @@ def read_local(fields: Fields, layers: int) -> tuple[bool, ...]:
     expected = f'"global" or "local" for each of {layers} layers'
     if layers > MOST_LAYERS:
         raise fields.refuse("num_layers", f"{MOST_LAYERS} at most")
-    kinds, name = fields.values.get("attention_layers"), "attention_layers"
+    kinds, name = fields.value("attention_layers"), "attention_layers"
     if kinds is None:
         name = "attention_types"
-        groups = fields.values.get(name) or [[["global", "local"], 12]]
+        groups = fields.value(name) or [[["global", "local"], 12]]
         if isinstance(groups, list) and all(map(is_group, groups)) and sum(len(kinds) * n for kinds, n in groups) == layers:
             kinds = [kind for pattern, times in groups for kind in pattern * times]
     if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("global", "local") for kind in kinds):

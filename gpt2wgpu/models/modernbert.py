@@ -25,16 +25,19 @@ class ModernBertConfig(Architecture):
     vocab: int = 50368
     activation: str = "gelu_erf"
     eps: float = 1e-5
-    local: tuple[bool, ...] = (False, True, True) * 7 + (
-        False,
-    )  # of each block: whether a token sees only those at most `window` away
-    window: int = 64
+    local: tuple[bool, ...] = (False, True, True) * 7 + (False,)  # of each block: whether a token sees only near ones
+    window: int = 64  # how far a token sees in local blocks
     thetas: tuple[float, float] = (160_000.0, 10_000.0)  # of rotary positions, in the other blocks and in local ones
     biases: tuple[str, ...] = ()  # of norm, attn, mlp: those whose layers have a bias
 
     title, model = "ModernBERT", "ModernBertModel"
     table, block, prefixes = "embeddings.tok_embeddings.weight", "layers.{}.mlp_norm.weight", ("", "model.")
     body, buffers = re.compile(r"(embeddings|layers|final_norm)\."), re.compile(r"(?!)")
+    unused = (
+        *("layer_norm_eps", "position_embedding_type", "rope_theta"),  # of the first releases, beside other names
+        *("reference_compile", "repad_logits_with_grad", "deterministic_flash_attn", "initializer_cutoff_factor"),
+        *("decoder_bias", "sparse_prediction", "sparse_pred_ignore_index"),
+    )
     as_is = ("embeddings.",)
 
     @classmethod
@@ -44,6 +47,11 @@ class ModernBertConfig(Architecture):
         if read_head_size(fields, width // heads) * heads != width:
             raise fields.refuse("head_dim", f"the width divided by num_attention_heads, {width // heads}")
         every = fields.integer("global_attn_every_n_layers", default=3)
+        if fields.present("sliding_window"):  # half as much as local_attention; `transformers` takes it where both are given
+            window = fields.integer("sliding_window")
+        else:
+            window = fields.integer("local_attention", default=2 * cls.window, least=2) // 2
+        fields.known.update(("local_attention", "sliding_window"))
         names = {"norm": "norm_bias", "attn": "attention_bias", "mlp": "mlp_bias"}
         return cls(
             layers=layers,
@@ -55,7 +63,7 @@ class ModernBertConfig(Architecture):
             activation=read_activation(fields, "hidden_activation", "gelu"),
             eps=fields.number("norm_eps", default=cls.eps),
             local=read_kinds(fields, layers, lambda i: i % every > 0),
-            window=fields.integer("local_attention", default=2 * cls.window, least=2) // 2,
+            window=window,
             thetas=(
                 read_theta(fields, "global_rope_theta", default=cls.thetas[0], kind=KINDS[0]),
                 read_theta(fields, "local_rope_theta", default=cls.thetas[1], kind=KINDS[1]),

@@ -19,6 +19,7 @@ GATED = {"swiglu": "silu", "geglu": "gelu_erf", "glu": "sigmoid"}  # what nomic'
 ONLY: dict[str, object] = {"causal": False, "prenorm": False, "parallel_block": False, "use_rms_norm": False}
 ONLY |= {"qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "rotary_emb_interleaved": False}
 ONLY |= {"rotary_emb_fraction": 1, "rotary_emb_scale_base": None, "scale_attn_weights": True}
+ONLY |= {"scale_attn_by_inverse_layer_idx": False}
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,28 @@ class NomicBertConfig(Architecture):
     table, block = "embeddings.word_embeddings.weight", "encoder.layers.{}.norm2.weight"
     prefixes = ("", "nomic_bert.", "bert.")
     body, buffers = re.compile(r"(embeddings|emb_ln|encoder)\."), re.compile(r".*\.inv_freq")
+    unused = (
+        "rotary_scaling_factor",  # for texts beyond max_trained_positions, which are not read
+        *("dense_seq_output", "fused_bias_fc", "fused_dropout_add_ln", "pad_vocab_size_multiple", "parallel_block_tied_norm"),
+        *("reorder_and_upcast_attn", "use_flash_attn", "use_xentropy"),
+    )
     as_is = ("embeddings.",)
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
         """Fields have the names of `transformers`, or those of GPT-2 as in nomic's own code, or both."""
         for name, value in ONLY.items():
-            if fields.values.get(name, value) not in (value, None):
+            if fields.present(name) and fields.value(name) != value:
                 raise fields.refuse(name, f"{str(value).lower()}: other variants of Nomic BERT are not supported")
         width = fields.integer("hidden_size", "n_embd", default=cls.width)
         heads = fields.integer("num_attention_heads", "n_head", default=cls.heads)
+        activation = read_activation(fields, "hidden_act", "silu")
         if fields.present("activation_function"):
             if (gate := fields.text("activation_function")) not in GATED:
                 raise fields.refuse("activation_function", f"one of {', '.join(GATED)}")
+            if fields.present("hidden_act") and activation != GATED[gate]:
+                raise fields.refuse("activation_function", f"the gated form of hidden_act, {fields.value('hidden_act')}")
             activation = GATED[gate]
-        else:
-            activation = read_activation(fields, "hidden_act", "silu")
         context = read_context(fields, "max_position_embeddings", "n_positions", default=cls.context)
         return cls(
             layers=fields.integer("num_hidden_layers", "n_layer", default=cls.layers),

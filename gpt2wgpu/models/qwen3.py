@@ -39,18 +39,22 @@ class Qwen3Config(Architecture):
     title, model, tokenizer, decoder = "Qwen3", "Qwen3Model", "qwen2", True
     table, block, prefixes = "embed_tokens.weight", "layers.{}.input_layernorm.weight", ("", "model.")
     body, buffers = re.compile(r"(embed_tokens|layers|norm)\."), re.compile(r".*\.inv_freq")
+    unused = ("max_window_layers", "sliding_window")  # without use_sliding_window
     as_is = ("embed_tokens.",)
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
         layers = fields.integer("num_hidden_layers", default=cls.layers)
         causal, sliding = fields.flag("is_causal", default=True), fields.flag("use_sliding_window", default=False)
+        sliding = sliding and fields.values.get("sliding_window", 4096) is not None  # null: no block is local
         full = fields.integer("max_window_layers", default=28, least=0) if sliding else layers  # blocks before the local ones
         local = read_kinds(fields, layers, lambda i: i >= full)
         if any(local) and not sliding:
             raise fields.refuse("layer_types", "full_attention in every layer, as use_sliding_window is not true")
         heads = fields.integer("num_attention_heads", default=cls.heads)
-        kv_heads = fields.integer("num_key_value_heads", default=heads)
+        # null means one of each for every head of queries; an absent field has a number of its own
+        default = heads if "num_key_value_heads" in fields.values else cls.kv_heads
+        kv_heads = fields.integer("num_key_value_heads", default=default)
         if heads % kv_heads:
             raise fields.refuse("num_key_value_heads", f"a divisor of num_attention_heads, {heads}")
         return cls(

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..graph.tensor import Array
+from .architecture import MOST_LAYERS
 from .fields import Fields
 
 KINDS = ("full_attention", "sliding_attention")  # of blocks; in the second a token sees near ones only
-MOST_LAYERS = 10_000  # lest a list as long as a number in a file be made
 
 
 def rotary_table(positions: int, head_size: int, theta: float) -> Array:
@@ -32,8 +32,8 @@ def read_head_size(fields: Fields, default: int) -> int:
 
 
 def read_kinds(fields: Fields, layers: int, default: Callable[[int], bool]) -> tuple[bool, ...]:
-    """Whether each block's attention is local: from a list of KINDS, else by its number."""
-    kinds = fields.values.get("layer_types")
+    """Whether each block's attention is local: from a list of KINDS, else by its number. Raises UserError."""
+    kinds = fields.value("layer_types")
     if kinds is None and layers <= MOST_LAYERS:
         return tuple(default(i) for i in range(layers))
     if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in KINDS for kind in kinds):
@@ -42,7 +42,7 @@ def read_kinds(fields: Fields, layers: int, default: Callable[[int], bool]) -> t
 
 
 def read_context(fields: Fields, *names: str, default: int) -> int:
-    """The longest text. No table in the file says whether config.json is right, so what it may cost has a bound."""
+    """The longest text in tokens, at most 2^17: no table of weights confirms the number, so its cost is bounded here."""
     return min(fields.integer(*names, default=default), 1 << 17)
 
 
@@ -51,6 +51,8 @@ def read_theta(fields: Fields, *names: str, default: float, kind: str = "") -> f
 
     Raises UserError where the angles are scaled for longer texts (YaRN and others).
     """
+    if fields.number("partial_rotary_factor", default=1) != 1:
+        raise fields.refuse("partial_rotary_factor", "1: all columns of a head have to turn")
     rope, scaling = fields.object("rope_parameters", default={}), fields.object("rope_scaling", default={})
     rope = {**Fields(fields.path, rope).object(kind, default={}), **scaling} if kind else scaling or rope
     plain = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}

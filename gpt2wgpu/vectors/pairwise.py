@@ -9,11 +9,11 @@ import numpy as np
 
 from ..errors import UserError
 from ..graph import ops, reference
+from ..graph.ops.vectors import SIMILARITIES as SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
 from .convert import to_array
 
-SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> the op's metric
 BLOCK = 2048  # rows compared at a time
 
 

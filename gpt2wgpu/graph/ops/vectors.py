@@ -6,6 +6,7 @@ from ..tensor import Array, op
 from .blocks import cdiv
 
 POOLINGS = ("mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean")
+SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> metric of `similarity`
 
 
 @op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=lambda p: (cdiv(p.C, 64), p.B, 1))

@@ -1,0 +1,172 @@
+"""What a folder says about texts: chat templates, and arguments that override other files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from refusals import refusal
+
+from gpt2wgpu.checkpoint import load_checkpoint
+
+FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+def sentence_bert(folder: Path, **content: Any) -> Path:
+    tiny.write_json(tiny.sentence_model(folder) / "sentence_bert_config.json", content)
+    return folder
+
+
+# --- chat templates
+
+
+def test_a_model_whose_texts_are_rendered_through_a_template(tmp_path: Path):
+    """As sentence-transformers 5.4 and later save a base model that has one."""
+    modality = {"text": FORWARD, "message": {**FORWARD, "format": "flat"}}
+    folder = sentence_bert(tmp_path, modality_config=modality, module_output_name="token_embeddings")
+    refusal(folder, "sentence_bert_config.json", "modality_config has a message", "chat template", "remove it")
+    sentence_bert(tmp_path, modality_config={"text": FORWARD, "image": FORWARD}, module_output_name="token_embeddings")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")  # nothing renders it then
+    assert load_checkpoint(folder).sentence_model
+
+
+@pytest.mark.parametrize(
+    "text", [None, {"method": "forward"}, {**FORWARD, "method_output_name": "pooler_output"}, {**FORWARD, "method": "encode"}]
+)
+def test_texts_that_go_through_the_model_in_another_way(tmp_path: Path, text: Any):
+    refusal(sentence_bert(tmp_path, modality_config={"text": text}), "modality_config is", "last_hidden_state")
+
+
+@pytest.mark.parametrize("template", ["", "{{ messages }}", [{"name": "default", "template": "x"}]])
+def test_a_plain_model_with_a_template_in_its_tokenizers_settings(tmp_path: Path, template: Any):
+    tiny.write_json(tiny.save(tmp_path, tiny.gpt2_config()) / "tokenizer_config.json", {"chat_template": template})
+    refusal(tmp_path, "has a chat template and no modules.json", "tokenizer_config.json", "embed the bare texts")
+    tiny.write_json(tmp_path / "tokenizer_config.json", {"chat_template": None})
+    assert load_checkpoint(tmp_path).modules
+
+
+def test_a_plain_model_with_a_template_in_a_file_of_its_own(tmp_path: Path):
+    (tiny.save(tmp_path, tiny.gpt2_config()) / "chat_template.jinja").write_text("{{ messages }}")
+    refusal(tmp_path, "has a chat template and no modules.json", "chat_template.jinja")
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "additional_chat_templates").mkdir()
+    refusal(tmp_path, "additional_chat_templates")
+
+
+# --- arguments of sentence_bert_config.json
+
+
+@pytest.mark.parametrize("name", ["config_kwargs", "config_args"])
+def test_fields_of_the_configuration_that_are_overridden(tmp_path: Path, name: str):
+    changes = {"hidden_act": "relu", "layer_norm_eps": 1, "trust_remote_code": True, "revision": "main"}
+    c = load_checkpoint(sentence_bert(tmp_path, **{name: changes}))
+    assert (c.config.activation, c.config.eps) == ("relu", 1.0)
+    assert isinstance(c.config.eps, float)
+
+
+def test_an_overridden_number_of_heads_wins_whatever_its_name(tmp_path: Path):
+    config = tiny.gpt2_config(num_attention_heads=8, n_head=2)
+    tiny.sentence_model(tmp_path, config)
+    assert load_checkpoint(tmp_path).config.heads == 8  # as in transformers, whose common names win
+    tiny.write_json(tmp_path / "sentence_bert_config.json", {"config_kwargs": {"n_head": 4}})
+    assert load_checkpoint(tmp_path).config.heads == 4
+
+
+@pytest.mark.parametrize("name", ["tokenizer_args", "processor_kwargs"])
+def test_arguments_of_the_tokenizer_are_handed_on(tmp_path: Path, name: str):
+    given = {"do_lower_case": False, "truncation_side": "left", "token": None, "local_files_only": True}
+    c = load_checkpoint(sentence_bert(tmp_path, **{name: given}))
+    assert c.tokenizer_arguments == {"do_lower_case": False, "truncation_side": "left"}
+
+
+def test_a_length_among_the_arguments_of_the_tokenizer_wins(tmp_path: Path):
+    folder = sentence_bert(tmp_path, max_seq_length=7, processor_kwargs={"model_max_length": 5})
+    assert load_checkpoint(folder).max_seq_length == 5
+    sentence_bert(tmp_path, max_seq_length=7, processor_kwargs={"model_max_length": 1e30})
+    assert load_checkpoint(folder).max_seq_length == 9
+    sentence_bert(tmp_path, processor_kwargs={"model_max_length": "5"})
+    refusal(tmp_path, "model_max_length is '5'", "a positive integer")
+
+
+def test_the_old_name_of_the_tokenizers_length(tmp_path: Path):
+    tiny.write_json(tiny.sentence_model(tmp_path) / "tokenizer_config.json", {"max_len": 4})
+    assert load_checkpoint(tmp_path).max_seq_length == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"config_kwargs": {"num_hidden_layers": 1}}, ("config_kwargs", "num_hidden_layers", "config.json instead")),
+        ({"config_kwargs": {"hidden_act": "mish"}}, ("config.json", "hidden_act is 'mish'")),
+        ({"config_kwargs": {"norm_eps": 1e-3}}, ("config.json", "'norm_eps' is 0.001", "not known here")),
+        ({"model_kwargs": {"variant": "fp16"}}, ("model_kwargs", "variant", "not supported")),
+        ({"model_args": {"quantization_config": {}}}, ("model_kwargs", "quantization_config")),
+        ({"model_args": [1]}, ("model_args is [1]", "an object")),
+        ({"tokenizer_args": "x"}, ("tokenizer_args is 'x'", "an object")),
+        ({"tokenizer_name_or_path": "bert-base-uncased"}, ("tokenizer_name_or_path is", "in the folder")),
+        ({"a_field_of_tomorrow": 1}, ("'a_field_of_tomorrow' is 1", "not known here")),
+    ],
+)
+def test_arguments_that_are_refused(tmp_path: Path, content: dict[str, Any], words: tuple[str, ...]):
+    refusal(sentence_bert(tmp_path, **content), *words)
+
+
+def test_arguments_that_change_no_vector(tmp_path: Path):
+    model = {"attn_implementation": "sdpa", "torch_dtype": "float16", "device_map": "auto", "trust_remote_code": True}
+    settings = {"model_kwargs": model, "unpad_inputs": False, "processing_kwargs": {"chat_template": {"a": 1}}}
+    assert load_checkpoint(sentence_bert(tmp_path, **settings)).tokenizer_arguments == {}
+
+
+def test_the_first_length_file_that_says_anything(tmp_path: Path):
+    tiny.write_json(sentence_bert(tmp_path) / "sentence_roberta_config.json", {"max_seq_length": 5})
+    assert load_checkpoint(tmp_path).max_seq_length == 5
+
+
+# --- modules and settings
+
+
+def test_fields_that_nobody_knows_are_refused(tmp_path: Path):
+    tiny.sentence_model(tmp_path, None, "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+    tiny.save_dense(tmp_path / "2_Dense", 8, 8)
+    tiny.save_layer_norm(tmp_path / "3_LayerNorm", 8)
+    for file in ("1_Pooling", "2_Dense", "3_LayerNorm", "4_Normalize", "5_Dropout", "."):
+        path = tmp_path / file / ("config_sentence_transformers.json" if file == "." else "config.json")
+        before = json.loads(path.read_text()) if path.exists() else {}
+        tiny.write_json(path, {**before, "tomorrow": "x"})
+        refusal(tmp_path, path, "'tomorrow' is 'x'", "not known here")
+        tiny.write_json(path, before)
+    assert len(load_checkpoint(tmp_path).modules) == 4
+
+
+@pytest.mark.parametrize(("given", "expected"), [(1, True), (0, False), (True, True)])
+def test_one_and_zero_for_true_and_false(tmp_path: Path, given: object, expected: bool):
+    tiny.write_json(tiny.sentence_model(tmp_path, include_prompt=given) / "sentence_bert_config.json", {"do_lower_case": given})
+    c = load_checkpoint(tmp_path)
+    assert c.modules[0].include_prompt is c.lower_case is expected
+
+
+def test_a_pooling_whose_width_is_wrong(tmp_path: Path):
+    """It is what sentence-transformers reports; it computes with what comes in."""
+    tiny.sentence_model(tmp_path, None, "Pooling", "Dense", word_embedding_dimension=99)
+    tiny.save_dense(tmp_path / "2_Dense", 8, 3)
+    assert load_checkpoint(tmp_path).modules[1].inputs == 8
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [({"dimension": 9}, ("dimension is 9", "8")), ({}, ("dimension is missing",)), ({"dimension": 8}, ("norm.bias is missing",))],
+)
+def test_layer_norms_that_are_refused(tmp_path: Path, config: dict[str, Any], words: tuple[str, ...]):
+    tiny.sentence_model(tmp_path, None, "Pooling", "LayerNorm")
+    tiny.save_layer_norm(tmp_path / "2_LayerNorm", 8, "norm.weight")
+    tiny.write_json(tmp_path / "2_LayerNorm" / "config.json", config)
+    refusal(tmp_path, "2_LayerNorm", *words)
+
+
+def test_two_modules_of_one_name(tmp_path: Path):
+    """sentence-transformers keeps them by name."""
+    tiny.sentence_model(tmp_path, None, "Pooling", "Normalize")
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    tiny.write_json(tmp_path / "modules.json", [{**entry, "name": "0"} for entry in entries])
+    refusal(tmp_path, "modules.json", "name is '0'", "another name")
