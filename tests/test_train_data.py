@@ -1,5 +1,7 @@
 """What training learns from and in which order, its settings, and what does not fit together."""
 
+from dataclasses import MISSING, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,11 @@ import numpy as np
 import pytest
 from refusals import one_line
 
+from gpt2wgpu.cli.train import train_command
 from gpt2wgpu.diagnose.token_report import find_tokenizer
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.train import data
-from gpt2wgpu.train.settings import TrainSettings, check_same, frozen_weights
+from gpt2wgpu.train.settings import SIZES, TrainSettings, check_same, frozen_weights
 from gpt2wgpu.train.vocabulary import characters, save_tokenizer
 
 LABELS = "sentence1\tsentence2\tlabel\nab\tcd\t1\nef\tgh\t0\nij\tkl\t1\n"
@@ -178,6 +181,16 @@ def test_settings_that_are_refused(options: dict[str, Any]):
     with pytest.raises(UserError) as caught:
         TrainSettings(**options)
     one_line(caught.value, [*options][-1])
+
+
+def test_the_command_shows_the_defaults_that_a_run_gets():
+    parameters = signature(train_command).parameters
+    for field in fields(TrainSettings):
+        shown = parameters[field.name]
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        assert (shown.default or default) == default, field.name
+        if field.name in SIZES:
+            assert shown.annotation.__metadata__[0].show_default == str(SIZES[field.name])
 
 
 def test_settings_survive_the_file_and_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

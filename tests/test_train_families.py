@@ -44,7 +44,7 @@ def test_fine_tuning(run: Run, data: Path, tmp_path: Path, name: str):
     assert np.isfinite(found).all() and not np.allclose(found, was)
 
 
-def test_a_decoder_goes_on_with_its_last_token(run: Run, data: Path, tmp_path: Path):
+def test_a_decoder_keeps_its_last_token_pooling(run: Run, data: Path, tmp_path: Path):
     args = ("--data", data / "labels.tsv", "--model", SENTENCE_MODELS / "plain_gpt_neo", "--epochs", 1)
     assert run("train", *args, "-o", tmp_path / "run")[0] == 0
     model = tmp_path / "run" / "model"

@@ -214,7 +214,7 @@ def test_frozen_weights_do_not_move(make: Make):
         assert moved == (t.name not in frozen), t.name
 
 
-def test_training_goes_on_from_a_state_bit_for_bit(make: Make):
+def test_training_continues_from_a_state_bit_for_bit(make: Make):
     def steps(program: NumpyTrainProgram | GPUTrainProgram, which: range) -> None:
         for i in which:
             program.gradients(batch(i), pull, i)

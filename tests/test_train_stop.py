@@ -1,4 +1,4 @@
-"""Training stops and goes on with the same bits, and what goes wrong is named."""
+"""A stopped run is resumed with the same bits, and an error says what went wrong."""
 
 import json
 import random
@@ -17,12 +17,12 @@ from training import SCRATCH, gpt2_teacher, metrics, model_files, save_character
 
 from gpt2wgpu import Encoder
 
-# --- stopping and going on
+# --- stopping and resuming
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and a run that was never stopped."""
+    """A folder with data, and a run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole")
     write_data(folder / "data")
     done = subprocess.run(arguments(folder, folder / "run"), env=environment(), capture_output=True, text=True, timeout=300)
@@ -50,7 +50,7 @@ def interrupt(args: list[str], folder: Path, lines: int, number: int) -> tuple[i
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_killed_run_goes_on_with_the_same_bits(whole: Path, tmp_path: Path):
+def test_a_killed_run_is_resumed_with_the_same_bits(whole: Path, tmp_path: Path):
     out = tmp_path / "run"
     total = len(metrics(whole / "run"))
     for lines in (6, random.randrange(10, total - 8)):  # any moment will do
@@ -64,7 +64,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(whole: Path, tmp_path: Path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal it could answer")
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_told_to_stop_is_saved(whole: Path, tmp_path: Path, number: int, code: int):
+def test_a_run_that_a_signal_stops_is_saved(whole: Path, tmp_path: Path, number: int, code: int):
     args, out = arguments(whole, tmp_path / "run"), tmp_path / "run"
     found, err = interrupt(args, out, 7, number)
     assert found == code and "Traceback" not in err, err
@@ -77,7 +77,7 @@ def test_a_run_that_is_told_to_stop_is_saved(whole: Path, tmp_path: Path, number
     assert model_files(out) == model_files(whole / "run")
 
 
-def test_resuming_what_is_done_changes_nothing(run: Run, data: Path, tmp_path: Path):
+def test_resuming_a_finished_run_changes_nothing(run: Run, data: Path, tmp_path: Path):
     args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
     code, said, err = run("train", *args, "--resume")
     assert code == 0 and "there is no run to resume in" in err
@@ -87,7 +87,7 @@ def test_resuming_what_is_done_changes_nothing(run: Run, data: Path, tmp_path: P
     assert (model_files(tmp_path / "run"), metrics(tmp_path / "run")) == before
 
 
-def test_what_keeps_a_run_from_going_on(run: Run, data: Path, tmp_path: Path):
+def test_what_keeps_a_run_from_being_resumed(run: Run, data: Path, tmp_path: Path):
     args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
     assert run("train", *args)[0] == 0
     before = model_files(tmp_path / "run")
@@ -105,7 +105,7 @@ def test_what_keeps_a_run_from_going_on(run: Run, data: Path, tmp_path: Path):
 
 
 def test_a_run_that_was_moved(run: Run, data: Path, tmp_path: Path):
-    """With its data it goes on; alone when it is told where they are, and they are the same."""
+    """It is resumed if its data moved with it, or if options say where the same data are."""
     source = gpt2_teacher(data / "teacher")
     sizes = ("--layers", 1, "--heads", 1, "--width", 8, "--vocab", 300, "--epochs", 1)
     args = ("--data", data / "texts.txt", "--teacher", source, "--validation", data / "labels.tsv", *sizes)
@@ -132,10 +132,10 @@ def test_a_run_that_was_moved(run: Run, data: Path, tmp_path: Path):
     assert code == 1 and "the teacher is not the one that it began with" in err, err
 
 
-# --- what goes wrong
+# --- errors
 
 
-def test_a_loss_that_is_no_number(run: Run, data: Path, tmp_path: Path):
+def test_a_loss_that_is_not_finite(run: Run, data: Path, tmp_path: Path):
     """The residual stream overflows in the first step."""
     source = tmp_path / "large"
     config = tiny.gpt2_config(vocab_size=257, n_positions=60)

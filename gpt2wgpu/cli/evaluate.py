@@ -51,13 +51,13 @@ def evaluate_command(
 ) -> None:
     """Score a model on pairs of sentences that people have labelled or rated.
 
-    Spearman and Pearson correlation of cosine, dot product and (negated) distances with the labels or scores; for labels
-    also the accuracy at the best threshold and where that is, average precision and AUC.
+    Prints Spearman's and Pearson's correlation of cosine, dot product and (negated) distances with the labels or scores; for
+    labels also the accuracy at the best threshold, that threshold, average precision and AUC.
     """
     if layers is not None and ctx.params["layer"] is not None:
         raise typer.BadParameter("--layer takes one layer, --layers compares several: give one of the two")
     if plot is not None and layers is None:
-        raise typer.BadParameter("--plot goes with --layers")
+        raise typer.BadParameter("--plot draws what --layers compares: give --layers too")
     from ..evaluation.scores import check_targets
     from ..files.pairs import read_pairs
 
@@ -72,9 +72,15 @@ def evaluate_command(
     say_if_numpy(encoder, ctx.params["device"])
     scores = evaluate_pairs(encoder, pairs, **options)
     if as_json:
-        print(json.dumps({**about(data, pairs, encoder), "layer": encoder.layer, "scores": scores}, indent=2, ensure_ascii=False))
+        print(
+            json.dumps(
+                {**describe_evaluation(data, pairs, encoder), "layer": encoder.layer, "scores": scores},
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
         return
-    heading(data, pairs, encoder)
+    print_heading(data, pairs, encoder)
     print(f"layer {encoder.layer} of {encoder.layers}\n")
     names = [*next(iter(scores.values()))]
     print(f"{'':10}" + "".join(f"{HEADINGS[name]:>15}" for name in names))
@@ -83,7 +89,7 @@ def evaluate_command(
 
 
 def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, plot: str | None, options: dict[str, Any]) -> None:
-    """A row for every layer, and a curve."""
+    """Print a row for every layer, and draw a curve if `plot` names a file."""
     from .. import files
     from ..evaluation import plots
     from ..evaluation.scores import evaluate_layers, parse_layers
@@ -102,9 +108,13 @@ def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, pl
     best = numbers[spearman[encoder.similarity_fn_name].index(max(spearman[encoder.similarity_fn_name]))]
     if ctx.params["as_json"]:
         rows = [{"layer": n, "scores": scores} for n, scores in found.items()]
-        print(json.dumps({**about(data, pairs, encoder), "layers": rows, "best_layer": best}, indent=2, ensure_ascii=False))
+        print(
+            json.dumps(
+                {**describe_evaluation(data, pairs, encoder), "layers": rows, "best_layer": best}, indent=2, ensure_ascii=False
+            )
+        )
         return
-    heading(data, pairs, encoder)
+    print_heading(data, pairs, encoder)
     table = dict(spearman)
     if pairs.labelled:
         table["accuracy"] = [scores[encoder.similarity_fn_name]["accuracy"] for scores in found.values()]
@@ -116,13 +126,13 @@ def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, pl
     print(f"\nbest by {encoder.similarity_fn_name}: layer {best}")
 
 
-def about(data: str, pairs: "Pairs", encoder: "Encoder") -> dict[str, Any]:
-    """What was measured with what."""
+def describe_evaluation(data: str, pairs: "Pairs", encoder: "Encoder") -> dict[str, Any]:
+    """What was measured, with which model."""
     kind = "labels" if pairs.labelled else "scores"
     return {"data": data, "pairs": len(pairs), "targets": kind, "model": encoder.model, "device": encoder.device}
 
 
-def heading(data: str, pairs: "Pairs", encoder: "Encoder") -> None:
+def print_heading(data: str, pairs: "Pairs", encoder: "Encoder") -> None:
     assert pairs.targets is not None
     low, high = pairs.targets.min(), pairs.targets.max()
     kind = f"labels, {int(pairs.targets.sum()):,} of them 1" if pairs.labelled else f"scores from {low:g} to {high:g}"

@@ -20,17 +20,19 @@ def option(*names: str, panel: str, help: str, metavar: str | None = None, defau
 
 def train_command(
     ctx: typer.Context,
-    output: Annotated[str, option("--output", "-o", metavar="RUN", panel=DATA, help="A folder; the model is RUN/model.")],
+    output: Annotated[
+        str, option("--output", "-o", metavar="RUN", panel=DATA, help="Folder of the run; the model is RUN/model.")
+    ],
     data: Annotated[
         list[str] | None,
-        option("--data", metavar="FILE", panel=DATA, help="Pairs (as for evaluate), or with --teacher texts; may be repeated."),
+        option("--data", metavar="FILE", panel=DATA, help="Pairs, as for evaluate; texts with --teacher. May be repeated."),
     ] = None,
     validation: Annotated[
-        str | None, option(metavar="FILE", panel=DATA, help="Pairs with labels or scores, to see how good it gets.")
+        str | None, option(metavar="FILE", panel=DATA, help="Pairs with labels or scores, to measure progress on.")
     ] = None,
     limit_train: Annotated[int | None, option(metavar="N", panel=DATA, help="Learn from the first N only.")] = None,
     limit_validation: Annotated[int | None, option(metavar="N", panel=DATA, help="Validate with the first N only.")] = None,
-    resume: Annotated[bool, option("--resume", panel=DATA, help="Go on with the run in RUN, with its own settings.")] = False,
+    resume: Annotated[bool, option("--resume", panel=DATA, help="Resume the run in RUN, with its own settings.")] = False,
     model: Annotated[
         str | None,
         option(
@@ -39,27 +41,35 @@ def train_command(
             metavar="MODEL",
             panel=SCRATCH,
             default="from scratch",
-            help="Fine-tune it; or `built-in`.",
+            help="Model to fine-tune: a folder, a name on the hub, or `built-in`.",
         ),
     ] = None,
-    layers: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="6", help="Of a GPT-2 from scratch.")] = None,
-    heads: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="4", help="Of attention.")] = None,
-    width: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="256", help="Dimensions of a vector.")] = None,
-    context: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="128", help="Tokens it can read.")] = None,
+    layers: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="6", help="Layers of a GPT-2 from scratch.")] = None,
+    heads: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="4", help="Its attention heads.")] = None,
+    width: Annotated[
+        int | None, option(metavar="N", panel=SCRATCH, default="256", help="Its width, the dimensions of a vector.")
+    ] = None,
+    context: Annotated[
+        int | None, option(metavar="N", panel=SCRATCH, default="128", help="Most tokens that it can read.")
+    ] = None,
     vocab: Annotated[
-        int | None, option(metavar="N", panel=SCRATCH, default="12288", help="Make a tokenizer of so many from the data.")
+        int | None, option(metavar="N", panel=SCRATCH, default="12288", help="Size of the tokenizer made from the data.")
     ] = None,
     tokenizer: Annotated[
-        str | None, option(metavar="FOLDER", panel=SCRATCH, help="Take this one, as tokens create makes it.")
+        str | None, option(metavar="FOLDER", panel=SCRATCH, help="Use this one instead, made by `tokens create`.")
     ] = None,
     max_seq_length: Annotated[
-        int | None, option(metavar="TOKENS", panel=SCRATCH, default="the model's", help="Cut longer texts there.")
+        int | None, option(metavar="TOKENS", panel=SCRATCH, default="the model's", help="Cut texts that are longer than this.")
     ] = None,
     freeze: Annotated[
         list[str] | None,
-        option(metavar="NAME", panel=SCRATCH, help="Weights to leave as they are: wte, layers:0-3, h.0.attn.*; may be repeated."),
+        option(
+            metavar="NAME", panel=SCRATCH, help="Weights that stay as they are: wte, layers:0-3, h.0.attn.*. May be repeated."
+        ),
     ] = None,
-    dtype: Annotated[str, option(metavar="TYPE", panel=SCRATCH, help="Of the saved weights: float32 or float16.")] = "float32",
+    dtype: Annotated[
+        str, option(metavar="TYPE", panel=SCRATCH, help="Type of the saved weights: float32 or float16.")
+    ] = "float32",
     loss: Annotated[
         str | None,
         option(
@@ -69,33 +79,45 @@ def train_command(
             help="contrastive (labels), cosine (scores), info_nce (pairs that belong together), distillation (a teacher).",
         ),
     ] = None,
-    margin: Annotated[float, option(panel=LEARNING, help="contrastive: cosine distance that label 0 should have.")] = 0.5,
-    temperature: Annotated[float, option(panel=LEARNING, help="info_nce: by which cosines are divided.")] = 0.05,
-    teacher: Annotated[str | None, option(metavar="MODEL", panel=LEARNING, help="distillation: the model to imitate.")] = None,
+    margin: Annotated[
+        float, option(panel=LEARNING, help="contrastive: cosine distance that pairs of label 0 should have at least.")
+    ] = 0.5,
+    temperature: Annotated[float, option(panel=LEARNING, help="info_nce: what cosines are divided by.")] = 0.05,
+    teacher: Annotated[str | None, option(metavar="MODEL", panel=LEARNING, help="distillation: model to imitate.")] = None,
     token_vectors: Annotated[
         bool,
-        typer.Option(help="distillation from scratch: begin with the teacher's vectors of tokens.", rich_help_panel=LEARNING),
+        typer.Option(help="distillation from scratch: start from the teacher's vectors of tokens.", rich_help_panel=LEARNING),
     ] = True,
-    epochs: Annotated[int, option(metavar="N", panel=LEARNING, help="Times through the data.")] = 3,
-    batch_tokens: Annotated[int, option(metavar="TOKENS", panel=LEARNING, help="Of a batch: bounds memory.")] = 2048,
-    accumulate: Annotated[int, option(metavar="N", panel=LEARNING, help="Batches whose gradients make a step.")] = 1,
+    epochs: Annotated[int, option(metavar="N", panel=LEARNING, help="Passes through the data.")] = 3,
+    batch_tokens: Annotated[
+        int, option(metavar="TOKENS", panel=LEARNING, help="Most tokens in a batch; it bounds memory.")
+    ] = 2048,
+    accumulate: Annotated[int, option(metavar="N", panel=LEARNING, help="Batches per step; their gradients are averaged.")] = 1,
     lr: Annotated[
-        float | None, option(panel=LEARNING, default="0.001, with --model 5e-05", help="Learning rate after warm-up.")
+        float | None,
+        option(panel=LEARNING, default="0.001, with --model 5e-05", help="Peak of the learning rate, after the warm-up."),
     ] = None,
     warmup: Annotated[
-        int | None, option(metavar="STEPS", panel=LEARNING, default="a tenth, at most 200", help="Then a half cosine to 0.")
+        int | None,
+        option(
+            metavar="STEPS", panel=LEARNING, default="a tenth, at most 200", help="Steps until the peak; then half a cosine to 0."
+        ),
     ] = None,
-    weight_decay: Annotated[float, option(panel=LEARNING, help="Of matrices.")] = 0.01,
-    clip: Annotated[float, option(panel=LEARNING, help="Largest norm of a gradient.")] = 1.0,
-    dropout: Annotated[float, option(panel=LEARNING, help="After embeddings and residual branches.")] = 0.0,
-    seed: Annotated[int, option(panel=LEARNING, help="Of weights, order and dropout: the same gives the same bits.")] = 0,
-    save_every: Annotated[int, option(metavar="STEPS", panel=LEARNING, help="Validate and save; also after an epoch.")] = 500,
+    weight_decay: Annotated[float, option(panel=LEARNING, help="Weight decay of matrices, as in AdamW.")] = 0.01,
+    clip: Annotated[float, option(panel=LEARNING, help="Largest norm of a gradient; longer ones are scaled down.")] = 1.0,
+    dropout: Annotated[float, option(panel=LEARNING, help="Probability, after the embeddings and residual branches.")] = 0.0,
+    seed: Annotated[
+        int, option(panel=LEARNING, help="Seed of weights, order and dropout; the same seed gives the same bits.")
+    ] = 0,
+    save_every: Annotated[
+        int, option(metavar="STEPS", panel=LEARNING, help="Validate and save this often, and after each epoch.")
+    ] = 500,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a model from scratch, or fine-tune one.
 
-    RUN/model is a sentence-transformers folder from the first checkpoint on, RUN/metrics.jsonl has a line for every step, and
-    RUN/loss.png is the curve. Ctrl-C saves; --resume goes on and ends with the same bits as a run that was not stopped.
+    RUN/model is a sentence-transformers folder, RUN/metrics.jsonl has a line for every step, and RUN/loss.png is the curve.
+    Ctrl-C saves and stops. A run that is resumed ends with the same bits as one that was never stopped.
     """
     from ..train.settings import TrainSettings
 
