@@ -12,7 +12,7 @@ const CHUNK: u32 = 4096u;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   for (var i = group.x * CHUNK + lane; i < min((group.x + 1u) * CHUNK, p.N); i += 256u) {
     let g = gradient[i] * p.factor;
-    m[i] = fma(0.1, g - m[i], m[i]);
+    m[i] = fma(0.1, g - m[i], m[i]); // 0.1 is 1 - beta1; below, 0.001 is 1 - beta2
     v[i] = fma(0.001, g * g, 0.999 * v[i]);
     weight[i] = fma(-p.rate, m[i] / (sqrt(v[i]) + p.eps), weight[i] * p.decay);
   }
