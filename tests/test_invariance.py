@@ -40,10 +40,22 @@ def encode(model: Encoder, texts: list[str], **options: Any) -> Array:
 @pytest.fixture
 def on_gpu(production_device: Device, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Encoders on the tests' device, its shaders as users run them."""
-    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (production_device, "the device of the tests"))
+    return encoders_on(production_device, monkeypatch)
+
+
+@pytest.fixture(params=["as it is", "as a GPU"])
+def on_gpu_form(
+    request: pytest.FixtureRequest, production_device: Device, as_on_a_gpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> Make:
+    """The same, and with the kernels that a real GPU gets."""
+    return encoders_on(production_device if request.param == "as it is" else as_on_a_gpu, monkeypatch)
+
+
+def encoders_on(device: Device, monkeypatch: pytest.MonkeyPatch) -> Make:
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, "the device of the tests"))
 
     def make(model: Path | None = None, *, dtype: str = "float32", **options: Any) -> Encoder:
-        if dtype == "float16" and not production_device.has_f16:
+        if dtype == "float16" and not device.has_f16:
             pytest.skip("the device has no shader-f16")
         return Encoder(model, device="gpu", dtype=dtype, **options)
 
@@ -102,17 +114,17 @@ def test_the_whole_built_in_model_gives_the_same_bits_in_every_batch(dtype: str,
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("name", ["gpt2_25_heads_f16", "gpt2_tanh", "bert_relu_odd", "roberta_pad_5"])
-def test_odd_sizes_give_the_same_bits_in_every_batch(name: str, dtype: str, on_gpu: Make, odd_models: Callable[[str], Path]):
+def test_odd_sizes_give_the_same_bits_in_every_batch(name: str, dtype: str, on_gpu_form: Make, odd_models: Callable[[str], Path]):
     rng = np.random.default_rng(4)
     texts = [" ".join(f"t{i}" for i in rng.integers(6, 60, n)) for n in rng.integers(1, 49, 40)]
-    model = on_gpu(odd_models(name), dtype=dtype)
+    model = on_gpu_form(odd_models(name), dtype=dtype)
     expected = encode(model, texts)
     assert len(np.unique(expected, axis=0)) == len(set(texts))
     np.testing.assert_array_equal(np.stack([encode(model, [t])[0] for t in texts]), expected)
     order = rng.permutation(40).tolist()
     np.testing.assert_array_equal(encode(model, [texts[i] for i in order], batch_size=7), expected[order])
     for tokens in (1, 64):
-        np.testing.assert_array_equal(encode(on_gpu(odd_models(name), dtype=dtype, max_tokens=tokens), texts), expected)
+        np.testing.assert_array_equal(encode(on_gpu_form(odd_models(name), dtype=dtype, max_tokens=tokens), texts), expected)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "max", "last", "weighted_mean", "sqrt_len_mean"])
