@@ -159,6 +159,6 @@ def test_a_window_takes_seconds(encoder: Encoder, monkeypatch: pytest.MonkeyPatc
     """A slow model has windows of fewer batches, so that rows are kept, and told of, as often as a fast one's."""
     monkeypatch.setattr(job, "BATCHES", 16)
     operations = 2 * (encoder.checkpoint.parameters - encoder.checkpoint.config.vocab * encoder.checkpoint.config.width)
-    for speed, batches in ((1e15, 16), (5 * 64 * operations / job.SECONDS, 5), (1.0, 2)):
+    for speed, batches in ((1e15, 16), (5 * 64 * operations / job.WINDOW_SECONDS, 5), (1.0, 2)):
         monkeypatch.setitem(job.SPEED, "numpy", speed)
         assert job.choose_window(encoder) == [batches * 3, batches * 4 * 64]

@@ -24,7 +24,7 @@ SETTINGS = """
 from gpt2wgpu.cli import process
 from gpt2wgpu.corpus import job
 job.COMMIT_SECONDS, job.SHARD_BYTES = 0, 30_000  # a kill meets much of the work
-process.GRACE = 300  # saving may take long on a busy machine
+process.GRACE = 3000  # saving may take long on a busy machine, and a hang must not pass for an end
 """
 
 

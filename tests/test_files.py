@@ -193,7 +193,7 @@ def test_quantised_vectors_and_facts(tmp_path: Path):
 
 
 def test_parquet_in_several_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gpt2wgpu.files.arrow.BLOCK", 100)
+    monkeypatch.setattr("gpt2wgpu.files.arrow.GROUP_BYTES", 100)
     texts, rows = [f"text {i}" for i in range(20)], vectors(20)
     write(tmp_path / "a.parquet", texts, rows)
     file = pq.ParquetFile(tmp_path / "a.parquet")

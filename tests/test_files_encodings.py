@@ -110,7 +110,7 @@ def test_a_text_without_end(
     for module in (lines, texts):
         monkeypatch.setattr(module, "TEXT_BYTES", 10_000)
     (tmp_path / name).write_bytes(b"")
-    monkeypatch.setattr("gpt2wgpu.files.source.unpacked", lambda raw, source: Endless(beginning, rest))
+    monkeypatch.setattr("gpt2wgpu.files.source.unpack_source", lambda raw, source: Endless(beginning, rest))
     found = refusal(lambda: [*files.read_texts(str(tmp_path / name))])
     assert message in found and "\n" not in found
 

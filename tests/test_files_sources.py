@@ -104,7 +104,7 @@ def test_columns_of_arrow(tmp_path: Path, name: str, kind: pa.DataType | str):
 def test_what_a_column_must_be(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / name
     assert "row 6 of column 'text' is null" in refused(write(path, table(["a"] * 5 + [None, "b"])))
-    monkeypatch.setattr("gpt2wgpu.files.arrow.ROWS", 2)
+    monkeypatch.setattr("gpt2wgpu.files.arrow.DECODED_ROWS", 2)
     assert "row 6 of column 'text' is null" in refused(write(path, table(["a"] * 5 + [None, "b"])))
     if path.suffix != ".parquet":  # which cannot hold this
         encoded = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1, 0]), pa.array(["a", None]))
@@ -135,13 +135,13 @@ def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest
         return column_texts(source, pyarrow, column, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(arrow, "column_texts", counted)
-    monkeypatch.setattr(arrow, "BLOCK", 100_000)
+    monkeypatch.setattr(arrow, "GROUP_BYTES", 100_000)
     texts = [f"{i} " * 5000 for i in range(20)]
     pq.write_table(table(texts), tmp_path / "a.parquet", use_dictionary=False)
     assert [*files.read_texts(str(tmp_path / "a.parquet"))] == texts and max(taken) <= 10
     taken.clear()
     pq.write_table(table(["short"] * 5000), tmp_path / "a.parquet")
-    assert len([*files.read_texts(str(tmp_path / "a.parquet"))]) == 5000 and max(taken) == arrow.ROWS
+    assert len([*files.read_texts(str(tmp_path / "a.parquet"))]) == 5000 and max(taken) == arrow.DECODED_ROWS
 
 
 def test_a_file_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_read_on(tmp_path: Path, monkeypatch: pytest.Monke
         __next__ = readline  # type: ignore[assignment]
 
     (tmp_path / "a.txt").write_bytes(b"one\n")
-    monkeypatch.setattr("gpt2wgpu.files.source.unpacked", lambda raw, source: Broken())
+    monkeypatch.setattr("gpt2wgpu.files.source.unpack_source", lambda raw, source: Broken())
     with pytest.raises(OSError) as caught:
         files.read_texts(str(tmp_path / "a.txt"))
     assert caught.value.filename == str(tmp_path / "a.txt")

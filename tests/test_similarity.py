@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gpt2wgpu import UserError
 from gpt2wgpu.vectors.measures import (
     METRICS,
     cosine_similarity,
@@ -11,6 +12,7 @@ from gpt2wgpu.vectors.measures import (
     manhattan_distance,
     pearson_correlation,
 )
+from gpt2wgpu.vectors.pairwise import all_pairs
 
 rng = np.random.default_rng(0)
 
@@ -76,3 +78,11 @@ def test_every_metric_gives_a_float_and_refuses_what_is_no_pair(name: str):
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match="finite"):
             metric.function([1, bad], [1, 2])
+
+
+def test_a_matrix_that_is_too_large_for_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.vectors.pairwise.available_memory", lambda: 4 * 10 * 20 - 1)
+    a = np.ones((10, 3), np.float32)
+    with pytest.raises(UserError, match="the similarities of 10 with 20 vectors take 1 MB of memory, this machine has 1 MB free"):
+        all_pairs(a, np.ones((20, 3), np.float32), "cosine")
+    assert all_pairs(a, np.ones((19, 3), np.float32), "cosine").shape == (10, 19)

@@ -24,10 +24,10 @@ from .fingerprint import chain_digest
 from .journal import Journal, State
 from .workspace import Workspace
 
-SECONDS = 4  # target duration of a window: what a crash can lose, and how often progress is shown
+WINDOW_SECONDS = 4  # target duration of a window: what a crash can lose, and how often progress is shown
 BATCHES = 16  # most in a window, enough to keep a device busy; at least two, so that preparing and computing overlap
 SPEED = {"gpu": 1e13, "software": 2e10, "numpy": 2e11}  # FLOP/s, to estimate a window's duration within a factor of ten
-CHARACTERS_PER_TOKEN = 4  # of English in WordPiece and byte-pair vocabularies
+ENGLISH_CHARACTERS = 4  # of a token, about, in WordPiece and byte-pair vocabularies
 COMMIT_SECONDS = 2.0  # between two fsyncs, which cost up to a tenth of a second each on a hard disk
 SHARD_BYTES = 1 << 28  # of vectors, float32: as large as Parquet files usually are; a shard ends with the window that reaches it
 
@@ -54,9 +54,9 @@ def choose_window(encoder: Encoder) -> list[int]:
     """The most texts and the most characters of a window."""
     c = encoder.checkpoint
     operations = 2 * max(1, c.parameters - c.config.vocab * c.config.width)  # for a token
-    batches = round(SECONDS * SPEED[device_kind(encoder.engine.place.device)] / operations / encoder.engine.max_tokens)
+    batches = round(WINDOW_SECONDS * SPEED[device_kind(encoder.engine.place.device)] / operations / encoder.engine.max_tokens)
     batches = min(BATCHES, max(2, batches))
-    return [batches * MAX_SEQUENCES, batches * CHARACTERS_PER_TOKEN * encoder.engine.max_tokens]
+    return [batches * MAX_SEQUENCES, batches * ENGLISH_CHARACTERS * encoder.engine.max_tokens]
 
 
 def skip_finished(stream: Iterator[str], state: State, folder: Path) -> None:
@@ -96,7 +96,7 @@ class Job:
             self._finish_full_shard()  # if the earlier process did not get to it
             with (
                 ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-writer") as writer,
-                closing(read_ahead(read_windows(stream, texts, state))) as windows,
+                closing(read_ahead(cut_windows(stream, texts, state))) as windows,
                 closing(self.encoder.encode_windows(window_texts(windows, under_way), asked, first=state.rows)) as encoded,
             ):
                 try:
@@ -182,7 +182,7 @@ class Job:
         return {**facts, "ranges": ranges}, np.array(ranges, np.float32)
 
 
-def read_windows(stream: Iterator[str], texts: files.Texts, state: State) -> Iterator[Window]:
+def cut_windows(stream: Iterator[str], texts: files.Texts, state: State) -> Iterator[Window]:
     digest = state.digest
     while window := take_window(stream, *state.window):
         digest = chain_digest(digest, window)

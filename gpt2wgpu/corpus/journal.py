@@ -30,8 +30,8 @@ from .fingerprint import FileDigests
 VERSION = 3
 VECTORS, TEXTS, STATE, NEW_STATE, LOCK = "vectors.npy", "texts.jsonl", "state.json", "state.json.new", "lock"
 TEMPORARY = ".gpt2wgpu-*.tmp"  # of files.open_output
-BLOCK = 4096  # rows read at a time: 16 MiB for vectors of 1,024 dimensions
-CHUNK = 1 << 20  # bytes read at a time
+ROWS_AT_ONCE = 4096  # read from the journal: 16 MiB of vectors of 1,024 dimensions
+BYTES_AT_ONCE = 1 << 20  # read for a checksum
 START_AGAIN = "delete the folder to start again"
 
 
@@ -140,8 +140,8 @@ class Journal:
         with (self.folder / VECTORS).open("rb") as vectors, ExitStack() as opened:
             texts = repeat("") if self.texts is None else map(json.loads, opened.enter_context((self.folder / TEXTS).open("rb")))
             vectors.seek(self.header)
-            for start in range(0, self.count, BLOCK):
-                n = min(BLOCK, self.count - start)
+            for start in range(0, self.count, ROWS_AT_ONCE):
+                n = min(ROWS_AT_ONCE, self.count - start)
                 block = np.frombuffer(vectors.read(4 * self.width * n), "<f4").reshape(n, self.width)
                 yield islice(texts, n), block
 
@@ -186,7 +186,7 @@ def check_crc(path: Path, file: BinaryIO, position: int, expected: int) -> None:
     """Raises UserError if what is in the file from `position` to its end has another CRC-32."""
     file.seek(position)
     found = 0
-    while data := file.read(CHUNK):
+    while data := file.read(BYTES_AT_ONCE):
         found = zlib.crc32(data, found)
     if found != expected:
         raise UserError(f"{show(path)} is damaged, its checksum is wrong: {START_AGAIN}")

@@ -56,7 +56,7 @@ def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
     with files.name_output(output, folder):
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)  # texts and vectors may be for the user alone
-        check_folder(folder)
+        check_work_folder(folder)
         files.sync_to_disk(folder.parent)
         held = take_lock(folder / journal.LOCK)
     if held is None:
@@ -84,7 +84,7 @@ def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
         journal.remove_journal(folder)  # on Windows nobody holds the lock only now
 
 
-def check_folder(folder: Path) -> None:
+def check_work_folder(folder: Path) -> None:
     """Raises UserError if a folder is not one that we made: links that another user put into it would lead elsewhere."""
     owners = None if os.name == "nt" else {os.geteuid(), 0, folder.parent.stat().st_uid}  # the last could replace the output
     needed = "its name is needed for unfinished work"

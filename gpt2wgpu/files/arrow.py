@@ -1,7 +1,7 @@
-"""Texts from Parquet and Arrow files, vectors into them. pyarrow is imported here only, when such a file is met.
+"""Texts from Parquet and Arrow files, vectors into them. pyarrow is imported when such a file is met.
 
 Vectors are written as columns row (int64, from 0), sentence (string) and embedding (fixed-size list of float32, int8 or
-uint8); the schema's metadata holds, as JSON under the key "gpt2wgpu", what is known of the vectors.
+uint8). The schema's metadata holds facts about them, as JSON under the key "gpt2wgpu".
 """
 
 import json
@@ -16,13 +16,13 @@ import numpy as np
 from ..errors import UserError
 from .columns import ColumnChoice
 from .lines import TEXT_BYTES
-from .rows import NOTHING, About, Rows, blocks
+from .rows import NOTHING, About, Rows, stack_rows
 from .source import Source, import_arrow
 
 ARROW = (".arrow", ".feather", ".arrows", ".ipc")  # files and streams
 MAGIC = b"ARROW1"
-ROWS = 4096  # of Parquet decoded at a time, fewer if they are long
-BLOCK = 1 << 24  # bytes of a row group, or decoded at a time
+DECODED_ROWS = 4096  # of Parquet, at a time; fewer if they are long
+GROUP_BYTES = 1 << 24  # of a row group that is written, or of rows decoded at a time: bounds memory
 
 
 @contextmanager
@@ -55,16 +55,16 @@ def parquet_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
 
 
 def rows_at_a_time(metadata: Any) -> int:
-    """As many as take about a block of memory."""
+    """As many as take about GROUP_BYTES, by what the file says of itself."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     largest = max((group.total_byte_size // group.num_rows for group in groups if group.num_rows), default=0)
-    return max(1, min(ROWS, BLOCK // max(1, largest)))
+    return max(1, min(DECODED_ROWS, GROUP_BYTES // max(1, largest)))
 
 
 def arrow_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
-    """One column of an IPC stream. An IPC file is one too, after its first eight bytes."""
+    """One column of an IPC stream. An IPC file is a stream after its first eight bytes."""
     with arrow_errors(source) as pyarrow, source.open() as file:
-        if file.peek(8).startswith(MAGIC):  # type: ignore[attr-defined]  # what unpacks may not be able to seek
+        if file.peek(8).startswith(MAGIC):  # type: ignore[attr-defined]  # a packed file cannot seek
             file.read(8)
             if not source.packed and not ends_with_magic(file):
                 raise source.damaged(EOFError())
@@ -77,7 +77,7 @@ def arrow_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
 
 
 def ends_with_magic(file: BinaryIO) -> bool:
-    """Whether the end of an IPC file is there. Its position is left after the first eight bytes."""
+    """Whether the end of an IPC file is there. Leaves the position after the first eight bytes."""
     file.seek(-len(MAGIC), os.SEEK_END)
     end = file.read()
     file.seek(8)
@@ -136,11 +136,11 @@ def checked_binary(pyarrow: Any, column: Any) -> Any:
 # --- writing
 
 
-def tables(rows: Rows, about: About) -> Iterator[tuple[Any, Any]]:
-    """Schema and record batch, block by block."""
+def record_batches(rows: Rows, about: About) -> Iterator[tuple[Any, Any]]:
+    """Schema and record batch, again and again."""
     pyarrow = import_arrow("the output", ".parquet and .arrow")
     row = about.first
-    for texts, vectors in blocks(rows, BLOCK):
+    for texts, vectors in stack_rows(rows, GROUP_BYTES):
         n, width = vectors.shape
         element = pyarrow.field("element", pyarrow.from_numpy_dtype(vectors.dtype), nullable=False)
         kind = pyarrow.list_(element, width)
@@ -159,8 +159,8 @@ def tables(rows: Rows, about: About) -> Iterator[tuple[Any, Any]]:
 
 
 def write_parquet(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
-    """Row groups of about 16 MB. Texts are packed with zstd; numbers would not get smaller."""
-    found = tables(rows, about)
+    """Row groups of about 16 MiB. Texts are packed with zstd; the numbers hardly shrink."""
+    found = record_batches(rows, about)
     schema, first = next(found)
     from pyarrow.parquet import ParquetWriter
 
@@ -171,8 +171,8 @@ def write_parquet(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
 
 
 def write_arrow(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
-    """An IPC file, as Feather version 2 is."""
-    found = tables(rows, about)
+    """An IPC file, which is Feather version 2."""
+    found = record_batches(rows, about)
     schema, first = next(found)
     with import_arrow("the output", ".arrow").ipc.new_file(file, schema) as writer:
         for batch in chain([first], (batch for _, batch in found)):

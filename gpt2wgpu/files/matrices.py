@@ -1,4 +1,4 @@
-"""A matrix of all pairs of sentences, float32 (n, n), into files."""
+"""The similarities of all pairs of sentences, float32 (n, n), into files."""
 
 import csv
 import io
@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
 from ..graph.tensor import Array
-from .vectors import escaped, numbers, write_npy
+from .vectors import escape_tsv, format_numbers, write_npy
 
 
 def write_matrix_json(file: BinaryIO, sentences: Sequence[str], matrix: Array) -> None:
     names = json.dumps(sentences, ensure_ascii=False)
-    body = ",\n".join(f"[{', '.join(numbers(row))}]" for row in matrix)
+    body = ",\n".join(f"[{', '.join(format_numbers(row))}]" for row in matrix)
     file.write(f'{{"sentences": {names}, "similarity": [\n{body}\n]}}\n'.encode())
 
 
@@ -22,10 +22,10 @@ def write_matrix_npy(file: BinaryIO, sentences: Sequence[str], matrix: Array) ->
 
 def write_matrix_tsv(file: BinaryIO, sentences: Sequence[str], matrix: Array) -> None:
     """Header and first column are the sentences, escaped."""
-    names = [escaped(s) for s in sentences]
+    names = [escape_tsv(s) for s in sentences]
     file.write("\t".join(["", *names]).encode() + b"\n")
     for name, row in zip(names, matrix, strict=True):
-        file.write("\t".join([name, *numbers(row)]).encode() + b"\n")
+        file.write("\t".join([name, *format_numbers(row)]).encode() + b"\n")
 
 
 def write_matrix_csv(file: BinaryIO, sentences: Sequence[str], matrix: Array) -> None:
@@ -34,9 +34,9 @@ def write_matrix_csv(file: BinaryIO, sentences: Sequence[str], matrix: Array) ->
     try:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["", *sentences])
-        table.writerows([name, *numbers(row)] for name, row in zip(sentences, matrix, strict=True))
+        table.writerows([name, *format_numbers(row)] for name, row in zip(sentences, matrix, strict=True))
     finally:
-        text.detach()  # the file is not ours to close
+        text.detach()  # else it would close the caller's file
 
 
 MATRIX_FORMATS: Mapping[str, Callable[[BinaryIO, Sequence[str], Array], None]] = {

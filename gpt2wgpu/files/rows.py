@@ -1,4 +1,4 @@
-"""What is written: texts and their vectors, and what is known of them."""
+"""What is written: texts, their vectors, and facts about the vectors."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ Rows = Iterable[tuple[str, Array]]  # a text and its vector (C,): float32, or in
 
 @dataclass(frozen=True)
 class About:
-    """first: number of the first row. facts: how the vectors were made, for the formats that can hold it."""
+    """first: number of the first row. facts: how the vectors were made, for the formats that can hold them."""
 
     first: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -22,8 +22,8 @@ class About:
 NOTHING = About()
 
 
-def blocks(rows: Rows, size: int) -> Iterator[tuple[list[str], Array]]:
-    """Texts and vectors (n, C) of so many rows that they take about `size` bytes."""
+def stack_rows(rows: Rows, size: int) -> Iterator[tuple[list[str], Array]]:
+    """Texts and vectors (n, C), as many rows at a time as take about `size` bytes."""
     texts: list[str] = []
     vectors: list[Array] = []
     taken = 0

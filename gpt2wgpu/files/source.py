@@ -1,4 +1,4 @@
-"""A file of texts: what its name says of it, its bytes without their packing, and how far it has been read."""
+"""A file of texts: its kind, its bytes without their packing, and how far it has been read."""
 
 import gzip
 import io
@@ -25,21 +25,21 @@ class Source:
         self.packed = name.suffix if name.suffix in PACKED else ""
         self.kind = Path(name.stem).suffix if self.packed else name.suffix
         self.size = 0
-        with suppress(OSError):  # said when it is opened
+        with suppress(OSError):  # reported when it is opened
             self.size = 0 if path == "-" else Path(path).stat().st_size
         self.tell: Callable[[], int] = lambda: 0
         self.close: Callable[[], None] = lambda: None  # the open file, though a reader may hold it still
 
     @property
     def position(self) -> int:
-        """Bytes of the file that have been read; 0 of a pipe."""
+        """Bytes of the file that have been read; 0 for a pipe."""
         with suppress(OSError):
             return self.tell()
         return 0
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Its bytes, unpacked as they are read. Raises UserError where the packing is damaged; OSError."""
+        """The bytes, unpacked as they are read. Raises UserError if the packing is damaged; OSError."""
         if self.path == "-":
             if sys.stdin is None:  # as after <&-
                 raise UserError("standard input is closed: give it a file or a pipe")
@@ -48,14 +48,14 @@ class Source:
         with Path(self.path).open("rb") as raw:
             self.tell, self.close = raw.tell, raw.close
             try:
-                yield unpacked(raw, self)
+                yield unpack_source(raw, self)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise self.damaged(error) from None
             except OSError as error:
                 if error.errno is not None:
-                    error.filename = error.filename or self.name  # reading does not say of which file
+                    error.filename = error.filename or self.name  # errors of reading do not name the file
                     raise
-                raise self.damaged(error) from None  # as pyarrow tells it
+                raise self.damaged(error) from None  # pyarrow's error for damaged packing
             finally:
                 self.tell = lambda: self.size
 
@@ -64,7 +64,7 @@ class Source:
         return UserError(f"{self.name}: cannot be read as {self.packed or self.kind} ({why}): make or download it again")
 
 
-def unpacked(raw: BinaryIO, source: Source) -> BinaryIO:
+def unpack_source(raw: BinaryIO, source: Source) -> BinaryIO:
     if source.packed == ".gz":
         return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
     if source.packed == ".zst":
@@ -74,7 +74,7 @@ def unpacked(raw: BinaryIO, source: Source) -> BinaryIO:
 
 
 def import_arrow(name: str, what: str) -> Any:
-    """The module pyarrow, which is imported where it is needed only."""
+    """The module pyarrow, which is imported only where it is needed."""
     try:
         import pyarrow
     except ImportError:
@@ -82,10 +82,10 @@ def import_arrow(name: str, what: str) -> Any:
     return pyarrow
 
 
-def sources(path: str) -> list[Source]:
+def list_sources(path: str) -> list[Source]:
     """The file, or the files of a folder in the order of their names: one data set in several files of one kind.
 
-    Folders in it are left alone, as are names that begin with "." or "_", which data sets keep for their own purposes.
+    Folders in it are ignored, and so are names that begin with "." or "_", which tools reserve for their own files.
     """
     if path == "-" or not Path(path).is_dir():
         return [Source(path)]

@@ -9,10 +9,14 @@ lines are empty texts, and a row that cannot be read is an error with its number
     .parquet, .arrow, .feather, .arrows    a column of texts (needs pyarrow)
     other names    one text a line
 
-Each may be packed with gzip (.gz) or zstd (.zst), but for Parquet, which is packed inside. A folder is one data set in
+Each may be packed with gzip (.gz) or zstd (.zst), except Parquet, which is packed inside. A folder is one data set in
 several files of one kind, read in the order of their names.
 
-In .csv and .tsv a column chosen by name, or by default, makes the first row a header; chosen by number (from 1) there is none.
+In .csv and .tsv the first row is a header, unless the column is chosen by its number (from 1).
+
+The column of texts is the one asked for, else one called text or sentence. A null or a missing text in it is an error. Where no
+column has such a name, .jsonl, .parquet and .arrow take the only one that can hold texts: all others are numbers, truth values or
+times, in every row and file, and it is not called id.
 """
 
 import json
@@ -26,20 +30,20 @@ from ..errors import UserError, show
 from .arrow import ARROW, arrow_texts, parquet_texts
 from .columns import ColumnChoice
 from .lines import TEXT_BYTES, read_lines, without_end
-from .source import Source, sources
+from .source import Source, list_sources
 
 JSON_LINES = (".jsonl", ".ndjson")
 
 
 class Texts:
-    """The texts of a file, of a folder of files, or of standard input ("-", one a line), in order, once.
+    """The texts of a file, of a folder of files, or of standard input ("-", one a line), in order. They can be read once.
 
-    The first text is read at once, so most of what can be wrong with a file is found before any work.
+    The constructor reads the first text, so most of what can be wrong with a file is found before any work.
     Raises UserError: no texts, not UTF-8, no such column, a broken row. OSError: a file cannot be read.
     """
 
     def __init__(self, path: str, column: str | None = None) -> None:
-        self._sources = sources(path)
+        self._sources = list_sources(path)
         self.size = sum(s.size for s in self._sources)  # bytes on disk
         self._rest = self._read(ColumnChoice(column))
         first = next(self._rest, None)
@@ -67,7 +71,7 @@ class Texts:
 
 
 def read_texts(path: str, column: str | None = None) -> Iterator[str]:
-    """The texts of `Texts`."""
+    """The texts of a file or a folder; see `Texts`."""
     return iter(Texts(path, column))
 
 
@@ -83,7 +87,7 @@ def refuse_json(source: Source, column: ColumnChoice) -> Iterator[str]:
 
 
 def json_values(source: Source) -> Iterator[tuple[int, Any]]:
-    """The values of a .jsonl file with the numbers of their lines."""
+    """The values of a .jsonl file, each after the number of its line."""
     for number, line in enumerate(read_lines(source), 1):
         if not line.strip():
             continue
@@ -134,7 +138,7 @@ def load_csv() -> Any:
 CSV = load_csv()
 
 
-def comma_separated(source: Source) -> Iterator[list[str]]:
+def csv_rows(source: Source) -> Iterator[list[str]]:
     taken, first = 0, 1  # characters of the row that is being read, and its first line
 
     def lines() -> Iterator[str]:
@@ -155,15 +159,15 @@ def comma_separated(source: Source) -> Iterator[list[str]]:
         raise UserError(f"{source.name}: line {rows.line_num}: {error}") from None
 
 
-def tab_separated(source: Source) -> Iterator[list[str]]:
+def tsv_rows(source: Source) -> Iterator[list[str]]:
     return (without_end(line).split("\t") for line in read_lines(source))
 
 
-TABLES: Mapping[str, Callable[[Source], Iterator[list[str]]]] = {".csv": comma_separated, ".tsv": tab_separated}
+TABLES: Mapping[str, Callable[[Source], Iterator[list[str]]]] = {".csv": csv_rows, ".tsv": tsv_rows}
 
 
 def table_rows(source: Source) -> Iterator[list[str]]:
-    """The rows of a .csv or .tsv file. One of another length than the first is refused: a stray separator shifts columns."""
+    """The rows of a .csv or .tsv file. Raises UserError if one has another length than the first: a separator too many or few."""
     width = None
     for number, row in enumerate(TABLES[source.kind](source), 1):
         width = width or len(row)

@@ -1,4 +1,4 @@
-"""Vectors into files of every kind. A writer takes rows as they come and keeps none of them."""
+"""Vectors into files of every kind, row by row. A writer keeps no row in memory."""
 
 import gzip
 import io
@@ -20,22 +20,22 @@ from ..graph.tensor import Array
 from .arrow import write_arrow, write_parquet
 from .rows import NOTHING, About, Rows
 
-NPZ_TEXT_BYTES = 1 << 32  # numpy gives every text the room of the longest one
+NPZ_TEXT_BYTES = 1 << 32  # 4 GiB: numpy pads every text to the longest one, and readers load them all
 Writer = Callable[[BinaryIO, Rows, About], None]
 
 
-def numbers(vector: Array) -> list[str]:
-    """The shortest decimals that give the same float32 again, or the integers, (C,)."""
+def format_numbers(vector: Array) -> list[str]:
+    """For a vector (C,) the shortest decimals that give the same float32 again, or its integers."""
     return vector.astype("U").tolist()
 
 
 def json_record(text: str, vector: Array) -> str:
-    values = ", ".join(numbers(vector))
+    values = ", ".join(format_numbers(vector))
     return f'{{"sentence": {json.dumps(text, ensure_ascii=False)}, "embedding": [{values}], "dimensions": {len(vector)}}}'
 
 
 def write_jsonl(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
-    """One object a line: sentence, embedding, dimensions. Of a single text it is the JSON that `embed` prints."""
+    """One object a line: sentence, embedding, dimensions. For a single text this is the JSON that `embed` prints."""
     for row in rows:
         file.write(f"{json_record(*row)}\n".encode())
 
@@ -49,19 +49,19 @@ def write_json(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
     file.write(b"\n]\n")
 
 
-def escaped(text: str) -> str:
-    """A text that can stand in one cell of a .tsv: \\ before t, n, r for a tab and line ends, and for itself."""
+def escape_tsv(text: str) -> str:
+    """A text for one cell of a .tsv: \\t, \\n and \\r stand for a tab and line ends, \\\\ for a backslash."""
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def write_tsv(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
     """A line is the text, escaped, and C numbers, all separated by tabs; no header."""
     for text, vector in rows:
-        file.write("\t".join([escaped(text), *numbers(vector)]).encode() + b"\n")
+        file.write("\t".join([escape_tsv(text), *format_numbers(vector)]).encode() + b"\n")
 
 
 def write_jsonl_gz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
-    """The same as .jsonl, packed; the same rows give the same bytes."""
+    """.jsonl, packed. The same rows give the same bytes."""
     with gzip.GzipFile("", "wb", compresslevel=4, fileobj=file, mtime=0) as packed:
         write_jsonl(cast(BinaryIO, packed), rows)
 
@@ -81,13 +81,13 @@ def safetensors_header(dtype: str, *shape: int) -> bytes:
 
 
 def write_binary(file: BinaryIO, rows: Rows, header: Callable[..., bytes]) -> int:
-    """Header and values (n, C), little-endian. n is known at the end, so the header is written twice. Returns n."""
+    """Write header and values (n, C), little-endian, and return n. It is known at the end, so the header is written twice."""
     n, width, dtype = 0, 0, "<f4"
     for _, vector in rows:
         if n == 0:
             width, dtype = len(vector), vector.dtype.newbyteorder("<").str
             file.write(header(dtype, 0, width))
-        file.write(little(vector))
+        file.write(little_endian(vector))
         n += 1
     final = header(dtype, n, width)
     assert len(final) == len(header(dtype, 0, width)), "a header's length must not depend on n"
@@ -108,12 +108,12 @@ def write_safetensors(file: BinaryIO, rows: Rows, about: About = NOTHING) -> Non
 
 
 def write_npz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
-    """Arrays "embeddings", (n, C), and "texts", (n,). A zip's members must be written one by one: both wait in files."""
+    """Arrays "embeddings", (n, C), and "texts", (n,). A zip takes one member at a time, so both wait in temporary files."""
     longest = 1
     folder = Path(file.name).parent
     with tempfile.TemporaryFile(dir=folder) as vectors, tempfile.TemporaryFile(dir=folder) as texts:
 
-        def aside() -> Rows:
+        def set_aside() -> Rows:
             nonlocal longest
             for i, (text, vector) in enumerate(rows, 1):
                 longest = max(longest, len(text))
@@ -123,7 +123,7 @@ def write_npz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
                 texts.write(struct.pack("<I", len(letters)) + letters)
                 yield text, vector
 
-        n = write_binary(vectors, aside(), npy_header)
+        n = write_binary(vectors, set_aside(), npy_header)
         vectors.seek(0)
         texts.seek(0)
         with zipfile.ZipFile(file, "w") as archive:
@@ -139,11 +139,11 @@ def write_npz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
 
 
 def write_sqlite(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
-    """Tables embeddings (row from 0, sentence, embedding: its numbers in little-endian bytes) and facts (name, value as JSON)."""
-    import sqlite3  # which Python can be built without
+    """Tables embeddings (row from 0, sentence, embedding as little-endian bytes) and facts (name, value as JSON)."""
+    import sqlite3  # Python can be built without it
 
     with closing(sqlite3.connect(file.name, isolation_level=None)) as database:
-        database.execute("PRAGMA journal_mode = OFF")  # the file has no name of its own yet: nothing to protect
+        database.execute("PRAGMA journal_mode = OFF")  # after a crash the file is deleted anyway
         database.execute("PRAGMA synchronous = OFF")
         try:
             database.execute("BEGIN")
@@ -151,14 +151,14 @@ def write_sqlite(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
             database.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
             facts = ((name, json.dumps(value)) for name, value in about.facts.items())
             database.executemany("INSERT INTO facts VALUES (?, ?)", facts)
-            values = ((i, text, little(vector)) for i, (text, vector) in enumerate(rows, about.first))
+            values = ((i, text, little_endian(vector)) for i, (text, vector) in enumerate(rows, about.first))
             database.executemany("INSERT INTO embeddings VALUES (?, ?, ?)", values)
             database.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise OSError(f"SQLite: {error}") from None  # a full disk
 
 
-def little(vector: Array) -> bytes:
+def little_endian(vector: Array) -> bytes:
     return vector.astype(vector.dtype.newbyteorder("<")).tobytes()
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from itertools import islice
 
-WINDOW = 4096  # texts that are tokenised and sorted together; bounds the memory of a stream
-WINDOW_CHARACTERS = 1 << 22
+WINDOW = 4096  # texts that are tokenised and sorted by length together
+WINDOW_CHARACTERS = 1 << 22  # about a million tokens: bounds memory where texts are long
 
 
 def take_window(texts: Iterator[str], most: int | None = None, most_characters: int | None = None) -> list[str]:
-    """The next texts: up to `most`, and none more once they have `most_characters`. Where it begins says where it ends."""
+    """The next texts: up to `most`, and no more once they have over `most_characters`. The same texts give the same window."""
     window: list[str] = []
     characters = 0
     for text in islice(texts, most or WINDOW):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..graph import ops, reference
+from ..graph.memory import available_memory, readable_bytes
 from ..graph.ops.vectors import SIMILARITIES as SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
@@ -30,6 +31,10 @@ def all_pairs(a: Any, b: Any, name: str, device: Any = None) -> Array:
     a, b = as_matrix(a), as_matrix(b)
     if a.shape[1] != b.shape[1]:
         raise UserError(f"similarity needs vectors of one length, got {a.shape[1]} and {b.shape[1]}")
+    need, free = 4 * len(a) * len(b), available_memory()
+    if free is not None and need > free:
+        what = f"the similarities of {len(a):,} with {len(b):,} vectors take {readable_bytes(need)} of memory"
+        raise UserError(f"{what}, this machine has {readable_bytes(free)} free: compare fewer")
     out = np.empty((len(a), len(b)), np.float32)
     if not out.size:
         return out
@@ -48,7 +53,7 @@ def all_pairs(a: Any, b: Any, name: str, device: Any = None) -> Array:
         for j in range(0, len(b), BLOCK):
             out[i : i + BLOCK, j : j + BLOCK] = program.run({"a": a[i : i + BLOCK], "b": b[j : j + BLOCK]})
     program.close()
-    return -out if name in ("euclidean", "manhattan") else out
+    return np.negative(out, out=out) if name in ("euclidean", "manhattan") else out
 
 
 def row_by_row(a: Any, b: Any, name: str) -> Array:
