@@ -20,6 +20,7 @@ from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.checkpoint import Checkpoint, load_checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph
 from gpt2wgpu.graph.tensor import Array, schedule
+from gpt2wgpu.hub import BUILT_IN
 from gpt2wgpu.train import checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -126,6 +127,12 @@ def test_what_versions_of_transformers_read_differently_is_declared(prefix_space
         config.write_text(json.dumps(given))
         found = json.loads((save(source, tmp_path / "run") / "tokenizer_config.json").read_text())
         assert found.get("add_prefix_space") is expected and found["model_max_length"] == 7
+
+
+def test_the_built_in_model_declares_it_too():
+    config, tokenizer = (json.loads((BUILT_IN / f"{name}.json").read_text()) for name in ("config", "tokenizer_config"))
+    assert config["torch_dtype"] == "float32"
+    assert (tokenizer["model_max_length"], tokenizer["add_prefix_space"]) == (512, True)
 
 
 def test_vocabulary_files_with_the_names_of_openai(tmp_path: Path):
