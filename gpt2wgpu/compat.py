@@ -9,7 +9,7 @@ from .errors import UserError, between, show
 from .vectors.quantize import check_precision
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
-ADVICE = {  # for entries of model_kwargs and the like
+INSTEAD = {  # for entries of model_kwargs and the like
     "torch_dtype": "dtype='float32', 'float16' or 'int8'",
     "dtype": "dtype='float32', 'float16' or 'int8'",
     "device_map": "device=",
@@ -69,7 +69,7 @@ def check_model_keywords(given: ModelKeywords) -> None:
     for name in ("model_kwargs", "processor_kwargs", "tokenizer_kwargs", "config_kwargs"):
         entries: Mapping[str, Any] = given.get(name) or {}  # type: ignore[assignment] # the name is one of four
         for entry in entries:
-            advice = f"use {ADVICE[entry]}" if entry in ADVICE else "put what it stands for into the model's folder"
+            advice = f"use {INSTEAD[entry]}" if entry in INSTEAD else "put what it stands for into the model's folder"
             raise UserError(f"{name} holds {show(entry)}, which goes to transformers there: {advice}")
     for name in ("modules", "model_card_data"):
         if given.get(name) is not None:

@@ -16,7 +16,7 @@ from .vectors.convert import to_container
 from .vectors.quantize import RANGED, quantize_embeddings
 
 
-def read_windows(texts: TextInputs) -> Iterator[list[str]]:
+def text_windows(texts: TextInputs) -> Iterator[list[str]]:
     """The texts in windows that bound memory, none empty."""
     return iter(lambda: take_window(texts.texts), [])
 
@@ -29,7 +29,7 @@ def stream_rows(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, options
 
     def rows() -> Generator[Array, None, None]:
         done = cut = 0
-        for vectors, too_long in engine.windows(read_windows(texts), tokenizer, options, total=texts.total):
+        for vectors, too_long in engine.windows(text_windows(texts), tokenizer, options, total=texts.total):
             done, cut = done + len(vectors), cut + too_long
             for row in quantize_embeddings(vectors, options.precision):
                 yield row.copy()  # a view would keep its whole window in memory
@@ -50,7 +50,7 @@ def fill_matrix(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, options
     total, done, cut = texts.total, 0, 0
     known = None if total is None else np.empty((total, options.dims), np.float32)
     pieces = [np.empty((0, options.dims), np.float32)]
-    for vectors, too_long in engine.windows(read_windows(texts), tokenizer, options, total=total):
+    for vectors, too_long in engine.windows(text_windows(texts), tokenizer, options, total=total):
         if known is None:
             pieces.append(vectors)
         else:
@@ -69,7 +69,7 @@ def token_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, option
     ids: list[Array] = []
     states: list[Array] = []
     cut = 0
-    for window_ids, window_states, too_long in engine.token_windows(read_windows(again), tokenizer, options, len(held)):
+    for window_ids, window_states, too_long in engine.token_windows(text_windows(again), tokenizer, options, len(held)):
         ids, states, cut = ids + window_ids, states + window_states, cut + too_long
     form = "list" if options.container != "numpy" else "numpy"
     if options.output_value == "token_embeddings":

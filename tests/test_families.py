@@ -73,7 +73,7 @@ def test_doctor(use_gpu: None, monkeypatch: pytest.MonkeyPatch, device: Device, 
 @pytest.mark.parametrize(("name", "op"), [("old_mpnet_mean", attention_bias), ("old_gpt_neo_weighted", attention)])
 def test_profile(production_device: Device, monkeypatch: pytest.MonkeyPatch, name: str, op: object):
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (production_device, "the tests'"))
-    monkeypatch.setattr("gpt2wgpu.diagnose.profile.SECONDS", 0.05)
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.MEASURED_SECONDS", 0.05)
     model = Encoder(SENTENCE_MODELS / name, device="gpu")
     found = profile_model(model, texts=2, tokens=20)
     assert sum(line.calls for line in found.lines) == len(model.engine.program.steps)

@@ -190,7 +190,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
         flush(raw)
 
     with monkeypatch.context() as patch:
-        patch.setattr(program, "CHUNK", 512)
+        patch.setattr(program, "UPLOAD_BYTES", 512)
         patch.setattr(native, "flush", counted_flush)
         patch.setattr(device.raw.queue, "write_buffer", counted_write)
         built = GPUProgram(device, output, weights, CAPACITY)

@@ -49,6 +49,11 @@ ORDER = {
     "__main__": "the command line",
 }
 FLOORS = [*ORDER]
+LONGEST = 350  # lines of a file; a longer one is split by theme
+SHARED_NAMES = {  # that may be defined in several modules
+    "__all__": "Python's own",
+    "app": "a command group's Typer application, as in Typer's documentation",
+}
 MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
 FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 BACKWARD = {name: value for name, value in vars(train_ops).items() if isinstance(value, Op)}
@@ -85,8 +90,31 @@ def test_only_the_runner_imports_wgpu(path: Path):
         assert not re.search(r"^\s*(import|from) wgpu", path.read_text(encoding="utf-8"), re.M)
 
 
-def test_files_are_small():
-    assert {p.name: n for p in sources() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 380} == {}
+@pytest.mark.parametrize("folder", ["gpt2wgpu", "benchmarks"])
+def test_files_are_small(folder: str):
+    files = (Path(__file__).parents[1] / folder).rglob("*.py")
+    assert {p.name: n for p in files if (n := len(p.read_text(encoding="utf-8").splitlines())) > LONGEST} == {}
+
+
+def module_names(path: Path) -> set[str]:
+    """The functions, classes and constants that a module defines at its top level."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def test_no_name_stands_twice():
+    """So that a search for a name finds one thing. Type variables, which have one letter, may repeat."""
+    places: dict[str, list[str]] = {}
+    for path in sources():
+        for name in (n for n in module_names(path) - SHARED_NAMES.keys() if len(n) > 1):
+            places.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def variants() -> list[tuple[tuple[str, ...], Op]]:

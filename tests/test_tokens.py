@@ -203,5 +203,5 @@ def test_files_appear_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest
 def test_a_folder_of_a_model_is_refused(tmp_path: Path):
     tiny.save(tmp_path, tiny.gpt2_config())
     with pytest.raises(UserError) as caught:
-        making.check_folder(tmp_path)
+        making.check_new_folder(tmp_path)
     one_line(caught.value, tmp_path, "weights")

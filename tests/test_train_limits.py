@@ -137,7 +137,7 @@ def test_events_say_where_a_run_stands(data: Path, tmp_path: Path):
         first = next(events)
         assert isinstance(first, loop.Validated) and first.metrics == {"step": 0, **run.scores}
         second = next(events)
-        assert isinstance(second, loop.Step) and second.metrics["step"] == run.step == 1 and (run.epoch, run.batch) == (1, 1)
+        assert isinstance(second, loop.TrainStep) and second.metrics["step"] == run.step == 1 and (run.epoch, run.batch) == (1, 1)
         assert signal.getsignal(signal.SIGINT) is not before
         signal.raise_signal(signal.SIGINT)
         third = next(events)
@@ -146,4 +146,4 @@ def test_events_say_where_a_run_stands(data: Path, tmp_path: Path):
     again = start.open_run(tmp_path / "run", {}, resume=True, device="numpy", say=lambda line: None)
     assert (again.step, again.epoch, again.batch, again.steps) == (1, 1, 1, run.steps)
     left = [type(event).__name__ for event in loop.run_training(again)]
-    assert left == ["Step"] * (run.steps - 1) + ["Validated"]
+    assert left == ["TrainStep"] * (run.steps - 1) + ["Validated"]

@@ -48,10 +48,10 @@ Module = Pooling | Dense | LayerNorm | Normalize
 MODES = {"cls": "cls", "max": "max", "mean": "mean", "mean_sqrt_len_tokens": "sqrt_len_mean"}
 MODES |= {"weightedmean": "weighted_mean", "lasttoken": "last"}
 # the older format has a flag per mode; sentence-transformers concatenates in this order
-FLAGS = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens"}
-FLAGS |= {"weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
+MODE_FLAGS = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens"}
+MODE_FLAGS |= {"weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
 DENSE_ACTIVATIONS = {"Identity": "none", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu_erf", "SiLU": "silu", "Sigmoid": "sigmoid"}
-KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+MODULE_KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 
 
 def read_modules(path: Path) -> list[tuple[str, str]]:
@@ -70,8 +70,8 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
         fields.refuse_unknown(("idx", "name", "path", "type", "kwargs"))
         name, folder = fields.text("type"), fields.text("path", default="")
         kind = name.rsplit(".", 1)[-1]
-        if not name.startswith("sentence_transformers.") or kind not in KINDS:
-            raise fields.refuse("type", f"sentence_transformers' {', '.join(KINDS)}: no others are supported")
+        if not name.startswith("sentence_transformers.") or kind not in MODULE_KINDS:
+            raise fields.refuse("type", f"sentence_transformers' {', '.join(MODULE_KINDS)}: no others are supported")
         parts = PurePosixPath(folder).parts
         is_inside = not folder.startswith("/") and ".." not in parts and not any(c in folder for c in "\\:")
         if not is_inside or not folder.isprintable() or len(folder) > 255:
@@ -82,7 +82,7 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
         modules.append((kind, "/".join(parts)))
     kinds = [kind for kind, _ in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Transformer") > 1 or kinds.count("Pooling") > 1:
-        raise UserError(f"{show(file)} lists {show(kinds)}, expected Transformer, Pooling, then {', '.join(KINDS[2:])}")
+        raise UserError(f"{show(file)} lists {show(kinds)}, expected Transformer, Pooling, then {', '.join(MODULE_KINDS[2:])}")
     return modules
 
 
@@ -124,7 +124,7 @@ def read_pooling(fields: Fields) -> Pooling:
     """Its modes. Its width is not checked: sentence-transformers reports it, and computes with what comes in."""
     fields.integer("embedding_dimension", "word_embedding_dimension")
     modes = fields.value("pooling_mode")
-    flagged = [mode for mode, flag in FLAGS.items() if fields.flag(f"pooling_mode_{flag}", default=False)]
+    flagged = [mode for mode, flag in MODE_FLAGS.items() if fields.flag(f"pooling_mode_{flag}", default=False)]
     if modes is None:
         modes = flagged or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes

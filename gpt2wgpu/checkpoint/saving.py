@@ -9,10 +9,10 @@ from uuid import uuid4
 
 from ..errors import UserError, show
 from . import Checkpoint
-from .modules import FLAGS, MODES, Module, Pooling, read_modules
+from .modules import MODE_FLAGS, MODES, Module, Pooling, read_modules
 from .settings import LENGTH_FILES
 
-POOLING_FLAGS = {MODES[mode]: flag for mode, flag in FLAGS.items()}  # by the names of ops.POOLINGS
+POOLING_FLAGS = {MODES[mode]: flag for mode, flag in MODE_FLAGS.items()}  # by the names of ops.POOLINGS
 
 
 def save_checkpoint(
@@ -35,7 +35,7 @@ def save_checkpoint(
                 shutil.copyfile(file, copy)
         if not c.sentence_model:
             kinds = {body.as_posix(): "Transformer", "1_Pooling": "Pooling"}
-            write_json(part / "modules.json", [list_module(i, *item) for i, item in enumerate(kinds.items())])
+            write_object(part / "modules.json", [list_module(i, *item) for i, item in enumerate(kinds.items())])
             if c.config.tokenizer == "gpt2":  # sentence-transformers pads its batches
                 update_json(part / body / "tokenizer_config.json", {"pad_token": "<|endoftext|>"}, keep=True)
         if modules[0] != c.modules[0] or not c.sentence_model:
@@ -58,7 +58,7 @@ def update_pooling(part: Path, pooling: Module, width: int) -> None:
     flags = {f"pooling_mode_{flag}": mode in pooling.modes for mode, flag in POOLING_FLAGS.items()}
     values = {"word_embedding_dimension": width, **flags, "include_prompt": pooling.include_prompt}
     (part / folder).mkdir(exist_ok=True)
-    write_json(part / folder / "config.json", values)
+    write_object(part / folder / "config.json", values)
 
 
 def list_module(i: int, path: str, kind: str) -> dict[str, Any]:
@@ -70,8 +70,8 @@ def update_json(path: Path, values: Mapping[str, Any], keep: bool = False) -> No
     """Set fields of an object in a file, which may be a new one; None removes a field. keep: leave those that there are."""
     found = json.loads(path.read_text("utf-8-sig")) if path.exists() else {}
     found = {**values, **found} if keep else {**found, **values}
-    write_json(path, {name: value for name, value in found.items() if value is not None})
+    write_object(path, {name: value for name, value in found.items() if value is not None})
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_object(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -20,8 +20,8 @@ HUB_ARGUMENTS |= {"trust_remote_code", "use_auth_token"}
 MODEL_ARGUMENTS = {"add_pooling_layer", "attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype"}
 MODEL_ARGUMENTS |= {"use_safetensors"}
 # fields of config.json that can be changed alone: no other field is computed from them
-HEADS = {"num_attention_heads", "n_head", "n_heads", "num_heads"}
-CHANGEABLE = HEADS | {"activation", "activation_function", "hidden_act", "hidden_activation", "layer_norm_eps"}
+HEAD_COUNTS = {"num_attention_heads", "n_head", "n_heads", "num_heads"}
+CHANGEABLE = HEAD_COUNTS | {"activation", "activation_function", "hidden_act", "hidden_activation", "layer_norm_eps"}
 CHANGEABLE |= {"layer_norm_epsilon", "norm_eps", "rms_norm_eps", "pad_token_id"}
 CHANGEABLE |= {"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}
 
@@ -37,7 +37,7 @@ class TransformerSettings:
 
     def change(self, config: Fields) -> Fields:
         """config.json with the fields that this file overrides. Raises UserError."""
-        values = {name: v for name, v in config.values.items() if not (name in HEADS and HEADS & self.config.keys())}
+        values = {name: v for name, v in config.values.items() if not (name in HEAD_COUNTS and HEAD_COUNTS & self.config.keys())}
         return Fields(config.path, values | self.config)
 
     def length(self, folder: Path, limit: int) -> int:

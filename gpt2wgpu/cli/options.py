@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
 
 MODEL, TEXT = "Model", "Texts"
-Text = TypeVar("Text", str | None, list[str] | None)
+OneOrMany = TypeVar("OneOrMany", str | None, list[str] | None)
 Command = Callable[..., None]
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
@@ -48,7 +48,7 @@ Column = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def check_decoded(text: Text) -> Text:
+def check_decoded(text: OneOrMany) -> OneOrMany:
     """Refuse a text of the command line that Python could not decode: it holds the bytes as surrogates then."""
     for part in [text] if isinstance(text, str) else text or ():
         if re.search("[\udc80-\udcff]", part):
@@ -61,7 +61,7 @@ def check_decoded(text: Text) -> Text:
 
 
 def model_options(
-    model: Model = None,
+    model: ModelOption = None,
     revision: Revision = None,
     device: DeviceOption = "auto",
     dtype: Annotated[

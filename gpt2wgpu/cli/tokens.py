@@ -10,7 +10,7 @@ import typer
 
 from ..errors import one_line
 from ..progress import notice
-from .options import Column, Json, Model, Revision, check_decoded
+from .options import Column, Json, ModelOption, Revision, check_decoded
 
 app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, and see what a tokenizer makes of texts.")
 Files = Annotated[
@@ -45,7 +45,7 @@ def create(
     from ..train import vocabulary
 
     folder = Path(output)
-    vocabulary.check_folder(folder)
+    vocabulary.check_new_folder(folder)
     if characters:
         tokenizer = vocabulary.characters(lower_case=lower_case)
     else:
@@ -65,7 +65,7 @@ def count(
     ] = None,
     column: Column = None,
     as_json: Json = False,
-    model: Model = None,
+    model: ModelOption = None,
     revision: Revision = None,
 ) -> None:
     """Count the tokens of texts, or show those of one.

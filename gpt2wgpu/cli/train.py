@@ -135,7 +135,7 @@ def train_command(
         report.begin(run.step, run.steps)
         with closing(loop.run_training(run)) as events:
             for event in events:
-                if isinstance(event, loop.Step):
+                if isinstance(event, loop.TrainStep):
                     report.step(event.metrics)
                 elif isinstance(event, loop.Validated):
                     report.validated(event.metrics)

@@ -21,7 +21,7 @@ from ..graph import packing
 from ..graph.packing import position_ids
 from ..graph.tensor import DTYPES, Array, Tensor, schedule
 
-SECONDS = 1.0  # about, of each measurement
+MEASURED_SECONDS = 1.0  # about, of each measurement
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
         program.run(batch)
     wall, busy = throughput(program, device, pack)
     runs = []
-    for _ in range(max(3, min(20, int(SECONDS / wall)))):
+    for _ in range(max(3, min(20, int(MEASURED_SECONDS / wall)))):
         clock = Clock(device, len(program.steps))
         program.submit(batch, clock)()
         runs.append(clock.seconds())
@@ -93,7 +93,7 @@ def throughput(program: Any, device: Device, pack: Callable[[], dict[str, Array]
     """Seconds of wall time per batch, and seconds of it in which the device computes; as in the encoder, two under way."""
     start = time.perf_counter()
     program.run(pack())
-    count = max(4, min(100, int(SECONDS / (time.perf_counter() - start))))
+    count = max(4, min(100, int(MEASURED_SECONDS / (time.perf_counter() - start))))
     clocks = [Clock(device, 1) for _ in range(count)]
     pending: deque[Callable[[], Array]] = deque()
     start = time.perf_counter()

@@ -39,7 +39,7 @@ class InPlace:
         self.uniforms = np.zeros((len(dispatches), ROW_BYTES // 4), np.uint32)
         usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         self.uniform_buffer = device.raw.create_buffer(label=files[0], size=self.uniforms.nbytes, usage=usage)
-        self.dispatches: list[native.Dispatch] = []
+        self.dispatches: list[native.DispatchHandles] = []
         self.alive: list[Any] = [pipeline]  # what the handles in `dispatches` stand for
         for i, d in enumerate(dispatches):
             resources = [{"buffer": self.uniform_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]

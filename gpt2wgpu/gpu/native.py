@@ -18,7 +18,7 @@ from wgpu.backends.wgpu_native import GPUShaderModule, _api, _helpers
 
 ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises wgpu's errors, at ten times the price of a call
 
-Dispatch = tuple[Any, Any, tuple[int, int, int]]  # handles of a pipeline and a bind group, and the grid
+DispatchHandles = tuple[Any, Any, tuple[int, int, int]]  # handles of a pipeline and a bind group, and the grid
 
 
 def trusted_module(device: Any, label: str, source: str) -> GPUShaderModule:
@@ -31,7 +31,7 @@ def trusted_module(device: Any, label: str, source: str) -> GPUShaderModule:
     return GPUShaderModule(label, libf.wgpuDeviceCreateShaderModuleTrusted(device._internal, descriptor, 0), device)
 
 
-def record(compute_pass: Any, dispatches: Iterable[Dispatch]) -> None:
+def record(compute_pass: Any, dispatches: Iterable[DispatchHandles]) -> None:
     """Dispatches into a compute pass. What is wrong with one is raised by the encoder's finish()."""
     handle, null = compute_pass._internal, ffi.NULL
     set_pipeline, set_bind_group = lib.wgpuComputePassEncoderSetPipeline, lib.wgpuComputePassEncoderSetBindGroup

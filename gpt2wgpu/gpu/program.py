@@ -23,7 +23,7 @@ from .tuning import prepare_tiles
 Pieces = list[tuple[int, Any]]  # a weight: rows and their buffer, as many as a table needs that is over the limit of a binding
 ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
 TILE = 128  # token capacities are rounded up to it, so that a tile never reaches past a buffer
-CHUNK = 16 << 20  # bytes of weights that are on their way to the device at a time
+UPLOAD_BYTES = 16 << 20  # bytes of weights that are on their way to the device at a time
 PADDING = 256  # bytes after a weight, for kernels that load whole tiles of columns
 
 
@@ -166,11 +166,11 @@ class GPUProgram(CompiledGraph):
 
     def _write(self, buffer: Any, data: Array) -> None:
         """wgpu copies what it is given, and keeps the copies until something is submitted: so that happens in between."""
-        for at in range(0, data.nbytes, CHUNK):
-            part = data[at : at + CHUNK]
+        for at in range(0, data.nbytes, UPLOAD_BYTES):
+            part = data[at : at + UPLOAD_BYTES]
             self.device.raw.queue.write_buffer(buffer, at, part)
             self.in_flight += part.nbytes
-            if self.in_flight >= CHUNK:
+            if self.in_flight >= UPLOAD_BYTES:
                 native.flush(self.device.raw)
                 self.in_flight = 0
 
@@ -297,7 +297,7 @@ class GPUProgram(CompiledGraph):
         self.buffers.append(made.buffer)
         return made
 
-    def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[native.Dispatch]:
+    def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[native.DispatchHandles]:
         """What these steps dispatch for a batch of these sizes. A model has many layers but few kinds of steps."""
         chosen: dict[int, tuple[Any, Grid]] = {}
         found = []

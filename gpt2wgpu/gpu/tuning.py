@@ -20,7 +20,7 @@ from .tiles import Matmul, chosen_tiles, matmul_key, save_tiles, tile_candidates
 ROWS = (24, 96, 384, 2048)  # measured for each of BUCKETS
 CHECKED_ROWS = 203  # no multiple of any tile
 SMALLEST = 1 << 17  # K x N from which the choice is worth measuring
-SECONDS = 2.0  # at most, on first use; what is not measured by then keeps the default
+TUNING_SECONDS = 2.0  # at most, on first use; what is not measured by then keeps the default
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def prepare_tiles(device: Device, tensors: Sequence[Tensor]) -> None:
         return
     missing = [m for m in graph_matmuls(tensors) if m not in chosen_tiles(device)]
     if missing:
-        tune_matmuls(device, missing, SECONDS)
+        tune_matmuls(device, missing, TUNING_SECONDS)
 
 
 def graph_matmuls(tensors: Iterable[Tensor]) -> list[Matmul]:

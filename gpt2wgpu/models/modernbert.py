@@ -12,7 +12,7 @@ from ..graph.ops import attention, embed, glu, layer_norm, linear, linear_add, r
 from ..graph.tensor import Array, Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation, read_heads
 from .fields import Fields
-from .rotary import KINDS, read_context, read_head_size, read_kinds, read_theta, rotary_table
+from .rotary import ATTENTION_KINDS, read_context, read_head_size, read_kinds, read_theta, rotary_table
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class ModernBertConfig(Architecture):
             local=read_kinds(fields, layers, lambda i: i % every > 0),
             window=window,
             thetas=(
-                read_theta(fields, "global_rope_theta", default=cls.thetas[0], kind=KINDS[0]),
-                read_theta(fields, "local_rope_theta", default=cls.thetas[1], kind=KINDS[1]),
+                read_theta(fields, "global_rope_theta", default=cls.thetas[0], kind=ATTENTION_KINDS[0]),
+                read_theta(fields, "local_rope_theta", default=cls.thetas[1], kind=ATTENTION_KINDS[1]),
             ),
             biases=tuple(kind for kind, name in names.items() if fields.flag(name, default=False)),
         )
 
     def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
         C, H, D, inner, w = self.width, self.heads, self.width // self.heads, self.inner, Weights(operand_dtype)
-        angles = [Tensor((self.context, D), name=kind) for kind in KINDS]  # (S, D) each
+        angles = [Tensor((self.context, D), name=kind) for kind in ATTENTION_KINDS]  # (S, D) each
 
         def norm(x: Tensor, name: str, out: str = operand_dtype) -> Tensor:
             return layer_norm(x, *w.pair(name, C), eps=self.eps, out=out)
@@ -95,12 +95,12 @@ class ModernBertConfig(Architecture):
         return norm(x, "final_norm", out="f32") if layer == self.layers else x  # (T, C); hidden_states[-1] is after the last norm
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
-        if name in (*KINDS, "zeros"):
+        if name in (*ATTENTION_KINDS, "zeros"):
             return {}
         has_bias = any(f"{kind}." in name for kind in self.biases)
         return {} if name.endswith(".bias") and not has_bias else {name: shape}
 
     def made(self, name: str, shape: tuple[int, ...]) -> Array:
-        if name in KINDS:
-            return rotary_table(self.context, self.width // self.heads, self.thetas[KINDS.index(name)])
+        if name in ATTENTION_KINDS:
+            return rotary_table(self.context, self.width // self.heads, self.thetas[ATTENTION_KINDS.index(name)])
         return super().made(name, shape)

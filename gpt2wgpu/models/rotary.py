@@ -8,7 +8,7 @@ from ..graph.tensor import Array
 from .architecture import MOST_LAYERS
 from .fields import Fields
 
-KINDS = ("full_attention", "sliding_attention")  # of blocks; in the second a token sees near ones only
+ATTENTION_KINDS = ("full_attention", "sliding_attention")  # of blocks; in the second a token sees near ones only
 
 
 def rotary_table(positions: int, head_size: int, theta: float) -> Array:
@@ -32,13 +32,13 @@ def read_head_size(fields: Fields, default: int) -> int:
 
 
 def read_kinds(fields: Fields, layers: int, default: Callable[[int], bool]) -> tuple[bool, ...]:
-    """Whether each block's attention is local: from a list of KINDS, else by its number. Raises UserError."""
+    """Whether each block's attention is local: from a list of ATTENTION_KINDS, else by its number. Raises UserError."""
     kinds = fields.value("layer_types")
     if kinds is None and layers <= MOST_LAYERS:
         return tuple(default(i) for i in range(layers))
-    if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in KINDS for kind in kinds):
-        raise fields.refuse("layer_types", f"a list of {' and '.join(KINDS)}, one for each of {layers} layers")
-    return tuple(kind == KINDS[1] for kind in kinds)
+    if not isinstance(kinds, list) or len(kinds) != layers or not all(kind in ATTENTION_KINDS for kind in kinds):
+        raise fields.refuse("layer_types", f"a list of {' and '.join(ATTENTION_KINDS)}, one for each of {layers} layers")
+    return tuple(kind == ATTENTION_KINDS[1] for kind in kinds)
 
 
 def read_context(fields: Fields, *names: str, default: int) -> int:

@@ -19,7 +19,7 @@ BATCH = 1024  # texts tokenised at a time: `tokenizers` keeps some hundred bytes
 BATCH_CHARACTERS = 1 << 22  # and no more texts once they have as many
 # of a longer text only so much is tokenised at first; English has 4 to 5 characters a token
 SPARE_CHARACTERS = 1 << 12
-CHARACTERS_PER_TOKEN = 32
+MOST_CHARACTERS = 32  # of a token
 
 
 class Tokenizer:
@@ -105,7 +105,7 @@ class Tokenizer:
         What is tokenised ends between two words where it can, so the tokens that are kept are those of the whole text; in a
         single word of many thousand characters (base64, Chinese in a byte-level vocabulary) the cut is far behind the limit.
         """
-        characters = SPARE_CHARACTERS + room * CHARACTERS_PER_TOKEN
+        characters = SPARE_CHARACTERS + room * MOST_CHARACTERS
         near = [self._cut_text(text, characters) for text in texts]
         for begin, batch in take_batches(near):
             for i, ids in enumerate(self._encode_batch(batch, first + begin), begin):

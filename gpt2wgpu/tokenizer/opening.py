@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.uint32]
 LARGEST = 1 << 28  # bytes of a tokenizer file; the largest known has 35 MB
-ADVICE = "save the tokenizer with save_pretrained of transformers, which writes tokenizer.json"
+TOKENIZER_ADVICE = "save the tokenizer with save_pretrained of transformers, which writes tokenizer.json"
 BYTE_LEVEL = ("vocab.json", "merges.txt")
 VOCABULARY_FILES = {"bert": ("vocab.txt",), "mpnet": ("vocab.txt",), "gpt2": BYTE_LEVEL, "roberta": BYTE_LEVEL}
 # the special tokens around a text, by the classes that `transformers` 5 builds without asking tokenizer.json
@@ -161,7 +161,7 @@ def add_listed_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSett
             tokenizer.add_tokens([new_token(content, special=content in special)])
             if (found := tokenizer.token_to_id(content)) != index:
                 what = f"{show(settings.folder / 'added_tokens.json')} gives {show(content)} the id {index}"
-                raise UserError(f"{what}, but the vocabulary gives it {found}: {ADVICE}")
+                raise UserError(f"{what}, but the vocabulary gives it {found}: {TOKENIZER_ADVICE}")
 
 
 def add_special_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> None:
@@ -186,7 +186,7 @@ def read_vocabulary_files(settings: TokenizerSettings) -> "tokenizers.Tokenizer"
     missing = [name for name in files if not (folder / name).exists()]
     if missing or not files:
         instead = f", and so is {missing[0]}" if missing else ""
-        raise UserError(f"{show(folder / 'tokenizer.json')} is missing{instead}: download it, or {ADVICE}")
+        raise UserError(f"{show(folder / 'tokenizer.json')} is missing{instead}: download it, or {TOKENIZER_ADVICE}")
     paths = [folder / name for name in files]
     for path in paths:
         check_regular_file(path)

@@ -49,7 +49,7 @@ SPECIAL_TOKENS: dict[str, dict[str, str]] = {
 }
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 LISTS = ("additional_special_tokens", "extra_special_tokens")
-FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
+TOKEN_FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 READ = {
     *("tokenizer_class", "auto_map", "fast_tokenizer_files", "init_inputs", "added_tokens_decoder", *LISTS),
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "add_bos_token", "add_eos_token"),
@@ -197,11 +197,11 @@ def read_token(fields: Fields, name: str, value: Any, *, special: bool = True) -
     if value is None:
         return None
     given = value if isinstance(value, dict) else {"content": value}
-    flags = {key: flag for key, flag in given.items() if key in FLAGS}
+    flags = {key: flag for key, flag in given.items() if key in TOKEN_FLAGS}
     if not is_text(given.get("content")) or not all(isinstance(flag, bool) for flag in flags.values()):
         raise UserError(
             f"{show(fields.path)}: {name} is {show(value)}, expected a string or an object with its content and flags"
         )
-    if unknown := given.keys() - {*FLAGS, "content", "__type", "id"}:
+    if unknown := given.keys() - {*TOKEN_FLAGS, "content", "__type", "id"}:
         raise UserError(f"{show(fields.path)}: {name} is {show(value)}, whose {show(min(unknown))} is not supported")
     return new_token(given["content"], **{**flags, "special": special or flags.get("special", False)})

@@ -15,7 +15,7 @@ from .gradients import TrainGraph
 from .program import Loss, TrainProgram, check_state
 
 CHUNK = 4096  # numbers that a workgroup of square_sum.wgsl and adamw.wgsl takes
-ROWS = 128  # batches are refused above a multiple of so many tokens
+TOKEN_MULTIPLE = 128  # batches are refused above a multiple of so many tokens
 
 
 class GPUTrainProgram(TrainProgram):
@@ -116,7 +116,7 @@ def check_bindings(device: Device, graph: TrainGraph, tokens: int) -> None:
     per_token = [t for t in (*graph.forward, *graph.backward) if t.op is not None and t.shape[0] == "T"]
     widest = max(math.prod(int(d) for d in t.shape[1:]) * DTYPES[t.dtype].itemsize for t in per_token)
     rows = adapter.limits["max-compute-workgroups-per-dimension"]  # some kernels have one workgroup a token
-    most = min(adapter.limit // widest, rows) // ROWS * ROWS
+    most = min(adapter.limit // widest, rows) // TOKEN_MULTIPLE * TOKEN_MULTIPLE
     if tokens > most:
         raise UserError(f"{adapter} cannot train on batches of {tokens:,} tokens: lower --batch-tokens to {most}")
 

@@ -30,11 +30,11 @@ MATRICES_WEIGHT = 10.0  # of the cosine matrices in distillation, as the built-i
 ALIKE, SPREAD = 0.99, 0.01  # mean of all cosines in a batch, and their standard deviation, that show a collapse
 PATIENCE = 10  # steps in a row
 SEQUENCES = 1024  # most texts in a batch of the validation
-ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was last saved"
+LOSS_ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was last saved"
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainStep:
     """A step of the optimiser. metrics: its line in metrics.jsonl: step and epoch (from 1), loss, lr, norm (of the gradient),
     cosine_mean and cosine_std (of the texts of a batch), texts (how many it learnt from) and seconds."""
 
@@ -62,7 +62,7 @@ class Stopped:
     signal: int
 
 
-Event = Step | Validated | Collapsed | Stopped
+Event = TrainStep | Validated | Collapsed | Stopped
 
 
 def run_training(run: Run) -> Generator[Event, None, None]:
@@ -94,7 +94,7 @@ def run_training(run: Run) -> Generator[Event, None, None]:
                 return
 
 
-def train_steps(run: Run, watch: "Watch") -> Iterator[Step]:
+def train_steps(run: Run, watch: "Watch") -> Iterator[TrainStep]:
     """The steps that are left. `run` is moved on before each is yielded."""
     s = run.settings
     while run.epoch <= s.epochs:
@@ -109,7 +109,7 @@ def train_steps(run: Run, watch: "Watch") -> Iterator[Step]:
             yield step
 
 
-def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> Step:
+def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> TrainStep:
     """One step of the optimiser, on micro-batches `first`, `first` + 1, ... of the epoch. Raises UserError if the loss or the
     gradient is not finite."""
     began = time.perf_counter()
@@ -122,7 +122,7 @@ def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> St
         raise UserError(not_finite(run, loss, norm, lr))
     metrics = {"step": run.step, "epoch": run.epoch, "loss": loss, "lr": lr, "norm": norm, **watch.values}
     metrics |= {"texts": run.examples.group * sum(map(len, batches)), "seconds": time.perf_counter() - began}
-    return Step(metrics)
+    return TrainStep(metrics)
 
 
 def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
@@ -163,7 +163,7 @@ def validate(run: Run, validation: Validation) -> dict[str, float]:
     for rows in packing.plan_batches(texts.tokens.tolist(), run.settings.batch_tokens, SEQUENCES):
         vectors[rows] = run.model.program.vectors(run.model.batch(texts, rows))
     if not np.isfinite(vectors).all():
-        raise UserError(f"step {run.step}: a vector of the validation file holds NaN or infinity: {ADVICE}")
+        raise UserError(f"step {run.step}: a vector of the validation file holds NaN or infinity: {LOSS_ADVICE}")
     found = pair_measures(row_by_row(vectors[::2], vectors[1::2], "cosine"), pairs.targets, pairs.labelled)
     return {name: found[name] for name in ("spearman", "accuracy") if name in found}
 
@@ -188,7 +188,7 @@ def save(run: Run, metrics: TextIO) -> None:
 
 def not_finite(run: Run, loss: float, norm: float, lr: float) -> str:
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
-    return f"step {run.step}: {what} at a learning rate of {lr:.3g}: {ADVICE}"
+    return f"step {run.step}: {what} at a learning rate of {lr:.3g}: {LOSS_ADVICE}"
 
 
 class Watch:

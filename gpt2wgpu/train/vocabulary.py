@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
-SMALLEST = 257  # one token per byte, and END_OF_TEXT
+SMALLEST_VOCABULARY = 257  # one token per byte, and END_OF_TEXT
 FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -25,7 +25,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab: int, min_frequency: int, low
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    between("vocab", vocab, SMALLEST, 1 << 24)
+    between("vocab", vocab, SMALLEST_VOCABULARY, 1 << 24)
     between("min_frequency", min_frequency, 1, 1 << 31)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = folding(lower_case)
@@ -71,7 +71,7 @@ def byte_signs() -> list[str]:
     return [chr(byte if byte in seen else next(others)) for byte in range(256)]
 
 
-def check_folder(folder: Path) -> None:
+def check_new_folder(folder: Path) -> None:
     """Refuse, before any work, a folder that a tokenizer cannot or should not be written to."""
     if (folder / "model.safetensors").exists():
         raise UserError(f"{show(folder)} holds a model, whose weights go with its own tokenizer: choose another folder")

@@ -15,7 +15,7 @@ from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
 from .convert import to_array
 
-BLOCK = 2048  # rows compared at a time
+ROWS_COMPARED = 2048  # rows compared at a time
 
 
 def check_similarity(name: Any) -> str:
@@ -48,10 +48,11 @@ def all_pairs(a: Any, b: Any, name: str, device: Any = None) -> Array:
     else:
         from ..gpu import GPUProgram
 
-        program = GPUProgram(device, output, no_weight, {"M": min(BLOCK, len(a)), "N": min(BLOCK, len(b))})
-    for i in range(0, len(a), BLOCK):
-        for j in range(0, len(b), BLOCK):
-            out[i : i + BLOCK, j : j + BLOCK] = program.run({"a": a[i : i + BLOCK], "b": b[j : j + BLOCK]})
+        program = GPUProgram(device, output, no_weight, {"M": min(ROWS_COMPARED, len(a)), "N": min(ROWS_COMPARED, len(b))})
+    for i in range(0, len(a), ROWS_COMPARED):
+        for j in range(0, len(b), ROWS_COMPARED):
+            rows, columns = slice(i, i + ROWS_COMPARED), slice(j, j + ROWS_COMPARED)
+            out[rows, columns] = program.run({"a": a[rows], "b": b[columns]})
     program.close()
     return np.negative(out, out=out) if name in ("euclidean", "manhattan") else out
 
