@@ -27,7 +27,12 @@ TRANSFORMER: dict[str, list[Any]] = {
     "transformer_task": ["feature-extraction", "fill-mask"],
     "modality_config": [{"text": FORWARD}, {"text": {**FORWARD, "method_output_name": "pooler_output"}}, {"image": FORWARD}],
     "module_output_name": ["token_embeddings", "sentence_embedding"],
-    "processing_kwargs": [{}, {"text": {"max_length": 4}}, {"common": {"add_special_tokens": False}}, {"chat_template": {"a": 1}}],
+    "processing_kwargs": [
+        {},
+        {"text": {"max_length": 4}},
+        {"common": {"add_special_tokens": False}},
+        {"chat_template": {"a": 1}},
+    ],
     "unpad_inputs": [True, False, None],
     "query_length": [4],
     "document_length": [4],
