@@ -103,12 +103,19 @@ def test_a_device_refuses_what_it_cannot_bind(refused: Refused, device: Device):
     assert "cannot train on batches of 100,000,000 tokens: lower --batch-tokens to " in found
 
 
+IN_WGPU = "Validation Error\n\nCaused by:\n  In wgpuDeviceCreateBuffer, label = 'm of wte'\n    Not enough memory left."
+
+
 def test_a_device_without_memory(refused: Refused, device: Device, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: Any) -> None:
-        raise wgpu.GPUOutOfMemoryError("Not enough memory left.")
+    create_buffer = type(device.raw).create_buffer
+
+    def full(self: Any, *args: Any, label: str = "", **keywords: Any) -> Any:
+        if label.startswith("m of "):
+            raise wgpu.GPUValidationError(IN_WGPU)
+        return create_buffer(self, *args, label=label, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(gpu, "new_buffer", full)
+        patch.setattr(type(device.raw), "create_buffer", full)
         found = refused(*SCRATCH, "--device", device.adapter.index)
         assert f"more than {device.adapter} has free: lower --batch-tokens" in found
     monkeypatch.setattr(memory, "available_memory", lambda: 300_000)  # of a device that uses main memory

@@ -1,12 +1,16 @@
 """A training step in numpy and on a device: against PyTorch (tests/golden, written by make_golden_gradients.py), and what
 must always hold."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from process import environment
 
 from gpt2wgpu import checkpoint
 from gpt2wgpu.gpu import Device, read_buffer, write_buffer
@@ -293,3 +297,48 @@ def test_a_failure_in_one_share_ends_the_step(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(train_ops, "row_sums", fail_once)
     with pytest.raises(MemoryError, match="no room"):
         program.gradients(batch(), pull, 0)
+
+
+FORK = """
+import os, signal
+import numpy as np
+import test_train_program as tests
+from gpt2wgpu import UserError
+from gpt2wgpu.gpu import choose_adapter, open_device
+
+device = open_device(choose_adapter(os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu")))
+programs = [make(tests.small(), tests.random_weights) for make in (tests.in_numpy, tests.on(device))]
+for p in programs:
+    p.gradients(tests.batch(), tests.pull, 0)
+if child := os.fork():
+    numpy, gpu = (p.step(0.01, weight_decay=0.1, clip=1.0) for p in programs)
+    assert abs(numpy - gpu) < 1e-4 * numpy
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(60)  # ends it if it waits for ever
+numpy, gpu = programs
+assert numpy.step(0.01, weight_decay=0.1, clip=1.0) > 0 and np.isfinite(numpy.gradients(tests.batch(), tests.pull, 0))
+calls = [
+    lambda: gpu.gradients(tests.batch(), tests.pull, 0),
+    lambda: gpu.vectors(tests.batch()),
+    lambda: gpu.step(0.01, weight_decay=0.1, clip=1.0),
+    gpu.state,
+    lambda: gpu.load_state(numpy.state()),
+]
+for call in calls:
+    try:
+        call()
+    except UserError as error:
+        assert str(error).startswith("this process was forked from one that uses a GPU"), error
+    else:
+        raise AssertionError("no error")
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child(device: Device):
+    """It trains in numpy; on a device one line says that the device stayed behind."""
+    env = environment()
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), env["PYTHONPATH"]])
+    done = subprocess.run([sys.executable, "-c", FORK], env=env, timeout=180, stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
