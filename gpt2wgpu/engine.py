@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .graph.program import CompiledGraph
 from .graph.tensor import Array, Tensor, schedule
 from .progress import progress
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .gpu import Device
 
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
@@ -52,7 +55,7 @@ class EncodeOptions:
 class Placement:
     """Where a graph is computed: on an opened device, or in numpy (None); why there, in which dtype, with which matmul."""
 
-    device: Any
+    device: "Device | None"
     reason: str
     dtype: str  # of the weights: "float32", "float16" or "int8"
     matmul: str

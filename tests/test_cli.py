@@ -12,9 +12,6 @@ import gpt2wgpu
 import gpt2wgpu.gpu
 from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
-from gpt2wgpu.devices.selftest import Check
-from gpt2wgpu.diagnose import doctor
-from gpt2wgpu.train import selftest
 from gpt2wgpu.vectors.measures import METRICS
 
 A, B = "The cat is sleeping", "A feline is resting"
@@ -264,20 +261,9 @@ def test_doctor_on_numpy(run: Run):
     assert (code, err) == (0, "") and "numpy" in out
 
 
-def test_doctor_tells_by_its_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch):
-    results = [Check("linear", "T=1", 1e-6, 1e-5), Check("pool", "T=2", float("inf"), 1e-5)]
-    monkeypatch.setattr(Encoder, "device", "some GPU")
-    monkeypatch.setattr(doctor, "check_device", lambda encoder: iter(results[:1]))
-    monkeypatch.setattr(selftest, "check_training", lambda device: iter(results[1:]))
-    code, out, _ = run("doctor")
-    assert code == 1 and re.search(r"ok +1.0e-06 .*linear.*\nBAD +inf .*pool.*\n\n1 of 2 within tolerance\n", out)
-    results.pop()
-    assert run("doctor")[0] == 0
-
-
 def test_doctor_on_a_device(device: gpt2wgpu.gpu.Device, run: Run):
     code, out, err = run("doctor", "--device", device.adapter.index)
-    assert (code, err) == (0, "") and str(device.adapter) in out and "BAD" not in out
+    assert (code, err) == (0, "") and str(device.adapter) in out and "BAD" not in out and "FAILED" not in out
     assert all(name in out for name in ("attention", "built-in model", "attention_dqkv", "training step"))
 
 

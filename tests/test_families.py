@@ -10,7 +10,7 @@ import pytest
 from process import Run
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.diagnose.doctor import check_device
+from gpt2wgpu.diagnose.doctor import check_model
 from gpt2wgpu.diagnose.profile import profile_model
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph.ops import attention, attention_bias
@@ -61,12 +61,11 @@ def test_padding_tokens_in_a_text(make: Callable[..., Encoder], name: str):
 
 
 @pytest.mark.parametrize("name", ["new_distilbert_mean", "old_mpnet_mean", "plain_gpt_neo"])
-def test_doctor(use_gpu: None, monkeypatch: pytest.MonkeyPatch, device: Device, name: str):
+def test_doctor(monkeypatch: pytest.MonkeyPatch, device: Device, name: str):
     folder = SENTENCE_MODELS / name
     numpy_or = {"numpy": None}
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (numpy_or.get(wanted, device), "the tests'"))
-    monkeypatch.setattr("gpt2wgpu.diagnose.doctor.forward_cases", lambda half: [])  # the kernels have tests of their own
-    checks = list(check_device(Encoder(folder, device="gpu")))
+    checks = list(check_model(Encoder(folder, device="gpu"), Encoder(folder, device="numpy")))
     assert [c.name for c in checks] == [f"{folder} model", "alone = in a batch"] and all(c.ok for c in checks), checks
 
 

@@ -18,7 +18,7 @@ from gpt2wgpu import Encoder, UserError, checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph
 from gpt2wgpu.devices import choose
 from gpt2wgpu.devices.selftest import INT8, forward_cases, self_test
-from gpt2wgpu.diagnose import doctor
+from gpt2wgpu.diagnose.doctor import check_model
 from gpt2wgpu.diagnose.profile import tune_model
 from gpt2wgpu.gpu import Device, GPUProgram, kernels, open_device, tiles
 from gpt2wgpu.gpu.tuning import Bench
@@ -251,7 +251,7 @@ def test_a_gpu_has_to_pass_before_it_computes_in_int8(device: Device, monkeypatc
     wrong = "unpack4xI8(weight[k * (p.N / 4u) + n4])"
     assert wrong in original("linear_add_int8")
     monkeypatch.setattr(kernels, "read_shader", lambda name: original(name).replace(wrong, "unpack4xI8(weight[k * (p.N / 4u)])"))
-    with pytest.raises(UserError, match="computes linear"):
+    with pytest.raises(UserError, match=r": linear_int8 .* is wrong"):
         choose.find_matmul(real, "int8")
 
 
@@ -264,10 +264,11 @@ def test_the_card_and_the_command_line(run, built_in: Encoder, tmp_path: Path):
     assert len(json.loads(out)["embedding"]) == 8
 
 
-def test_the_doctor(use_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_doctor(device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (None if wanted == "numpy" else device, "the tests'"))
     assert set(INT8) < {case.op for case in forward_cases(half=False)}
-    monkeypatch.setattr(doctor, "forward_cases", lambda half: [])
-    checks = [*doctor.check_device(Encoder(tiny_gpt2(tmp_path / "m", layers=2), device="gpu", dtype="int8"))]
+    folder = tiny_gpt2(tmp_path / "m", layers=2)
+    checks = [*check_model(*(Encoder(folder, device=device, dtype="int8") for device in ("gpu", "numpy")))]
     assert len(checks) == 2
     assert [check for check in checks if not check.ok] == []
 

@@ -9,9 +9,9 @@ import typer
 from .. import __version__
 from ..errors import UserError
 from ..progress import notice
-from .commands import doctor_command, info_command, similarity_command
+from .commands import similarity_command
 from .console import say_error, shorten_line
-from .diagnose import profile_command, tune_command
+from .diagnose import doctor_command, info_command, profile_command, tune_command
 from .embed import embed_command
 from .evaluate import evaluate_command
 from .models import models_command, pull_command

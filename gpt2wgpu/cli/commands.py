@@ -2,13 +2,12 @@
 
 import json
 import sys
-from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import one_line
-from .console import say_if_numpy, table
+from .console import say_if_numpy
 from .options import (
     TEXT,
     Column,
@@ -107,76 +106,3 @@ def similarity_matrix(ctx: typer.Context, path: str, column: str | None, output:
     room = max(len(c) for row in cells for c in row)
     for i, row in enumerate(cells):
         print(f"{i or '':{width}}  " + "  ".join(c.rjust(room) for c in row))
-
-
-@with_options(model_options, vector_options)
-def info_command(
-    ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show the GPUs found, the device chosen and why, and the model's card."""
-    from ..gpu import list_adapters
-
-    found = list_adapters()
-    encoder = load_encoder(ctx)
-    chosen = next((a for a in found if str(a) == encoder.device), None)
-    limits = {} if chosen is None else {k: v for k, v in chosen.limits.items() if k in LIMITS}
-    features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in FEATURES}
-    report = {
-        "adapters": [{"index": a.index, "name": a.name, "kind": a.kind, "backend": a.backend, "driver": a.driver} for a in found],
-        "device": {"name": encoder.device, "reason": encoder.engine.place.reason, "features": features, "limits": limits},
-        "model": encoder.info(),
-    }
-    if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-        return
-    print("adapters")
-    for a in found:
-        print(f"  {a.index}: {a}" + (f", {a.driver}" if a.driver else ""))
-    if not found:
-        print("  none")
-    print("\ndevice")
-    table({"chosen": encoder.device, "because": encoder.engine.place.reason})
-    table({name: "yes" if there else "no" for name, there in features.items()})
-    table(limits)
-    print("\nmodel")
-    table(encoder.info())
-
-
-FEATURES = ("shader-f16", "subgroup", "timestamp-query", "cooperative-matrix")
-LIMITS = (
-    "max-buffer-size",
-    "max-storage-buffer-binding-size",
-    "max-storage-buffers-per-shader-stage",
-    "max-compute-workgroup-storage-size",
-    "max-compute-invocations-per-workgroup",
-    "max-compute-workgroups-per-dimension",
-)
-
-
-@with_options(model_options, vector_options)
-def doctor_command(
-    ctx: typer.Context,
-) -> None:
-    """Compute every kernel, the model and a step of training on the device and in numpy, and compare.
-
-    The exit code is 1 if an error is larger than its tolerance.
-    """
-    encoder = load_encoder(ctx)
-    print(f"device: {encoder.device} ({encoder.engine.place.reason})")
-    if encoder.device == "numpy":
-        print("numpy is what devices are compared with: there is nothing to check (--device gpu takes a software driver)")
-        return
-    from ..diagnose.doctor import check_device
-    from ..train.selftest import check_training
-
-    wrong = total = 0
-    print(f"\n{'':4}{'error':>8}  {'tolerance':>9}  kernel")
-    for check in chain(check_device(encoder), check_training(encoder.engine.place.device)):
-        total += 1
-        wrong += not check.ok
-        verdict = "ok" if check.ok else "BAD"
-        print(f"{verdict:4}{check.error:8.1e}  {check.tolerance:9.0e}  {check.name:<18}  {check.shape}", flush=True)
-    print(f"\n{total - wrong} of {total} within tolerance")
-    if wrong:
-        raise typer.Exit(1)

@@ -1,12 +1,121 @@
-"""The commands that measure: `tune` and `profile`."""
+"""The commands that look at a device: `info`, `doctor`, `tune` and `profile`."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Json, encoder_options, model_options, with_options
+from .console import table
+from .options import Json, encoder_options, load_encoder, model_options, vector_options, with_options
+
+if TYPE_CHECKING:
+    from ..devices.selftest import Check
+
+FEATURES = ("shader-f16", "subgroup", "timestamp-query", "cooperative-matrix")
+LIMITS = (
+    "max-buffer-size",
+    "max-storage-buffer-binding-size",
+    "max-storage-buffers-per-shader-stage",
+    "max-compute-workgroup-storage-size",
+    "max-compute-invocations-per-workgroup",
+    "max-compute-workgroups-per-dimension",
+)
+
+
+@with_options(model_options, vector_options)
+def info_command(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show the GPUs found, the device chosen and why, and the model's card."""
+    from ..diagnose.doctor import describe_adapter
+    from ..gpu import list_adapters
+
+    found = list_adapters()
+    encoder = load_encoder(ctx)
+    chosen = next((a for a in found if str(a) == encoder.device), None)
+    limits = {} if chosen is None else {k: v for k, v in chosen.limits.items() if k in LIMITS}
+    features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in FEATURES}
+    reason = encoder.engine.place.reason
+    if as_json:
+        device = {"name": encoder.device, "reason": reason, "features": features, "limits": limits}
+        report = {"adapters": [*map(describe_adapter, found)], "device": device, "model": encoder.info()}
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    print("adapters")
+    for a in found:
+        print(f"  {a.index}: {a}" + (f", {a.driver}" if a.driver else ""))
+    if not found:
+        print("  none")
+    print("\ndevice")
+    table({"chosen": encoder.device, "because": reason})
+    table({name: "yes" if there else "no" for name, there in features.items()})
+    table(limits)
+    print("\nmodel")
+    table(encoder.info())
+
+
+@with_options(model_options, vector_options)
+def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
+    """Compute every kernel, the model and a step of training on the device and in numpy, and compare.
+
+    A kernel that the driver cannot compile is one line, and the others are still tried. The exit code is 1 if a check failed.
+    With --json this is the report to send with a question: the machine, the versions, what the driver says, every check.
+    """
+    from ..devices.choose import open_chosen
+    from ..diagnose.doctor import describe_adapter, describe_check, describe_machine
+    from ..encoder import Encoder
+    from ..gpu import list_adapters
+
+    options = encoder_options(ctx)
+    twin = Encoder(**{**options, "device": "numpy", "dtype": "int8" if options["dtype"] == "int8" else "auto"})
+    device, reason = open_chosen(options["device"])
+    name = "numpy" if device is None else str(device.adapter)
+    checks = iter(()) if device is None else all_checks(device, options, twin)
+    if as_json:
+        found = [*map(describe_check, checks)]
+        report = {**describe_machine(), "adapters": [*map(describe_adapter, list_adapters())]}
+        report |= {"device": {"name": name, "reason": reason}, "model": twin.model, "dtype": options["dtype"], "checks": found}
+        print(json.dumps(report | {"ok": all(c["ok"] for c in found)}, indent=2, ensure_ascii=False))
+        failed = sum(not c["ok"] for c in found)
+    else:
+        print(f"device: {name} ({reason})")
+        if device is None:
+            print("numpy is what devices are compared with: there is nothing to check (--device gpu takes a software driver)")
+            return
+        failed = print_checks(checks)
+    if failed:
+        raise typer.Exit(1)
+
+
+def all_checks(device: Any, options: dict[str, Any], twin: Any) -> "Iterator[Check]":
+    """The kernels of inference and training; then the model, if it can be opened on the device."""
+    from ..diagnose.doctor import check_kernels, check_model, failed_model
+    from ..encoder import Encoder
+    from ..errors import UserError
+    from ..gpu import GPUError
+    from ..train.selftest import check_training
+
+    yield from chain(check_kernels(device), check_training(device))
+    try:
+        yield from check_model(Encoder(**options), twin)
+    except (UserError, GPUError) as error:
+        yield failed_model(options, error)
+
+
+def print_checks(checks: "Iterator[Check]") -> int:
+    """A line for each as it comes; returns how many failed."""
+    failed = total = 0
+    print(f"\n{'':7}{'error':>8}  {'tolerance':>9}  kernel")
+    for check in checks:
+        total += 1
+        failed += not check.ok
+        verdict = "ok" if check.ok else "FAILED" if check.failure else "BAD"
+        error = f"{'-':>8}" if check.failure else f"{check.error:8.1e}"
+        why = f": {check.failure}" if check.failure else ""
+        print(f"{verdict:7}{error}  {check.tolerance:9.0e}  {check.name:<18}  {check.shape}{why}", flush=True)
+    print(f"\n{total - failed} of {total} within tolerance")
+    return failed
 
 
 @with_options(model_options)

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..gpu import Device
 
 
 def device_name(asked: object) -> str:
@@ -20,8 +23,21 @@ def device_name(asked: object) -> str:
     return "numpy" if name in ("numpy", "cpu", "cpu:0") else name
 
 
-def find_device(asked: object) -> tuple[Any, str]:
-    """The opened device, None for numpy, and one line saying why. GPT2WGPU_DEVICE decides what "auto" means."""
+def find_device(asked: object) -> "tuple[Device | None, str]":
+    """The opened device, None for numpy, and one line saying why. GPT2WGPU_DEVICE decides what "auto" means.
+
+    Raises UserError if a GPU does not compute as numpy does.
+    """
+    device, reason = open_chosen(asked)
+    if device is not None and not device.adapter.software:
+        from .selftest import self_test
+
+        self_test(device)
+    return device, reason
+
+
+def open_chosen(asked: object) -> "tuple[Device | None, str]":
+    """`find_device` without the self-test: for `gpt2wgpu doctor`, which tries everything by itself."""
     wanted = device_name(asked)
     if wanted == "auto":
         wanted = device_name(os.environ.get("GPT2WGPU_DEVICE") or "auto")
@@ -34,12 +50,7 @@ def find_device(asked: object) -> tuple[Any, str]:
     adapter = choose_adapter(wanted)
     if adapter is None:
         return None, "no GPU found: computing with numpy on the CPU"
-    device = open_device(adapter)
-    if not adapter.software:
-        from .selftest import self_test
-
-        self_test(device)
-    return device, "the best GPU found" if wanted == "auto" else f"{wanted!r}, as asked"
+    return open_device(adapter), "the best GPU found" if wanted == "auto" else f"{wanted!r}, as asked"
 
 
 def has_gpu_node() -> bool:
@@ -49,31 +60,32 @@ def has_gpu_node() -> bool:
     return not sys.platform.startswith("linux") or any(Path("/dev", node).exists() for node in nodes)
 
 
-def device_kind(device: Any) -> str:
+def device_kind(device: "Device | None") -> str:
     """Of an opened device: "numpy", "software" or "gpu"."""
     return "numpy" if device is None else "software" if device.adapter.software else "gpu"
 
 
-def find_dtype(wanted: str, device: Any) -> str:
+def find_dtype(wanted: str, device: "Device | None") -> str:
     names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16", "int8": "int8"}
     if wanted not in names:
         raise UserError(f"dtype must be auto, float32, float16 or int8, not {wanted!r}")
     wanted = names[wanted]
     if wanted == "auto":
         return "float16" if device is not None and device.has_f16 and not device.adapter.software else "float32"
-    if wanted == "float16" and device is None:
-        raise UserError("dtype float16 needs a GPU: numpy computes in float32")
-    if wanted == "float16" and not device.has_f16:
-        raise UserError(f"dtype float16: {device.adapter.name} has no shader-f16; use float32")
+    if wanted == "float16":
+        if device is None:
+            raise UserError("dtype float16 needs a GPU: numpy computes in float32")
+        if not device.has_f16:
+            raise UserError(f"dtype float16: {device.adapter.name} has no shader-f16; use float32")
     return wanted
 
 
-def find_operand_dtype(dtype: str, device: Any) -> str:
+def find_operand_dtype(dtype: str, device: "Device | None") -> str:
     """What matmuls take beside their weights, f16 or f32: in int8 what "auto" would choose."""
     return "f16" if (find_dtype("auto", device) if dtype == "int8" else dtype) == "float16" else "f32"
 
 
-def find_matmul(device: Any, dtype: str) -> tuple[Any, str]:
+def find_matmul(device: "Device | None", dtype: str) -> "tuple[Device | None, str]":
     """The device as matmuls are to use it, and in one line with which kernel: on matrix units in f16 where they are right.
 
     Not on a software driver, which may have them but not faster.

@@ -1,13 +1,20 @@
-"""Is this device right? Every kernel and the chosen model against numpy."""
+"""Is this device right? Every kernel and the chosen model against numpy, and what a report of it should say."""
 
+import platform
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..devices.choose import find_operand_dtype
 from ..devices.selftest import Check, check_op, compare, forward_cases
 from ..encoder import Encoder
+from ..gpu import Adapter, Device, first_reason
+from ..graph.cores import usable_cores
+from ..graph.memory import available_memory
 
 TEXTS = (
     "The cat is sleeping.",
@@ -16,40 +23,63 @@ TEXTS = (
     "",
     "one two three four five six seven eight nine ten " * 5,
 )
+MODEL_TOLERANCE = 1e-4  # of a model's vectors: relative to the largest value in f32, 1 - cosine in f16
 
 
-def check_device(encoder: Encoder) -> Iterator[Check]:
-    """The kernels, op by op; then the model's vectors, and that a text's bits do not depend on its batch.
-
-    Yields nothing for an encoder on numpy, which is what the others are compared with.
-    """
-    device = encoder.engine.place.device
-    if device is None:
-        return
+def check_kernels(device: Device) -> Iterator[Check]:
+    """Every op of inference, on sizes that no tile divides."""
     for case in forward_cases(device.has_f16):
         yield check_op(device, case)
 
-    twin = Encoder(
-        encoder.checkpoint.path,
-        device="numpy",
-        dtype="int8" if encoder.dtype == "int8" else "auto",
-        layer=encoder.layer,
-        pooling=encoder.pooling,
-        max_seq_length=encoder.max_seq_length,
-        prompts=encoder.prompts,
-        default_prompt_name=encoder.default_prompt_name,
-        truncate_dim=encoder.truncate_dim,
-    )
+
+def check_model(encoder: Encoder, twin: Encoder) -> Iterator[Check]:
+    """The vectors of an encoder on a device beside its twin's in numpy; then that a text's bits do not depend on its batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a text is too long for the model does not matter here
         expected, found = twin.encode(TEXTS), encoder.encode(TEXTS)
         alone = np.stack([encoder.encode(t) for t in TEXTS])
+    place = encoder.engine.place
     shape = f"{len(TEXTS)} texts, layer {encoder.layer}, {encoder.dtype}"
     name = f"{encoder.model} model"
-    if find_operand_dtype(encoder.dtype, device) == "f32":
-        yield compare(name, shape, expected, found, 1e-4)
+    if find_operand_dtype(place.dtype, place.device) == "f32":
+        yield compare(name, shape, expected, found, MODEL_TOLERANCE)
     else:
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
         cosines = np.einsum("bc,bc->b", found, expected, dtype=np.float64) / lengths
-        yield Check(f"{name} (1 - cosine)", shape, float(1 - cosines.min()), 1e-4)
+        yield Check(f"{name} (1 - cosine)", shape, float(1 - cosines.min()), MODEL_TOLERANCE)
     yield Check("alone = in a batch", shape, float(np.abs(alone - found).max()), 0.0)
+
+
+def failed_model(options: dict[str, Any], error: Exception) -> Check:
+    """The check of a model that could not be opened on the device."""
+    return Check(f"{options['model'] or 'built-in'} model", "opening it", float("nan"), MODEL_TOLERANCE, first_reason(error))
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine and the versions of what computes on it, for a report."""
+    return {
+        "machine": {
+            "system": platform.platform(),
+            "architecture": platform.machine(),
+            "cores": usable_cores(),
+            "memory_available": available_memory(),
+        },
+        "versions": {
+            "gpt2wgpu": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "wgpu", "tokenizers", "safetensors")},
+        },
+    }
+
+
+def describe_adapter(a: Adapter) -> dict[str, Any]:
+    """What a driver says of an adapter."""
+    names = {"index": a.index, "name": a.name, "kind": a.kind, "backend": a.backend, "driver": a.driver}
+    return {**names, "features": sorted(a.features), "limits": a.limits}
+
+
+def describe_check(check: Check) -> dict[str, Any]:
+    """For JSON, which has no Inf and no NaN: null stands for both."""
+    error = check.error if np.isfinite(check.error) else None
+    named = {"name": check.name, "shape": check.shape, "error": error, "tolerance": check.tolerance, "ok": check.ok}
+    return {**named, **({"failure": check.failure} if check.failure else {})}

@@ -15,7 +15,7 @@ native.py    what wgpu-py has no call for, or a slow one
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
 from .device import Adapter, Device, MatrixUnits, choose_adapter, list_adapters, open_device
-from .failures import DeviceLost, GPUError, OutOfDeviceMemory
+from .failures import DeviceLost, GPUError, OutOfDeviceMemory, first_reason
 from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Tile
 from .program import GPUProgram, fitting_tokens
@@ -36,6 +36,7 @@ __all__ = [
     "OutOfDeviceMemory",
     "Tile",
     "choose_adapter",
+    "first_reason",
     "fitting_tokens",
     "graph_matmuls",
     "list_adapters",

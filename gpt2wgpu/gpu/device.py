@@ -13,7 +13,7 @@ from wgpu.backends.wgpu_native import extras
 
 from ..errors import UserError
 from . import native
-from .failures import GPUError, name_failure
+from .failures import GPUError, first_reason, name_failure
 
 if TYPE_CHECKING:
     from .kernels import Kernel
@@ -208,11 +208,11 @@ def open_device(adapter: Adapter, checked: bool = False) -> Device:
         try:
             return request_device(adapter, checked, [*features, *MATRICES])
         except (GPUError, RuntimeError) as error:  # wgpu-native 29 lists the feature but never grants it (experimental)
-            refused = " ".join(str(error).split("Caused by:")[-1].split())[:200]
+            refused = first_reason(error)
     try:
         return replace(request_device(adapter, checked, features), refused=refused)
     except (GPUError, RuntimeError) as error:
-        why = name_failure(error, adapter) or UserError(f"{adapter} cannot be opened: {' '.join(str(error).split())[:200]}")
+        why = name_failure(error, adapter) or UserError(f"{adapter} cannot be opened: {first_reason(error)}")
         raise why from None
 
 

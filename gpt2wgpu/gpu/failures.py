@@ -55,3 +55,10 @@ def name_failure(error: BaseException, adapter: Any) -> UserError | None:
     if isinstance(error, wgpu.GPUOutOfMemoryError) or any(words in text for words in NO_MEMORY):
         return OutOfDeviceMemory(f"{adapter} has no memory left: use a smaller batch or model, or device='numpy'")
     return None
+
+
+def first_reason(error: BaseException) -> str:
+    """The first line of an error that says why, such as "Shader 'pool' parsing error: ...", without wgpu's frame."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    frame = ("Validation Error", "Caused by:", "In wgpu")
+    return next((line for line in lines if line and not line.startswith(frame)), type(error).__name__)[:300]

@@ -3,7 +3,7 @@
 Distances are negated, so that higher is closer.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..graph.memory import available_memory, readable_bytes
 from ..graph.ops.vectors import SIMILARITIES as SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
+
+if TYPE_CHECKING:
+    from ..gpu import Device
 from .convert import to_array
 
 ROWS_COMPARED = 2048  # rows compared at a time
@@ -26,7 +29,7 @@ def check_similarity(name: Any) -> str:
     return found
 
 
-def all_pairs(a: Any, b: Any, name: str, device: Any = None) -> Array:
+def all_pairs(a: Any, b: Any, name: str, device: "Device | None" = None) -> Array:
     """Every row of a (m, C) with every row of b (n, C): float32 (m, n), on the device or in numpy."""
     a, b = as_matrix(a), as_matrix(b)
     if a.shape[1] != b.shape[1]:
