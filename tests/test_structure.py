@@ -11,6 +11,7 @@ import gpt2wgpu
 from gpt2wgpu.devices.selftest import forward_cases
 from gpt2wgpu.gpu.kernels import SHADERS, read_shader, shader_files
 from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.ops.grids import ELEMENT_THREADS
 from gpt2wgpu.graph.ops.quantized import GROUP
 from gpt2wgpu.graph.packing import QUERY_TILE
 from gpt2wgpu.graph.tensor import Op, Tensor
@@ -198,6 +199,8 @@ def test_names_of_constants_match():
         assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read_shader(shader)
     for shader in ("linear_int8", "linear_int8_scalar", "linear_add_int8", "linear_add_int8_scalar", "embed_int8"):
         assert f"const GROUP: u32 = {GROUP}u;" in read_shader(shader)
+    for shader in {shaders[0] for shaders, o in variants() if o.grid.__qualname__.startswith("per_element")}:
+        assert f"@workgroup_size({ELEMENT_THREADS})" in read_shader(shader)
     for shader in ("square_sum", "adamw"):
         assert f"const CHUNK: u32 = {CHUNK}u;" in read_shader(shader)
 

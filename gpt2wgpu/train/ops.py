@@ -8,12 +8,11 @@ The ops that sum over tokens give the gradients of weights. On a device they add
 `onto` is 1, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the gradients itself.
 """
 
-from typing import Any
-
 import numpy as np
 
 from ..graph.ops.activations import ACTIVATIONS, GELU_TANH
 from ..graph.ops.blocks import cdiv, row_blocks
+from ..graph.ops.grids import matmul_grid, per_element, per_row
 from ..graph.ops.self_attention import (
     Heads,
     attention_sizes,
@@ -24,23 +23,17 @@ from ..graph.ops.self_attention import (
     split_heads,
     split_qkv,
 )
-from ..graph.tensor import Array, Grid, op
-
-
-def elements(p: Any) -> Grid:
-    """One thread per element of (T, C)."""
-    return cdiv(p.C, 64), p.T, 1
-
+from ..graph.tensor import Array, op
 
 # --- forward
 
 
-@op("a[T,C] b[T,C] -> out[T,C]", grid=elements)
+@op("a[T,C] b[T,C] -> out[T,C]", grid=per_element("C", "T"))
 def add(a: Array, b: Array) -> Array:
     return a + b
 
 
-@op("x[T,C] -> out[T,C]", grid=elements)
+@op("x[T,C] -> out[T,C]", grid=per_element("C", "T"))
 def activate(x: Array, *, activation: str) -> Array:
     """The activation that `linear` fuses, as an op of its own, because the backward pass needs the input of an activation."""
     out = np.empty_like(x)
@@ -50,7 +43,7 @@ def activate(x: Array, *, activation: str) -> Array:
     return out
 
 
-@op("x[T,C] tokens:u32[T] seed:u32[1] -> out[T,C]", grid=elements)
+@op("x[T,C] tokens:u32[T] seed:u32[1] -> out[T,C]", grid=per_element("C", "T"))
 def dropout(x: Array, tokens: Array, seed: Array, *, threshold: int, scale: float, site: int) -> Array:
     """Srivastava et al. 2014: zero where a hash is below the threshold, else scale * x. It is also its own backward op.
 
@@ -81,12 +74,12 @@ def scramble(x: Array) -> Array:
 # --- linear layers
 
 
-@op("x[K,N] -> out[N,K]", grid=lambda p: (cdiv(p.K, 64), p.N, 1))
+@op("x[K,N] -> out[N,K]", grid=per_element("K", "N"))
 def transpose(x: Array) -> Array:
     return x.T
 
 
-@op("x[T,K] weight[K,N] -> out[T,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1))
+@op("x[T,K] weight[K,N] -> out[T,N]", grid=matmul_grid)
 def matmul(x: Array, weight: Array) -> Array:
     """dx of a linear layer is dout @ transpose(weight), so it runs on the matmul kernels of the forward pass."""
     return x @ weight
@@ -104,7 +97,7 @@ def sum_rows(dout: Array, *, onto: int | str = 0) -> Array:
     return np.ones(len(dout), dout.dtype) @ dout
 
 
-@op("x[T,C] y[T,C] dout[T,C] -> dx[T,C]", grid=elements)
+@op("x[T,C] y[T,C] dout[T,C] -> dx[T,C]", grid=per_element("C", "T"))
 def activate_dx(x: Array, y: Array, dout: Array, *, activation: str) -> Array:
     """dout times the derivative of the activation at x, where its value is y.
 
@@ -162,7 +155,7 @@ def ratio_or_half(x: Array, y: Array, s: Array, scratch: Array) -> None:
 # --- layer norm
 
 
-@op("x[T,C] -> stats[T,2]", grid=lambda p: (1, p.T, 1))
+@op("x[T,C] -> stats[T,2]", grid=per_row("T"))
 def layer_norm_stats(x: Array, *, eps: float) -> Array:
     """Mean and 1 / standard deviation of each row."""
     stats = np.empty((len(x), 2), x.dtype)
@@ -175,7 +168,7 @@ def layer_norm_stats(x: Array, *, eps: float) -> Array:
     return stats
 
 
-@op("x[T,C] stats[T,2] weight[C] dout[T,C] -> dx[T,C]", grid=lambda p: (1, p.T, 1))
+@op("x[T,C] stats[T,2] weight[C] dout[T,C] -> dx[T,C]", grid=per_row("T"))
 def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
     """With n = (x - mean) / std and d = dout * weight: (d - mean(d) - n mean(d n)) / std."""
     dx = np.empty_like(x)
@@ -305,7 +298,7 @@ def sorted_rows(taken: Array, count: int) -> tuple[Array, Array]:
 # --- from vectors to tokens
 
 
-@op("x[T,C] dout[B,C] spans:u32[B,2] skip:u32[B] -> dx[T,C]", grid=lambda p: (cdiv(p.C, 64), p.B, 1))
+@op("x[T,C] dout[B,C] spans:u32[B,2] skip:u32[B] -> dx[T,C]", grid=per_element("C", "B"))
 def pool_dx(x: Array, dout: Array, spans: Array, skip: Array, *, mode: str) -> Array:
     """The part of a sequence's gradient that each of its tokens gets. Of several equal maxima the first one gets it."""
     dx = np.zeros_like(x)
@@ -325,13 +318,13 @@ def pool_dx(x: Array, dout: Array, spans: Array, skip: Array, *, mode: str) -> A
     return dx
 
 
-@op("x[T,N] -> out[T,M]", grid=lambda p: (cdiv(p.M, 64), p.T, 1))
+@op("x[T,N] -> out[T,M]", grid=per_element("M", "T"))
 def columns(x: Array, *, M: int, first: int) -> Array:
     """M columns, starting at `first`: the backward op of `concat`."""
     return x[:, first : first + M].copy()
 
 
-@op("x[B,C] dout[B,C] -> dx[B,C]", grid=lambda p: (1, p.B, 1))
+@op("x[B,C] dout[B,C] -> dx[B,C]", grid=per_row("B"))
 def l2_normalize_dx(x: Array, dout: Array) -> Array:
     """With u = x / |x|: (dout - u (u dout)) / |x|. Where |x| <= 1e-12: dout / 1e-12."""
     norm = np.sqrt(np.einsum("bc,bc->b", x, x))[:, None]

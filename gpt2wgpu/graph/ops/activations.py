@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..tensor import Array, op
-from .blocks import cdiv, row_blocks
+from .blocks import row_blocks
+from .grids import per_element
 
 # Both GELUs are 0.5 x (1 + tanh(x P(x^2))); these are the coefficients of P, lowest first.
 GELU_TANH = (0.7978845608028654, 0.035677408136300125)  # Hendrycks & Gimpel 2016: sqrt(2/pi) (1 + 0.044715 x^2)
@@ -66,7 +67,7 @@ ACTIVATIONS: dict[str, Callable[[Array], None]] = {
 }
 
 
-@op("x:X[T,2N] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, 64), p.T, 1))
+@op("x:X[T,2N] -> out:O[T,N]", grid=per_element("N", "T"))
 def glu(x: Array, *, activation: str) -> Array:
     """activation(a) * b, where x is a|b: a gated linear unit (Shazeer 2020)."""
     N = x.shape[1] // 2

@@ -3,11 +3,12 @@
 import numpy as np
 
 from ..tensor import Array, op
-from .blocks import cdiv, row_blocks
+from .blocks import row_blocks
+from .grids import per_element
 from .quantized import dequantize
 
 
-@op("ids:u32[T] positions:u32[T] wte:W[V,C] wpe:W[S,C] -> out[T,C]", grid=lambda p: (cdiv(p.C, 64), p.T, 1))
+@op("ids:u32[T] positions:u32[T] wte:W[V,C] wpe:W[S,C] -> out[T,C]", grid=per_element("C", "T"))
 def embed(ids: Array, positions: Array, wte: Array, wpe: Array, *, first: int = 0) -> Array:
     """wte[ids] + wpe[positions]: rows of the vocabulary's table and of the positions' table.
 
@@ -17,13 +18,13 @@ def embed(ids: Array, positions: Array, wte: Array, wpe: Array, *, first: int = 
     return wte[ids - first] + wpe[positions]
 
 
-@op("ids:u32[T] positions:u32[T] wte:i8[V,C] scale[V,J] wpe:W[S,C] -> out[T,C]", grid=embed.grid)
+@op("ids:u32[T] positions:u32[T] wte:i8[V,C] scale[V,J] wpe:W[S,C] -> out[T,C]", grid=per_element("C", "T"))
 def embed_int8(ids: Array, positions: Array, wte: Array, scale: Array, wpe: Array, *, first: int = 0) -> Array:
     """`embed` with a vocabulary table in int8. `scale` holds the scales of all its rows, also where `wte` is a piece."""
     return dequantize(wte[ids - first].T, scale[ids].T).T + wpe[positions]
 
 
-@op("qkv:X[T,N] positions:u32[T] table[S,D] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, 64), p.T, 1))
+@op("qkv:X[T,N] positions:u32[T] table[S,D] -> out:O[T,N]", grid=per_element("N", "T"))
 def rotary(qkv: Array, positions: Array, table: Array, *, heads: int) -> Array:
     """(x, y) -> (x cos - y sin, y cos + x sin) in the first `heads` heads of a row: rotary positions (Su et al. 2021).
 

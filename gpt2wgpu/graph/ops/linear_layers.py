@@ -3,17 +3,11 @@
 The twins that end in _int8 read their matrix in int8 (quantized.py).
 """
 
-from types import SimpleNamespace
-
-from ..tensor import Array, Grid, op
+from ..tensor import Array, op
 from .activations import ACTIVATIONS
-from .blocks import cdiv, row_blocks
+from .blocks import row_blocks
+from .grids import matmul_grid
 from .quantized import multiply_int8
-
-
-def matmul_grid(p: SimpleNamespace) -> Grid:
-    """One workgroup for each tile of the output; TILE_N and TILE_T are constants of the kernel that was chosen."""
-    return cdiv(p.N, p.TILE_N), cdiv(p.T, p.TILE_T), 1
 
 
 @op("x:X[T,K] weight:W[K,N] bias[N] -> out:O[T,N]", grid=matmul_grid)

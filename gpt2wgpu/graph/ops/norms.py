@@ -4,9 +4,10 @@ import numpy as np
 
 from ..tensor import Array, op
 from .blocks import cdiv, row_blocks
+from .grids import per_row
 
 
-@op("x[T,C] weight[C] bias[C] -> out:O[T,C]", grid=lambda p: (1, p.T, 1))
+@op("x[T,C] weight[C] bias[C] -> out:O[T,C]", grid=per_row("T"))
 def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Array:
     """(x - mean) / sqrt(variance + eps) * weight + bias, over each row (Ba et al. 2016). The variance is divided by C."""
     C = np.float32(x.shape[1])

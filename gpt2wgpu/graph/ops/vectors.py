@@ -4,12 +4,14 @@ import numpy as np
 
 from ..tensor import Array, op
 from .blocks import cdiv
+from .grids import ELEMENT_THREADS, per_element, per_row
 
+PAIRS = 32  # a workgroup of shaders/similarity.wgsl compares 32 rows with 32
 POOLINGS = ("mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean")
 SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> metric of `similarity`
 
 
-@op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=lambda p: (cdiv(p.C, 64), p.B, 1))
+@op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=per_element("C", "B"))
 def pool(x: Array, spans: Array, skip: Array, *, mode: str) -> Array:
     """One row per sequence, made of its tokens from `skip` on: the skipped ones are a prompt. mode: one of POOLINGS.
 
@@ -33,19 +35,19 @@ def pool(x: Array, spans: Array, skip: Array, *, mode: str) -> Array:
     return out
 
 
-@op("a[B,J] b[B,K] -> out[B,J+K]", grid=lambda p: (cdiv(p.J + p.K, 64), p.B, 1))
+@op("a[B,J] b[B,K] -> out[B,J+K]", grid=lambda p: (cdiv(p.J + p.K, ELEMENT_THREADS), p.B, 1))
 def concat(a: Array, b: Array) -> Array:
     """a|b: rows side by side."""
     return np.concatenate([a, b], axis=1)
 
 
-@op("x[B,C] -> out[B,C]", grid=lambda p: (1, p.B, 1))
+@op("x[B,C] -> out[B,C]", grid=per_row("B"))
 def l2_normalize(x: Array) -> Array:
     """x / max(|x|, 1e-12): a zero vector stays zero."""
     return x / np.maximum(np.sqrt(np.einsum("bc,bc->b", x, x)), np.float32(1e-12))[:, None]
 
 
-@op("a[M,C] b[N,C] -> out[M,N]", grid=lambda p: (cdiv(p.N, 32), cdiv(p.M, 32), 1))
+@op("a[M,C] b[N,C] -> out[M,N]", grid=lambda p: (cdiv(p.N, PAIRS), cdiv(p.M, PAIRS), 1))
 def similarity(a: Array, b: Array, *, metric: str) -> Array:
     """All pairs of rows: "dot", or the distance "euclidean" or "manhattan". (Cosine is the dot product of normalized rows.)"""
     if metric == "dot":
