@@ -1,8 +1,9 @@
 """Training that asks for too much, or for what has no effect, is refused in one line before it begins."""
 
+import re
 import signal
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpt2wgpu import UserError
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import memory
 from gpt2wgpu.models.gpt2 import GPT2Config
-from gpt2wgpu.train import gpu, loop, start
+from gpt2wgpu.train import gpu, loop, run_folder, start
 from gpt2wgpu.train.gradients import TrainGraph
 from gpt2wgpu.train.program import NumpyTrainProgram
 
@@ -138,9 +139,8 @@ def test_events_say_where_a_run_stands(data: Path, tmp_path: Path):
     labels = str(data / "labels.tsv")
     given = {"data": [labels], "validation": labels, "epochs": 1, "batch_tokens": 128}
     given |= {"layers": 1, "heads": 2, "width": 16, "context": 24, "vocab": 300}
-    run = start.open_run(tmp_path / "run", given, resume=False, device="numpy", say=lambda line: None)
-    before = signal.getsignal(signal.SIGINT)
-    with closing(loop.run_training(run)) as events:
+    with opened_run(tmp_path / "run", given) as run, closing(loop.run_training(run)) as events:
+        before = signal.getsignal(signal.SIGINT)
         first = next(events)
         assert isinstance(first, loop.Validated) and first.metrics == {"step": 0, **run.scores}
         second = next(events)
@@ -149,8 +149,37 @@ def test_events_say_where_a_run_stands(data: Path, tmp_path: Path):
         signal.raise_signal(signal.SIGINT)
         third = next(events)
         assert isinstance(third, loop.Stopped) and third.signal == signal.SIGINT and [*events] == []
-    assert signal.getsignal(signal.SIGINT) is before
-    again = start.open_run(tmp_path / "run", {}, resume=True, device="numpy", say=lambda line: None)
-    assert (again.step, again.epoch, again.batch, again.steps) == (1, 1, 1, run.steps)
-    left = [type(event).__name__ for event in loop.run_training(again)]
-    assert left == ["TrainStep"] * (run.steps - 1) + ["Validated"]
+        assert signal.getsignal(signal.SIGINT) is before
+    with opened_run(tmp_path / "run", {}, resume=True) as again:
+        assert (again.step, again.epoch, again.batch, again.steps) == (1, 1, 1, run.steps)
+        with closing(loop.run_training(again)) as events:
+            assert isinstance(next(events), loop.TrainStep)
+        assert signal.getsignal(signal.SIGINT) is before
+    with opened_run(tmp_path / "run", {}, resume=True) as again:
+        left = [type(event).__name__ for event in loop.run_training(again)]
+        assert left == ["TrainStep"] * (run.steps - 1) + ["Validated"]
+
+
+def opened_run(folder: Path, given: dict[str, Any], *, resume: bool = False) -> AbstractContextManager[start.Run]:
+    return start.open_run(folder, given, resume=resume, device="numpy", say=lambda line: None)
+
+
+# --- the folder of a run
+
+
+def test_one_process_trains_in_a_folder(run: Run, data: Path, tmp_path: Path):
+    args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
+    with run_folder.hold_folder(tmp_path / "run"):
+        code, out, err = run("train", *args)
+        assert (code, out) == (1, "") and err.startswith("error: another process is training in ") and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()  # nothing was made in it
+    assert run("train", *args)[0] == 0
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["loss.png", "metrics.jsonl", "model"]
+
+
+def test_a_folder_of_another_user(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Links in it would lead elsewhere."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(run_folder, "trusted_owners", lambda folder: {1 + folder.stat().st_uid})
+    assert re.search(r"run belongs to another user \(uid \d+\): choose another folder$", refused(*SCRATCH))
+    assert not any((tmp_path / "run").iterdir())

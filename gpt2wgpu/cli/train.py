@@ -131,9 +131,9 @@ def train_command(
     stopped: loop.Stopped | None = None
     with show_progress() as shown:
         report = TrainProgress(shown)
-        run = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
-        report.begin(run.step, run.steps)
-        with closing(loop.run_training(run)) as events:
+        opened = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
+        with opened as run, closing(loop.run_training(run)) as events:
+            report.begin(run.step, run.steps)
             for event in events:
                 if isinstance(event, loop.TrainStep):
                     report.step(event.metrics)

@@ -84,9 +84,14 @@ def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
         journal.remove_journal(folder)  # on Windows nobody holds the lock only now
 
 
+def trusted_owners(folder: Path) -> set[int] | None:
+    """Users whose folder this may be: this one, root, and the owner of its parent, who could replace it anyway. None: anyone."""
+    return None if os.name == "nt" else {os.geteuid(), 0, folder.parent.stat().st_uid}
+
+
 def check_work_folder(folder: Path) -> None:
     """Raises UserError if a folder is not one that we made: links that another user put into it would lead elsewhere."""
-    owners = None if os.name == "nt" else {os.geteuid(), 0, folder.parent.stat().st_uid}  # the last could replace the output
+    owners = trusted_owners(folder)
     needed = "its name is needed for unfinished work"
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise UserError(f"{folder}: is not a folder, but {needed}: rename it")

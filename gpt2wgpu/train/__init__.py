@@ -15,6 +15,7 @@ vocabulary.py   tokenizers trained on texts
 from_scratch.py a GPT-2 with random weights
 checkpoint.py   weights and the state of training -> a model folder, atomically
 card.py         the README.md of that folder
+run_folder.py   the folder of a run, for one process at a time
 start.py        open a run, new or resumed
 loop.py         steps, validation, checkpoints, interruption, NaN and collapse
 """

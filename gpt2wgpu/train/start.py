@@ -2,7 +2,8 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from . import checkpoint, data, from_scratch, teacher
 from .data import Examples, TokenizedTexts
 from .gradients import TrainGraph
 from .program import TrainProgram
+from .run_folder import hold_folder
 from .settings import OPTIONS_OF_LOSSES, READ_AGAIN, SIZES, TrainSettings, absolute_paths, check_same, frozen_weights
 
 Say = Callable[[str], None]
@@ -77,10 +79,15 @@ class Run:
     scores: dict[str, float] = field(default_factory=dict)  # of the last validation
 
 
-def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, say: Say) -> Run:
-    """A new run with settings `given`; or the one that the folder holds, if `resume`. Raises UserError."""
-    if not folder.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {show(folder.absolute().parent)} to make {show(folder.name)} in")
+@contextmanager
+def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, say: Say) -> Iterator[Run]:
+    """A new run with settings `given`; or the one that the folder holds, if `resume`. No other process can train in the folder
+    until the block ends. Raises UserError."""
+    with hold_folder(folder):
+        yield find_run(folder, given, resume, device, say)
+
+
+def find_run(folder: Path, given: dict[str, Any], resume: bool, device: str, say: Say) -> Run:
     there = checkpoint.recover_run(folder)
     if there and not resume:
         raise UserError(f"{show(folder)} already holds a run: resume it with --resume, or choose another folder")
@@ -96,7 +103,6 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
         if name in given and settings.loss != loss:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} is for the loss {loss}, and the loss here is {settings.loss}: leave it out")
-    folder.mkdir(exist_ok=True)
     if settings.model is not None:
         return prepare_run(folder, settings.chosen(lr=5e-5), hub.find_model(settings.model), device, say)
     settings = settings.chosen(lr=1e-3, **{name: size for name, size in SIZES.items() if name != "vocab"})
