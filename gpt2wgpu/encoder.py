@@ -8,7 +8,7 @@ from typing import Any, Self, Unpack, overload
 from . import checkpoint, hub
 from .checkpoint import Pooling
 from .checkpoint.graph import build_graph, choose_modules, concat_layers, default_layer, describe_graph
-from .checkpoint.prompts import family_prompts, find_prompt, first_prompt, model_names, reminder
+from .checkpoint.prompts import family_prompts, find_prompt, first_prompt, model_names, prompt_reminder
 from .compat import ModelKeywords, OutputOptions, VectorOptions, check_model_keywords, read_options
 from .devices.choose import find_device, find_dtype, find_matmul
 from .engine import LONG, MAX_SEQUENCES, EncodeOptions, Engine, Placement
@@ -261,7 +261,7 @@ class Encoder(ModelFacts):
         before = find_prompt(self.prompts, prompt, prompt_name, self.default_prompt_name)
         if self._remind and prompt is None and prompt_name is None:
             self._remind = False
-            warn_caller(reminder(self.model, self.prompts))
+            warn_caller(prompt_reminder(self.model, self.prompts))
         included = all(m.include_prompt for m in self.modules if isinstance(m, Pooling))
         return EncodeOptions(
             prompt=before,

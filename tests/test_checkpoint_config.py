@@ -1,5 +1,7 @@
 """config.json and folders: everything that is refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,10 @@ from safetensors.numpy import save_file
 
 from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.errors import UserError
+from gpt2wgpu.hub import BUILT_IN
+from gpt2wgpu.models import ARCHITECTURES
+
+GOLDEN = Path(__file__).parent / "golden"
 
 # --- config.json
 
@@ -63,7 +69,7 @@ def test_absurd_sizes_are_refused_at_once(tmp_path: Path, name: str, value: int)
         (tiny.bert_config(model_type="roberta", pad_token_id="<pad>"), ("pad_token_id is '<pad>'",)),
         (tiny.gpt2_config(is_causal=False), ("is_causal is False",)),
         (tiny.gpt2_config(quantization_config={"bits": 4}), ("quantization_config", "f32 or f16")),
-        (tiny.bert_config(auto_map={"AutoModel": "modeling.Model"}), ("auto_map is {'AutoModel'", "code of its own")),
+        (tiny.bert_config(auto_map={"AutoModel": "modeling.Model"}), ("auto_map is {'AutoModel'", "the repository's own code")),
         ({"model_type": "llama"}, ("model_type is 'llama'", "gpt2, bert, roberta, xlm-roberta, camembert")),
         ({"model_type": "a\nb"}, ("model_type is 'a\\nb'",)),
         ({"model_type": "x" * 9999}, ("model_type is 'xxx",)),
@@ -93,6 +99,46 @@ def test_json_with_a_byte_order_mark(tmp_path: Path):
     file = tiny.save(tmp_path, tiny.gpt2_config()) / "config.json"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert load_checkpoint(tmp_path).config.layers == 2
+
+
+# --- numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "attribute"),
+    [
+        ("gpt2_head_2", "layer_norm_epsilon", "eps"),
+        ("bert", "layer_norm_eps", "eps"),
+        ("mpnet", "layer_norm_eps", "eps"),
+        ("gpt_neo", "layer_norm_epsilon", "eps"),
+        ("modernbert", "norm_eps", "eps"),
+        ("nomic_bert", "layer_norm_eps", "eps"),
+        ("qwen3", "rms_norm_eps", "eps"),
+        ("qwen3", "rope_parameters", "theta"),
+    ],
+)
+def test_a_float_that_is_written_without_a_point_is_a_float(tmp_path: Path, name: str, field: str, attribute: str):
+    """A shader reads the bits of an integer as another number."""
+    shutil.copytree(GOLDEN / "models" / name, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config[field] = {"rope_theta": 7} if field == "rope_parameters" else 7
+    tiny.write_json(tmp_path / "config.json", config)
+    found = getattr(load_checkpoint(tmp_path).config, attribute)
+    assert found == 7.0 and isinstance(found, float)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_defaults_of_a_configuration_make_a_graph(name: str):
+    config = ARCHITECTURES[name]()
+    assert config.hidden(config.layers).shape == ("T", config.width)
+
+
+def test_the_built_in_model_is_stored_in_float16_and_declared_float32():
+    """So that others compute in float32: float16 is slow on a CPU, and an empty text gave NaN there."""
+    config = json.loads((BUILT_IN / "config.json").read_text())
+    assert config["torch_dtype"] == "float32"
+    c = load_checkpoint(BUILT_IN)
+    assert {entry.dtype for entry in c._body.tensors.entries.values()} == {"F16"}
 
 
 # --- folders

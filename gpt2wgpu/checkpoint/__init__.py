@@ -13,7 +13,7 @@ from ..models.fields import Fields, is_absent, read_fields
 from .modules import Dense, LayerNorm, Module, Normalize, Pooling, default_pooling, open_modules, read_modules
 from .settings import LENGTH_FILES, read_sentence_settings, read_transformer_settings
 from .tensors import INDEX, Tensors
-from .weights import TransformerWeights, cast
+from .weights import TransformerWeights, cast_weight
 
 __all__ = [
     "Checkpoint",
@@ -70,10 +70,10 @@ class Checkpoint:
         tensors = self._tensors[folder]
         if part not in tensors.entries:
             return np.zeros(int(t.shape[0]), np.float32)  # a Dense without bias; checked at load
-        return cast(tensors.read(part).T, t)
+        return cast_weight(tensors.read(part).T, t)
 
     def in_files(self, name: str, array: Array) -> tuple[str, dict[str, Array]]:
-        """The inverse of `weights`: a folder inside the model folder, and what its file holds for the weight of this name."""
+        """The inverse of `weights`: a folder inside the model folder, and the tensors of its file for the weight of this name."""
         folder, part = self._part(name)
         if folder is not None:
             return folder, {part: array.T}
@@ -88,7 +88,7 @@ class Checkpoint:
         return None, name
 
     def beside(self) -> dict[str, Array]:
-        """What else `transformers` expects in the transformer's file, though no vector depends on it, f32 copies."""
+        """f32 copies of tensors that `transformers` expects in the transformer's file though no vector depends on them."""
         return self._body.beside()
 
     def check_unchanged(self) -> None:
@@ -97,12 +97,12 @@ class Checkpoint:
             tensors.check_unchanged()
 
     def release(self) -> None:
-        """Let go of the mapped files, which Windows neither moves nor deletes before. No view of them may be in use."""
+        """Unmap the files of weights: Windows neither moves nor deletes a mapped file. No view of them may be in use."""
         for tensors in self._all_tensors():
             tensors.release()
 
     def absent(self) -> set[str]:
-        """Names of weights of the graph that are no part of the model: the zero biases of linear layers without bias."""
+        """Names of weights of the graph that the files do not hold: biases that are zero, computed tables."""
         dense = (m.name for m in self.modules if isinstance(m, Dense))
         return {f"{n}.linear.bias" for n in dense if "linear.bias" not in self._tensors[n].entries} | self._body.absent
 
@@ -141,7 +141,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         similarity_fn_name=sentence.similarity_fn_name,
         truncate_dim=sentence.truncate_dim,
         parameters=body.parameters,
-        files_read=files_read(path, folder, [name for _, name in listed[1:]], [body.tensors, *tensors.values()]),
+        files_read=list_files_read(path, folder, [name for _, name in listed[1:]], [body.tensors, *tensors.values()]),
         _body=body,
         _tensors=tensors,
     )
@@ -161,7 +161,7 @@ def check_folder(path: Path) -> None:
     raise UserError(f"there is no folder {show(path)}: {hint}")
 
 
-def files_read(path: Path, folder: Path, modules: list[str], tensors: list[Tensors]) -> tuple[Path, ...]:
+def list_files_read(path: Path, folder: Path, modules: list[str], tensors: list[Tensors]) -> tuple[Path, ...]:
     """The files of `Checkpoint.files_read` that exist. folder: of the transformer; modules: the folders of the others."""
     found = {path / "modules.json", path / "config_sentence_transformers.json", folder / "config.json"}
     found |= {folder / name for name in TEXT_FILES} | {path / name / "config.json" for name in modules}

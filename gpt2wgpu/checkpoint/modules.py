@@ -57,8 +57,8 @@ MODULE_KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dr
 def read_modules(path: Path) -> list[tuple[str, str]]:
     """(kind, folder inside the model folder) for each entry of modules.json, the transformer first. Raises UserError.
 
-    Only the ends of a type are looked at: the path between them has changed between versions. A class that does not come from
-    sentence-transformers is the repository's own code, whatever it is called.
+    Of a type only the first and the last part are compared: those between them differ from version to version. A class that
+    does not come from sentence-transformers is the repository's own code, whatever its name.
     """
     file = path / "modules.json"
     entries = read_json(file)
@@ -113,7 +113,7 @@ def open_modules(path: Path, listed: list[tuple[str, str]], width: int) -> tuple
 
 
 def default_pooling(config: Fields) -> Pooling:
-    """Of a folder that is none of sentence-transformers', by its config.json: last token for decoders, as there."""
+    """The pooling that sentence-transformers chooses for a folder without modules.json: the last token for decoders."""
     found = config.value("architectures")
     name = found[0] if isinstance(found, list) and found else None
     is_decoder = isinstance(name, str) and name.endswith("ForCausalLM") and config.flag("is_causal", default=True)
@@ -121,7 +121,7 @@ def default_pooling(config: Fields) -> Pooling:
 
 
 def read_pooling(fields: Fields) -> Pooling:
-    """Its modes. Its width is not checked: sentence-transformers reports it, and computes with what comes in."""
+    """A Pooling module. Its width is not checked: sentence-transformers only reports it."""
     fields.integer("embedding_dimension", "word_embedding_dimension")
     modes = fields.value("pooling_mode")
     flagged = [mode for mode, flag in MODE_FLAGS.items() if fields.flag(f"pooling_mode_{flag}", default=False)]
@@ -136,7 +136,7 @@ def read_pooling(fields: Fields) -> Pooling:
 
 
 def read_dense(fields: Fields, name: str, width: int) -> tuple[Dense, Tensors]:
-    """A Dense module, whose tensors are checked, and its tensors. `width` is what comes in."""
+    """A Dense module and its checked tensors. width: of its input. Raises UserError."""
     check_feature_names(fields)
     if fields.flag("use_residual", default=False):
         raise fields.refuse("use_residual", "false: residual Dense modules are not supported")
@@ -160,7 +160,7 @@ def read_dense(fields: Fields, name: str, width: int) -> tuple[Dense, Tensors]:
 
 
 def read_layer_norm(fields: Fields, name: str, width: int) -> Tensors:
-    """The checked tensors of a LayerNorm module. `width` is what comes in."""
+    """The checked tensors of a LayerNorm module. width: of its input. Raises UserError."""
     if fields.integer("dimension") != width:
         raise fields.refuse("dimension", f"{width}, which the module before it gives")
     fields.refuse_unknown()
@@ -172,7 +172,7 @@ def read_layer_norm(fields: Fields, name: str, width: int) -> Tensors:
 
 
 def check_feature_names(fields: Fields) -> None:
-    """Dense and Normalize can work on token embeddings or write elsewhere; ours work on the sentence's."""
+    """Refuse a Dense or Normalize that reads or writes anything but the sentence's vector."""
     for name in ("module_input_name", "module_output_name"):
         if fields.text(name, default="sentence_embedding") != "sentence_embedding":
             raise fields.refuse(name, '"sentence_embedding"')

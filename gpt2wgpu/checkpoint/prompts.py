@@ -1,4 +1,10 @@
-"""The prompts of a model: what is put before a query or a document, because it was trained with that."""
+"""The prompts of a model: the text to put before a query or a document, because the model was trained with it.
+
+One default differs from sentence-transformers 6.2. A model whose prompts are "query" and "passage" was trained with the second
+before its documents, and `encode_document` takes it, as sentence-transformers' documentation says: the first of "document",
+"passage" and "corpus". There, every model also has an empty "document", which comes first, so that its documents go without.
+A "document" that the folder or the user gives comes first here too, even an empty one.
+"""
 
 import re
 from collections.abc import Iterable
@@ -14,9 +20,9 @@ NOMIC |= {"clustering": "clustering: ", "classification": "classification: "}
 
 
 class Family(NamedTuple):
-    """Models whose repositories do not say which prompts they expect; their cards do."""
+    """Models that expect prompts which their model cards give and their files do not."""
 
-    names: str  # a pattern for the last part of a name
+    names: str  # a pattern for the last part of a model's name
     prompts: dict[str, str]
 
 
@@ -33,9 +39,9 @@ FAMILIES = (
 
 
 def family_prompts(names: Iterable[str | None]) -> dict[str, str]:
-    """The prompts of the family that one of a model's names belongs to, none if it is in no family.
+    """The prompts of the first family that matches one of a model's names; {} if none does.
 
-    A name may be org/name, a path, or what config.json calls `_name_or_path`; only its last part counts.
+    A name may be org/name, a path, or the `_name_or_path` of config.json; only its last part is compared.
     """
     for name in names:
         last = re.split(r"[/\\]", (name or "").rstrip("/\\"))[-1].lower()
@@ -46,14 +52,17 @@ def family_prompts(names: Iterable[str | None]) -> dict[str, str]:
 
 
 def model_names(given: str, c: Checkpoint) -> list[str | None]:
-    """What a model is called: by the user, in a cache of the hub, by its folder, and in its own config.json."""
+    """The names of a model: the user's, that of the hub's cache, that of its folder, and `_name_or_path` of config.json."""
     cached = re.fullmatch(r"models--.*--(.+)", c.path.resolve().parent.parent.name)
     own = read_fields(c.folder / "config.json").values.get("_name_or_path")
     return [given, cached[1] if cached else None, c.path.resolve().name, own if isinstance(own, str) else None]
 
 
 def find_prompt(prompts: dict[str, str], prompt: str | None, name: str | None, default: str | None) -> str:
-    """The prompt to put before each text: given as text, or by name, or the default one, or none."""
+    """The text to put before each text: `prompt`, else the prompt called `name`, else the default one, else "".
+
+    Raises UserError for a name that the model does not have.
+    """
     if isinstance(prompt, str):
         return prompt
     if prompt is not None:
@@ -68,12 +77,12 @@ def find_prompt(prompts: dict[str, str], prompt: str | None, name: str | None, d
 
 
 def first_prompt(prompts: dict[str, str], *names: str) -> str:
-    """The first of these prompts that the model has, or none; never the default one."""
+    """The text of the first of these names that the model has, else ""; never the default prompt."""
     return next((prompts[name] for name in names if name in prompts), "")
 
 
-def reminder(model: str, prompts: dict[str, str]) -> str:
-    """What is said where a model of a family is given no prompt."""
+def prompt_reminder(model: str, prompts: dict[str, str]) -> str:
+    """The warning for a model of a family that is used without a prompt."""
     names = ", ".join(name for name, text in prompts.items() if text)
-    advice = "encode_query and encode_document choose one, or prompt_name=; prompt='' asks for none"
+    advice = "use encode_query and encode_document, or prompt_name=; prompt='' means none"
     return f"{model} was trained with prompts before its texts ({names}), and none is given: {advice}"

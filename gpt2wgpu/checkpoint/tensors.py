@@ -1,4 +1,4 @@
-"""The tensors in a folder's safetensors files: headers are read and checked at once, values when they are asked for."""
+"""The tensors in a folder's safetensors files. Headers are read and checked at once, values when they are asked for."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies: its bytes in the file are start:end."""
+    """Where a tensor is stored: bytes start:end of a file."""
 
     file: Path
     dtype: str
@@ -70,14 +70,14 @@ class Tensors:
             except OSError:  # deleted: what is mapped stays as it was
                 continue
             if now[0] == self._stamps[file][0] and now != self._stamps[file]:
-                raise changed(file)
+                raise changed_file_error(file)
 
     def release(self) -> None:
-        """Close the files, which are mapped again if anything is read."""
+        """Unmap the files. Reading maps them again."""
         self._maps.clear()
 
     def forget(self) -> None:
-        """Let the system have the memory back in which it holds what was read; views are read again when they are used."""
+        """Give back the memory of pages that were read. Views stay valid: their pages are read again when they are used."""
         if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             for mapped in self._maps.values():
                 mapped.madvise(mmap.MADV_DONTNEED)
@@ -86,7 +86,7 @@ class Tensors:
         if file not in self._maps:
             with file.open("rb") as opened:
                 if stamp_of(os.fstat(opened.fileno())) != self._stamps[file]:
-                    raise changed(file)
+                    raise changed_file_error(file)
                 self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         return self._maps[file]
 
@@ -98,7 +98,7 @@ class Tensors:
         except OSError as e:
             if e.errno == errno.ENOMEM:
                 raise MemoryError from None
-            raise changed(entry.file) from None
+            raise changed_file_error(entry.file) from None
         array = raw.view(FLOATS[entry.dtype]).reshape(entry.shape)
         if entry.dtype == "BF16":
             array = np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
@@ -115,13 +115,13 @@ def stamp_of(found: os.stat_result) -> Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def changed(file: Path) -> UserError:
+def changed_file_error(file: Path) -> UserError:
     """The error for a file of weights that is no longer the one whose header was read."""
     return UserError(f"{show(file)} changed while it was in use: load the model again")
 
 
 def is_finite(array: Array) -> bool:
-    """No NaN and no infinity; a sum tells, unless it overflows."""
+    """Whether no value is NaN or infinite. The sum is finite then, unless it overflows, so that one pass mostly decides."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
 
@@ -141,7 +141,7 @@ def find_tensors(folder: Path) -> dict[str, Entry]:
 
 
 def read_shards(index: Path) -> dict[str, Entry]:
-    """The tensors an index lists."""
+    """name -> Entry for every tensor that an index lists."""
     shards: dict[str, dict[str, Entry]] = {}
     entries = {}
     for name, file in read_index(index).items():
@@ -154,7 +154,7 @@ def read_shards(index: Path) -> dict[str, Entry]:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """tensor -> file. The index's file names are not trusted: each must be a plain name beside it."""
+    """tensor -> file name. Names are not trusted: each must be a plain name of a file beside the index."""
     files = read_fields(index).object("weight_map")
     for name, file in files.items():
         if not isinstance(file, str) or not re.fullmatch(r"[^/\\:]+\.safetensors", file) or not file.isprintable():

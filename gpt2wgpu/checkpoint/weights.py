@@ -1,4 +1,4 @@
-"""The transformer's weights in a folder's files, as its graph names and lays them out."""
+"""The transformer's weights: read from a folder's files, named and laid out as its graph needs them."""
 
 import re
 
@@ -17,13 +17,13 @@ class TransformerWeights:
     """
 
     def __init__(self, config: Architecture, tensors: Tensors) -> None:
-        """Checks all names, shapes and types, from headers only. Raises UserError."""
+        """Check all names, shapes and types, from headers only. Raises UserError."""
         self.config, self.tensors = config, tensors
         self.prefix = next((p for p in config.prefixes if p + config.table in tensors.entries), "")
         self.parameters = 0
-        self.absent = set()  # weights of the graph that are no part of the model
+        self.absent: set[str] = set()  # names of weights of the graph that the files do not hold
         known = set()
-        # the tables and the last block first: then the graph has the size of the file, whatever config.json claims
+        # the table and the last block first: after that the graph is as large as the files, whatever config.json claims
         self._check(config.table, (config.vocab, config.width))
         self._check(config.block.format(config.layers - 1), (config.width,))
         for leaf in schedule(config.hidden(config.layers)):
@@ -46,8 +46,8 @@ class TransformerWeights:
         shape = tuple(int(d) for d in leaf.shape)
         arrays = [self.tensors.read(self._stored(name)) for name in self.config.parts(leaf.name, shape)]
         if not arrays:
-            return cast(self.config.made(leaf.name, shape), leaf)
-        return cast(self.config.join(leaf.name, [a.T if self._is_transposed(leaf) else a for a in arrays]), leaf)
+            return cast_weight(self.config.made(leaf.name, shape), leaf)
+        return cast_weight(self.config.join(leaf.name, [a.T if self._is_transposed(leaf) else a for a in arrays]), leaf)
 
     def in_files(self, name: str, array: Array) -> dict[str, Array]:
         """A weight of the graph as the files hold it, the inverse of `weights`; names have no prefix."""
@@ -55,18 +55,18 @@ class TransformerWeights:
         return {part: a.T if transposed else a for part, a in self.config.split(name, array).items()}
 
     def beside(self) -> dict[str, Array]:
-        """Copies, f32, of what `transformers` expects in the files and no text's vector depends on, such as the pooler."""
+        """f32 copies of tensors that `transformers` expects in the files though no vector depends on them: the pooler's, ..."""
         entries = self.tensors.entries.items()
         names = [n.removeprefix(self.prefix) for n, e in entries if n.startswith(f"{self.prefix}pooler.") and e.dtype in FLOATS]
         found = {name: self.tensors.read(self.prefix + name).astype(np.float32) for name in names}
         return found | self.config.beside(lambda name: self.tensors.read(self._stored(name)).astype(np.float32))
 
     def _is_transposed(self, leaf: Tensor) -> bool:
-        """torch's Linear holds (out, in)."""
+        """Whether the files hold a matrix as (out, in), as torch's Linear does."""
         return len(leaf.shape) == 2 and not leaf.name.startswith(self.config.as_is)
 
     def _stored(self, name: str) -> str:
-        """The name in the files: with a prefix, or with the names that LayerNorm had in TensorFlow."""
+        """The name in the files: with the prefix, and with the names that LayerNorm had in TensorFlow if they are used."""
         old = re.sub(r"LayerNorm\.(weight|bias)$", lambda m: "LayerNorm." + {"weight": "gamma", "bias": "beta"}[m[1]], name)
         return self.prefix + (old if self.prefix + name not in self.tensors.entries and old != name else name)
 
@@ -77,8 +77,8 @@ class TransformerWeights:
         self.tensors.check(stored, shape, "config.json")
 
 
-def cast(array: Array, leaf: Tensor) -> Array:
-    """`array` contiguous and in the weight's dtype. Raises UserError where f16 is too small for a value."""
+def cast_weight(array: Array, leaf: Tensor) -> Array:
+    """`array`, contiguous and in the weight's dtype. Raises UserError for a value that overflows f16."""
     with np.errstate(over="ignore", under="ignore"):
         result = np.ascontiguousarray(array, DTYPES[leaf.dtype])
     if result.dtype == np.float16 and array.dtype != np.float16 and not is_finite(result):

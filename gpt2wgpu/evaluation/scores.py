@@ -14,9 +14,10 @@ from ..encoder import Encoder
 from ..errors import UserError, between
 from ..files.pairs import Pairs
 from ..graph.ops import l2_normalize
+from ..graph.ops.vectors import SIMILARITIES
 from ..graph.tensor import Array
 from ..vectors.measures import Vector, pearson_correlation
-from ..vectors.pairwise import SIMILARITIES, row_by_row
+from ..vectors.pairwise import row_by_row
 
 LAYER_NUMBERS = 1 << 28  # most numbers in the vectors of all layers together: 1 GiB
 Scores = dict[str, dict[str, float]]  # similarity -> measure -> value

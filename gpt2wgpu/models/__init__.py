@@ -35,7 +35,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.
 
 
 def read_config(fields: Fields) -> tuple[str, Architecture]:
-    """The model_type and its configuration. Raises UserError on anything that our graphs do not compute."""
+    """The model_type and its configuration, from config.json. Raises UserError for a model that our graphs do not compute."""
     model_type = fields.text("model_type", default="")
     if model_type not in ARCHITECTURES:
         raise fields.refuse("model_type", f"one of {', '.join(ARCHITECTURES)}: other architectures are not supported")
@@ -49,7 +49,7 @@ def read_config(fields: Fields) -> tuple[str, Architecture]:
         if fields.object(name, default={}):
             raise fields.refuse(name, "none: all layers have to be alike")
     if "AutoModel" in fields.object("auto_map", default={}) and model_type != "nomic_bert":  # whose code is known
-        raise fields.refuse("auto_map", "none: this model is computed by code of its own, which is never run")
+        raise fields.refuse("auto_map", "none: this model needs the repository's own code, which is never run")
     if fields.present("quantization_config"):
         raise fields.refuse("quantization_config", "none: save the model in f32 or f16")
     config = architecture.read(fields)

@@ -47,11 +47,7 @@ class ModernBertConfig(Architecture):
         if read_head_size(fields, width // heads) * heads != width:
             raise fields.refuse("head_dim", f"the width divided by num_attention_heads, {width // heads}")
         every = fields.integer("global_attn_every_n_layers", default=3)
-        if fields.present("sliding_window"):  # half as much as local_attention; `transformers` takes it where both are given
-            window = fields.integer("sliding_window")
-        else:
-            window = fields.integer("local_attention", default=2 * cls.window, least=2) // 2
-        fields.known.update(("local_attention", "sliding_window"))
+        half = fields.integer("local_attention", default=2 * cls.window, least=2) // 2
         names = {"norm": "norm_bias", "attn": "attention_bias", "mlp": "mlp_bias"}
         return cls(
             layers=layers,
@@ -63,7 +59,7 @@ class ModernBertConfig(Architecture):
             activation=read_activation(fields, "hidden_activation", "gelu"),
             eps=fields.number("norm_eps", default=cls.eps),
             local=read_kinds(fields, layers, lambda i: i % every > 0),
-            window=window,
+            window=fields.integer("sliding_window", default=half),  # `transformers` takes this one where both are given
             thetas=(
                 read_theta(fields, "global_rope_theta", default=cls.thetas[0], kind=ATTENTION_KINDS[0]),
                 read_theta(fields, "local_rope_theta", default=cls.thetas[1], kind=ATTENTION_KINDS[1]),

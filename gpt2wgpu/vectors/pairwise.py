@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import UserError
 from ..graph import ops, reference
 from ..graph.memory import available_memory, readable_bytes
-from ..graph.ops.vectors import SIMILARITIES as SIMILARITIES
+from ..graph.ops.vectors import SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
 
