@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -33,4 +33,14 @@ def run_interruptibly(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
     """
     if threading.current_thread() is not threading.main_thread():
         return work(*args, **kwargs)
-    return run_in_background(work, *args, **kwargs).result()
+    return wait_interruptibly(run_in_background(work, *args, **kwargs))
+
+
+def wait_interruptibly(future: Future[T]) -> T:
+    """`future.result()`, for the main thread.
+
+    It looks up now and then: a signal that comes just before a wait begins does not end it.
+    """
+    while not wait([future], timeout=0.5).done:
+        pass
+    return future.result()

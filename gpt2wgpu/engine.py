@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .background import run_in_background
+from .background import run_in_background, wait_interruptibly
 from .checkpoint import Checkpoint
 from .devices.choose import device_kind, enough_memory, find_operand_dtype
 from .errors import UserError
@@ -243,7 +243,7 @@ class Engine:
                     read += len(window)
                 if not ahead:
                     return
-                sequences, counts = ahead.popleft().result()
+                sequences, counts = wait_interruptibly(ahead.popleft())
                 too_long = [i for i, n in enumerate(counts) if n > options.limit]
                 if too_long and not options.truncate:
                     i = too_long[0]

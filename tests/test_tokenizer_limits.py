@@ -104,7 +104,10 @@ def test_a_signal_does_not_wait_for_a_pattern_that_backtracks(tmp_path: Path, wh
     with subprocess.Popen(args, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=120)
+        try:
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == (143 if sent == signal.SIGTERM else -signal.SIGINT)
     assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT) and "panicked" not in errors
 
