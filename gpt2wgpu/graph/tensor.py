@@ -75,7 +75,7 @@ def schedule(*outputs: Tensor) -> list[Tensor]:
 
 def merge_graphs(outputs: Sequence[Tensor]) -> list[Tensor]:
     """The same outputs, where what their graphs have in common is computed once. Leaves of the same name become one."""
-    known: dict[Any, Tensor] = {}
+    known: dict[tuple[object, ...], Tensor] = {}
     new: dict[Tensor, Tensor] = {}
     for t in schedule(*outputs):
         inputs = tuple(new[x] for x in t.inputs)
@@ -101,7 +101,7 @@ class Op:
 
     name: str
     args: tuple[Arg, ...]  # the last one is the output
-    reference: Callable[..., Any]
+    reference: Callable[..., Array]
     grid: Callable[[SimpleNamespace], Grid]
     sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None  # letters that follow from other sizes and attributes
 
@@ -176,7 +176,7 @@ def op(
     signature: str,
     grid: Callable[[SimpleNamespace], Grid],
     sizes: Callable[[SimpleNamespace], dict[str, int]] | None = None,
-) -> Callable[[Callable[..., Any]], Op]:
+) -> Callable[[Callable[..., Array]], Op]:
     """Declare an op: `@op("x[T,C] weight[C] -> out[T,C]", grid=...)` above its numpy definition (see the top of this file)."""
     found = re.findall(r"(\w+)(?::(\w+))?\[([\w,+]+)\]", signature)
     args = tuple(Arg(name, dtype or "f32", tuple(dims.split(","))) for name, dtype, dims in found)
