@@ -125,6 +125,7 @@ def test_a_weight_that_two_ops_read_is_quantized_once():
     weight, bias, x = Tensor((70, 70), name="w"), Tensor((70,), name="b"), Tensor(("T", 70), name="x")
     values = {"w": random(70, 70), "b": random(70), "x": random(3, 70)}
     output = int8.graph_to_int8(ops.linear(ops.linear(x, weight, bias), weight, bias))
+    assert sorted(t.name for t in schedule(output) if t.is_weight) == ["b", "w", "w scale"]
     found = reference.NumpyProgram(output, int8.quantize_weights(lambda t: values[t.name])).run({"x": values["x"]})
     once = quantized.dequantize(*quantized.quantize_matrix(values["w"]))
     np.testing.assert_allclose(found, (values["x"] @ once + values["b"]) @ once + values["b"], rtol=1e-4, atol=1e-3)
