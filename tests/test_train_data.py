@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from refusals import one_line
 
+from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.cli.train import train_command
 from gpt2wgpu.diagnose.token_report import find_tokenizer
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.train import data
 from gpt2wgpu.train.settings import SIZES, TrainSettings, check_same, frozen_weights
+from gpt2wgpu.train.start import expected_prompts
 from gpt2wgpu.train.vocabulary import characters, save_tokenizer
 
 LABELS = "sentence1\tsentence2\tlabel\nab\tcd\t1\nef\tgh\t0\nij\tkl\t1\n"
@@ -242,3 +245,11 @@ def test_frozen_weights():
     for wrong in (["nothing"], ["layers:2-9"], ["layers:one"], ["*"], ["w"]):
         with pytest.raises(UserError, match="freeze"):
             frozen_weights(wrong, names, "h.{}.ln_1.bias")
+
+
+def test_prompts_that_a_model_expects(tmp_path: Path):
+    folder = tiny.sentence_model(tmp_path / "model", tiny.bert_config())
+    assert expected_prompts("model", load_checkpoint(folder)) == []
+    assert expected_prompts("intfloat/e5-small-v2", load_checkpoint(folder)) == ["query", "passage"]
+    tiny.write_json(folder / "config_sentence_transformers.json", {"prompts": {"query": "find: ", "document": ""}})
+    assert expected_prompts("intfloat/e5-small-v2", load_checkpoint(folder)) == ["query"]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from .. import hub
-from ..checkpoint import load_checkpoint
+from ..checkpoint import Checkpoint, load_checkpoint
 from ..checkpoint.graph import build_graph
+from ..checkpoint.prompts import family_prompts, model_names
 from ..devices.choose import enough_memory, find_device
 from ..errors import UserError, show
 from ..evaluation.scores import check_targets
@@ -159,6 +160,9 @@ def learning_texts(s: TrainSettings) -> list[str]:
 def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: Say) -> Run:
     """Model, examples and validation. source: the model folder that training starts from, or that of the run itself."""
     model = open_model(s, source, device)
+    if prompts := expected_prompts(s.model, model.template.checkpoint):
+        found = f"the model expects prompts ({', '.join(prompts)})"
+        say(f"warning: {found}, and training puts none before texts: write them into the data")
     try:
         if s.loss == "distillation":
             examples = teacher_examples(folder, s, model, source, device)
@@ -194,6 +198,12 @@ def open_model(s: TrainSettings, source: Path, device: str) -> Model:
     template = checkpoint.make_template(c, max_seq_length=length, dtype=s.dtype)
     c.release()
     return Model(program, name, template, tokenizer, length, int(output.shape[1]))
+
+
+def expected_prompts(name: str | None, c: Checkpoint) -> list[str]:
+    """The names of the prompts that a model has, or that its family expects (see Encoder)."""
+    prompts = c.prompts if any(c.prompts.values()) else family_prompts(model_names(name or "", c))
+    return [name for name, text in prompts.items() if text]
 
 
 def open_program(
