@@ -1,4 +1,4 @@
-"""`profile`: what is added up, against what is counted by hand; and calls of wgpu-native that wgpu-py has not."""
+"""`profile` and `tune`: what is added up, against what is counted by hand; and calls of wgpu-native that wgpu-py has not."""
 
 import dataclasses
 import json
@@ -11,8 +11,8 @@ import wgpu
 
 from gpt2wgpu import Encoder, UserError, checkpoint, hub
 from gpt2wgpu.cli import main
-from gpt2wgpu.diagnose.profile import Profile, profile_model, work
-from gpt2wgpu.gpu import Clock, Device, GPUProgram, measure_ceilings, native
+from gpt2wgpu.diagnose.profile import Profile, profile_model, tune_model, work
+from gpt2wgpu.gpu import Clock, Device, GPUProgram, MatrixUnits, Measurement, Tile, measure_ceilings, native, tiles
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
 
@@ -204,3 +204,53 @@ def test_a_layer_costs_no_new_kind_of_step(device: Device):
     program, _ = chain(device, 5)
     assert len(program.steps) == 5
     assert {step.kind for step in program.steps} == {0}
+
+
+# --- tune
+
+
+def test_tune_takes_the_matmuls_of_the_model(device: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_device", lambda wanted: (device, "the tests'"))
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_matmuls", lambda device, found: found)
+    assert tune_model(None, "gpu", "auto", 1) == (device, [(256, 1024, "f32"), (1024, 256, "f32"), (256, 768, "f32")])
+    assert tune_model(None, "gpu", "auto", 0) == (device, [])
+    if device.has_f16:
+        assert tune_model(None, "gpu", "float16", 1)[1] == [(256, 1024, "f16"), (1024, 256, "f16"), (256, 768, "f16")]
+
+
+def test_tune_takes_the_kernel_that_an_encoder_would(device: Device, monkeypatch: pytest.MonkeyPatch):
+    with_units = dataclasses.replace(device, matrix_units=MatrixUnits(16, 32))
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_device", lambda wanted: (device, "the tests'"))
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_matmul", lambda device, dtype: (with_units, "matmul_cooperative"))
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_matmuls", lambda device, found: [device])
+    opened, tuned = tune_model(None, "gpu", "auto", 1)
+    assert opened is with_units and tuned == [with_units]
+
+
+def test_tune_needs_a_gpu():
+    with pytest.raises(UserError, match=r"^tune measures kernels of a GPU: numpy"):
+        tune_model(None, "numpy", "auto", None)
+
+
+def test_the_command_prints_a_table(device: Device, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    found = [Measurement((768, 3072, "f16"), r, t, s) for r, t, s in ((24, Tile(8, 128, 8), 1.0), (24, Tile(16, 128, 16), 0.01))]
+    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_model", lambda **_: (device, found))
+    with pytest.raises(SystemExit) as caught:
+        main(["tune"])
+    assert not caught.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["768", "x", "3072", "f16", "24"]
+    assert lines[3].split() == ["8x128/8", "0.1"]
+    assert lines[4].split() == ["16x128/16", "11.3*"]
+    assert lines[-1] == f"kept in {tiles.cache_file()}"
+    with pytest.raises(SystemExit):
+        main(["tune", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["measured"][1] == {
+        "k": 768,
+        "n": 3072,
+        "dtype": "f16",
+        "rows": 24,
+        "tile": "16x128/16",
+        "gflops": found[1].gflops,
+    }

@@ -1,10 +1,9 @@
-"""Tile shapes: every one gives the same bits, and what was measured is kept in a file that nothing depends on."""
+"""Tile shapes are measured once for an adapter, and kept in a file that nothing depends on."""
 
 import dataclasses
 import json
 import math
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -12,13 +11,9 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu import UserError
-from gpt2wgpu.cli import main
-from gpt2wgpu.devices.selftest import Case, arrays, check_op, self_test
-from gpt2wgpu.diagnose.profile import tune_model
-from gpt2wgpu.gpu import Device, GPUProgram, Measurement, Tile, kernels, open_device, tiles
-from gpt2wgpu.gpu.program import TILE
-from gpt2wgpu.gpu.tuning import ROWS, SMALLEST, Bench, graph_matmuls, prepare_tiles, tune_matmuls
+from gpt2wgpu.devices.selftest import self_test
+from gpt2wgpu.gpu import Device, GPUProgram, Tile, kernels, open_device, tiles, tuning
+from gpt2wgpu.gpu.tuning import ROWS, SMALLEST, Bench, graph_matmuls, matmul_operands, prepare_tiles, tune_matmuls
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
 
@@ -48,80 +43,6 @@ def fresh(device: Device, kind: str = "") -> Device:
 def either(request: pytest.FixtureRequest, device: Device) -> Device:
     """With the kernels of a software driver, and with those of a GPU."""
     return fresh(device, request.param)
-
-
-def in_every_tile(device: Device, case: Case) -> list[np.ndarray]:
-    output, values = arrays(case)
-    found = []
-    for tile in tiles.tile_candidates(device, output.types["W"]):
-        device.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
-        program = GPUProgram(device, output, lambda t: values[t.name], {"T": sum(case.lengths)})
-        assert f"TILE_T: u32 = {tile.rows}u" in program.steps[0].kernels[0][1].source
-        found.append(program.run(values))
-    return found
-
-
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("lengths", [(1,), (37,), (129,)])
-@pytest.mark.parametrize("k", [4, 84])
-def test_every_tile_gives_the_same_bits(k: int, lengths: tuple[int], half: bool, either: Device, device: Device):
-    """Of a GPU and of a software driver alike; so the choice may depend on anything."""
-    if half and not device.has_f16:
-        pytest.skip("the device has no shader-f16")
-    case = Case(ops.linear_add, {"K": k, "N": 148}, lengths, half=half)
-    found = in_every_tile(either, case) + in_every_tile(fresh(device, "CPU"), case)
-    for other in found[1:]:
-        np.testing.assert_array_equal(found[0], other)
-    assert np.isfinite(found[0]).all()
-
-
-def test_every_tile_equals_numpy(either: Device):
-    case = Case(ops.linear_add, {"K": 84, "N": 148}, (37,))
-    output, _ = arrays(case)
-    for tile in tiles.tile_candidates(either, "f32"):
-        either.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
-        check = check_op(either, case)
-        assert check.ok, (tile, check)
-
-
-def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
-    """A row alone, and in batches on both sides of every seam."""
-    output, values = arrays(Case(ops.linear, {"K": 68, "N": 132}, (520,)))
-    choice = tuple(tiles.tile_candidates(either, "f32")[:4])
-    either.tuned["tiles"] = {tiles.matmul_key(output): choice}
-    program = GPUProgram(either, output, lambda t: values[t.name], {"T": 520})
-    assert [most for most, _ in program.steps[0].kernels] == [32, 128, 512, math.inf]
-    whole = program.run(values)
-    for rows in (1, 31, 32, 33, 128, 129, 512, 513):
-        np.testing.assert_array_equal(program.run({**values, "x": values["x"][:rows]}), whole[:rows])
-    for rows, tile in zip((32, 33, 129, 513), choice, strict=True):
-        kernel, grid = program.steps[0].choose({"T": rows})
-        assert kernel.constants["TILE_T"] == tile.rows
-        assert grid == (-(-132 // tile.columns), -(-rows // tile.rows), 1)
-
-
-def test_tiles_are_within_the_limits_of_every_device(device: Device):
-    gpu = fresh(device, "DiscreteGPU")
-    found = tiles.tile_candidates(gpu, "f32")
-    assert found == list(tiles.GPU_TILES)
-    assert len({str(t) for t in found}) == len(found)
-    for t in found:
-        assert TILE % t.rows == 0 and t.rows % t.thread_rows == 0 and t.columns % 8 == 0
-    weak = {**gpu.adapter.limits, "max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 128}
-    weak_device = dataclasses.replace(gpu, adapter=dataclasses.replace(gpu.adapter, limits=weak))
-    left = tiles.tile_candidates(weak_device, "f32")
-    assert left[0] == found[0]
-    assert Tile(128, 128, 8) not in left
-    assert Tile(64, 64, 8) in left
-
-
-def test_matmul_shaders_allow_only_what_is_listed():
-    """Widths that the shader files take for granted."""
-    assert all(t.columns == 128 and t.rows == t.thread_rows for t in tiles.SOFTWARE_TILES["matmul_registers"])
-    assert [t.rows for t in tiles.SOFTWARE_TILES["matmul_unrolled"]] == [
-        1 + len(re.findall(r"t \+ \d+u, last", kernels.read_shader("matmul_unrolled")))
-    ]
-    assert "@workgroup_size(8)" in kernels.read_shader("matmul_registers")
 
 
 def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -157,7 +78,7 @@ def test_what_others_have_measured_stays(device: Device, cache: Path, quick: Non
     assert len(kept) == 2
 
 
-def entry(name: str = "64x132 f32", tile: object = "24x128/24", count: int = 4) -> object:
+def entry(name: str = "64x132 f32 matmul_registers", tile: object = "24x128/24", count: int = 4) -> object:
     return {name: [tile] * count}
 
 
@@ -165,8 +86,9 @@ def entry(name: str = "64x132 f32", tile: object = "24x128/24", count: int = 4) 
     "content",
     [
         *("", "{", "[]", "null", "[" * 100000, '{"version": 1}', '{"version": "0.0.0", "adapters": {"ADAPTER": {}}}'),
-        *({"ADAPTER": e} for e in (entry("64x132"), entry("a b"), entry(tile="7x7/7"), entry(tile=[1]), entry(count=3))),
-        *({"ADAPTER": e} for e in ([], None, {"64x132 f32": None}, {"64x132 f32": "24x128/24"})),
+        *({"ADAPTER": e} for e in (entry("64x132"), entry("a b c"), entry(tile="7x7/7"), entry(tile=[1]), entry(count=3))),
+        *({"ADAPTER": e} for e in ([], None, entry("64x132 f32"), entry("064x132 f32 matmul_registers"))),
+        *({"ADAPTER": {"64x132 f32 matmul_registers": e}} for e in (None, "24x128/24")),
         {"another": entry()},
         b"\xff\xfe\x00",
     ],
@@ -219,9 +141,9 @@ def large() -> Tensor:
 def test_a_new_gpu_is_measured_once(device: Device, monkeypatch: pytest.MonkeyPatch, quick: None):
     calls = []
 
-    def spy(d: Device, wanted: list, seconds: float) -> None:
+    def spy(d: Device, wanted: list, seconds: float, *, anew: bool) -> None:
         calls.append((wanted, seconds))
-        tune_matmuls(d, wanted, seconds)
+        tune_matmuls(d, wanted, math.inf, anew=anew)
 
     monkeypatch.setattr("gpt2wgpu.gpu.tuning.tune_matmuls", spy)
     t = large()
@@ -242,10 +164,129 @@ def test_small_matmuls_are_not_measured(device: Device, cache: Path):
     assert graph_matmuls([large(), ops.linear(Tensor(("T", 8)), Tensor((8, 8)), Tensor((8,)))]) == [tiles.matmul_key(large())]
 
 
-def test_what_there_was_no_time_for_keeps_the_default(device: Device):
+def test_what_there_was_no_time_for_is_not_remembered(device: Device, cache: Path):
     gpu = fresh(device, "DiscreteGPU")
     assert tune_matmuls(gpu, [SMALL], seconds=0) == []
-    assert tiles.chosen_tiles(gpu) == {SMALL: (tiles.GPU_TILES[0],) * 4}
+    assert tiles.chosen_tiles(gpu) == {}
+    assert not cache.exists()
+    assert tiles.tile_ladder(gpu, matmul_operands(SMALL)[0]) == ((math.inf, tiles.GPU_TILES[0]),)
+
+
+class Timer:
+    """A clock that a test sets: it advances only with what `costs` says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def timer(monkeypatch: pytest.MonkeyPatch) -> Timer:
+    """A round takes no time, a compilation 0.1 s."""
+    found = Timer()
+    monkeypatch.setattr(tuning, "time", found)
+    monkeypatch.setattr(tuning, "TUNING_SECONDS", 1.0)
+
+    def slow(device: Device, t: Tensor, tile: Tile) -> kernels.Kernel:
+        found.now += 0.05  # it is called twice for each tile
+        return kernels.compile_kernel(device, t, tile)
+
+    monkeypatch.setattr(tuning, "compile_kernel", slow)
+    return found
+
+
+def test_the_next_start_goes_on_where_time_ran_out(device: Device, timer: Timer, quick: None, capsys):
+    """Each start keeps to its time, takes the largest product first, and remembers only what it has measured in full."""
+    wanted = [
+        ops.linear(Tensor(("T", k), name="x"), Tensor((k, n), name="w"), Tensor((n,), name="b"))
+        for k, n in ((512, 256), (516, 512))
+    ]
+    large_one, small_one = (516, 512, "f32"), (512, 256, "f32")
+    assert graph_matmuls(wanted) == [large_one, small_one]
+    starts = []
+    for _ in range(3):
+        gpu = fresh(device, "DiscreteGPU")
+        start = timer.now
+        prepare_tiles(gpu, wanted)
+        starts.append(([*tiles.chosen_tiles(gpu)], timer.now - start))
+        said = capsys.readouterr().err.splitlines()
+        timer.now += 5
+        assert (
+            said
+            == {
+                1: [
+                    f"measuring {gpu.adapter} once, 1 seconds at most, for faster matrix products",
+                    "1 of 2 matrix products are left for the next start; `gpt2wgpu tune` measures them all now",
+                ],
+                2: [f"measuring {gpu.adapter} once, 1 seconds at most, for faster matrix products"],
+                3: [],
+            }[len(starts)]
+        )
+    assert [known for known, _ in starts] == [[large_one], [large_one, small_one], [large_one, small_one]]
+    assert all(seconds < 1.2 for _, seconds in starts) and starts[2][1] == 0
+
+
+def test_rows_that_were_measured_stay(device: Device, quick: None, monkeypatch: pytest.MonkeyPatch):
+    """Of a matmul of which only the large batches were done, the small ones are measured at the next start."""
+    gpu = fresh(device, "DiscreteGPU")
+    measure = Bench.measure
+    monkeypatch.setattr(Bench, "measure", lambda self, rows: measure(self, rows) if rows > 4 else {})
+    tune_matmuls(gpu, [SMALL], anew=False)
+    first = tiles.chosen_tiles(fresh(device, "DiscreteGPU"))[SMALL]
+    assert first[:2] == (None, None) and None not in first[2:]
+    assert len(tiles.tile_ladder(gpu, matmul_operands(SMALL)[0])) <= 3
+    asked: list[int] = []
+    monkeypatch.setattr(Bench, "measure", lambda self, rows: asked.append(rows) or measure(self, rows))
+    again = fresh(device, "DiscreteGPU")
+    tune_matmuls(again, [SMALL], anew=False)
+    assert asked == [3, 2]
+    assert tiles.chosen_tiles(again)[SMALL][2:] == first[2:] and None not in tiles.chosen_tiles(again)[SMALL]
+    asked.clear()
+    tune_matmuls(again, [SMALL])
+    assert asked == [9, 5, 3, 2]
+
+
+def test_a_round_that_would_take_too_long_is_not_begun(device: Device, timer: Timer):
+    bench = Bench(fresh(device, "DiscreteGPU"), SMALL)
+    bench.slowest, bench.end = 1.0, timer.now + 10
+    assert bench.measure(2048) == {}
+
+
+@pytest.mark.parametrize(
+    ("believed", "expected"), [(0, [(8, True)]), (500, [(8, True), (512, True)]), (1000, [(8, True), (512, True), (8, False)])]
+)
+def test_a_time_of_zero_is_not_believed(believed: int, expected: list, device: Device, quick: None, monkeypatch):
+    """Of a clock that needs so many repeats to show any time: more of them are measured, then by wall time."""
+    gpu = fresh(device, "DiscreteGPU")
+    if not gpu.clock:
+        pytest.skip("the device has no timestamp-query")
+    rounds: list[tuple[int, bool]] = []
+    original = Bench._round
+
+    def coarse(self: Bench, rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
+        rounds.append((repeats, by_clock))
+        found = original(self, rows, repeats, by_clock)
+        return {tile: 0.0 if by_clock and repeats < believed else seconds for tile, seconds in found.items()}
+
+    monkeypatch.setattr(Bench, "_round", coarse)
+    bench = Bench(gpu, SMALL)
+    found = bench.measure(9)
+    assert [*dict.fromkeys(rounds)] == expected
+    assert len(found) == len(bench.kernels) and all(0 < seconds < math.inf for seconds in found.values())
+
+
+def test_no_kernel_takes_the_entry_of_another(device: Device, cache: Path, quick: None):
+    """A device may be opened with matrix units or without, and a driver as a GPU."""
+    mine, gpu = fresh(device, "CPU"), fresh(device, "DiscreteGPU")
+    for opened in (mine, gpu, mine):
+        tune_matmuls(opened, [SMALL])
+    [entries] = json.loads(cache.read_text())["adapters"].values()
+    assert {name.split()[2] for name in entries} == {mine.matmul("f32"), "matmul_workgroup"}
+    for opened in (mine, gpu):
+        known = tiles.chosen_tiles(dataclasses.replace(opened, tuned={}))
+        assert set(known[SMALL]) <= set(tiles.tile_candidates(opened, "f32"))
 
 
 def test_a_device_without_a_clock_is_measured_by_wall_time(device: Device, quick: None):
@@ -273,44 +314,3 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
         kernels.compile_kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile(either)
     assert [*Bench(either, SMALL, math.inf).kernels] == [first]
     assert {f.tile for f in tune_matmuls(either, [SMALL])} == {first}
-
-
-# --- the command
-
-
-def test_tune_takes_the_matmuls_of_the_model(device: Device, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_device", lambda wanted: (device, "the tests'"))
-    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_matmuls", lambda device, found: found)
-    assert tune_model(None, "gpu", "auto", 1) == (device, [(256, 768, "f32"), (256, 1024, "f32"), (1024, 256, "f32")])
-    assert tune_model(None, "gpu", "auto", 0) == (device, [])
-    if device.has_f16:
-        assert tune_model(None, "gpu", "float16", 1)[1] == [(256, 768, "f16"), (256, 1024, "f16"), (1024, 256, "f16")]
-
-
-def test_tune_needs_a_gpu():
-    with pytest.raises(UserError, match=r"^tune measures kernels of a GPU: numpy"):
-        tune_model(None, "numpy", "auto", None)
-
-
-def test_the_command_prints_a_table(device: Device, monkeypatch, capsys: pytest.CaptureFixture[str], cache: Path):
-    found = [Measurement((768, 3072, "f16"), r, t, s) for r, t, s in ((24, Tile(8, 128, 8), 1.0), (24, Tile(16, 128, 16), 0.01))]
-    monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_model", lambda **_: (device, found))
-    with pytest.raises(SystemExit) as caught:
-        main(["tune"])
-    assert not caught.value.code
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == ["768", "x", "3072", "f16", "24"]
-    assert lines[3].split() == ["8x128/8", "0.1"]
-    assert lines[4].split() == ["16x128/16", "11.3*"]
-    assert lines[-1] == f"kept in {cache}"
-    with pytest.raises(SystemExit):
-        main(["tune", "--json"])
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["measured"][1] == {
-        "k": 768,
-        "n": 3072,
-        "dtype": "f16",
-        "rows": 24,
-        "tile": "16x128/16",
-        "gflops": found[1].gflops,
-    }

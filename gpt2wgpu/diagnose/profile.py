@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import checkpoint, hub
 from ..checkpoint.graph import build_graph, choose_modules, default_layer
-from ..devices.choose import find_device, find_dtype, find_operand_dtype
+from ..devices.choose import find_device, find_dtype, find_matmul, find_operand_dtype
 from ..encoder import Encoder
 from ..errors import UserError, between
 from ..gpu import Ceilings, Clock, Device, GPUProgram, Measurement, graph_matmuls, measure_ceilings, tune_matmuls
@@ -157,14 +157,13 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
 def tune_model(
     model: str | Path | None, device: str, dtype: str, layer: int | None, revision: str | None = None
 ) -> tuple[Device, list[Measurement]]:
-    """Measure the tiles of a model's matmuls anew, and remember the fastest ones for this adapter."""
+    """Measure the tiles of a model's matmuls anew, for the kernel that an Encoder would use here, and remember the fastest."""
     opened, reason = find_device(device)
+    dtype = find_dtype(dtype, opened)
+    opened, _ = find_matmul(opened, dtype)
     if opened is None:
         raise UserError(f"tune measures kernels of a GPU: {reason} (--device gpu takes a software driver)")
     c = checkpoint.load_checkpoint(hub.find_model(model, revision=revision))
-    dtype = find_dtype(dtype, opened)
     layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
-    found = graph_matmuls(
-        schedule(build_graph(c, layer, find_operand_dtype(dtype, opened), choose_modules(c, None), int8=dtype == "int8"))
-    )
-    return opened, tune_matmuls(opened, found)
+    graph = build_graph(c, layer, find_operand_dtype(dtype, opened), choose_modules(c, None), int8=dtype == "int8")
+    return opened, tune_matmuls(opened, graph_matmuls(schedule(graph)))

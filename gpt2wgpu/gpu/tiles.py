@@ -37,7 +37,7 @@ MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64,
 BUCKETS = (32, 128, 512, math.inf)  # most rows T of each
 
 Matmul = tuple[int, int, str]  # K, N and the dtype of its operands
-Choice = tuple[Tile, ...]  # one for each of BUCKETS
+Choice = tuple[Tile | None, ...]  # one for each of BUCKETS; None where nothing was measured
 TileTable = dict[Matmul, Choice]
 
 
@@ -76,21 +76,21 @@ def tile_ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], .
     """(most rows T, the tile for them), ascending; without a tile for an op that has none."""
     if not is_tiled(t):
         return ((math.inf, None),)
-    choice = chosen_tiles(device).get(matmul_key(t))
-    if choice is None:
-        return ((math.inf, tile_candidates(device, matmul_key(t)[2])[0]),)
+    m = matmul_key(t)
+    default = tile_candidates(device, m[2])[0]
+    choice = [tile or default for tile in chosen_tiles(device).get(m, (None,) * len(BUCKETS))]
     above = (*choice[1:], None)
     return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
 
 
-def chosen_tiles(device: Device) -> dict[Matmul, Choice]:
-    """What was measured on this adapter, now or by an earlier process. Filled by tune.py."""
+def chosen_tiles(device: Device) -> TileTable:
+    """What was measured on this adapter, now or by an earlier process. Filled by tuning.py."""
     if "tiles" not in device.tuned:
         device.tuned["tiles"] = load_tiles(device)
     return device.tuned["tiles"]
 
 
-# --- the cache: one JSON file, {"version": ..., "adapters": {adapter: {"768x3072 f16": ["16x64/2", ...]}}}
+# --- the cache: one JSON file, {"version": ..., "adapters": {adapter: {"768x3072 f16 matmul_workgroup": ["16x64/2", null, ...]}}}
 
 
 def cache_file() -> Path:
@@ -117,32 +117,49 @@ def adapter_key(device: Device) -> str:
     return f"{a.name} | {a.driver} | {a.backend}"
 
 
-def load_tiles(device: Device) -> dict[Matmul, Choice]:
-    """This adapter's choices in the cache. What cannot be understood counts as not there."""
+def entry_name(device: Device, m: Matmul) -> str:
+    """With the kernel, as a device may be opened with matrix units or without."""
+    k, n, dtype = m
+    return f"{k}x{n} {dtype} {device.matmul(dtype)}"
+
+
+def load_tiles(device: Device) -> TileTable:
+    """This adapter's choices in the cache, for the kernels that this device uses. An entry that is not understood is left out."""
     entries = read_cache().get(adapter_key(device))
-    found: dict[Matmul, Choice] = {}
+    found: TileTable = {}
     for name, tiles in entries.items() if isinstance(entries, dict) else ():
         with suppress(ValueError, TypeError, KeyError):
-            sizes, dtype = name.split(" ")
-            k, n = sizes.split("x")
+            sizes, dtype, _ = name.split(" ")
+            k, n = map(int, sizes.split("x"))
+            if name != entry_name(device, (k, n, dtype)):
+                continue
             known = {str(tile): tile for tile in tile_candidates(device, dtype)}
-            choice = tuple(known[tile] for tile in tiles)
+            choice = tuple(None if tile is None else known[tile] for tile in tiles)
             if len(choice) == len(BUCKETS):
-                found[int(k), int(n), dtype] = choice
+                found[k, n, dtype] = choice
     return found
 
 
 def save_tiles(device: Device) -> None:
-    """Add this adapter's choices to the file, in one step. Where it cannot be written they are measured again next time."""
-    entries = {f"{k}x{n} {dtype}": [str(tile) for tile in choice] for (k, n, dtype), choice in chosen_tiles(device).items()}
-    whole = {"version": __version__, "adapters": {**read_cache(), adapter_key(device): entries}}
+    """Add this device's choices to the file, atomically; those of other kernels and adapters stay.
+
+    Where the file cannot be written, they are measured again next time.
+    """
+    adapters, key = read_cache(), adapter_key(device)
+    old = adapters.get(key)
+    new = {
+        entry_name(device, m): [tile and str(tile) for tile in choice]
+        for m, choice in chosen_tiles(device).items()
+        if any(choice)
+    }
+    adapters[key] = {**(old if isinstance(old, dict) else {}), **new}
+    path = cache_file()
     temporary = None
     try:
-        path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as file:
             temporary = Path(file.name)
-            json.dump(whole, file, indent=1)
+            json.dump({"version": __version__, "adapters": adapters}, file, indent=1)
         temporary.replace(path)
     except OSError:
         if temporary is not None:

@@ -1,5 +1,6 @@
 """Measure the tile shapes of a model's matmuls on a device: a second or two on the first use of a GPU, then from the cache."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,17 @@ import wgpu
 from ..graph.ops import linear, linear_int8
 from ..graph.ops.quantized import quantize_matrix
 from ..graph.tensor import DTYPES, Array, Tensor
+from ..progress import notice
 from . import native
 from .clock import Clock
 from .device import Device
 from .kernels import Kernel, Tile, bind_group_layout, compile_kernel, is_tiled
-from .tiles import Matmul, chosen_tiles, matmul_key, save_tiles, tile_candidates
+from .tiles import BUCKETS, Choice, Matmul, chosen_tiles, matmul_key, save_tiles, tile_candidates
 
 ROWS = (24, 96, 384, 2048)  # measured for each of BUCKETS
 CHECKED_ROWS = 203  # no multiple of any tile
 SMALLEST = 1 << 17  # K x N from which the choice is worth measuring
-TUNING_SECONDS = 2.0  # at most, on first use; what is not measured by then keeps the default
+TUNING_SECONDS = 2.0  # at most, at a start; what is not measured by then keeps the default until the next one
 
 
 @dataclass(frozen=True)
@@ -42,51 +44,60 @@ def prepare_tiles(device: Device, tensors: Sequence[Tensor]) -> None:
     """Before a graph is compiled: measure those of its matmuls that this GPU has not met. Software drivers keep the defaults."""
     if device.adapter.software:
         return
-    missing = [m for m in graph_matmuls(tensors) if m not in chosen_tiles(device)]
-    if missing:
-        tune_matmuls(device, missing, TUNING_SECONDS)
+    wanted = [m for m in graph_matmuls(tensors) if not is_measured(device, m)]
+    if not wanted:
+        return
+    notice(f"measuring {device.adapter} once, {TUNING_SECONDS:.0f} seconds at most, for faster matrix products")
+    tune_matmuls(device, wanted, TUNING_SECONDS, anew=False)
+    left = sum(not is_measured(device, m) for m in wanted)
+    if left:
+        notice(f"{left} of {len(wanted)} matrix products are left for the next start; `gpt2wgpu tune` measures them all now")
+
+
+def is_measured(device: Device, m: Matmul) -> bool:
+    """Whether each of BUCKETS has its tile."""
+    return all(chosen_tiles(device).get(m, (None,)))
 
 
 def graph_matmuls(tensors: Iterable[Tensor]) -> list[Matmul]:
-    """The different matmuls of a graph that are large enough to be worth it."""
+    """The different matmuls of a graph that are large enough to be worth it, the largest first."""
     found = {matmul_key(t) for t in tensors if is_tiled(t)}
-    return sorted((m for m in found if m[0] * m[1] >= SMALLEST), key=lambda m: (m[2], m[0] * m[1], m))
+    return sorted((m for m in found if m[0] * m[1] >= SMALLEST), key=lambda m: (-m[0] * m[1], m))
 
 
-def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = float("inf")) -> list[Measurement]:
-    """Measure, choose and remember. `seconds` for all of them, half of it for compiling: what is left is shared fairly.
+def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = math.inf, *, anew: bool = True) -> list[Measurement]:
+    """Measure the matmuls in this order, each from the largest batch down, and remember the fastest tiles.
 
-    Large batches come first, as they gain most where time runs out.
+    seconds: to stop after; what is not measured by then is left out. anew: measure again what is known.
     """
-    start = time.perf_counter()
+    end = time.perf_counter() + seconds
     found: list[Measurement] = []
-    for left, m in zip(range(len(wanted), 0, -1), wanted, strict=True):
-        bench = Bench(device, m, start + seconds / 2)
-        now = time.perf_counter()
-        end = now + (start + seconds - now) / left
-        for rows in sorted(ROWS, reverse=True):
-            if time.perf_counter() < end:
-                found += [Measurement(m, rows, tile, taken) for tile, taken in bench.measure(rows).items()]
     for m in wanted:
-        chosen_tiles(device)[m] = tuple(fastest_tile(found, m, rows) or tile_candidates(device, m[2])[0] for rows in ROWS)
-    save_tiles(device)
+        bench = Bench(device, m, end)
+        if not bench.complete:
+            break
+        unknown: Choice = (None,) * len(BUCKETS)
+        choice = [*(unknown if anew else chosen_tiles(device).get(m, unknown))]
+        for i in reversed(range(len(BUCKETS))):
+            if choice[i] is None:
+                taken = bench.measure(ROWS[i])
+                found += [Measurement(m, ROWS[i], tile, t) for tile, t in taken.items()]
+                choice[i] = min(taken, key=lambda tile: taken[tile], default=None)
+        chosen_tiles(device)[m] = tuple(choice)
+    if found:
+        save_tiles(device)
     return found
-
-
-def fastest_tile(found: Iterable[Measurement], m: Matmul, rows: int) -> Tile | None:
-    best = min((f for f in found if f.matmul == m and f.rows == rows), key=lambda f: f.seconds, default=None)
-    return best.tile if best else None
 
 
 class Bench:
     """One matmul with random operands on a device, and its kernel in every tile shape.
 
     A shape that the driver cannot compile, or that gives other bits than the default one, is left out (the default one
-    was compared with numpy by the self-test), and so is what has not been compiled at the time `end`.
+    was compared with numpy by the self-test). complete: whether there was time until `end` to try every shape.
     """
 
-    def __init__(self, device: Device, m: Matmul, end: float) -> None:
-        self.device, self.matmul = device, m
+    def __init__(self, device: Device, m: Matmul, end: float = math.inf) -> None:
+        self.device, self.end = device, end
         k, n, dtype = m
         self.tensor, arrays = matmul_operands(m)
         size = DTYPES[self.tensor.dtype].itemsize
@@ -101,34 +112,55 @@ class Bench:
             entries=[{"binding": i, "resource": {"buffer": b}} for i, b in enumerate(self.buffers)],
         )
         self.kernels: dict[Tile, Kernel] = {}
+        self.slowest = 0.0  # seconds of CHECKED_ROWS by wall time, waiting included
+        self.complete = self._compile(tile_candidates(device, dtype), CHECKED_ROWS * n * size)
+
+    def _compile(self, candidates: Sequence[Tile], size: int) -> bool:
         expected = None
-        for tile in tile_candidates(device, dtype):
-            if self.kernels and time.perf_counter() > end:
-                break
+        for tile in candidates:
+            if time.perf_counter() >= self.end:
+                return False
             try:
-                compile_kernel(device, self.tensor, tile).compile(device)
+                compile_kernel(self.device, self.tensor, tile).compile(self.device)
             except wgpu.GPUError:
                 continue
-            self.kernels[tile] = compile_kernel(device, self.tensor, tile)
-            bits = self._result(tile, CHECKED_ROWS, CHECKED_ROWS * n * size)
+            self.kernels[tile] = compile_kernel(self.device, self.tensor, tile)
+            start = time.perf_counter()
+            bits = self._result(tile, CHECKED_ROWS, size)
+            self.slowest = max(self.slowest, time.perf_counter() - start)
             expected = bits if expected is None else expected
             if bits != expected:
                 del self.kernels[tile]
+        return True
 
     def measure(self, rows: int) -> dict[Tile, float]:
-        """Seconds of each shape: the best of three rounds in which all shapes take their turn, of fewer if they are long."""
+        """Seconds of each shape; nothing if there is no time left for it.
+
+        A clock may be too coarse for so short a time and say zero: then more of them are measured, or by wall time.
+        """
         repeats = max(1, min(8, 1024 // rows))
-        found = dict.fromkeys(self.kernels, float("inf"))
+        for count, clock in ((repeats, self.device.clock), (64 * repeats, self.device.clock), (repeats, False)):
+            if time.perf_counter() + self.slowest * rows / CHECKED_ROWS * repeats * len(self.kernels) >= self.end:
+                return {}
+            found = self._best(rows, count, clock)
+            if all(seconds > 0 for seconds in found.values()):
+                return found
+        return {}
+
+    def _best(self, rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
+        """Of three rounds in which all shapes take their turn, of fewer if they are long."""
+        found = dict.fromkeys(self.kernels, math.inf)
         start = time.perf_counter()
         for _ in range(3):
-            for tile, seconds in self._round(rows, repeats).items():
-                found[tile] = min(found[tile], max(seconds, 1e-9) / repeats)
-            if time.perf_counter() - start > 1:
+            for tile, seconds in self._round(rows, repeats, by_clock).items():
+                found[tile] = min(found[tile], seconds / repeats)
+            now = time.perf_counter()
+            if now - start > 1 or now + (now - start) >= self.end:
                 break
         return found
 
-    def _round(self, rows: int, repeats: int) -> dict[Tile, float]:
-        if self.device.clock:
+    def _round(self, rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
+        if by_clock:
             clock = Clock(self.device, len(self.kernels))
             self._run([*self.kernels], rows, repeats, clock)
             return dict(zip(self.kernels, clock.seconds().tolist(), strict=True))
