@@ -43,4 +43,7 @@ def wait_interruptibly(future: Future[T]) -> T:
     """
     while not wait([future], timeout=0.5).done:
         pass
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future  # as in `run_in_background`

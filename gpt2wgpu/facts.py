@@ -14,7 +14,7 @@ from .errors import UserError, between
 from .graph.tensor import Array
 from .inputs import Inputs, list_texts
 from .models import Architecture
-from .outputs import pad_tokens, with_types
+from .outputs import pad_tokens
 from .tokenizer import Tokenizer
 from .vectors.pairwise import check_similarity
 
@@ -118,7 +118,7 @@ class ModelFacts:
         int64 (n, longest), padded. Raises UserError as `encode` does."""
         given = list_texts(texts, "tokenize")
         ids, _ = self.tokenizer.encode([prompt + t for t in given] if prompt else given, self.max_seq_length)
-        return pad_tokens(ids, self.tokenizer.pad_id(), with_types(self.engine))
+        return pad_tokens(ids, self.tokenizer.pad_id(), self.tokenizer.has_types())
 
     def preprocess(self, inputs: Inputs, prompt: str | None = None) -> dict[str, Array]:
         """`tokenize`; the new name."""

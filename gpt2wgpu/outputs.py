@@ -85,7 +85,7 @@ def token_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, option
     vectors = fill_matrix(engine, tokenizer, again, replace(options, normalize=False, show_progress_bar=False))
     records = []
     for i, text_ids in enumerate(ids):
-        record = pad_tokens([text_ids], 0, with_types(engine))
+        record = pad_tokens([text_ids], 0, tokenizer.has_types())
         arrays = {name: rows[0] for name, rows in record.items()}
         arrays |= {"token_embeddings": states[i], "sentence_embedding": vectors[i]}
         names = [*arrays]
@@ -101,11 +101,6 @@ def pad_tokens(ids: Sequence[Array], pad: int, types: bool) -> dict[str, Array]:
         found["input_ids"][i, : len(row)] = row
         found["attention_mask"][i, : len(row)] = 1
     return {**found, "token_type_ids": np.zeros_like(found["input_ids"])} if types else found
-
-
-def with_types(engine: Engine) -> bool:
-    """Whether the tokenizers that `transformers` has for this architecture give token types."""
-    return engine.checkpoint.architecture in ("bert", "nomic_bert", "albert")
 
 
 def warn_of_cut(cut: int, of: int, options: EncodeOptions) -> None:

@@ -159,6 +159,14 @@ class Tokenizer:
         token = self._settings.named_token("pad_token")
         return 0 if token is None else self._tokenizer.token_to_id(token.content) or 0
 
+    def has_types(self) -> bool:
+        """Whether `transformers` gives token types with these tokens."""
+        fields = self._settings.fields
+        names = fields.values.get("model_input_names")
+        if isinstance(names, list):
+            return "token_type_ids" in names
+        return self._settings.kind == "bert" and not fields.text("tokenizer_class", default="").startswith("DistilBert")
+
     def vocabulary(self) -> dict[str, int]:
         """Tokens and their ids, added ones included."""
         return self._tokenizer.get_vocab()

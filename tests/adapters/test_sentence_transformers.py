@@ -1,0 +1,47 @@
+"""The calls of tests/compare_sentence_transformers.py against the real package."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from compare_sentence_transformers import compare
+from encoders import GOLDEN
+
+REFUSED = (  # what cannot be done, or means nothing here
+    "(pairs of texts)",
+    "prompt_name='query'",
+    "half()",
+    "trust_remote_code=True",
+    "model_kwargs={'attn_implementation'",
+    "config_kwargs={'num_hidden_layers'",
+)
+
+
+def test_calls_do_the_same_or_say_what_to_use(monkeypatch, capfd):
+    with warnings.catch_warnings(action="ignore"):
+        found = compare(GOLDEN / "sentence_models" / "old_bert_mean")
+    wrong = [(name, said) for name, verdict, said in found if verdict == "different"]
+    assert wrong == []
+    refused = [(name, said) for name, verdict, said in found if verdict == "refused"]
+    assert [name for name, said in refused if not any(part in name for part in REFUSED) or "\n" in said] == []
+    counts = Counter(verdict for _, verdict, _ in found)
+    assert counts["same"] >= 350 and len(found) >= 375
+    assert all("generator" in name for name, verdict, _ in found if verdict == "more")
+
+
+def test_a_saved_folder_is_read_there(tmp_path: Path):
+    """Pooling, prompts and lengths as they were changed here."""
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    from gpt2wgpu import Encoder
+
+    for name in ("plain_bert", "old_mpnet_mean", "new_gpt2_weighted"):
+        for pooling in ("cls", "max", "last", "weighted_mean", "sqrt_len_mean"):
+            ours = Encoder(GOLDEN / "sentence_models" / name, device="cpu", pooling=pooling, prompts={"query": "a: "})
+            ours.max_seq_length = 9
+            ours.save(tmp_path / name / pooling)
+            theirs = SentenceTransformer(str(tmp_path / name / pooling), device="cpu")
+            texts = ["the cat sleeps", "a dog " * 20]
+            with warnings.catch_warnings(action="ignore"):
+                np.testing.assert_allclose(ours.encode_query(texts), theirs.encode_query(texts), atol=1e-5)
