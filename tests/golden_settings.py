@@ -81,6 +81,7 @@ SENTENCE: dict[str, list[Any]] = {
     "truncate_dim": [3, None],
     "model_type": ["SentenceTransformer"],
     "__version__": [{"sentence_transformers": "9.9.9"}],
+    "requirements": [{"sentence-transformers": ">=5.0"}],
 }
 SETTINGS: dict[str, dict[str, dict[str, list[Any]]]] = {
     "old_bert_mean": {

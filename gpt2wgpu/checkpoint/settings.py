@@ -151,5 +151,5 @@ def read_sentence_settings(fields: Fields) -> SentenceSettings:
     if similarity not in SIMILARITIES:
         raise fields.refuse("similarity_fn_name", f"one of {', '.join(SIMILARITIES)}")
     dims = fields.integer("truncate_dim") if fields.present("truncate_dim") else None
-    fields.refuse_unknown(("__version__",))
+    fields.refuse_unknown(("__version__", "requirements"))  # of other libraries
     return SentenceSettings(prompts, default, similarity, dims)
