@@ -9,6 +9,8 @@ import tiny
 from refusals import refusal
 
 from gpt2wgpu.checkpoint import load_checkpoint
+from gpt2wgpu.checkpoint.settings import set_length
+from gpt2wgpu.train.checkpoint import make_template
 
 FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 
@@ -170,3 +172,25 @@ def test_two_modules_of_one_name(tmp_path: Path):
     entries = json.loads((tmp_path / "modules.json").read_text())
     tiny.write_json(tmp_path / "modules.json", [{**entry, "name": "0"} for entry in entries])
     refusal(tmp_path, "modules.json", "name is '0'", "another name")
+
+
+@pytest.mark.parametrize("name", ["processor_kwargs", "tokenizer_args"])
+def test_a_limit_that_is_saved_wins_over_an_argument_of_the_tokenizer(tmp_path: Path, name: str):
+    given = {"max_seq_length": 9, name: {"model_max_length": 4, "truncation_side": "left"}, "do_lower_case": True}
+    changed = set_length(given, 7)
+    assert changed == {"max_seq_length": 7, name: {"model_max_length": 7, "truncation_side": "left"}, "do_lower_case": True}
+    tiny.write_json(tiny.sentence_model(tmp_path) / "sentence_bert_config.json", changed)
+    c = load_checkpoint(tmp_path)
+    assert c.max_seq_length == 7
+    saved = json.loads(make_template(c, max_seq_length=3, dtype="float32").files["sentence_bert_config.json"])
+    assert saved["max_seq_length"] == saved[name]["model_max_length"] == 3
+
+
+def test_a_trained_model_keeps_modules_in_folders_inside_each_other(tmp_path: Path):
+    tiny.sentence_model(tmp_path)
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    (tmp_path / "after" / "all").mkdir(parents=True)
+    (tmp_path / "1_Pooling").rename(tmp_path / "after" / "all" / "pooling")
+    tiny.write_json(tmp_path / "modules.json", [entries[0], {**entries[1], "path": "after/all/pooling"}])
+    template = make_template(load_checkpoint(tmp_path), max_seq_length=9, dtype="float32")
+    assert "after/all/pooling/config.json" in template.files

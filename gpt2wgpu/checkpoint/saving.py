@@ -10,7 +10,7 @@ from uuid import uuid4
 from ..errors import UserError, show
 from . import Checkpoint
 from .modules import MODE_FLAGS, MODES, Module, Pooling, read_modules
-from .settings import LENGTH_FILES
+from .settings import LENGTH_FILES, set_length
 
 POOLING_FLAGS = {MODES[mode]: flag for mode, flag in MODE_FLAGS.items()}  # by the names of ops.POOLINGS
 
@@ -42,7 +42,8 @@ def save_checkpoint(
             update_pooling(part, modules[0], c.config.width)
         lengths = (part / body / f"sentence_{name}_config.json" for name in LENGTH_FILES)
         lengths_file = next((file for file in lengths if file.exists()), part / body / "sentence_bert_config.json")
-        update_json(lengths_file, {"max_seq_length": max_seq_length, "do_lower_case": c.lower_case})
+        update_json(lengths_file, {"do_lower_case": c.lower_case})
+        update_json(lengths_file, set_length(json.loads(lengths_file.read_text("utf-8-sig")), max_seq_length))
         update_json(part / "config_sentence_transformers.json", settings)
         if target.exists():
             target.rmdir()

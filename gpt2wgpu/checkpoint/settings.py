@@ -95,6 +95,13 @@ def read_transformer_settings(folder: Path, sentence_model: bool) -> Transformer
     return settings
 
 
+def set_length(values: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """The values of sentence_bert_config.json with another limit, also where an argument of the tokenizer comes before it."""
+    given = {name: values[name] for name in ("tokenizer_args", "processor_kwargs") if isinstance(values.get(name), dict)}
+    changed = {name: {**v, "model_max_length": tokens} for name, v in given.items() if "model_max_length" in v}
+    return {**values, **changed, "max_seq_length": tokens}
+
+
 def read_arguments(fields: Fields, old: str, new: str) -> dict[str, Any]:
     """Arguments that are passed to transformers; where both names stand, sentence-transformers takes the old one."""
     found = fields.object(old, new, default={})

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..checkpoint import Checkpoint, Pooling
+from ..checkpoint.settings import set_length
 from ..errors import UserError, between, show
 from ..files import sync_to_disk
 from ..graph.tensor import Array
@@ -60,8 +61,8 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
 
     max_seq_length: tokens of a text that are read, as the saved folder will say. dtype: of the saved weights.
     """
-    modules = [p.parent for p in c.path.glob("*/config.json") if p.parent != c.folder] if c.sentence_model else []
-    found = {p for folder in {c.path, c.folder, *modules} for p in folder.iterdir() if p.is_file() and p.suffix in KEPT_SUFFIXES}
+    folders = {c.path, *(p.parent for p in c.files_read)}
+    found = {p for folder in folders for p in folder.iterdir() if p.is_file() and p.suffix in KEPT_SUFFIXES}
     files = {p.relative_to(c.path).as_posix(): p.read_bytes() for p in found if not p.name.endswith(".index.json")}
     body = c.folder.relative_to(c.path)
     for openai, name in {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}.items():
@@ -78,7 +79,8 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
 
     # Whatever the weights are stored in, others are to compute in float32: float16 is slow on a CPU and overflows.
     change(body / "config.json", architectures=[c.config.model], torch_dtype="float32", dtype=None)
-    change(body / "sentence_bert_config.json", max_seq_length=max_seq_length, do_lower_case=c.lower_case)
+    texts = body / "sentence_bert_config.json"
+    change(texts, **{**set_length(read(texts), max_seq_length), "do_lower_case": c.lower_case})
     tokenizer = body / "tokenizer_config.json"
     change(tokenizer, model_max_length=max_seq_length)  # for pipelines of `transformers`, which read nothing else
     if (prefix_space := undeclared_prefix_space(read(tokenizer), read(body / "tokenizer.json"))) is not None:
