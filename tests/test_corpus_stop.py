@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -119,6 +120,13 @@ def test_told_to_stop(source: Path, whole: dict[str, bytes], tmp_path: Path, num
     assert [p.name for p in tmp_path.iterdir()] == ["o.npy"]
 
 
+def unread(pipe: BinaryIO) -> int:
+    import fcntl  # not on Windows
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_told_to_stop_while_nothing_can_be_read(source: Path, tmp_path: Path, number: int, code: int):
     """The writer of a pipe waits for ever, and so would whoever waits for the reader."""
@@ -126,10 +134,10 @@ def test_told_to_stop_while_nothing_can_be_read(source: Path, tmp_path: Path, nu
     args = [*arguments(source, tmp_path / "o.npy"), "-i", str(tmp_path / "a.jsonl")]
     with subprocess.Popen(process(args), env=environment(), stderr=subprocess.PIPE, text=True) as running:
         with (tmp_path / "a.jsonl").open("wb") as pipe:
-            pipe.write(source.read_bytes()[:100_000])
+            pipe.write(source.read_bytes()[:100_000].rpartition(b"\n")[0] + b'\n{"text": "' + b"t1 " * 10_000)
             pipe.flush()
             until = time.monotonic() + 300
-            while running.poll() is None and saved(tmp_path / "o.npy.part") == 0:
+            while running.poll() is None and (unread(pipe) or not saved(tmp_path / "o.npy.part")):  # it waits in this line
                 assert time.monotonic() < until
                 time.sleep(0.001)
             running.send_signal(number)

@@ -6,13 +6,12 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .. import files
+from ..background import run_in_background
 from ..devices.choose import device_kind
 from ..encoder import Encoder
 from ..engine import MAX_SEQUENCES, EncodeOptions
@@ -202,23 +201,7 @@ def read_ahead(windows: Iterator[Window]) -> Generator[Window, None, None]:
     Closing this does not wait for the thread, nor does the end of the process: it may be reading from a pipe to which nobody
     writes any more.
     """
-    wanted: SimpleQueue[bool] = SimpleQueue()
-    found: SimpleQueue[Window | BaseException | None] = SimpleQueue()
-
-    def read() -> None:
-        while wanted.get():
-            try:
-                found.put(next(windows, None))
-            except BaseException as error:
-                found.put(error)
-
-    Thread(target=read, name="gpt2wgpu-reader", daemon=True).start()
-    try:
-        wanted.put(True)
-        while (window := found.get()) is not None:
-            if isinstance(window, BaseException):
-                raise window
-            wanted.put(True)
-            yield window
-    finally:
-        wanted.put(False)
+    future = run_in_background(next, windows, None)
+    while (window := future.result()) is not None:
+        future = run_in_background(next, windows, None)
+        yield window
