@@ -303,3 +303,33 @@ def test_an_impossible_output_is_refused_before_any_work(tmp_path: Path, name: s
     with refused, files.open_output(str(tmp_path / name), files.VECTOR_FORMATS):
         pytest.fail("the work was begun")
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no names that are not text")
+@pytest.mark.parametrize("name", ["caf\udce9", "two\nlines", "a\x1b[31mb"])
+def test_names_that_are_not_printable(tmp_path: Path, name: str):
+    """Files of such names are read and written, and a message about one is a line."""
+    (tmp_path / f"{name}.txt").write_bytes(b"one\n")
+    assert [*files.read_texts(str(tmp_path / f"{name}.txt"))] == ["one"]
+    for suffix in files.VECTOR_FORMATS:
+        write(tmp_path / f"{name}{suffix}", ["one"], vectors(1))
+    (tmp_path / f"{name}.csv").write_bytes(b"a,b\n1,2\n")
+    for call in (
+        lambda: files.read_texts(str(tmp_path / f"{name}.csv")),
+        lambda: files.resolve_output(str(tmp_path / f"{name}.xls"), files.VECTOR_FORMATS),
+        lambda: files.resolve_output(str(tmp_path / name / "a.npy"), files.VECTOR_FORMATS),
+    ):
+        with pytest.raises(UserError) as caught:
+            call()
+        assert str(caught.value).isprintable()
+
+
+def test_a_name_of_five_thousand_letters():
+    for call in (
+        lambda: files.resolve_output("a" * 5000, files.VECTOR_FORMATS),
+        lambda: [*files.table_rows(files.Source(f"{'a' * 5000}.csv"))],
+        lambda: files.read_texts(f"{'a' * 5000}.json"),
+    ):
+        with pytest.raises((UserError, OSError)) as caught:
+            call()
+        assert isinstance(caught.value, OSError) or len(str(caught.value)) < 500

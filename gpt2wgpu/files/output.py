@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 from uuid import uuid4
 
-from ..errors import UserError
+from ..errors import UserError, show
 
 Format = TypeVar("Format")
-unfinished: set[Path] = set()  # temporary files, for whoever ends the process at once
+unfinished: set[Path] = set()  # temporary files, to be removed if the process is ended at once
 
 
 def suffix_of(name: str, formats: Mapping[str, Format]) -> str | None:
@@ -21,15 +21,15 @@ def suffix_of(name: str, formats: Mapping[str, Format]) -> str | None:
 
 
 def resolve_output(path: str, formats: Mapping[str, Format]) -> tuple[Path, Format]:
-    """The file that a name for output means, and its format. Raises UserError where it cannot be one."""
-    target = Path(os.path.realpath(path))  # through a link: the file it points to is replaced, not the link
+    """The file that an output's name means, and its format. Raises UserError if it cannot be one."""
+    target, shown = Path(os.path.realpath(path)), show(Path(path))  # of a link the file it points to is replaced, not the link
     if (suffix := suffix_of(target.name, formats)) is None:
-        raise UserError(f"{path}: the name must end in one of {' '.join(formats)}")
+        raise UserError(f"{shown}: the name must end in one of {' '.join(formats)}")
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(target.stat().st_mode):
-            raise UserError(f"{path}: is not a file")
+            raise UserError(f"{shown}: is not a file")
     if not target.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {target.parent}")
+        raise UserError(f"{shown}: there is no folder {show(target.parent)}")
     return target, formats[suffix]
 
 

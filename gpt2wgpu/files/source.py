@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ..errors import UserError
+from ..errors import UserError, show
 
 PACKED = (".gz", ".zst")
 
@@ -20,7 +20,7 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.name = "standard input" if path == "-" else path
+        self.name = "standard input" if path == "-" else show(Path(path))  # for messages
         name = Path() if path == "-" else Path(path.lower())
         self.packed = name.suffix if name.suffix in PACKED else ""
         self.kind = Path(name.stem).suffix if self.packed else name.suffix
