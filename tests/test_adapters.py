@@ -20,6 +20,8 @@ FRAMEWORKS = {
     "sklearn": ("sklearn", "pip install scikit-learn"),
     "llm": ("llm", "pip install llm"),
     "ray": ("ray", 'pip install "ray[data]"'),
+    "mteb": ("mteb", "pip install 'mteb>=2'"),
+    "sentence_transformers": ("sentence_transformers", "pip install 'sentence-transformers>=6'"),
 }
 
 

@@ -1,14 +1,16 @@
 """Encoder as other frameworks expect an embedding model, one small file for each; only that file imports the framework.
 
-langchain.py     Gpt2WgpuEmbeddings          a LangChain `Embeddings`
-llama_index.py   Gpt2WgpuEmbedding           a LlamaIndex `BaseEmbedding`
-chroma.py        Gpt2WgpuEmbeddingFunction   a Chroma `EmbeddingFunction`
-sklearn.py       Gpt2WgpuVectorizer          a scikit-learn transformer
-llm.py           Gpt2WgpuEmbeddingModel      a plugin of the command `llm`
-ray.py           Gpt2WgpuEmbedder            a callable class for Ray Data's `map_batches`
+langchain.py              Gpt2WgpuEmbeddings          a LangChain `Embeddings`
+llama_index.py            Gpt2WgpuEmbedding           a LlamaIndex `BaseEmbedding`
+chroma.py                 Gpt2WgpuEmbeddingFunction   a Chroma `EmbeddingFunction`
+sklearn.py                Gpt2WgpuVectorizer          a scikit-learn transformer
+llm.py                    Gpt2WgpuEmbeddingModel      a plugin of the command `llm`
+ray.py                    Gpt2WgpuEmbedder            a callable class for Ray Data's `map_batches`
+sentence_transformers.py  as_sentence_transformer     a real SentenceTransformer, for BERTopic, KeyBERT and SetFit
+mteb.py                   Gpt2WgpuModel               a model for mteb's benchmarks
 
-Their options model, device, dtype and revision are Encoder's; normalize makes vectors of length 1. A model is loaded at its
-first use, by Ray's workers when they start. Errors are Encoder's.
+The options of the first six are model, device, dtype and revision, which are Encoder's, and normalize, which makes vectors of
+length 1. Their model is loaded at its first use, by Ray's workers when they start. Errors are Encoder's.
 """
 
 from functools import cached_property
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class LazyEncoder:
-    """Holds an Encoder from its first use on, and makes a new one where other options are asked for.
+    """Holds an Encoder from its first use on, and opens another one when it is called with other options.
 
-    Copies and pickles leave it behind: what holds one can be cloned, stored and sent to another process.
+    Copies and pickles leave the Encoder out: what holds one can be cloned, stored and sent to another process.
     """
 
     def __init__(self) -> None:
@@ -36,7 +38,9 @@ class LazyEncoder:
 
         with self._lock:
             if self._encoder is None or options != self._options:
-                self._encoder = None  # the device may not have room for two
+                if self._encoder is not None:
+                    self._encoder.close()  # the device may not have room for two
+                self._encoder = None
                 self._encoder, self._options = Encoder(**options), options
             return self._encoder
 
@@ -45,7 +49,7 @@ class LazyEncoder:
 
 
 class EncoderAdapter:
-    """The options that adapters have in common, unchanged, and their Encoder."""
+    """The options that adapters have in common, as they were given, and their Encoder."""
 
     def __init__(
         self,
@@ -68,3 +72,7 @@ class EncoderAdapter:
 
     def _encoder(self) -> "Encoder":
         return self._lazy(model=self.model, device=self.device, dtype=self.dtype, revision=self.revision)
+
+    def __repr__(self) -> str:
+        options = {"device": self.device, "dtype": self.dtype, "revision": self.revision, "normalize": self.normalize}
+        return f"{type(self).__name__}({self.model!r}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"

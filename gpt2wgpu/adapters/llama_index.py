@@ -9,6 +9,7 @@ try:
 except ImportError as error:
     raise ImportError("LlamaIndex is not installed: pip install llama-index-core") from error
 
+from ..inputs import list_texts
 from . import LazyEncoder
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 class Gpt2WgpuEmbedding(BaseEmbedding):
     """Texts -> vectors for LlamaIndex. Options: those of all adapters; `model` is also LlamaIndex's own `model_name`.
 
-    Queries and texts get the prompts that the model has for queries and documents.
+    Queries and texts get the prompts that the model has for queries and documents. Raises pydantic's ValidationError for an
+    option that there is not.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, extra="forbid")
 
     model_name: str = Field(default="built-in", alias="model", description="A folder or the name of a model on the hub.")
     device: str | int | None = "auto"
@@ -43,6 +45,15 @@ class Gpt2WgpuEmbedding(BaseEmbedding):
 
     def _encoder(self) -> "Encoder":
         return self._lazy(model=self.model_name, device=self.device, dtype=self.dtype, revision=self.revision)
+
+    def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **options: Any) -> list[list[float]]:
+        """One vector of C floats for each text. Raises UserError for one text alone: LlamaIndex would take its letters."""
+        return super().get_text_embedding_batch(list_texts(texts, "get_text_embedding_batch"), show_progress, **options)
+
+    async def aget_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **options: Any) -> list[list[float]]:
+        """As `get_text_embedding_batch`."""
+        checked = list_texts(texts, "aget_text_embedding_batch")
+        return await super().aget_text_embedding_batch(checked, show_progress, **options)
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._encoder().encode_query(query, normalize_embeddings=self.normalize).tolist()

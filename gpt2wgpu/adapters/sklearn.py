@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 except ImportError as error:
@@ -11,13 +13,15 @@ except ImportError as error:
 
 from ..errors import UserError
 from ..graph.tensor import Array
+from ..inputs import list_texts
 from . import EncoderAdapter
 
 
 class Gpt2WgpuVectorizer(EncoderAdapter, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """n texts -> float32 (n, C), for pipelines. Options: those of all adapters, and prompt_name, one of the model's prompts.
 
-    There is nothing to fit. In a ColumnTransformer its column is named by a string, not by a list.
+    There is nothing to fit. Texts may also come as a table of one column, as a ColumnTransformer gives it where the column is
+    named in a list.
     """
 
     def __init__(
@@ -38,11 +42,13 @@ class Gpt2WgpuVectorizer(EncoderAdapter, ClassNamePrefixFeaturesOutMixin, Transf
         return self
 
     def transform(self, X: Iterable[str]) -> Array:
-        """The vectors of texts, float32 (n, C)."""
-        if isinstance(X, str) or getattr(X, "ndim", 1) != 1:
-            found = "one text" if isinstance(X, str) else f"a table of shape {X.shape}"  # type: ignore[attr-defined]
-            raise UserError(f"X must be a list or a column of texts, not {found}")
-        return self._encoder().encode(X, self.prompt_name, normalize_embeddings=self.normalize)
+        """The vectors of texts, float32 (n, C). Raises UserError for one text alone, or a table of several columns."""
+        shape: tuple[int, ...] = getattr(X, "shape", ())
+        if len(shape) == 2 and shape[1] == 1:
+            X = np.asarray(X)[:, 0]
+        elif len(shape) > 1:
+            raise UserError(f"X must be a list or a column of texts, not a table of shape {shape}")
+        return self._encoder().encode(list_texts(X, "transform"), self.prompt_name, normalize_embeddings=self.normalize)
 
     @property
     def _n_features_out(self) -> int:

@@ -12,7 +12,8 @@ from encoders import tiny_gpt2
 from gpt2wgpu import Encoder
 
 PACKAGES = {"langchain": "langchain_core", "llama_index": "llama_index", "chroma": "chromadb", "sklearn": "sklearn"}
-PACKAGES |= {"llm": "llm", "ray": "ray", "sentence_transformers": "sentence_transformers"}
+PACKAGES |= {"llm": "llm", "ray": "ray", "mteb": "mteb", "sentence_transformers": "sentence_transformers"}
+PACKAGES |= {"wrapped_encoder": "sentence_transformers"}
 collect_ignore = [] if os.environ.get("CI") else [f"test_{n}.py" for n, p in PACKAGES.items() if find_spec(p) is None]
 
 

@@ -10,7 +10,7 @@ import pytest
 from chromadb.config import Settings
 from encoders import refusal
 
-from gpt2wgpu import Encoder
+from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.adapters.chroma import Gpt2WgpuEmbeddingFunction, _build
 
 TEXTS = ["t3 t4", "t5", "", "t6 t7 t8"]
@@ -70,6 +70,38 @@ def test_the_configuration_comes_back(folder: Path):
         copy = Gpt2WgpuEmbeddingFunction.build_from_config(config)
         assert copy.get_config() == function.get_config()
         assert not function.is_legacy()
+
+
+def test_a_configuration_that_is_not_understood_is_refused():
+    """Of a newer version, or written by hand."""
+    good = Gpt2WgpuEmbeddingFunction().get_config()
+    assert "'pooling'" in refusal(lambda: Gpt2WgpuEmbeddingFunction.build_from_config({**good, "pooling": "mean"}))
+    for name, value in {"model": 5, "dtype": None, "normalize": "yes", "device": True, "revision": 1}.items():
+        found = refusal(lambda name=name, value=value: Gpt2WgpuEmbeddingFunction.build_from_config({**good, name: value}))
+        assert f"{name}={value!r}" in found
+
+
+def test_a_collection_keeps_its_model(folder: Path, tmp_path: Path):
+    """Its stored vectors would not compare with new ones. The device may change."""
+    collection = open_store(tmp_path).create_collection("texts", embedding_function=Gpt2WgpuEmbeddingFunction(folder))
+    collection.modify(configuration={"embedding_function": Gpt2WgpuEmbeddingFunction(folder, device="numpy")})
+    for options in ({"model": "built-in"}, {"model": folder, "normalize": True}):
+        other = Gpt2WgpuEmbeddingFunction(**options)
+        with pytest.raises(UserError, match="make a new collection"):
+            other.validate_config_update(Gpt2WgpuEmbeddingFunction(folder).get_config(), other.get_config())
+        with pytest.raises(Exception, match="make a new collection"):
+            collection.modify(configuration={"embedding_function": other})
+
+
+def test_a_relative_folder_is_stored_whole(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder.parent)
+    config = Gpt2WgpuEmbeddingFunction(folder.name).get_config()
+    assert config["model"] == str(folder)
+    assert Gpt2WgpuEmbeddingFunction("gpt2").get_config()["model"] == "gpt2"
+
+
+def test_one_text_is_no_list_of_letters(folder: Path):
+    assert "several texts" in refusal(lambda: Gpt2WgpuEmbeddingFunction(folder).embed_query("alpha"))
 
 
 def test_errors_are_the_encoders(tmp_path: Path):

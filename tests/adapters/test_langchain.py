@@ -41,6 +41,26 @@ def test_a_pickle_holds_the_options_alone(folder: Path):
     assert copy.embed_query("t3") == before
 
 
+def test_the_keywords_of_langchains_own_class(folder: Path, encoder: Encoder):
+    """HuggingFaceEmbeddings' model_name, model_kwargs, encode_kwargs, query_encode_kwargs, show_progress."""
+    options = {"normalize_embeddings": True, "batch_size": 2}
+    embeddings = Gpt2WgpuEmbeddings(model_name=str(folder), model_kwargs={"device": "cpu"}, encode_kwargs=options)
+    assert embeddings.embed_documents(TEXTS) == encoder.encode_document(TEXTS, **options).tolist()
+    assert embeddings.embed_query("t3") == encoder.encode_query("t3", **options).tolist()
+    plain = Gpt2WgpuEmbeddings(folder, encode_kwargs=options, query_encode_kwargs={"truncate_dim": 3})
+    assert plain.embed_query("t3") == encoder.encode_query("t3", truncate_dim=3).tolist()
+    assert "model_name" in refusal(lambda: Gpt2WgpuEmbeddings(folder, model_name="b"))
+    assert repr(Gpt2WgpuEmbeddings("a", normalize=True)) == (
+        "Gpt2WgpuEmbeddings('a', device='auto', dtype='auto', revision=None, normalize=True)"
+    )
+
+
+def test_one_text_is_no_list_of_letters(folder: Path):
+    embeddings = Gpt2WgpuEmbeddings(folder)
+    assert "embed_documents takes several texts" in refusal(lambda: embeddings.embed_documents("alpha"))
+    assert "embed_query takes one text" in refusal(lambda: embeddings.embed_query(["t3"]))
+
+
 def test_errors_are_the_encoders():
     assert "no-such-folder" in refusal(lambda: Gpt2WgpuEmbeddings("./no-such-folder").embed_query("a"))
     assert "dtype" in refusal(lambda: Gpt2WgpuEmbeddings(dtype="float12").embed_documents(["a"]))

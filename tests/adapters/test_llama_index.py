@@ -4,6 +4,7 @@ import asyncio
 import pickle
 from pathlib import Path
 
+import pytest
 from encoders import refusal
 from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import TextNode
@@ -50,6 +51,21 @@ def test_options_come_back_from_every_kind_of_copy(folder: Path):
         assert (copy.model_name, copy.embed_batch_size, copy.class_name()) == (str(folder), 7, "Gpt2WgpuEmbedding")
         assert copy.get_query_embedding("t3") == before
     assert Gpt2WgpuEmbedding().model_name == Gpt2WgpuEmbedding(model=None).model_name == "built-in"
+
+
+def test_options_that_do_not_exist_are_refused():
+    """They were ignored, silently: query_instruction is another class's name for a prompt."""
+    for options in ({"normalise": True}, {"query_instruction": "query: "}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            Gpt2WgpuEmbedding(**options)
+
+
+def test_one_text_is_no_list_of_letters(folder: Path):
+    embedding = Gpt2WgpuEmbedding(model=folder)
+    assert "several texts" in refusal(lambda: embedding.get_text_embedding_batch("alpha"))
+    assert "several texts" in refusal(lambda: asyncio.run(embedding.aget_text_embedding_batch("alpha")))
+    assert "None" in refusal(lambda: embedding.get_text_embedding(None))
+    assert "text 1" in refusal(lambda: embedding.get_text_embedding_batch(["t3", None]))
 
 
 def test_errors_are_the_encoders():

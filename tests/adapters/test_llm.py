@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from llm.cli import cli
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.adapters.llm import Gpt2WgpuEmbeddingModel
+from gpt2wgpu.adapters.llm import Gpt2WgpuEmbeddingModel, registered_file
 
 TEXTS = ["The cat is sleeping", "", "A feline is resting"]
 
@@ -51,6 +51,20 @@ def test_the_models_that_are_known():
 def test_another_model(folder: Path, encoder: Encoder):
     model = Gpt2WgpuEmbeddingModel("mine", str(folder))
     assert list(model.embed_multi(["t3", "t4 t5"])) == encoder.encode(["t3", "t4 t5"]).tolist()
+
+
+def test_a_folder_is_registered(folder: Path, encoder: Encoder, tmp_path: Path):
+    assert run("gpt2wgpu", "register", folder, "--id", "mine") == "gpt2wgpu/mine\n"
+    assert run("gpt2wgpu", "register", folder) == f"gpt2wgpu/{folder.name}\n"
+    assert ": gpt2wgpu/mine\n" in run("embed-models")
+    assert json.loads(run("embed", "-m", "gpt2wgpu/mine", "-c", "t3")) == encoder.encode("t3").tolist()
+    wrong = CliRunner().invoke(cli, ["gpt2wgpu", "register", str(tmp_path / "nothing")])
+    assert wrong.exit_code == 1
+    assert re.fullmatch(r"Error: .*nothing.*\n", wrong.output)
+    registered_file().write_text("[]")
+    broken = CliRunner().invoke(cli, ["embed-models"])
+    assert broken.exit_code == 1
+    assert re.fullmatch(r"Error: .*gpt2wgpu.json is not a JSON object.*\n", broken.output)
 
 
 def test_errors_are_the_encoders_and_one_line_of_the_command():

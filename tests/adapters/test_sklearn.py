@@ -38,6 +38,8 @@ def test_columns_have_names(folder: Path, encoder: Encoder):
     table = pd.DataFrame({"text": TEXTS, "length": [2.0, 1.0, 0.0, 3.0]})
     columns = make_column_transformer((Gpt2WgpuVectorizer(folder), "text"), ("passthrough", ["length"]))
     assert columns.fit_transform(table).shape == (4, 9)
+    listed = make_column_transformer((Gpt2WgpuVectorizer(folder), ["text"]), ("passthrough", ["length"]))
+    np.testing.assert_array_equal(listed.fit_transform(table), columns.fit_transform(table))
 
 
 def test_a_pipeline_is_cloned_tuned_and_stored(folder: Path):
@@ -62,7 +64,7 @@ def test_options_are_kept_and_may_change(folder: Path, encoder: Encoder):
 
 def test_errors_are_clear(folder: Path):
     vectorizer = Gpt2WgpuVectorizer(folder)
-    assert "not one text" in refusal(lambda: vectorizer.transform("t3"))
-    assert "a table of shape (4, 1)" in refusal(lambda: vectorizer.transform(pd.DataFrame({"text": TEXTS})))
+    assert "takes several texts, not one" in refusal(lambda: vectorizer.transform("t3"))
+    assert "a table of shape (4, 2)" in refusal(lambda: vectorizer.transform(pd.DataFrame({"a": TEXTS, "b": TEXTS})))
     assert "text 1" in refusal(lambda: vectorizer.transform(["t3", None]))
     assert "prompt_name 'other'" in refusal(lambda: Gpt2WgpuVectorizer(folder, prompt_name="other").fit_transform(TEXTS))
