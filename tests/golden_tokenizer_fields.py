@@ -15,6 +15,8 @@ from golden_models import GOLDEN, write_json
 from golden_tokenizers import MPNET, byte_bpe, ending_bpe, roberta_bpe, unigram, wordpiece
 from tokenizers import Tokenizer, pre_tokenizers
 
+from gpt2wgpu.tokenizer import settings
+
 Files = dict[str, Any]  # by their name without .json
 TEXTS = ["The cat IS sleeping", " é 猫 ab  x ", "<mask> a <pad>[MASK] <|endoftext|> cat<x> quick brown"]
 TOKEN = {"content": "quick", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False, "special": True}
@@ -73,6 +75,7 @@ HARMLESS |= {
     "name_or_path": "a/b",
     "verbose": True,
 }
+HARMLESS |= {"chat_control_tokens": ["cat"]}
 HARMLESS |= {"sp_model_kwargs": {"enable_sampling": True}, "keep_accents": True, "remove_space": True, "bos_token_id": 3}
 HARMLESS |= {"processor_class": "X", "legacy": True, "from_slow": True, "special_tokens_map_file": "x", "model_max_length": 5}
 CLASSES = ("BertTokenizer", "DistilBertTokenizerFast", "ElectraTokenizer", "MobileBertTokenizer", "RobertaTokenizerFast")
@@ -100,7 +103,8 @@ def cases() -> dict[str, tuple[str, Files]]:
         for fields in (*FLAGS, *TOKENS):
             add(base, json.dumps(fields), tokenizer_config=fields)
             add(base, f"general class, {json.dumps(fields)}", tokenizer_config=GENERAL | fields)
-        for name, value in HARMLESS.items():
+        others = dict.fromkeys(sorted((settings.HARMLESS | settings.NOTES) - HARMLESS.keys()), "x")
+        for name, value in (HARMLESS | (others if base in ("bert", "gpt2") else {})).items():
             add(base, json.dumps({name: value}), tokenizer_config={name: value})
         add(base, "special_tokens_map", special_tokens_map={"additional_special_tokens": ["cat"], "mask_token": TOKEN})
         add(base, "special_tokens_map beside a decoder", special_tokens_map={"additional_special_tokens": ["cat"]},

@@ -125,13 +125,16 @@ def test_files_that_are_none(tmp_path: Path, name: str):
     for file, source in {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}.items():
         if file != name:
             (tmp_path / file).symlink_to(GPT2 / source)  # a link to a file is fine
-    if name != "tokenizer.json":
-        os.mkfifo(tmp_path / name)
-        refusal(lambda: gpt2(tmp_path), tmp_path / name, "no regular file")
-        (tmp_path / name).unlink()
-    (tmp_path / name).symlink_to("/dev/zero")
-    refusal(lambda: gpt2(tmp_path), tmp_path / name, "no regular file")
+    os.mkfifo(tmp_path / name)
+    refusal(lambda: gpt2(tmp_path), tmp_path / name, "not a regular file")
     (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    refusal(lambda: gpt2(tmp_path), tmp_path / name, "not a regular file")
+    (tmp_path / name).unlink()
+    if name == "tokenizer.json":  # not as if there were none
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+        refusal(lambda: gpt2(tmp_path), tmp_path / name, "cannot be read")
+        (tmp_path / name).unlink()
     (tmp_path / name).touch()
     os.truncate(tmp_path / name, 1 << 40)
     refusal(lambda: gpt2(tmp_path), tmp_path / name, "bytes, expected at most")

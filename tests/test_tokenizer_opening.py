@@ -12,7 +12,7 @@ from vocabularies import ID, bert, bert_folder, gpt2, ids, refusal
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.tokenizer import Tokenizer
-from gpt2wgpu.train.vocabulary import characters, save_tokenizer, train_tokenizer
+from gpt2wgpu.train.vocabulary import make_byte_tokenizer, save_tokenizer, train_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -65,8 +65,8 @@ def test_arguments_override_the_files(tmp_path: Path):
     arguments = {"do_lower_case": False, "truncation_side": "left", "cls_token": "[PAD]", "padding_side": "left"}
     assert ids(bert(folder, arguments=arguments), "world Hello é", 4) == [ID[w] for w in ("[PAD]", "Hello", "é", "[SEP]")]
     named = "sentence_bert_config.json"
-    refusal(lambda: bert(folder, arguments={"config": {}}), named, "'config'")
-    refusal(lambda: bert(folder, arguments={"tokenizer_class": "X"}), named, "'tokenizer_class'")
+    for name in ("config", "tokenizer_class", "vocab_file", "tokenizer_file", "revision"):  # other files, another class
+        refusal(lambda name=name: bert(folder, arguments={name: "x"}), named, f"'{name}'")
     refusal(lambda: gpt2(arguments={"add_eos_token": True}), named, "add_eos_token")
     assert ids(gpt2(arguments={"add_eos_token": False, "add_prefix_space": True}), "Hello world") == [18435, 995]
 
@@ -75,7 +75,7 @@ def test_arguments_override_the_files(tmp_path: Path):
 def test_folders_say_whether_a_space_comes_before_texts(tmp_path: Path, make: str):
     """transformers 4.45 to 4.57 takes a missing add_prefix_space as false, whatever tokenizer.json says."""
     if make == "characters":
-        save_tokenizer(characters(lower_case=False), tmp_path)
+        save_tokenizer(make_byte_tokenizer(lower_case=False), tmp_path)
     else:
         save_tokenizer(train_tokenizer(["a b"] * 3, vocab=260, min_frequency=2, lower_case=False), tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -14,7 +14,7 @@ from refusals import one_line
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.diagnose.token_report import count_tokens, find_tokenizer
 from gpt2wgpu.train import vocabulary as making
-from gpt2wgpu.train.vocabulary import characters, save_tokenizer, train_tokenizer
+from gpt2wgpu.train.vocabulary import make_byte_tokenizer, save_tokenizer, train_tokenizer
 
 DATA = Path(__file__).parent.parent / "data_sets"
 GPT2 = Path(__file__).parent / "fixtures" / "gpt2_tokenizer"
@@ -58,7 +58,7 @@ def test_lower_case(tmp_path: Path):
 
 
 def test_characters(tmp_path: Path):
-    save_tokenizer(characters(lower_case=False), tmp_path)
+    save_tokenizer(make_byte_tokenizer(lower_case=False), tmp_path)
     tokenizer = find_tokenizer(tmp_path)
     assert tokenizer.plain(["Hello world"])[0].tolist() == [72, 101, 108, 108, 111, 32, 119, 111, 114, 108, 100]
     for text in AWKWARD:
@@ -72,7 +72,7 @@ def test_characters(tmp_path: Path):
 @pytest.mark.parametrize("make", ["bpe", "characters"])
 def test_a_model_with_a_tokenizer_made_here(tmp_path: Path, make: str):
     tokenizer = (
-        characters(lower_case=False)
+        make_byte_tokenizer(lower_case=False)
         if make == "characters"
         else train_tokenizer(TEXTS, vocab=290, min_frequency=2, lower_case=True)
     )
@@ -192,11 +192,11 @@ def test_files_appear_complete_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    save_tokenizer(characters(lower_case=False), tmp_path)
+    save_tokenizer(make_byte_tokenizer(lower_case=False), tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_tokenizer(characters(lower_case=True), tmp_path)
+        save_tokenizer(make_byte_tokenizer(lower_case=True), tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 

@@ -19,7 +19,7 @@ from gpt2wgpu.cli.progress import TrainProgress
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.progress import Bar, Lines, duration
 from gpt2wgpu.train import loop, teacher
-from gpt2wgpu.train.vocabulary import characters, save_tokenizer
+from gpt2wgpu.train.vocabulary import make_byte_tokenizer, save_tokenizer
 
 # --- it learns
 
@@ -117,7 +117,7 @@ def test_seeds(run: Run, data: Path, tmp_path: Path):
 
 
 def test_limits_float16_and_a_given_tokenizer(run: Run, data: Path, tmp_path: Path):
-    save_tokenizer(characters(lower_case=False), tmp_path)
+    save_tokenizer(make_byte_tokenizer(lower_case=False), tmp_path)
     args = ("--data", data / "labels.tsv", "--limit-train", 7, "--validation", data / "labels.tsv", "--limit-validation", 5)
     sizes = ("--tokenizer", tmp_path, "--layers", 1, "--heads", 1, "--width", 8, "--context", 64, "--max-seq-length", 12)
     code, _, err = run("train", *args, *sizes, "--dtype", "float16", "--epochs", 1, "-o", tmp_path / "run")
@@ -160,7 +160,7 @@ def test_tokens_begin_with_the_teachers_vectors(run: Run, data: Path, tmp_path: 
     """Without a step of training, a text's vector already points where the teacher's does."""
     source = gpt2_teacher(tmp_path / "teacher")
     texts = (data / "texts.txt").read_text().splitlines()
-    save_tokenizer(characters(lower_case=False), tmp_path / "characters")
+    save_tokenizer(make_byte_tokenizer(lower_case=False), tmp_path / "characters")
     sizes = ("--tokenizer", tmp_path / "characters", "--layers", 1, "--heads", 1, "--width", 4)
     args = ("--data", data / "texts.txt", "--teacher", source, *sizes, "--epochs", 1, "--lr", 1e-12, "--batch-tokens", 512)
     for name, options in {"with": (), "without": ("--no-token-vectors",)}.items():

@@ -17,7 +17,7 @@ from gpt2wgpu.errors import UserError
 from gpt2wgpu.train import data
 from gpt2wgpu.train.settings import SIZES, TrainSettings, check_same, frozen_weights
 from gpt2wgpu.train.start import expected_prompts
-from gpt2wgpu.train.vocabulary import characters, save_tokenizer
+from gpt2wgpu.train.vocabulary import make_byte_tokenizer, save_tokenizer
 
 LABELS = "sentence1\tsentence2\tlabel\nab\tcd\t1\nef\tgh\t0\nij\tkl\t1\n"
 SCORES = "5\tab\tcd\n1\tef\tgh\n2\tij\tkl\n"
@@ -67,7 +67,7 @@ def test_dropout_seeds():
 
 
 def test_examples(tmp_path: Path):
-    save_tokenizer(characters(lower_case=False), tmp_path)
+    save_tokenizer(make_byte_tokenizer(lower_case=False), tmp_path)
     tokenizer = find_tokenizer(tmp_path)
     with pytest.warns(UserWarning, match="1 of 6 texts have more than 4 tokens"):
         texts = data.tokenize_texts(tokenizer, ["a", "bc", "def", "ghij", "klmno", ""], 4)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tiny
 
-from gpt2wgpu.train.vocabulary import characters, save_tokenizer
+from gpt2wgpu.train.vocabulary import make_byte_tokenizer, save_tokenizer
 
 WORDS = ("sun", "moon", "river", "stone", "bread", "apple", "horse", "tiger", "violin", "drum", "paper", "silver")
 SCRATCH = ("--layers", 1, "--heads", 2, "--width", 16, "--context", 24, "--vocab", 300)
@@ -67,5 +67,5 @@ def gpt2_teacher(folder: Path) -> Path:
 def save_characters(folder: Path) -> None:
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").unlink()
-    save_tokenizer(characters(lower_case=False), folder)
+    save_tokenizer(make_byte_tokenizer(lower_case=False), folder)
     (folder / "model.safetensors").write_bytes(weights)

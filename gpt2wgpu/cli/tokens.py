@@ -12,12 +12,12 @@ from ..errors import one_line
 from ..progress import notice
 from .options import Column, Json, ModelOption, Revision, check_decoded
 
-app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, and see what a tokenizer makes of texts.")
+app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, or see what one makes of texts.")
 Files = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILES",
-        help="Texts: one a line, or the text column or sentence1 and sentence2 of .tsv, .csv and .jsonl.",
+        help="Texts: one per line; of .tsv, .csv and .jsonl the column text, or sentence1 and sentence2.",
         show_default=False,
     ),
 ]
@@ -25,34 +25,35 @@ Files = Annotated[
 
 @app.command()
 def create(
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where tokenizer.json is written.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to write to.")],
     files: Files = None,
     column: Column = None,
-    vocab: Annotated[int, typer.Option(metavar="N", help="Tokens to have, at most.")] = 12288,
-    min_frequency: Annotated[int, typer.Option(metavar="N", help="Merge pairs that are met so often.")] = 2,
+    vocab: Annotated[int, typer.Option(metavar="N", help="The most tokens that the vocabulary may have.")] = 12288,
+    min_frequency: Annotated[int, typer.Option(metavar="N", help="Merge pairs that occur at least N times.")] = 2,
     lower_case: Annotated[bool, typer.Option("--lower-case", help="Fold capitals and compatibility forms (NFKC).")] = False,
     characters: Annotated[
-        bool, typer.Option("--characters", help='No files: a token is a byte and its id ("Hello" is 72, 101, 108, 108, 111).')
+        bool,
+        typer.Option("--characters", help='Learn nothing: each byte is a token, its id ("Hello" is 72, 101, 108, 108, 111).'),
     ] = False,
 ) -> None:
     """Learn a byte-pair vocabulary from texts.
 
-    The folder can be given to train --tokenizer, and is read by transformers. The same texts give the same files.
+    `train --tokenizer` takes the folder, and transformers reads it. The same texts give the same files.
     """
     if characters == bool(files):
-        raise typer.BadParameter("give files to learn from, or --characters, which learns nothing")
+        raise typer.BadParameter("give either files to learn from, or --characters")
     from ..files.pairs import read_sentences
     from ..train import vocabulary
 
     folder = Path(output)
     vocabulary.check_new_folder(folder)
     if characters:
-        tokenizer = vocabulary.characters(lower_case=lower_case)
+        tokenizer = vocabulary.make_byte_tokenizer(lower_case=lower_case)
     else:
         texts = (text for file in files or () for text in read_sentences(file, column))
         tokenizer = vocabulary.train_tokenizer(texts, vocab=vocab, min_frequency=min_frequency, lower_case=lower_case)
         if (found := tokenizer.get_vocab_size()) < vocab:
-            notice(f"the texts give {found:,} tokens, not {vocab:,}: no other pair is met {min_frequency} times")
+            notice(f"the texts give {found:,} tokens, not {vocab:,}: no other pair occurs {min_frequency} times")
     vocabulary.save_tokenizer(tokenizer, folder)
     print(f"{one_line(output)}: a vocabulary of {tokenizer.get_vocab_size():,} tokens")
 
@@ -68,12 +69,12 @@ def count(
     model: ModelOption = None,
     revision: Revision = None,
 ) -> None:
-    """Count the tokens of texts, or show those of one.
+    """Count the tokens of texts, or show those of one text.
 
-    --model may also be a folder with nothing but a tokenizer, such as tokens create makes.
+    --model may also be a folder with only a tokenizer, such as `tokens create` makes.
     """
     if (text is not None) == bool(files):
-        raise typer.BadParameter("give files whose tokens are counted, or --text TEXT whose tokens are shown")
+        raise typer.BadParameter("give either files, to count their tokens, or --text TEXT, to show its tokens")
     from ..diagnose.token_report import count_tokens, find_tokenizer
     from ..files.pairs import read_sentences
 
@@ -96,11 +97,11 @@ def count(
         "texts": f"{report.texts:,}",
         "words": f"{report.words:,}",
         "tokens": f"{report.tokens:,}",
-        "tokens of a word": f"{report.tokens_per_word:.2f}",
-        "tokens of a text": f"mean {report.mean:.1f}, median {report.median:g}, 95 % up to {report.percentile_95:g}, "
+        "tokens per word": f"{report.tokens_per_word:.2f}",
+        "tokens per text": f"mean {report.mean:.1f}, median {report.median:g}, 95 % up to {report.percentile_95:g}, "
         f"longest {report.longest:,}",
         "vocabulary": f"{report.vocabulary:,}",
-        "not used": f"{report.unused:,} ({report.unused_share:.1%})",
+        "unused": f"{report.unused:,} ({report.unused_share:.1%})",
         "unknown": f"{report.unknown:,} ({report.unknown_share:.2%})",
     }
     for name, value in rows.items():

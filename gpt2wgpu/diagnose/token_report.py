@@ -1,4 +1,4 @@
-"""How a tokenizer fits texts: tokens a word, unused and unknown tokens."""
+"""How well a tokenizer fits texts: tokens per word, unused and unknown tokens."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -28,26 +28,26 @@ def find_tokenizer(model: str | Path | None, revision: str | None = None) -> Tok
 
 @dataclass(frozen=True)
 class TokenReport:
-    """A tokenizer over texts; special tokens around a text are not counted."""
+    """What a tokenizer makes of texts. Special tokens that it puts around a text are not counted."""
 
     vocabulary: int  # special tokens included
     texts: int
     words: int  # between white space
     tokens: int
-    mean: float  # tokens of a text
+    mean: float  # tokens per text
     median: float
     percentile_95: float
     longest: int
     tokens_per_word: float
-    unused: int  # tokens of the vocabulary, special ones left out, that do not occur
+    unused: int  # tokens of the vocabulary that do not occur, apart from special ones
     unused_share: float
-    unknown: int  # occurrences of the token for what the vocabulary lacks
+    unknown: int  # occurrences of the token that stands for what the vocabulary lacks
     unknown_share: float
     frequent: list[tuple[str, int, int]]  # token, id, occurrences
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], most_frequent: int = 20) -> TokenReport:
-    """Count in bounded memory, but for the length of each text. Raises UserError where there are no texts."""
+    """Count the tokens of texts in bounded memory, apart from a number per text. Raises UserError if there are no texts."""
     vocabulary = tokenizer.vocabulary()
     counts: Counter[int] = Counter()  # by the ids that occur: an id in a broken file may be a billion
     lengths: list[int] = []
@@ -60,7 +60,7 @@ def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], most_frequent: int 
         ids, occurrences = np.unique(np.concatenate(found), return_counts=True)
         counts.update(dict(zip(ids.tolist(), occurrences.tolist(), strict=True)))
     if not lengths:
-        raise UserError("there are no texts to count the tokens of")
+        raise UserError("there are no texts, so there are no tokens to count")
     tokens = counts.total()
     names = {i: token for token, i in vocabulary.items()}
     ordinary = names.keys() - tokenizer.special_ids()

@@ -11,7 +11,6 @@ version 4 and every other program that reads it do. Where a field that is given 
 import json
 import os
 import re
-import stat
 import sys
 import tempfile
 import threading
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError, show
+from ..models.fields import check_regular, is_absent
 from .settings import TokenizerSettings, new_token
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def silent_panics() -> Iterator[None]:
 def open_tokenizer(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
     """With the tokens that its files name, those of its class left out. Raises UserError."""
     file = settings.folder / "tokenizer.json"
-    tokenizer = read_tokenizer_json(file, settings) if file.exists() else read_vocabulary_files(settings)
+    tokenizer = read_vocabulary_files(settings) if is_absent(file) else read_tokenizer_json(file, settings)
     add_listed_tokens(tokenizer, settings)
     tokenizer.encode_special_tokens = settings.fields.flag("split_special_tokens", default=False)
     return tokenizer
@@ -104,7 +104,7 @@ def open_tokenizer(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
 def read_tokenizer_json(file: Path, settings: TokenizerSettings) -> "tokenizers.Tokenizer":
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-    check_regular_file(file)
+    check_tokenizer_file(file)
     with library_errors(f"{show(file)} is not a tokenizer"):
         tokenizer = Tokenizer.from_file(str(file))
     model, normalizer, pre_tokenizer = tokenizer.model, tokenizer.normalizer, tokenizer.pre_tokenizer
@@ -173,7 +173,7 @@ def add_special_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSet
     for token in settings.special_tokens(padding.get("pad_token")):
         if token.content not in added_contents(tokenizer):
             tokenizer.add_tokens([token])
-    if not (settings.folder / "tokenizer.json").exists():
+    if is_absent(settings.folder / "tokenizer.json"):
         add_post_processor(tokenizer, settings)
 
 
@@ -189,7 +189,7 @@ def read_vocabulary_files(settings: TokenizerSettings) -> "tokenizers.Tokenizer"
         raise UserError(f"{show(folder / 'tokenizer.json')} is missing{instead}: download it, or {TOKENIZER_ADVICE}")
     paths = [folder / name for name in files]
     for path in paths:
-        check_regular_file(path)
+        check_tokenizer_file(path)
     with library_errors(f"{' and '.join(map(show, paths))} cannot be read"):
         tokenizer = read_wordpiece(paths[0], settings) if kind in ("bert", "mpnet") else read_byte_level(paths, settings)
     listed = {*settings.added, *(token.content for token in settings.listed_tokens())}
@@ -285,16 +285,14 @@ def probe_special_ends(tokenizer: "tokenizers.Tokenizer", file: Path) -> tuple[I
     raise UserError(f"{show(file)}: its post_processor does not put special tokens around one text: download it again")
 
 
-def check_regular_file(path: Path) -> None:
-    """Refuse a pipe, a device, or what is far too large for a tokenizer, all of which the library would read to the end."""
+def check_tokenizer_file(path: Path) -> None:
+    """Raise UserError for a pipe or a device, and for what is far too large: the library would read them to the end."""
     try:
-        found = path.stat()
+        size = check_regular(path)
     except OSError as e:
         raise UserError(f"{show(path)} cannot be read: {e.strerror}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{show(path)} is no regular file: download it again")
-    if found.st_size > LARGEST:
-        raise UserError(f"{show(path)} has {found.st_size:,} bytes, expected at most {LARGEST:,}: download it again")
+    if size > LARGEST:
+        raise UserError(f"{show(path)} has {size:,} bytes, expected at most {LARGEST:,}: download it again")
 
 
 def prepend_lowercase(tokenizer: "tokenizers.Tokenizer") -> None:

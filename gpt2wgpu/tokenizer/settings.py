@@ -55,18 +55,23 @@ READ = {
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "add_bos_token", "add_eos_token"),
     *("truncation_side", "split_special_tokens", "model_max_length", "max_len"),
 }
-# keys that no class above lets change an id: of decoding, padding, offsets, slow tokenizers, chats, and notes
+# keys that change no id, whatever the class: of decoding, padding, offsets, slow tokenizers, chats; and notes
 HARMLESS = {
     *("clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors", "trim_offsets", "processor_class"),
     *("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", "model_input_names", "verbose"),
     *("padding", "padding_side", "pad_to_multiple_of", "pad_token_type_id", "pad_token_type", "return_tensors"),
     *("max_length", "stride", "truncation", "truncation_strategy"),  # those of a call, which sentence-transformers sets itself
     *("do_basic_tokenize", "never_split", "clean_text", "wordpieces_prefix", "basic_tokenizer", "use_fast", "legacy"),
-    *("sp_model_kwargs", "keep_accents", "remove_space", "special_tokens", "special_tokens_map_file", "tokenizer_file"),
-    *("vocab_file", "merges_file", "vocab_size", "name_or_path", "_name_or_path", "tokenizer_name", "model_type"),
-    *("from_slow", "is_local", "local_files_only", "backend", "files_loaded", "transformers_version", "_commit_hash"),
-    *("chat_template", "chat_control_tokens", "response_template", "response_schema", "device_map", "language"),
+    *("sp_model_kwargs", "keep_accents", "remove_space", "return_token_type_ids", "return_attention_mask"),
+    *("chat_template", "chat_control_tokens", "response_template", "response_schema", "device_map", "torch_dtype", "language"),
     *(f"{name}_id" for name in NAMED),
+}
+# keys that say nothing in these files, but as arguments would choose other files or another class
+NOTES = {
+    *("special_tokens", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file", "vocab_size"),
+    *("name_or_path", "_name_or_path", "tokenizer_name", "model_type", "tokenizer_type", "from_slow", "backend"),
+    *("is_local", "local_files_only", "files_loaded", "transformers_version", "_commit_hash", "_from_auto"),
+    *("cache_dir", "revision", "trust_remote_code", "use_auth_token"),
 }
 
 
@@ -125,12 +130,12 @@ def read_tokenizer_settings(folder: Path, kind: str, arguments: Mapping[str, Any
     Raises UserError.
     """
     config = read_fields(folder / "tokenizer_config.json", optional=True)
-    check_keys(config, READ)
+    check_keys(config, READ | NOTES)
     values = dict(config.values)
     added: dict[str, int] = {}
     if not config.present("added_tokens_decoder"):  # files of older versions, which `transformers` reads only without this
         special = read_fields(folder / "special_tokens_map.json", optional=True)
-        check_keys(special, set(LISTS))
+        check_keys(special, {*LISTS})
         values |= special.values
         listed = read_fields(folder / "added_tokens.json", optional=True)
         added = {token: listed.integer(token, least=0) for token in listed.values}
@@ -144,20 +149,22 @@ def read_tokenizer_settings(folder: Path, kind: str, arguments: Mapping[str, Any
     return TokenizerSettings(folder, find_kind(folder, kind, fields), fields, added)
 
 
-def check_keys(fields: Fields, read: set[str]) -> None:
+def check_keys(fields: Fields, known: set[str]) -> None:
+    """Raise UserError for a key that is neither known nor harmless, and does not name a special token. Null is no value."""
     for key, value in fields.values.items():
-        names_token = is_token_key(key) and (key in NAMED or value is None or isinstance(value, str | dict))
-        if key not in read and key not in HARMLESS and not names_token:
+        names_token = is_token_key(key) and (key in NAMED or isinstance(value, str | dict))
+        if value is not None and key not in known and key not in HARMLESS and not names_token:
             what = f"{show(fields.path)}: {show(key)} is a setting that is not supported here"
             raise UserError(f"{what}: remove it if the tokens do not depend on it")
 
 
 def is_token_key(key: str) -> bool:
+    """Whether this is how a folder names a special token: `transformers` takes every key that ends like this for one."""
     return key.endswith("_token") and key not in READ
 
 
 def check_class_fields(fields: Fields) -> None:
-    """Refuse what would make `transformers` run other code or read other files."""
+    """Raise UserError for what makes `transformers` run other code or read other files."""
     code = fields.values.get("auto_map")
     if isinstance(code, list) or (isinstance(code, dict) and code.get("AutoTokenizer") is not None):
         raise fields.refuse("auto_map", "none: a tokenizer that is the repository's own code is not supported")

@@ -1,4 +1,4 @@
-"""Making a tokenizer, and what a tokenizer makes of texts."""
+"""Make a tokenizer: learn byte pairs from texts, or take one token per byte; and write it to a folder."""
 
 import json
 from collections.abc import Iterable
@@ -17,18 +17,19 @@ FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab: int, min_frequency: int, lower_case: bool) -> "tokenizers.Tokenizer":
-    """A byte-level BPE tokenizer (Sennrich et al. 2016; Radford et al. 2019) of at most `vocab` tokens.
+    """Learn a byte-level BPE tokenizer (Sennrich et al. 2016; Radford et al. 2019) of at most `vocab` tokens.
 
-    Ids: <|endoftext|> is 0, then 256 bytes, then the merges, most frequent pair first, of pairs met `min_frequency` times or
-    more. The same texts in the same order give the same tokenizer. A text is tokenised as if a space came before it, so that a
-    word is the same token wherever it stands. lower_case: capitals and compatibility forms (NFKC) are folded first.
+    <|endoftext|> has the id 0, then come the 256 bytes, then the merged pairs, the most frequent first. min_frequency: rarer
+    pairs are not merged. lower_case: fold capitals and compatibility forms (NFKC) first. A space is put before each text, so
+    that a word has the same token wherever it stands. The same texts in the same order give the same tokenizer.
+    Raises UserError for numbers out of range.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     between("vocab", vocab, SMALLEST_VOCABULARY, 1 << 24)
     between("min_frequency", min_frequency, 1, 1 << 31)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = folding(lower_case)
+    tokenizer.normalizer = lower_case_normalizer() if lower_case else None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -42,39 +43,39 @@ def train_tokenizer(texts: Iterable[str], *, vocab: int, min_frequency: int, low
     return tokenizer
 
 
-def characters(*, lower_case: bool) -> "tokenizers.Tokenizer":
-    """The tokenizer to learn with: a token is a byte of the text's UTF-8, and its id is that byte. <|endoftext|> is 256.
+def make_byte_tokenizer(*, lower_case: bool) -> "tokenizers.Tokenizer":
+    """A tokenizer to study models with: each byte of a text's UTF-8 is a token, whose id is the byte.
 
-    So an ASCII character is its code point ("Hello" is 72, 101, 108, 108, 111), and no character is unknown.
+    An ASCII character is its code point ("Hello" is 72, 101, 108, 108, 111); no character is unknown. <|endoftext|> is 256.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab={sign: byte for byte, sign in enumerate(byte_signs())}, merges=[]))
-    tokenizer.normalizer = folding(lower_case)
+    tokenizer.normalizer = lower_case_normalizer() if lower_case else None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer
 
 
-def folding(lower_case: bool) -> "tokenizers.normalizers.Normalizer | None":
+def lower_case_normalizer() -> "tokenizers.normalizers.Normalizer":
     from tokenizers import normalizers
 
-    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]) if lower_case else None
+    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
 
 
 def byte_signs() -> list[str]:
-    """The sign that stands for each byte in a byte-level vocabulary: itself if it can be seen in Latin-1, else one from
-    U+0100 on in turn (bytes_to_unicode in GPT-2's encoder.py)."""
+    """The character that stands for each byte in a byte-level vocabulary: its own in Latin-1 if that is visible, else the next
+    one from U+0100 on (bytes_to_unicode in GPT-2's encoder.py)."""
     seen = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte if byte in seen else next(others)) for byte in range(256)]
 
 
 def check_new_folder(folder: Path) -> None:
-    """Refuse, before any work, a folder that a tokenizer cannot or should not be written to."""
+    """Raise UserError, before any work, for a folder that a tokenizer cannot or should not be written to."""
     if (folder / "model.safetensors").exists():
-        raise UserError(f"{show(folder)} holds a model, whose weights go with its own tokenizer: choose another folder")
+        raise UserError(f"{show(folder)} holds a model, whose weights belong to its own tokenizer: choose another folder")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{show(folder)} is a file, expected a folder to write to")
     if not folder.absolute().parent.is_dir():
@@ -82,7 +83,7 @@ def check_new_folder(folder: Path) -> None:
 
 
 def save_tokenizer(tokenizer: "tokenizers.Tokenizer", folder: Path) -> None:
-    """tokenizer.json and tokenizer_config.json, as `transformers` reads them, each complete or not there."""
+    """Write tokenizer.json and tokenizer_config.json, which `transformers` reads, too. Each appears complete or not at all."""
     names = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
     # `transformers` 4.45 to 4.57 takes a missing add_prefix_space as false, 5 takes that of tokenizer.json
     prefix = {"add_prefix_space": tokenizer.pre_tokenizer.add_prefix_space}
