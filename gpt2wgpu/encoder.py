@@ -144,9 +144,10 @@ class Encoder(ModelFacts):
         self.engine.close()
 
     def reopen(self) -> None:
-        """Choose the device and load the weights anew: after `close`, or after the device was lost."""
+        """Choose the device and load the model anew, with the options as they are now: after `close`, after the device was
+        lost, or after the model's files changed."""
         self.close()
-        self.engine = self._open()
+        self.__dict__ |= open_copy(*self.__reduce__()[1]).__dict__
 
     def __enter__(self) -> Self:
         return self

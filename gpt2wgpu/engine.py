@@ -184,9 +184,11 @@ class Engine:
             self.checkpoint.release()
 
     def check_open(self) -> None:
-        """Raises UserError after `close`."""
+        """Raises UserError after `close`, and where files of weights that numpy reads as it computes have changed."""
         if self.closed:
             raise UserError("this Encoder was closed: reopen() opens it again")
+        if self.place.device is None:
+            self.checkpoint.check_unchanged()
 
     def windows(
         self,

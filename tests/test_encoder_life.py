@@ -21,6 +21,7 @@ from encoders import LONG, refusal, tiny_gpt2
 from gpt2wgpu import Encoder
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.files import windows
+from gpt2wgpu.gpu import Device, open_device
 
 TEXTS = ["t1 t2", "t3", "t4 t5 t6"]
 
@@ -128,6 +129,37 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_fork_while_another_thread_encodes():
     done = subprocess.run([sys.executable, "-c", FORK], cwd=Path(__file__).parents[1], timeout=60, stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_weights_that_are_written_over_while_numpy_uses_them(tmp_path: Path):
+    folder = tiny_gpt2(tmp_path)
+    model = Encoder(folder, device="numpy")
+    expected = model.encode(TEXTS)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "new").write_bytes(weights)
+    (folder / "new").replace(folder / "model.safetensors")  # another file: the mapped one stays
+    np.testing.assert_array_equal(model.encode(TEXTS), expected)
+    model.truncate_dim = 5
+    model.reopen()
+    np.testing.assert_array_equal(model.encode(TEXTS), expected[:, :5])
+    (folder / "model.safetensors").write_bytes(weights[:-4])
+    for call in (lambda: model.encode(TEXTS), lambda: [*model.encode_stream(TEXTS)]):
+        assert refusal(call).endswith("model.safetensors changed while it was in use: load the model again")
+    (folder / "model.safetensors").write_bytes(weights)
+    model.reopen()
+    np.testing.assert_array_equal(model.encode(TEXTS), expected[:, :5])
+
+
+def test_a_lost_device_can_be_opened_again(device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    opened = [open_device(device.adapter) for _ in range(2)]
+    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (opened[-1], ""))
+    model = Encoder(tiny_gpt2(tmp_path), device="gpu", dtype="float32")
+    expected = model.encode(TEXTS)
+    opened.pop().raw.destroy()
+    for _ in range(2):
+        assert "was lost" in refusal(lambda: model.encode(TEXTS))
+    model.reopen()
+    np.testing.assert_array_equal(model.encode(TEXTS), expected)
 
 
 def line_of(caught: list[warnings.WarningMessage]) -> tuple[str, str]:
