@@ -181,10 +181,11 @@ def profile_command(
     print(f"{'op':<13} {'shape':<{wide}} {'tile':<8} {'calls':>5} {'ms':>9} {'share':>6} {'GFLOP/s':>9} {'':>5} {'GB/s':>8}")
     for line in p.lines:
         most = top.matrix_gflops if line.matrix else top.gflops
-        flops = f"{line.gflops:9,.1f} {line.gflops / most:5.0%}" if line.flops else f"{'':15}"
+        flops = f"{line.gflops:9,.1f} {line.gflops / most:5.0%}" if line.flops and line.gflops else f"{'':15}"
+        moved = f"{line.gbps:8,.2f} {line.gbps / top.gbps:5.0%}" if line.gbps else ""
         print(
             f"{line.op:<13} {line.shape:<{wide}} {line.tile:<8} {line.calls:5} {1e3 * line.seconds:9.3f} "
-            f"{line.seconds / total:6.1%} {flops} {line.gbps:8,.2f} {line.gbps / top.gbps:5.0%}"
+            f"{line.seconds / total:6.1%} {flops} {moved}".rstrip()
         )
     matrix = f"{top.matrix_gflops:,.1f} on matrix units, " if top.matrix_gflops else ""
     best = f"{top.gflops:,.1f} GFLOP/s in a loop of fma, {matrix}{top.gbps:,.1f} GB/s in a copy"

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,12 +37,13 @@ class ProfileLine:
     bytes: float
 
     @property
-    def gflops(self) -> float:
-        return self.flops / max(self.seconds, 1e-9) / 1e9
+    def gflops(self) -> float | None:
+        """1e9 operations per second; None where the device's clock is too coarse to tell."""
+        return self.flops / self.seconds / 1e9 if self.seconds else None
 
     @property
-    def gbps(self) -> float:
-        return self.bytes / max(self.seconds, 1e-9) / 1e9
+    def gbps(self) -> float | None:
+        return self.bytes / self.seconds / 1e9 if self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ class Profile:
 
 
 def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
-    """A batch of so many texts of so many random tokens. The device must have a clock."""
+    """A batch of so many texts of so many random tokens.
+
+    Raises UserError if it does not fit, and if the device has no clock or one that is too coarse.
+    """
     device = encoder.engine.place.device
     if device is None or not device.clock:
         raise UserError(f"{encoder.device} has no timestamp-query: it cannot be profiled")
@@ -86,10 +89,13 @@ def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
         clock = Clock(device, len(program.steps))
         program.submit(batch, clock)()
         runs.append(clock.seconds())
-    return Profile(summary(program, batch, np.median(runs, axis=0)), wall, busy, measure_ceilings(device))
+    lines = summary(program, batch, np.median(runs, axis=0))
+    if not any(line.seconds for line in lines):
+        raise UserError(f"the clock of {encoder.device} is too coarse for so small a batch: profile more texts or tokens")
+    return Profile(lines, wall, busy, measure_ceilings(device))
 
 
-def throughput(program: Any, device: Device, pack: Callable[[], dict[str, Array]]) -> tuple[float, float]:
+def throughput(program: GPUProgram, device: Device, pack: Callable[[], dict[str, Array]]) -> tuple[float, float]:
     """Seconds of wall time per batch, and seconds of it in which the device computes; as in the encoder, two under way."""
     start = time.perf_counter()
     program.run(pack())
@@ -107,7 +113,7 @@ def throughput(program: Any, device: Device, pack: Callable[[], dict[str, Array]
     return wall, statistics.fmean(float(clock.seconds()[0]) for clock in clocks)
 
 
-def summary(program: Any, batch: Mapping[str, Array], seconds: Array) -> list[ProfileLine]:
+def summary(program: GPUProgram, batch: Mapping[str, Array], seconds: Array) -> list[ProfileLine]:
     """The steps' times by op, shape and tile, longest first."""
     sizes = {dim: n for t in program.inputs for dim, n in zip(t.shape, batch[t.name].shape, strict=True) if isinstance(dim, str)}
     lengths = batch["spans"][:, 1].astype(np.int64) - batch["spans"][:, 0]
@@ -116,6 +122,7 @@ def summary(program: Any, batch: Mapping[str, Array], seconds: Array) -> list[Pr
         t = step.tensor
         kernel, _ = step.choose(sizes)
         tile = f"{kernel.constants['TILE_T']}x{kernel.constants['TILE_N']}" if "TILE_T" in kernel.constants else ""
+        assert t.op is not None
         key = t.op.name, describe(t, sizes), tile, "coop_mat" in kernel.source
         old = found.get(key, ProfileLine(*key, 0, 0.0, 0.0, 0.0))
         flops, moved = work(t, sizes, lengths)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import wgpu
 
+from ..errors import UserError
 from . import native
 from .clock import Clock
 from .device import Device
+from .failures import named_failures
 from .kernels import bind_group_layout, compile_pipeline, for_matrix_units, read_shader
 
 THREADS = 1 << 18  # of the fma loop
@@ -30,8 +32,11 @@ class Ceilings:
     matrix_gflops: float = 0.0
 
 
+@named_failures
 def measure_ceilings(device: Device) -> Ceilings:
-    """Takes some tenths of a second. The device must have a clock."""
+    """Takes some tenths of a second. Raises UserError if the device has no clock, or one that stands still."""
+    if not device.clock:
+        raise UserError(f"{device.adapter} has no timestamp-query: it cannot be measured")
     limits = device.adapter.limits
     most = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"])
     size = min(COPIED_BY_SOFTWARE if device.adapter.software else COPIED, most // 4096 * 4096)
@@ -39,24 +44,24 @@ def measure_ceilings(device: Device) -> Ceilings:
     x, out = (device.raw.create_buffer(size=n, usage=usage) for n in (size, max(size, 16 * THREADS)))
     copied = run_ceiling(device, "ceiling_copy", read_shader("ceiling_copy"), size // 16, [x, out], size // 16 // 256, 8)
     fma = read_shader("ceiling_fma")
-    gflops = longest(device, "ceiling_fma", fma, out, THREADS // 64) * THREADS * constant(fma, "FLOPS") / 1e9
+    gflops = loop_rate(device, "ceiling_fma", fma, out, THREADS // 64) * THREADS * read_constant(fma, "FLOPS") / 1e9
     matrix = 0.0
     if device.matrix_units:
         source = for_matrix_units(device, read_shader("ceiling_matrix"))
         groups = 64 if device.adapter.software else THREADS // 64
-        rate = longest(device, "ceiling_matrix", source, out, groups)
+        rate = loop_rate(device, "ceiling_matrix", source, out, groups)
         subgroups = float(np.frombuffer(device.raw.queue.read_buffer(out, 0, 4), np.float32)[0])
-        matrix = rate * groups * subgroups * constant(source, "PRODUCTS") * 2 * device.matrix_units.size**3 / 1e9
+        matrix = rate * groups * subgroups * read_constant(source, "PRODUCTS") * 2 * device.matrix_units.size**3 / 1e9
     return Ceilings(gflops, 8 * 2 * size / copied / 1e9, matrix)
 
 
-def constant(source: str, name: str) -> int:
+def read_constant(source: str, name: str) -> int:
     found = re.search(rf"const {name}: u32 = (\d+)u", source)
     assert found is not None
     return int(found[1])
 
 
-def longest(device: Device, label: str, source: str, out: Any, groups: int) -> float:
+def loop_rate(device: Device, label: str, source: str, out: Any, groups: int) -> float:
     """Rounds per second of a shader's loop, made long enough to be measured."""
     rounds = 16
     while True:
@@ -67,7 +72,10 @@ def longest(device: Device, label: str, source: str, out: Any, groups: int) -> f
 
 
 def run_ceiling(device: Device, label: str, source: str, param: int, buffers: list[Any], groups: int, repeats: int = 1) -> float:
-    """Seconds of so many dispatches of a shader: the best of three passes, after one that does not count."""
+    """Seconds of so many dispatches of a shader: the best of three passes, after one that does not count.
+
+    A clock too coarse for so short a time says zero: then it is done again with eight times as many.
+    """
     pipeline = compile_pipeline(device, label, source, 1 + len(buffers))
     uniform = device.raw.create_buffer(size=16, usage=wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST)
     device.raw.queue.write_buffer(uniform, 0, np.array([param, 0, 0, 0], np.uint32))
@@ -76,11 +84,15 @@ def run_ceiling(device: Device, label: str, source: str, param: int, buffers: li
         entries=[{"binding": i, "resource": {"buffer": b}} for i, b in enumerate([uniform, *buffers])],
     )
     clock = Clock(device, 4)
-    encoder = device.raw.create_command_encoder()
-    for i in range(clock.passes):
-        compute = encoder.begin_compute_pass(timestamp_writes=clock.around(i))
-        native.record(compute, [(pipeline._internal, bind_group._internal, (groups, 1, 1))] * repeats)
-        compute.end()
-    clock.resolve(encoder)
-    device.raw.queue.submit([encoder.finish()])
-    return max(float(clock.seconds()[1:].min()), 1e-9)
+    for factor in (1, 8, 64):
+        encoder = device.raw.create_command_encoder()
+        for i in range(clock.passes):
+            compute = encoder.begin_compute_pass(timestamp_writes=clock.around(i))
+            native.record(compute, [(pipeline._internal, bind_group._internal, (groups, 1, 1))] * repeats * factor)
+            compute.end()
+        clock.resolve(encoder)
+        device.raw.queue.submit([encoder.finish()])
+        seconds = float(clock.seconds()[1:].min())
+        if seconds > 0:
+            return seconds / factor
+    raise UserError(f"the clock of {device.adapter} stands still: it cannot be measured")
