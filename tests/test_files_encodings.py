@@ -133,14 +133,18 @@ import pyarrow as pa, pyarrow.parquet as pq
 from gpt2wgpu import files
 path, kind = sys.argv[1:]
 text = "word " * 400_000  # 2 MB, 400 times
-if kind == "dictionary":
+options = {}
+if kind == "delta":
+    column = pa.array([text] * 400)
+    options = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
+elif kind == "dictionary":
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), pa.array([text]))
 else:
     view = b"".join([len(text).to_bytes(4, "little"), text[:4].encode(), bytes(8)])
     column = pa.Array.from_buffers(pa.string_view(), 400, [None, pa.py_buffer(view * 400), pa.py_buffer(text.encode())])
 table = pa.table({"text": column})
 if path.endswith(".parquet"):
-    pq.write_table(table, path)
+    pq.write_table(table, path, **options)
 else:
     with pa.ipc.new_file(path, table.schema) as out:
         out.write_table(table)
@@ -151,7 +155,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others tell the memory of a process in other units")
-@pytest.mark.parametrize("name, kind", [("a.parquet", "dictionary"), ("a.arrow", "dictionary"), ("a.arrow", "view")])
+@pytest.mark.parametrize(
+    "name, kind", [("a.parquet", "dictionary"), ("a.parquet", "delta"), ("a.arrow", "dictionary"), ("a.arrow", "view")]
+)
 def test_a_small_file_that_repeats_a_large_text(tmp_path: Path, name: str, kind: str):
     """Read one at a time: together they are 800 MB."""
     args = [sys.executable, "-c", REPEATED, str(tmp_path / name), kind]

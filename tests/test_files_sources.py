@@ -126,6 +126,19 @@ def test_a_column_with_the_path_of_a_field(tmp_path: Path):
         assert [*files.read_texts(str(write(tmp_path / name, rows)), "a.b")] == ["yes"]
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+@pytest.mark.parametrize("encoding", [None, "PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "two"])
+def test_encodings_of_parquet(tmp_path: Path, version: str, kind: pa.DataType, encoding: str | None):
+    """ "two": a dictionary that became too large, so that the last texts are written in another way."""
+    rows = table([*TEXTS, *(f"a text with the number {i}" for i in range(3000))], kind)
+    options: dict[str, Any] = {"use_dictionary": False, "column_encoding": {"text": encoding}}
+    if encoding is None or encoding == "two":
+        options = {"use_dictionary": True, **({"dictionary_pagesize_limit": 1000} if encoding else {})}
+    pq.write_table(rows, tmp_path / "a.parquet", data_page_version=version, row_group_size=1000, data_page_size=2000, **options)
+    assert [*files.read_texts(str(tmp_path / "a.parquet"))] == rows["text"].to_pylist()
+
+
 def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     taken = []
     column_texts = arrow.column_texts

@@ -22,6 +22,8 @@ from .source import Source, import_arrow
 ARROW = (".arrow", ".feather", ".arrows", ".ipc")  # files and streams
 MAGIC = b"ARROW1"
 DECODED_ROWS = 4096  # of Parquet, at a time; fewer if they are long
+REPEATED_ROWS = 16  # at a time, where a few bytes may stand for long texts: as delta encodings share the beginnings of texts
+REPEATING = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # encodings that store a text once, however often it occurs
 GROUP_BYTES = 1 << 24  # of a row group that is written, or of rows decoded at a time: bounds memory
 
 
@@ -44,14 +46,23 @@ def parquet_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
 
         file = ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
         name, total = text_column(source, pyarrow, file.schema_arrow, column), file.metadata.num_rows
-        # a dictionary stays one: a few bytes of a file can repeat its texts a million times
-        file = ParquetFile(raw, metadata=file.metadata, buffer_size=1 << 20, pre_buffer=False, read_dictionary=[name])
-        row = 0
+        encodings, rows, row = column_encodings(file.metadata, name), rows_at_a_time(file.metadata), 0
+        if encodings & REPEATING and encodings <= REPEATING | {"PLAIN", "RLE", "BIT_PACKED"}:  # pyarrow can keep the dictionary
+            file = ParquetFile(raw, metadata=file.metadata, buffer_size=1 << 20, pre_buffer=False, read_dictionary=[name])
+        elif encodings - {"PLAIN", "RLE", "BIT_PACKED"}:
+            rows = min(rows, REPEATED_ROWS)
         source.tell = lambda: source.size * min(row, total) // max(1, total)  # the file itself is read back and forth
-        for batch in file.iter_batches(batch_size=rows_at_a_time(file.metadata), columns=[name]):
+        for batch in file.iter_batches(batch_size=rows, columns=[name]):
             at = batch.schema.get_field_index(name)  # Parquet also gives the field b of a column a where a column is called a.b
             yield from column_texts(source, pyarrow, batch.column(at), name, row)
             row += batch.num_rows
+
+
+def column_encodings(metadata: Any, name: str) -> set[str]:
+    """How a column is written, over all row groups."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return {encoding for column in columns if column.path_in_schema == name for encoding in column.encodings}
 
 
 def rows_at_a_time(metadata: Any) -> int:
@@ -105,19 +116,26 @@ def text_column(source: Source, pyarrow: Any, schema: Any, column: ColumnChoice)
 
 def column_texts(source: Source, pyarrow: Any, column: Any, name: str, before: int) -> Iterator[str]:
     """A piece of a column, which `before` rows precede. One text at a time: a small dictionary may repeat a large text often."""
-    for row, value in enumerate(checked_binary(pyarrow, column), before + 1):
-        where = f"{source.name}: row {row} of column {name!r}"
-        if value.is_valid and isinstance(value, pyarrow.DictionaryScalar):
-            value = value.value
-        if not value.is_valid:
-            raise UserError(f"{where} is null, expected a text: fill it or leave the row out")
-        data = value.as_buffer()
-        if data.size > TEXT_BYTES:
-            raise UserError(f"{where} is longer than {TEXT_BYTES >> 20} MiB: split it into texts")
-        try:
-            yield str(data, "utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{where} is not UTF-8; write it as a text (string)") from None
+    for row, value in enumerate(column_values(pyarrow, checked_binary(pyarrow, column)), before + 1):
+        if value is None or not value.is_valid:
+            wrong = "is null, expected a text: fill it or leave the row out"
+        elif (data := value.as_buffer()).size > TEXT_BYTES:
+            wrong = f"is longer than {TEXT_BYTES >> 20} MiB: split it into texts"
+        else:
+            try:
+                yield str(data, "utf-8")
+                continue
+            except UnicodeDecodeError:
+                wrong = "is not UTF-8; write it as a text (string)"
+        raise UserError(f"{source.name}: row {row} of column {name!r} {wrong}")
+
+
+def column_values(pyarrow: Any, column: Any) -> Iterator[Any]:
+    """The scalars of a column, looked up in its dictionary if it has one; None for an index that is null."""
+    if isinstance(column, pyarrow.DictionaryArray):
+        values = column.dictionary
+        return (None if i is None else values[i] for i in column.indices.to_pylist())
+    return iter(column)
 
 
 def checked_binary(pyarrow: Any, column: Any) -> Any:
