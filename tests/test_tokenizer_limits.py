@@ -12,7 +12,7 @@ import tiny
 from process import environment
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Rust
-from vocabularies import GPT2, bert, bert_folder, gpt2, ids, refusal
+from vocabularies import GPT2, ID, bert, bert_folder, gpt2, ids, refusal
 
 from gpt2wgpu.diagnose.token_report import count_tokens, find_tokenizer
 from gpt2wgpu.tokenizer import SPARE_CHARACTERS, Tokenizer
@@ -62,6 +62,17 @@ def test_a_part_of_a_long_text_has_the_same_tokens(tmp_path: Path, kind: str, na
 
 def test_a_text_near_the_limit_is_counted_to_the_end():
     assert gpt2().encode(["a " * 500], 9)[1] == [501]
+
+
+def test_a_text_that_becomes_few_tokens_is_read_for_some_million_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.tokenizer.BATCH_CHARACTERS", 20_000)
+    tokenizer = bert(bert_folder(tmp_path))
+    tokenizer._tokenizer = watched = Watched(tokenizer._tokenizer)  # type: ignore[assignment]
+    texts = ["x" * 100_000, " " * 15_000 + "hello", " " * 30_000 + "hello", " " * 19_000]
+    found, counts = tokenizer.encode(texts, 9)
+    assert [f.tolist()[1:-1] for f in found] == [[ID["[UNK]"]], [ID["hello"]], [], []]
+    assert counts == [10, 3, 10, 2]  # the first and the third are cut
+    assert watched.characters < 100_000
 
 
 SCRIPT = """

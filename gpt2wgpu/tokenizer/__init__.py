@@ -17,9 +17,9 @@ __all__ = ["Ids", "Tokenizer"]
 
 BATCH = 1024  # texts tokenised at a time: `tokenizers` keeps some hundred bytes per token until a batch is done
 BATCH_CHARACTERS = 1 << 22  # and no more texts once they have as many
-# of a longer text only so much is tokenised at first; English has 4 to 5 characters a token
+# so much of a long text is tokenised at first: these, and so many for each token of the limit (English has 4 to 5 per token)
 SPARE_CHARACTERS = 1 << 12
-MOST_CHARACTERS = 32  # of a token
+CHARACTERS_FOR_TOKEN = 32
 
 
 class Tokenizer:
@@ -61,6 +61,8 @@ class Tokenizer:
 
         Special tokens stay around a text that is cut. A text without any token becomes <|endoftext|>. Of a text that is much
         longer than the limit only a part is tokenised, and the number is that of the part: the text has at least so many.
+        That part has at most 4,194,304 characters (or 32 per token of the limit, if that is more), even if they become few
+        tokens, such as spaces do; the number is then more than `max_length`, as the text is cut.
         Raises UserError naming the text, counted from `first`, that is no string, no valid Unicode, or out of vocabulary.
         """
         special = len(self._head) + len(self._tail)
@@ -70,15 +72,15 @@ class Tokenizer:
         check_texts(texts, first)
         found: list[Ids] = []
         counts: list[int] = []
-        for ids in self._encode_near_limit(texts, room, first):
+        for ids, whole in self._encode_near_limit(texts, room, first):
             i, n = first + len(found), len(ids)
-            counts.append(n + special)
+            counts.append(n + special if whole else max(n + special, max_length + 1))
             if n > room:
                 ids = ids[n - room :] if self._cut_left else ids[:room]
             if special:
                 ids = np.concatenate([self._head, ids, self._tail])
             elif not n:
-                ids, counts[-1] = self._end_of_text(i), 1
+                ids, counts[-1] = self._end_of_text(i), max(counts[-1], 1)
             if ids.max() >= self.vocab:
                 token = next(t for t in ids.tolist() if t >= self.vocab)
                 name = f"token {show(self._tokenizer.id_to_token(token))} (id {token})"
@@ -99,21 +101,21 @@ class Tokenizer:
         check_texts(texts, first)
         return [ids for begin, batch in take_batches(texts) for ids in self._encode_batch(batch, first + begin)]
 
-    def _encode_near_limit(self, texts: Sequence[str], room: int, first: int) -> Iterator[Ids]:
-        """`plain`, but of a text with far more than `room` tokens only some more than that are made.
+    def _encode_near_limit(self, texts: Sequence[str], room: int, first: int) -> Iterator[tuple[Ids, bool]]:
+        """`plain`, but of a text with far more than `room` tokens only some more are made; and whether they are all.
 
         What is tokenised ends between two words where it can, so the tokens that are kept are those of the whole text; in a
         single word of many thousand characters (base64, Chinese in a byte-level vocabulary) the cut is far behind the limit.
         """
-        characters = SPARE_CHARACTERS + room * MOST_CHARACTERS
+        characters = SPARE_CHARACTERS + room * CHARACTERS_FOR_TOKEN
         near = [self._cut_text(text, characters) for text in texts]
         for begin, batch in take_batches(near):
             for i, ids in enumerate(self._encode_batch(batch, first + begin), begin):
                 most = characters
-                while len(ids) < 2 * room and most < len(texts[i]):  # characters that become no token, such as spaces
-                    most *= 8
+                while len(ids) < 2 * room and most < min(len(texts[i]), BATCH_CHARACTERS):  # they become few tokens
+                    most = min(8 * most, BATCH_CHARACTERS)
                     ids = self._encode_batch([self._cut_text(texts[i], most)], first + i)[0]
-                yield ids
+                yield ids, len(texts[i]) <= most
 
     def _cut_text(self, text: str, characters: int) -> str:
         """The first characters of a text, or the last where it is cut on the left; up to a space behind a word if possible."""
