@@ -21,7 +21,7 @@ WITHOUT_TEXTS = (".npy", ".safetensors")
 
 
 class Silent:
-    """A report that notes what it is told."""
+    """A report that records what it receives."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -62,7 +62,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
 
 @pytest.mark.parametrize("output", ["o.npy", "o.jsonl", "o.parquet", "shards/"])
 def test_a_crash_at_every_step(encoder: Encoder, tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch):
-    """However far it comes, going on gives the bytes of a run that was never stopped, and leaves nothing behind."""
+    """However far a run comes, resuming gives the bytes of one that was never stopped, and leaves nothing behind."""
     source = write_texts(tmp_path / "a.txt", make_texts(8))
     monkeypatch.setattr(job, "SHARD_BYTES", 6 * 32)
     (tmp_path / "whole").mkdir()
@@ -90,7 +90,7 @@ def test_a_crash_at_every_step(encoder: Encoder, tmp_path: Path, output: str, mo
 
 
 def test_names_are_on_the_disk_before_a_state_counts_on_them(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A file system may bring a folder's names down in any order, unless it is told to: a power cut could leave a state alone."""
+    """Without fsync a file system may write a folder's names in any order: a power cut could leave state.json alone."""
     source = write_texts(tmp_path / "a.txt", make_texts(20))
     monkeypatch.setattr(job, "SHARD_BYTES", 6 * 32)
     part, shards = tmp_path / "shards.part", tmp_path / "shards"

@@ -156,7 +156,7 @@ def test_long_texts_are_not_read_back_together(encoder: Encoder, tmp_path: Path,
 
 
 def test_a_window_takes_seconds(encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
-    """A slow model has windows of fewer batches, so that rows are kept, and told of, as often as a fast one's."""
+    """A slow model has windows of fewer batches, so that its rows are saved and shown as often as a fast one's."""
     monkeypatch.setattr(job, "BATCHES", 16)
     operations = 2 * (encoder.checkpoint.parameters - encoder.checkpoint.config.vocab * encoder.checkpoint.config.width)
     for speed, batches in ((1e15, 16), (5 * 64 * operations / job.WINDOW_SECONDS, 5), (1.0, 2)):

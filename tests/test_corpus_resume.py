@@ -106,7 +106,7 @@ def test_texts_may_be_added_and_the_work_be_stopped_again(encoder: Encoder, tmp_
 def test_texts_are_added_to_an_output_that_has_its_name(
     encoder: Encoder, tmp_path: Path, output: str, last: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """A process that ended before it could remove the journal had finished: its rows are in no journal to go on with."""
+    """A process that ended before it could remove the journal had finished: there is nothing to resume."""
     texts = make_texts(12)
     source = write_texts(tmp_path / "a.txt", texts[:8])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

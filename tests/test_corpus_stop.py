@@ -1,4 +1,4 @@
-"""Corpora in processes of their own: killed, interrupted, out of disk space, and gone on with; and how much memory they take."""
+"""Corpora in processes of their own: killed, interrupted, out of disk space, resumed; and how much memory they take."""
 
 import json
 import os
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up(source: Path, whole: dict[str, bytes], tmp_path: P
 
 
 def test_a_bad_line_far_down(source: Path, whole: dict[str, bytes], tmp_path: Path):
-    """It is named, what is before it is kept, and after it is corrected the work goes on."""
+    """It is named, the rows before it are kept, and after a correction the work can be resumed."""
     lines = source.read_bytes().splitlines(keepends=True)
     bad = tmp_path / "b.jsonl"
     bad.write_bytes(b"".join([*lines[:3000], b'{"text": 5}\n', *lines[3001:]]))

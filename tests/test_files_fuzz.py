@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from fuzzing import run_cases, write_cases
 
+from gpt2wgpu import files
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits and signals")
 TEXTS = ["plain", "", "two\nlines", 'a "quote", a comma', "日本語 🙂 é", "word " * 40] * 7
 READ = "for text in files.read_texts(str(path)): assert isinstance(text, str)"
@@ -65,7 +67,28 @@ def parquet_seeds() -> dict[str, bytes]:
     return seeds
 
 
-@pytest.mark.parametrize("seeds", [text_seeds, arrow_seeds, parquet_seeds], ids=["text", "arrow", "parquet"])
+SEEDS = pytest.mark.parametrize("seeds", [text_seeds, arrow_seeds, parquet_seeds], ids=["text", "arrow", "parquet"])
+
+
+@SEEDS
+def test_whole_files(tmp_path: Path, seeds: Callable[[], dict[str, bytes]]):
+    for name, data in seeds().items():
+        (tmp_path / name).write_bytes(data)
+        assert len([*files.read_texts(str(tmp_path / name))]) in (len(TEXTS), 20, 19), name
+
+
+@SEEDS
 def test_broken_files(tmp_path: Path, seeds: Callable[[], dict[str, bytes]]):
     paths = write_cases(tmp_path, seeds())
     assert run_cases(paths, "from gpt2wgpu import files", READ) == {}
+
+
+def test_broken_pairs(tmp_path: Path):
+    seeds = {
+        "a.tsv": b"".join(b"%d.5\ttext %d\tother %d\n" % (i % 5, i, i) for i in range(20)),
+        "a.csv": b"sentence1,id,sentence2,label\r\n"
+        + b"".join(b'"a, %d",%d,"b\n""c""",%d\r\n' % (i, i, i % 2) for i in range(20)),
+        "a.jsonl": b"".join(b'{"sentence1": "a %d", "sentence2": "b \\u00e9", "score": %d.25}\n' % (i, i) for i in range(20)),
+    }
+    setup = "from gpt2wgpu.files.pairs import read_pairs, read_sentences"
+    assert run_cases(write_cases(tmp_path, seeds), setup, "read_pairs(str(path)); list(read_sentences(str(path)))") == {}

@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from importlib.util import find_spec, module_from_spec
 from itertools import chain
+from types import ModuleType
 from typing import Any
 
 from ..errors import UserError, show
@@ -125,7 +126,7 @@ def show_json(value: object) -> str:
     return "null" if value is None else show(value, 40)
 
 
-def load_csv() -> Any:
+def load_csv() -> ModuleType:
     """A copy of Python's CSV parser for this package alone: its limit of 128 KiB for a cell is one for the whole process."""
     spec = find_spec("_csv")
     assert spec is not None and spec.loader is not None
