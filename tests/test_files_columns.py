@@ -9,6 +9,7 @@ import pytest
 from encoders import refusal
 
 from gpt2wgpu import files
+from gpt2wgpu.files.pairs import read_pairs
 
 ONE, TWO = {"id": "a1", "text": "one"}, {"id": "a2", "text": "two"}
 
@@ -34,7 +35,7 @@ def write_arrow(path: Path, columns: dict[str, object]) -> str:
         ([{"id": "a1", "text": None}, TWO], "line 1: 'text' is null, expected a text"),
         ([{"id": "a1", "sentence": None}], "line 1: 'sentence' is null, expected a text"),
         ([{"id": "a1", "text": 5}, TWO], "line 1: 'text' is 5, expected a text"),
-        ([{"id": "a1", "text": ["a"]}], "line 1: 'text' is ['a'], expected a text"),
+        ([{"id": "a1", "text": ["a"]}], "line 1: 'text' is an array, expected a text"),
         ([{"text": None, "sentence": "a"}], "line 1: 'text' is null, expected a text"),
         ([ONE, {"id": "a2", "text": None}], "line 2: 'text' is null, expected a text"),
         ([ONE, {"id": "a2"}], "line 2 has no 'text', expected a text in it"),
@@ -121,3 +122,14 @@ def test_a_number_of_a_column_with_thousands_of_digits(tmp_path: Path):
     for column in ("9" * 5000, "٣" * 5000):
         found = refusal(lambda column=column: files.read_texts(str(tmp_path / "a.csv"), column))
         assert "there is no column" in found and len(found) < 300
+
+
+@pytest.mark.parametrize("start, end", [("[", "]"), ('{"a":', "}")])
+def test_json_nested_to_the_limit(tmp_path: Path, start: str, end: str):
+    """Where json.loads just succeeds, repr may not."""
+    for depth in range(800, 1010):
+        nested = f"{start * depth}1{end * depth}"
+        (tmp_path / "a.jsonl").write_text(f'{{"text": {nested}, "sentence1": {nested}, "sentence2": "b"}}\n')
+        for read in (files.read_texts, read_pairs):
+            found = refusal(lambda read=read: read(str(tmp_path / "a.jsonl")))
+            assert "is not JSON" in found or "is an array" in found or "is an object" in found

@@ -63,7 +63,7 @@ def read_pairs(path: str, *, target: bool = True) -> Pairs:
         key = there[0] if there else None
         if key is not None:
             if (value := read_number(record[key])) is None:
-                raise UserError(f"{path}: {where}: {key} is {show(record[key], 40)}, expected a number")
+                raise UserError(f"{path}: {where}: {key} is {show_json(record[key])}, expected a number")
             values.append(value)
     if not first:
         raise UserError(f"{path}: there are no pairs in it")
@@ -102,7 +102,7 @@ def read_records(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
             for line, value in json_values(source):
                 if not isinstance(value, dict):
                     expected = "an object with sentence1 and sentence2"
-                    raise UserError(f"{path}: line {line} is {show(value, 40)}, expected {expected}")
+                    raise UserError(f"{path}: line {line} is {show_json(value)}, expected {expected}")
                 yield f"line {line}", value
             return
         if source.kind not in TABLES:

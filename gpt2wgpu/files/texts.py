@@ -123,7 +123,8 @@ def is_text_field(value: object) -> bool | None:
 
 
 def show_json(value: object) -> str:
-    return "null" if value is None else show(value, 40)
+    """A value of a .jsonl file, for a message. Arrays and objects are only named: one nested deeply enough has no repr."""
+    return {type(None): "null", list: "an array", dict: "an object"}.get(type(value)) or show(value, 40)
 
 
 def load_csv() -> ModuleType:
