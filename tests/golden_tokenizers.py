@@ -113,7 +113,7 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     return {"bos_token": end, "eos_token": end, "unk_token": end, "pad_token": end}
 
 
-def write_vocabulary(folder: Path, model_type: str, special: list[str], config: dict[str, Any]) -> None:
+def write_vocabulary(folder: Path, model_type: str, special: list[str], config: dict[str, Any], **others: Any) -> None:
     """vocab.txt, or vocab.json and merges.txt, with these special tokens first; tokenizer.json where there are none."""
     if not special:
         folder.mkdir(parents=True)
@@ -129,10 +129,15 @@ def write_vocabulary(folder: Path, model_type: str, special: list[str], config: 
         (folder / "vocab.txt").write_text("\n".join(dict.fromkeys([*special, *words, *"[]<>|"])) + "\n", "utf-8")
     write_json(folder / "config.json", {"model_type": model_type})
     write_json(folder / "tokenizer_config.json", config)
+    for name, content in others.items():
+        write_json(folder / f"{name}.json", content)
 
 
 # as in RoBERTa's own tokenizer.json, and in `transformers` up to version 4; without it, 5.24 splits off the space before it
 MASK = {"__type": "AddedToken", "content": "<mask>", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
+DOG = {"content": "dog", "lstrip": True, "rstrip": True, "single_word": True, "normalized": True, "special": False}
+OLD = {"special_tokens_map": {"mask_token": DOG | {"content": "<mask>"}, "pad_token": "hello"}}
+OLD |= {"added_tokens": {"quick<": 156, "[MASK": 157}}
 FOLDERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "bert": ("bert", BERT, {}),
     "bert_cased": ("bert", BERT, {"do_lower_case": False, "strip_accents": True}),
@@ -142,6 +147,13 @@ FOLDERS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "mpnet_json": ("mpnet", [], {"tokenizer_class": "MPNetTokenizer", "do_lower_case": False, "strip_accents": True}),
     "roberta": ("roberta", ROBERTA, {"mask_token": MASK}),
     "roberta_prefix_space": ("roberta", ROBERTA, {"add_prefix_space": True, "mask_token": MASK}),
+    "roberta_more": ("roberta", ROBERTA, {"additional_special_tokens": ["quick"], "split_special_tokens": True}),
+    "bert_more": (
+        "bert",
+        BERT,
+        {"tokenizer_class": "ElectraTokenizer", "added_tokens_decoder": {"9": DOG}, "a_token": "lazy"},
+    ),
+    "gpt_neo_ends": ("gpt_neo", ["<|endoftext|>"], {"add_bos_token": True, "add_eos_token": True, "add_prefix_space": True}),
     "gpt_neo": ("gpt_neo", ["<|endoftext|>"], {"tokenizer_class": "GPT2Tokenizer"}),
 }
 
@@ -150,7 +162,7 @@ def write_tokenizers() -> None:
     root = GOLDEN / "tokenizers"
     shutil.rmtree(root, ignore_errors=True)
     for name, options in FOLDERS.items():
-        write_vocabulary(root / name, *options)
+        write_vocabulary(root / name, *options, **(OLD if name == "distilbert" else {}))
         tokenizer = transformers.AutoTokenizer.from_pretrained(root / name)
         ids = {text: tokenizer(text)["input_ids"] for text in [*TEXTS, *MORE]}
         assert len(tokenizer) < 500
