@@ -37,6 +37,18 @@ def test_a_name_is_downloaded_once_and_only_what_is_needed(hub: Hub, gpt2: Path,
     assert hub.requests == []
 
 
+def test_old_files_of_special_tokens_come_along(hub: Hub, gpt2: Path, tmp_path: Path):
+    """`transformers` reads them where tokenizer_config.json has no added_tokens_decoder."""
+    old = {"special_tokens_map.json": {"additional_special_tokens": ["t1"]}, "added_tokens.json": {"t1": 1}}
+    for name, value in old.items():
+        (gpt2 / name).write_text(json.dumps(value))
+    hub.add("org/old", gpt2)
+    (gpt2 / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {}}))
+    hub.add("org/new", gpt2)
+    assert {p.name for p in find_model("org/old").iterdir()} >= old.keys()
+    assert {p.name for p in find_model("org/new").iterdir()} & old.keys() == set()
+
+
 def test_a_sentence_model_comes_with_its_modules(hub: Hub, tmp_path: Path):
     """A bare name, by the rule of sentence-transformers."""
     folder = sentence_model(tmp_path / "original")

@@ -42,7 +42,7 @@ def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
             else:
                 next((True for kin in LENGTH_FILES if get(f"{inside}sentence_{kin}_config.json")), None)
             settings = get(f"{inside}tokenizer_config.json")
-            if settings is None or "added_tokens_decoder" not in read_fields(settings).values:
+            if settings is None or not read_fields(settings).present("added_tokens_decoder"):
                 for file in ("special_tokens_map.json", "added_tokens.json"):  # which `transformers` reads only then
                     get(inside + file)
             if get(f"{inside}tokenizer.json") is None:
