@@ -54,24 +54,24 @@ def gpt2wgpu(
 ) -> None:
     """Texts in, embeddings out, on any GPU through WebGPU; without one, in numpy.
 
-    [bold]Two sentences, and all sentences of a file[/bold]
+    [bold]How similar are two sentences, or all sentences of a file?[/bold]
 
     [cyan]  gpt2wgpu similarity --sentence1 "A cat sleeps" --sentence2 "A feline rests"[/cyan]
     [cyan]  gpt2wgpu similarity --matrix sentences.txt --output matrix.tsv[/cyan]
 
-    [bold]Vectors of a text, of a column of a file, and of your own model[/bold]
+    [bold]Vectors of a text, of a file's column, of a file of any size[/bold]
 
     [cyan]  gpt2wgpu embed "The quick brown fox jumps over the lazy dog"[/cyan]
     [cyan]  gpt2wgpu embed --input articles.csv --column title --output titles.npy[/cyan]
     [cyan]  gpt2wgpu embed --model all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
     [cyan]  gpt2wgpu embed --input huge.jsonl.gz --output vectors.parquet --resume[/cyan]
 
-    [bold]Models of the Hugging Face hub by name, or a folder of yours[/bold]
+    [bold]Models on the Hugging Face hub, by name[/bold]
 
     [cyan]  gpt2wgpu models[/cyan]
     [cyan]  gpt2wgpu pull BAAI/bge-small-en-v1.5[/cyan]
 
-    [bold]How good is a model, and which of its layers is the best?[/bold]
+    [bold]How good is a model, and which of its layers is best?[/bold]
 
     [cyan]  gpt2wgpu evaluate --data pairs.tsv[/cyan]
     [cyan]  gpt2wgpu evaluate --data pairs.tsv --layers all --plot layers.png[/cyan]
@@ -81,7 +81,7 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu train --data pairs.tsv --validation dev.tsv --output my_run[/cyan]
     [cyan]  gpt2wgpu train --data texts.txt --teacher path/to/all-MiniLM-L6-v2 --output my_run[/cyan]
 
-    [bold]What would it run on, and can that be trusted?[/bold]
+    [bold]What does it run on, and can that be trusted?[/bold]
 
     [cyan]  gpt2wgpu info[/cyan]
     [cyan]  gpt2wgpu doctor[/cyan]
@@ -91,7 +91,7 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu profile --texts 32 --tokens 128[/cyan]
     [cyan]  gpt2wgpu tune[/cyan]
 
-    Results go to stdout, messages to stderr. Exit code: 0, 1 for an error (one line says which), 2 for wrong usage.
+    Results go to stdout, messages to stderr. Exit code: 0; 1 for an error, which is one line; 2 for wrong usage.
     """
 
 

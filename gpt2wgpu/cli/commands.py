@@ -1,4 +1,4 @@
-"""The commands: parse and print. numpy and wgpu are imported inside them, so that --help does not wait for them."""
+"""The commands `similarity`, `info` and `doctor`: parse and print. --help does not wait for numpy and wgpu, imported inside."""
 
 import json
 import sys
@@ -28,17 +28,15 @@ if TYPE_CHECKING:
 @with_options(text_options, model_options, vector_options)
 def similarity_command(
     ctx: typer.Context,
-    sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT, callback=check_decoded)] = None,
-    sentence2: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT, callback=check_decoded)] = None,
+    sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
+    sentence2: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,
     all_metrics: Annotated[
         bool,
-        typer.Option("--all-metrics", help="Not only the cosine: distances, dot product, correlation.", rich_help_panel=TEXT),
+        typer.Option("--all-metrics", help="Print distances, dot product and correlation, too.", rich_help_panel=TEXT),
     ] = False,
     matrix: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="Compare all texts of a file (one a line; - is stdin) with each other.", rich_help_panel=TEXT
-        ),
+        typer.Option(metavar="FILE", help="Compare all texts of a file (one a line; - is stdin).", rich_help_panel=TEXT),
     ] = None,
     column: Column = None,
     output: Annotated[
@@ -53,17 +51,18 @@ def similarity_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=TEXT)] = False,
 ) -> None:
-    """Say how alike two sentences are, or all sentences of a file."""
+    """Measure how similar two sentences are, or all sentences of a file."""
     if matrix is not None:
         if sentence1 is not None or sentence2 is not None or all_metrics:
-            raise typer.BadParameter("--matrix FILE compares the sentences of a file; it goes without the others")
+            raise typer.BadParameter("--matrix FILE cannot be combined with --sentence1, --sentence2 or --all-metrics")
         return similarity_matrix(ctx, matrix, column, output, as_json)
     if sentence1 is None or sentence2 is None:
         raise typer.BadParameter("give --sentence1 TEXT and --sentence2 TEXT, or --matrix FILE")
     if column is not None or output is not None:
-        raise typer.BadParameter("--column and --output go with --matrix")
+        raise typer.BadParameter("--column and --output need --matrix FILE")
     from ..vectors.measures import METRICS
 
+    check_decoded(sentence1, sentence2)
     encoder = load_encoder(ctx)
     say_if_numpy(encoder, ctx.params["device"])
     a, b = encoder.encode([sentence1, sentence2], **encode_options(ctx))
@@ -80,7 +79,7 @@ def similarity_command(
 
 
 def similarity_matrix(ctx: typer.Context, path: str, column: str | None, output: str | None, as_json: bool) -> None:
-    """All pairs of a file's sentences: to a file, as JSON, or as a table with the sentences numbered."""
+    """Compare all pairs of a file's sentences: print a table or JSON, or write a file."""
     from .. import files
 
     sentences = [*files.read_texts(path, column)]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @with_options(text_options, model_options, vector_options)
 def embed_command(
     ctx: typer.Context,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False, callback=check_decoded)] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
     sentence: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,7 +39,6 @@ def embed_command(
             metavar="TEXT",
             help="A text to embed; may be repeated.",
             rich_help_panel=TEXT,
-            callback=check_decoded,
         ),
     ] = None,
     input: Annotated[
@@ -82,6 +81,7 @@ def embed_command(
     from ..errors import UserError
 
     given = [*(sentence or ()), *(texts or ())]
+    check_decoded(*given)
     if bool(given) == (input is not None):
         raise typer.BadParameter("give texts, or a file of texts with --input FILE (- is stdin), not both")
     if column is not None and input is None:

@@ -1,4 +1,4 @@
-"""The commands about models of the hub: `pull` and `models`. Parse and print."""
+"""The commands `pull` and `models`: parse and print."""
 
 import json
 from typing import Annotated
@@ -12,11 +12,11 @@ def pull_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="org/name, or a bare name such as gpt2 or all-MiniLM-L6-v2.")],
     revision: Revision = None,
 ) -> None:
-    """Download a model of the Hugging Face hub, and print its folder.
+    """Download a model from the Hugging Face hub, and print its folder.
 
-    Only what is needed, and never a pickle, goes to the cache that huggingface_hub uses too (HF_HOME); what is there is not
-    downloaded again, and what broke off goes on where it was. Private and gated models need a token: HF_TOKEN, or `hf auth
-    login`. Other commands download a model that is missing by themselves; pull also brings one up to date.
+    Only the files that are needed, and never a pickle, go to huggingface_hub's cache (HF_HOME). Files in the cache are not
+    downloaded again, and an interrupted download resumes. Private and gated models need a token: HF_TOKEN, or `hf auth login`.
+    Other commands download a missing model themselves; pull also updates one that is there.
     """
     from .. import hub
 
@@ -26,7 +26,7 @@ def pull_command(
 def models_command(as_json: Json = False) -> None:
     """List models that are known to work, and which of them are in the cache.
 
-    Any other model of these families works too (README).
+    Other models of these families work too (README).
     """
     from .. import hub
     from ..hub.known import MODELS
@@ -44,4 +44,4 @@ def models_command(as_json: Json = False) -> None:
             f"{m.name:<{wide}}  {f'{m.parameters:,} M':>8}  {m.download:5}  {m.dimensions:5}  {m.pooling:<18}  "
             f"{', '.join(m.prompts) or '-':<30}  {'yes' if row['cached'] else 'no'}"
         )
-    print("\na bare name means sentence-transformers/NAME, but for gpt2 and the like; sizes are those of the files on the hub")
+    print("\na bare name means sentence-transformers/NAME, except for gpt2 and its like; MB are those of the files on the hub")

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
 
 MODEL, TEXT = "Model", "Texts"
-OneOrMany = TypeVar("OneOrMany", str | None, list[str] | None)
 Command = Callable[..., None]
 ModelOption = Annotated[
     str | None,
@@ -46,18 +45,6 @@ Column = Annotated[
     typer.Option(metavar="NAME", help="Column of the texts; a number if the file has no header.", rich_help_panel=TEXT),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def check_decoded(text: OneOrMany) -> OneOrMany:
-    """Refuse a text of the command line that Python could not decode: it holds the bytes as surrogates then."""
-    for part in [text] if isinstance(text, str) else text or ():
-        if re.search("[\udc80-\udcff]", part):
-            name = sys.getfilesystemencoding()
-            if name.lower() == "utf-8":
-                raise UserError(f"{show(part)} is not UTF-8: give texts in that encoding")
-            where = f"the encoding of this locale (LC_ALL, LC_CTYPE, LANG) is {name}"
-            raise UserError(f"{show(part)} cannot be decoded, as {where}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
-    return text
 
 
 def model_options(
@@ -110,7 +97,7 @@ def vector_options(
 def text_options(
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Put this before each text.", rich_help_panel=TEXT, callback=check_decoded),
+        typer.Option(metavar="TEXT", help="Put this before each text.", rich_help_panel=TEXT),
     ] = None,
     prompt_name: Annotated[
         str | None,
@@ -159,9 +146,21 @@ def encoder_options(ctx: typer.Context) -> dict[str, Any]:
 def encode_options(ctx: typer.Context) -> dict[str, Any]:
     """The keywords of `encode` that a command's options set."""
     p = ctx.params
+    check_decoded(p["prompt"])
     return {
         "prompt": p["prompt"],
         "prompt_name": p["prompt_name"],
         "normalize_embeddings": p["normalize"],
         "truncate": not p["no_truncate"],
     }
+
+
+def check_decoded(*texts: str | None) -> None:
+    """Refuse texts of the command line that Python could not decode: they hold the bytes as surrogates. Raises UserError."""
+    for text in texts:
+        if text is not None and re.search("[\udc80-\udcff]", text):
+            name = sys.getfilesystemencoding()
+            if name.lower() == "utf-8":
+                raise UserError(f"{show(text)} is not UTF-8: give texts in that encoding")
+            where = f"the encoding of this locale (LC_ALL, LC_CTYPE, LANG) is {name}"
+            raise UserError(f"{show(text)} cannot be decoded, as {where}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1")

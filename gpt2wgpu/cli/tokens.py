@@ -61,9 +61,7 @@ def create(
 @app.command()
 def count(
     files: Files = None,
-    text: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Show the tokens of this text instead.", callback=check_decoded)
-    ] = None,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="Show the tokens of this text instead.")] = None,
     column: Column = None,
     as_json: Json = False,
     model: ModelOption = None,
@@ -78,6 +76,7 @@ def count(
     from ..diagnose.token_report import count_tokens, find_tokenizer
     from ..files.pairs import read_sentences
 
+    check_decoded(text)
     tokenizer = find_tokenizer(model, revision)
     if text is not None:
         ids = tokenizer.encode([text], 1 << 31)[0][0].tolist()

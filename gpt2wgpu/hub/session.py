@@ -19,6 +19,7 @@ from ..progress import notice
 T = TypeVar("T")
 BUSY = (408, 429, 500, 502, 503, 504)  # statuses after which a request is repeated
 TRIES = 5  # of a request to a busy hub, or of a download that brings no new byte
+PIECE = 1 << 16  # bytes that are written at a time; requests loses those of the piece in which a connection breaks
 LONGEST_WAIT = 600  # seconds that a hub may ask for
 HEADERS = {"user-agent": f"gpt2wgpu/{__version__}"}  # huggingface_hub's own names the other packages that are installed
 
@@ -108,8 +109,7 @@ class Session:
                 begin = int(found[1]) if found else -1
             # a proxy that compresses in spite of the header gives the compressed length
             known = length.isdecimal() and "Content-Encoding" not in response.headers
-            # small pieces, as requests loses the piece in which the connection breaks
-            chunks = response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(1 << 16)
+            chunks = response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(PIECE)
             yield begin, begin + int(length) if known else None, chunks
 
     def ask(self, call: Callable[[], T], file: str | None = None) -> T:

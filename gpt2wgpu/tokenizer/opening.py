@@ -50,6 +50,7 @@ def library_errors(what: str, advice: str = "download the tokenizer again") -> I
         if not isinstance(e, Exception) and not is_panic(e):
             raise
         why = str(e).removeprefix("Error while reading ").removeprefix("vocab & merges files: ")
+        why = why.removeprefix("Error while initializing BPE: ")  # before 0.23
         why = re.sub(r'Error\("(.*?)".*\)', r"\1", why)
         raise UserError(f"{what} ({show(why)}): {advice}") from None
 
