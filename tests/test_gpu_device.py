@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wgpu
+from wgpu.backends.wgpu_native import GPUBuffer
 
-from gpt2wgpu import UserError
+from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.devices.selftest import Case, arrays
 from gpt2wgpu.gpu import (
     Adapter,
@@ -157,6 +158,25 @@ def test_a_dropped_program_and_device_are_freed_without_a_garbage_collection(dev
         gc.enable()
 
 
+def test_encoders_in_turn_leave_nothing_on_the_device(device: Device):
+    """Nor does an encoder that others were made of."""
+    gc.collect()
+    gc.disable()
+    try:
+        left = []
+        for _ in range(3):
+            model = Encoder(device=os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu"), layer=1)
+            model.with_layers([0, 1]).encode(["a", "b"])
+            model.similarity(model.encode(["a", "b"]), model.encode("c"))
+            model.encode(["a", "b"], output_value="token_embeddings")
+            raw = model.engine.place.device.raw
+            left += [weakref.ref(x) for x in (raw, raw.queue, model.engine.program, model.engine.program.batch_buffer)]
+            del model, raw
+        assert [r() for r in left if r() is not None] == []
+    finally:
+        gc.enable()
+
+
 def test_a_closed_program_leaves_the_buffers_of_another_alone(device: Device):
     program, values = matmul_program(device)
     expected = program.run(values)
@@ -195,6 +215,7 @@ def test_whatever_is_asked_of_a_lost_device_says_that_it_is_lost(device: Device)
         with pytest.raises(DeviceLost) as caught:
             call()
         assert str(caught.value).startswith(f"{device.adapter} was lost: ") and "\n" not in str(caught.value)
+    program.close()
     again, _ = matmul_program(open_device(device.adapter))
     assert np.isfinite(again.run(values)).all()
 
@@ -214,6 +235,35 @@ def test_a_lack_of_memory_has_its_own_class(error: GPUError, device: Device, mon
         with pytest.raises(OutOfDeviceMemory, match=r"has no memory left: use a smaller batch or model, or device='numpy'$"):
             call()
     assert issubclass(OutOfDeviceMemory, MemoryError)
+
+
+def test_a_program_without_enough_memory_frees_what_it_has(device: Device, monkeypatch: pytest.MonkeyPatch):
+    """Also where the error is kept, as a notebook keeps the last one; and without a garbage collection, once it is not."""
+    opened = open_device(device.adapter)
+    output, values = arrays(Case(ops.linear_add, {"K": 36, "N": 68}))
+    create, made, destroyed = opened.raw.create_buffer, [], []
+    destroy = GPUBuffer.destroy
+    monkeypatch.setattr(GPUBuffer, "destroy", lambda self: destroyed.append(id(self)) or destroy(self))
+
+    def full(**options: object) -> object:
+        if len(made) == 3:
+            raise wgpu.GPUValidationError(NO_MEMORY)
+        made.append(create(**options))
+        return made[-1]
+
+    monkeypatch.setattr(opened.raw, "create_buffer", full)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(OutOfDeviceMemory) as caught:
+            GPUProgram(opened, output, lambda t: values[t.name], {"T": 100})
+        assert [id(buffer) for buffer in made] == destroyed
+        left = [weakref.ref(buffer) for buffer in made]
+        made.clear()
+        del caught
+        assert [r() for r in left if r() is not None] == []
+    finally:
+        gc.enable()
 
 
 def test_other_errors_keep_their_class(device: Device):

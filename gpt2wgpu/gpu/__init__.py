@@ -2,14 +2,14 @@
 
 device.py    adapters, and opening one
 kernels.py   an op and its sizes -> WGSL source -> compute pipeline
-tiles.py     which tile shape a matmul gets on this adapter, and the cache of what was measured
-tuning.py    measuring the tile shapes
+tiles.py     which tile shape a matmul gets on this adapter, and the cache of the measurements
+tuning.py    measures the tile shapes
 program.py   a graph and its weights -> buffers, bind groups, dispatches
 inplace.py   kernels outside any graph that change buffers, for training
-failures.py  what goes wrong on a device, by class
-clock.py     the device's time stamps
-ceilings.py  what the device can do at best
-native.py    what wgpu-py has no call for, or a slow one
+failures.py  errors of a device, by class
+clock.py     the device's timestamps
+ceilings.py  the highest rates that the device can reach
+native.py    calls that wgpu-py lacks or makes slowly
 """
 
 from .ceilings import Ceilings, measure_ceilings

@@ -1,4 +1,4 @@
-"""What a device can do at best, measured: a loop of nothing but fma, on matrix units too, and a copy."""
+"""The highest rates that a device reaches: in a loop of nothing but fma, the same on matrix units, and in a copy."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .device import Device
 from .failures import named_failures
 from .kernels import bind_group_layout, compile_pipeline, for_matrix_units, read_shader
 
-THREADS = 1 << 18  # of the fma loop
+THREADS = 1 << 18  # of the loop of fma
 COPIED = 128 << 20  # bytes, more than a GPU's cache
 COPIED_BY_SOFTWARE = 32 << 20
 LONG_ENOUGH = 0.01  # seconds

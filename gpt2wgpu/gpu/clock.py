@@ -1,4 +1,4 @@
-"""When compute passes began and ended, by the device's own clock."""
+"""When compute passes began and ended, by the device's clock."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from .failures import named_failures
 
 
 class Clock:
-    """Timestamps of `passes` compute passes: `around(i)` goes into pass i, `resolve` after them, `seconds` when all is done."""
+    """Timestamps of `passes` compute passes: give `around(i)` to pass i, `resolve` after the last one, then read `seconds`."""
 
     @named_failures
     def __init__(self, device: Device, passes: int) -> None:
@@ -29,6 +29,6 @@ class Clock:
 
     @named_failures
     def seconds(self) -> Array:
-        """Of each pass, float64. Waits for the device."""
+        """The duration of each pass, float64 (passes,), in seconds. Waits for the device."""
         ticks = np.frombuffer(self.device.raw.queue.read_buffer(self.buffer), np.int64).reshape(-1, 2)
         return np.maximum(ticks[:, 1] - ticks[:, 0], 0) * native.timestamp_period(self.device.raw) / 1e9

@@ -1,4 +1,4 @@
-"""Adapters, and opening one of them as a device."""
+"""The adapters of this machine, and opening one as a device."""
 
 import os
 import weakref
@@ -13,7 +13,7 @@ from wgpu.backends.wgpu_native import extras
 
 from ..errors import UserError
 from . import native
-from .failures import GPUError, first_reason, name_failure
+from .failures import GPUError, last_cause, name_failure
 
 if TYPE_CHECKING:
     from .kernels import Kernel
@@ -27,7 +27,6 @@ DRIVER_HELP = (
     "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers; NVIDIA: its own driver, which brings Vulkan; "
     "macOS and Windows have one), or use device='numpy'"
 )
-
 
 MATRICES = ("cooperative-matrix", "subgroup")
 
@@ -55,12 +54,12 @@ class Adapter:
 
     @property
     def limit(self) -> int:
-        """Bytes that a kernel can reach in one piece."""
+        """The most bytes that one binding of a kernel can hold."""
         return min(self.limits["max-buffer-size"], self.limits["max-storage-buffer-binding-size"])
 
     @property
     def unrolls(self) -> bool:
-        """Whether the driver unrolls loops, so that arrays with indices known then are registers."""
+        """Whether the driver unrolls loops, so that an array indexed by a loop variable can live in registers."""
         return "SwiftShader" not in self.name
 
     def __str__(self) -> str:
@@ -75,7 +74,7 @@ class MatrixUnits(NamedTuple):
 
 
 class Handle:
-    """wgpu's device. Its memory is freed with the last reference to it and to what was made on it."""
+    """Owns wgpu's device: its memory is freed with the last reference to this and to what was made on the device."""
 
     def __init__(self, raw: Any) -> None:
         self._raw, self.pid = raw, os.getpid()
@@ -83,7 +82,7 @@ class Handle:
 
     @property
     def raw(self) -> Any:
-        """Raises UserError in a process that was forked since, where every call would wait for ever."""
+        """Raises UserError in a process forked since then, where every call would hang."""
         if os.getpid() != self.pid:
             raise UserError(FORKED)
         return self._raw
@@ -91,18 +90,18 @@ class Handle:
 
 @dataclass(frozen=True)
 class Device:
-    """An opened adapter, for this process only. `checked`: shaders keep wgpu's bounds checks and loop counters, for tests."""
+    """An opened adapter, for this process only. `checked`: shaders keep wgpu's bounds checks and loop counters, as in tests."""
 
     adapter: Adapter
     handle: Handle = field(repr=False)
     checked: bool = False
     granted: frozenset[str] = frozenset()  # the features asked for and got
     refused: str = ""  # why cooperative-matrix was not granted
-    matrix_units: MatrixUnits | None = None  # f16 matmuls use them: only once devices/selftest.py has seen that they are right
-    # shared by the programs on it, and kept as long as the device is
+    matrix_units: MatrixUnits | None = None  # for f16 matmuls, once devices/selftest.py has found them right
+    # Shared by all programs of the device and kept until it is freed.
     kernels: "dict[str, Kernel]" = field(default_factory=dict, repr=False)  # by their source
-    layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by numbers of bindings
-    tuned: "dict[str, TileTable]" = field(default_factory=dict, repr=False)  # once tiles.py has read or measured them
+    layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by (bindings, written ones)
+    tuned: "dict[str, TileTable]" = field(default_factory=dict, repr=False)  # filled by tiles.py and tuning.py
 
     @property
     def raw(self) -> Any:
@@ -111,7 +110,7 @@ class Device:
 
     @property
     def clock(self) -> bool:
-        """Whether it can say when a compute pass began and ended."""
+        """Whether it records when a compute pass began and ended."""
         return "timestamp-query" in self.granted
 
     @property
@@ -120,7 +119,7 @@ class Device:
         return "shader-f16" in self.granted
 
     def matmul(self, dtype: str) -> str:
-        """The kernel of its matmuls with operands of a dtype (kernels.operand_types): shaders/<this>.wgsl."""
+        """The name of the shader that multiplies operands of a dtype (see kernels.operand_types)."""
         if self.matrix_units and dtype.endswith("f16"):
             return "matmul_cooperative"
         if not self.adapter.software:
@@ -129,7 +128,7 @@ class Device:
 
 
 def list_adapters() -> tuple[Adapter, ...]:
-    """Every adapter of a native backend. OpenGL is left out: it lists the same hardware a second time, worse.
+    """Every adapter of a native backend. OpenGL is left out: it lists the same hardware again, with fewer features.
 
     Raises UserError in a process whose parent used wgpu before the fork.
     """
@@ -141,7 +140,7 @@ def list_adapters() -> tuple[Adapter, ...]:
 @cache
 def find_adapters() -> tuple[Adapter, ...]:
     with quiet_layer():
-        with suppress(RuntimeError):  # the application around us has used wgpu already; the filter below suffices
+        with suppress(RuntimeError):  # the application has used wgpu already; the filter below suffices
             extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
         found = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
     return tuple(
@@ -161,7 +160,7 @@ def find_adapters() -> tuple[Adapter, ...]:
 
 @contextmanager
 def quiet_layer() -> Iterator[None]:
-    """Without a session's XDG_RUNTIME_DIR, Mesa's device-select layer complains on stderr; inside, it is switched off."""
+    """Switch off Mesa's device-select layer, which complains on stderr where XDG_RUNTIME_DIR is not set."""
     if "XDG_RUNTIME_DIR" in os.environ or "NODEVICE_SELECT" in os.environ:
         yield
         return
@@ -195,7 +194,7 @@ def choose_adapter(wanted: str) -> Adapter | None:
 
 
 def open_device(adapter: Adapter, checked: bool = False) -> Device:
-    """Ask for the adapter's own limits and the features that the kernels use.
+    """Open an adapter with its own limits and the features that the kernels use.
 
     Raises UserError if the driver refuses, and in a process whose parent used wgpu before the fork.
     """
@@ -207,12 +206,12 @@ def open_device(adapter: Adapter, checked: bool = False) -> Device:
     if not missing:
         try:
             return request_device(adapter, checked, [*features, *MATRICES])
-        except (GPUError, RuntimeError) as error:  # wgpu-native 29 lists the feature but never grants it (experimental)
-            refused = first_reason(error)
+        except (GPUError, RuntimeError) as error:  # wgpu-native 29 lists the feature but never grants it, as it is experimental
+            refused = last_cause(error)
     try:
         return replace(request_device(adapter, checked, features), refused=refused)
     except (GPUError, RuntimeError) as error:
-        why = name_failure(error, adapter) or UserError(f"{adapter} cannot be opened: {first_reason(error)}")
+        why = name_failure(error, adapter) or UserError(f"{adapter} cannot be opened: {last_cause(error)}")
         raise why from None
 
 

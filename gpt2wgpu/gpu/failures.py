@@ -1,4 +1,4 @@
-"""What goes wrong on a device, by class: the only place that reads wgpu's error texts."""
+"""Errors of a device, by class. Only this file reads the texts of wgpu's errors."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -18,11 +18,11 @@ R = TypeVar("R")
 
 
 class OutOfDeviceMemory(UserError, MemoryError):
-    """A device has no memory for a buffer."""
+    """The device has no memory left for a buffer."""
 
 
 class DeviceLost(UserError):
-    """A device is gone, with all that was on it."""
+    """The device is gone, with everything on it."""
 
 
 def named_failures(function: Callable[P, R]) -> Callable[P, R]:
@@ -35,30 +35,32 @@ def named_failures(function: Callable[P, R]) -> Callable[P, R]:
     def named(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (GPUError, MemoryError) as error:
-            if isinstance(error, UserError):
-                raise
+        except GPUError as error:
             first: Any = args[0]
-            found = name_failure(error, getattr(first, "device", first).adapter)
-            if found is None:
-                raise
-            raise found from None
+            raise name_failure(error, getattr(first, "device", first).adapter) or error from None
 
     return named
 
 
 def name_failure(error: BaseException, adapter: Any) -> UserError | None:
-    """The error by its class, None if it is another one."""
+    """The error that stands for a lost device or a lack of memory; None if it is neither."""
     text = str(error).lower()
-    if any(words in text for words in LOST):
+    lost = any(words in text for words in LOST)
+    if not lost and not isinstance(error, wgpu.GPUOutOfMemoryError) and not any(words in text for words in NO_MEMORY):
+        return None
+    error.__traceback__ = None  # wgpu's frame holds the error: what failed would live until a garbage collection
+    if lost:
         return DeviceLost(f"{adapter} was lost: its driver was reset or updated, or the GPU is gone; open the model again")
-    if isinstance(error, wgpu.GPUOutOfMemoryError) or any(words in text for words in NO_MEMORY):
-        return OutOfDeviceMemory(f"{adapter} has no memory left: use a smaller batch or model, or device='numpy'")
-    return None
+    return OutOfDeviceMemory(f"{adapter} has no memory left: use a smaller batch or model, or device='numpy'")
+
+
+def last_cause(error: BaseException) -> str:
+    """What an error names as its cause, else all of it, on one line."""
+    return " ".join(str(error).split("Caused by:")[-1].split())[:200]
 
 
 def first_reason(error: BaseException) -> str:
-    """The first line of an error that says why, such as "Shader 'pool' parsing error: ...", without wgpu's frame."""
+    """The first line of an error that gives the reason, such as "Shader 'pool' parsing error: ..."."""
     lines = [line.strip() for line in str(error).splitlines()]
     frame = ("Validation Error", "Caused by:", "In wgpu")
     return next((line for line in lines if line and not line.startswith(frame)), type(error).__name__)[:300]

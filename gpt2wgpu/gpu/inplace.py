@@ -1,4 +1,4 @@
-"""Kernels that change buffers outside any graph, such as an optimiser's; and such buffers."""
+"""Kernels that change buffers outside any graph, as an optimiser does, and such buffers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .program import ROW_BYTES
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Buffers in the order of the bindings, the uniform values that are always the same, and the grid."""
+    """Buffers in the order of the bindings, the uniform values that never change, and the grid."""
 
     buffers: Sequence[Any]
     params: Mapping[str, int | float]
@@ -25,11 +25,11 @@ class Dispatch:
 
 
 class InPlace:
-    """A kernel and what it is dispatched on, all in one pass. files: its shader and what that shares with others."""
+    """A kernel and its dispatches, all in one pass. files: its shader, and those that it shares with others."""
 
     @named_failures
     def __init__(self, device: Device, files: Sequence[str], dispatches: Sequence[Dispatch], written: int) -> None:
-        """written: how many of the last bindings are written."""
+        """written: how many bindings, the last ones, are written."""
         self.device = device
         source = "\n".join(map(read_shader, files))
         self.fields = uniform_fields(source)
@@ -40,7 +40,7 @@ class InPlace:
         usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         self.uniform_buffer = device.raw.create_buffer(label=files[0], size=self.uniforms.nbytes, usage=usage)
         self.dispatches: list[native.DispatchHandles] = []
-        self.alive: list[Any] = [pipeline]  # what the handles in `dispatches` stand for
+        self.alive: list[Any] = [pipeline]  # keeps what the handles in `dispatches` refer to
         for i, d in enumerate(dispatches):
             resources = [{"buffer": self.uniform_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
             resources += [{"buffer": b} for b in d.buffers]
@@ -54,7 +54,7 @@ class InPlace:
 
     @named_failures
     def run(self, **params: int | float) -> None:
-        """Start it, with these uniform values beside the fixed ones."""
+        """Start the dispatches, with these uniform values beside the fixed ones."""
         for row, fixed in zip(self.uniforms, self.fixed, strict=True):
             values = {**params, **fixed}
             for column, (name, kind) in enumerate(self.fields):
@@ -69,14 +69,14 @@ class InPlace:
 
 @named_failures
 def new_buffer(device: Device, label: str, count: int) -> Any:
-    """For `count` numbers in f32, at first zeros."""
+    """A buffer of `count` f32 numbers, all zero."""
     usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
     return device.raw.create_buffer(label=label, size=4 * count, usage=usage)
 
 
 @named_failures
 def read_buffer(device: Device, buffer: Any, count: int) -> Array:
-    """Its first `count` numbers. Waits for the device."""
+    """The first `count` numbers of a buffer, float32. Waits for the device."""
     return np.frombuffer(device.raw.queue.read_buffer(buffer, 0, 4 * count), np.float32)
 
 

@@ -1,7 +1,7 @@
 """An op and its sizes -> WGSL source -> compute pipeline.
 
-Shaders are plain WGSL. What varies is a line of its own in them, which is set here by replacing it:
-`alias X = f32;` (a type letter of the signature) and `const HEAD_SIZE: u32 = 64u;` (an attribute, or the shape of a tile).
+Shaders are plain WGSL. What varies stands on a line of its own, which is replaced here: `alias X = f32;` (a type letter of
+the signature) and `const HEAD_SIZE: u32 = 64u;` (an attribute, or the shape of a tile).
 """
 
 import re
@@ -23,9 +23,9 @@ SHADERS = PACKAGE / "shaders" if (PACKAGE / "shaders").is_dir() else PACKAGE.par
 
 
 class Tile(NamedTuple):
-    """The outputs of a matmul that one workgroup computes, and how many rows of them one thread does.
+    """The outputs of a matmul that one workgroup computes, rows x columns, and how many rows of them one thread computes.
 
-    On matrix units it is a subgroup that computes a square of `thread_rows` x `thread_rows` of them.
+    On matrix units a subgroup computes a square of `thread_rows` x `thread_rows` outputs.
     """
 
     rows: int
@@ -40,7 +40,7 @@ MATRIX_HEADS = (32, 64)  # sizes of attention heads that divide into fragments o
 
 
 class Kernel:
-    """An op's kernel: its source, the fields of its uniform block and its constants. Compiled when it is first needed."""
+    """An op's kernel: its source, the fields of its uniform block and its constants. Compiled on first use."""
 
     def __init__(self, t: Tensor, source: str) -> None:
         assert t.op is not None
@@ -50,7 +50,7 @@ class Kernel:
         self._pipeline: Any = None
 
     def compile(self, device: Device) -> Any:
-        """The pipeline on the device that has this kernel. Raises GPUError with the compiler's text if the shader is wrong."""
+        """The pipeline, on the device that holds this kernel. Raises GPUError with the compiler's message."""
         if self._pipeline is None:
             self._pipeline = compile_pipeline(device, self.name, self.source, self.bindings)
         return self._pipeline
@@ -68,13 +68,13 @@ def uniform_fields(source: str) -> list[tuple[str, str]]:
 
 
 def uniform_bits(value: float, kind: str) -> int:
-    """A value as the 32 bits of a uniform field of a type: what the shader declares decides, not what Python was given."""
+    """A value as the 32 bits of a uniform field. The type that the shader declares decides, as JSON may write a float as 1."""
     return int(np.float32(value).view(np.uint32)) if kind == "f32" else int(value)
 
 
 MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8", "matmul")  # the ops of Device.matmul
 
-# what the other ops share
+# the files that the other ops share
 SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx", "l2_normalize", "l2_normalize_dx"), ("row_sum",)),
     "rms_norm": ("row_sum",),
@@ -88,9 +88,9 @@ SHARED: dict[str, tuple[str, ...]] = {
 
 
 def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
-    """The shader files of an op, and what it shares with others. `matmul`: the device's kernel for it (Device.matmul).
+    """The shader files of an op: its own, then those that it shares with others. `matmul`: what Device.matmul chooses.
 
-    Variants give the same bits, but for the one on matrix units, which rounds a sum in another way: a device has it in
+    All variants give the same bits, except the one on matrix units, which rounds sums differently: a device uses it in
     every f16 matmul or in none.
     """
     assert t.op is not None
@@ -108,7 +108,7 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
 
 
 def suits_matrix_units(t: Tensor) -> bool:
-    """Whether attention has heads of the right size, each with its own keys, and no window."""
+    """Whether attention has heads of a size that matrix units take, each with its own keys, and no window."""
     a = t.attrs
     return a["head_size"] in MATRIX_HEADS and not a.get("window") and a.get("kv_heads") in (None, 0, t.dims.get("H"))
 
@@ -119,7 +119,7 @@ def read_shader(name: str) -> str:
 
 
 def in_fours(t: Tensor) -> bool:
-    """Whether the rows of a linear layer's input and output can be read four elements at a time."""
+    """Whether rows of a linear layer's input and output can be read four elements at a time."""
     return not (int(t.dims["K"]) % 4 or int(t.dims["N"]) % 4)
 
 
@@ -129,14 +129,14 @@ def is_tiled(t: Tensor) -> bool:
 
 
 def operand_types(t: Tensor) -> str:
-    """The dtype of a matmul's weights, "f32" or "f16"; in int8 also what is beside them, "i8" for f32 and "i8f16"."""
+    """The dtypes of a matmul's operands: "f32" or "f16"; with int8 weights "i8" beside f32, "i8f16" beside f16."""
     if t.op is not None and t.op.name.endswith("int8"):
         return "i8f16" if "f16" in t.types.values() else "i8"
     return t.types.get("W") or t.types.get("X", "f32")
 
 
 def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
-    """The source of an op's kernel with its types and constant attributes set."""
+    """The source of an op's kernel, with its types, its constant attributes and its tile set."""
     parts = shader_files(t, device.matmul(operand_types(t)))
     source = "\n".join(read_shader(name) for name in parts)
     for letter, dtype in t.types.items():
@@ -145,11 +145,11 @@ def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
     if device.adapter.software and "softmax_attention" in parts:
-        constants["each"] = 2 if device.adapter.unrolls else 4  # share what is loaded; a GPU has no registers left for it
+        constants["each"] = 2 if device.adapter.unrolls else 4  # queries of a thread; a GPU lacks the registers
     if device.adapter.software and "row_sum" in parts:
-        constants["lanes"] = 8  # what runs at once; with more, they wait for each other at every barrier
+        constants["lanes"] = 8  # as many as run at once; more would wait for each other at every barrier
     if device.adapter.software and "linear_dweight" in parts:
-        constants |= {"tile_k": 32, "thread_rows": 32}  # of one thread, as in matmul_registers.wgsl
+        constants |= {"tile_k": 32, "thread_rows": 32}  # a tile of one thread, as in matmul_registers.wgsl
     source = set_constants(source, constants)
     if "coop_mat" in source:
         return for_matrix_units(device, source)
@@ -164,7 +164,7 @@ def set_constants(source: str, constants: Mapping[str, Any]) -> str:
 
 
 def for_matrix_units(device: Device, source: str) -> str:
-    """Fragments and subgroups of the sizes that the device has."""
+    """The source for the device's sizes of fragments and subgroups."""
     assert device.matrix_units is not None
     size, lanes = device.matrix_units
     source = set_constants(source, {"fragment": size, "subgroup": lanes}).replace("coop_mat16x16", f"coop_mat{size}x{size}")
@@ -172,7 +172,7 @@ def for_matrix_units(device: Device, source: str) -> str:
 
 
 def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
-    """The kernel of an op, one per device for the same source."""
+    """The kernel of an op; one per device and source."""
     source = specialise(device, t, tile)
     if source not in device.kernels:
         device.kernels[source] = Kernel(t, source)
@@ -180,11 +180,11 @@ def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kerne
 
 
 def compile_pipeline(device: Device, label: str, source: str, bindings: int, written: int = 1) -> Any:
-    """A pipeline for a uniform block, the inputs and an output: all such share a layout, so tiles share bind groups.
-    `written`: how many of the last bindings are written, more than one in an optimiser.
+    """A pipeline with a uniform block, inputs and outputs. The layout depends on their numbers only, so tiles share bind groups.
+    `written`: how many bindings, the last ones, are written; more than one in an optimiser.
 
-    Without wgpu's bounds checks and loop counters, unless the device is opened for checking. Our kernels stay in range
-    because ids are checked on the host and buffers are padded to whole tiles; the tests run every kernel with the checks on.
+    wgpu's bounds checks and loop counters are off unless the device was opened for checking. The kernels stay in range
+    because the host checks ids and pads buffers to whole tiles; the tests run every kernel with the checks on.
     """
     if device.checked:
         module = device.raw.create_shader_module(label=label, code=source)

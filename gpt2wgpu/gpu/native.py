@@ -1,8 +1,8 @@
-"""Calls of wgpu-native that wgpu-py has not, or only in a form that costs: straight through its cffi binding.
+"""Calls of wgpu-native that wgpu-py lacks or makes slowly, straight through its cffi binding.
 
-Waiting is why this matters. wgpu-py maps buffers with the help of a thread that waits for all submitted work and keeps
-the device locked meanwhile, so the batch that is submitted next waits for the one before. Here the caller's own thread
-waits, and for one submission only: the next batch is in the queue before the device has finished the last one.
+The reason is waiting. wgpu-py maps a buffer with a thread that waits for all submitted work and locks the device
+meanwhile, so a new batch cannot be submitted before the last one is done. Here the caller's thread waits for one
+submission only, and the next batch is in the queue before the device has finished the last one.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from typing import Any
 import wgpu
 from wgpu.backends.wgpu_native import GPUShaderModule, _api, _helpers
 
-ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises wgpu's errors, at ten times the price of a call
+ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises wgpu's errors, but a call costs ten times as much
 
 DispatchHandles = tuple[Any, Any, tuple[int, int, int]]  # handles of a pipeline and a bind group, and the grid
 
@@ -32,7 +32,7 @@ def trusted_module(device: Any, label: str, source: str) -> GPUShaderModule:
 
 
 def record(compute_pass: Any, dispatches: Iterable[DispatchHandles]) -> None:
-    """Dispatches into a compute pass. What is wrong with one is raised by the encoder's finish()."""
+    """Record dispatches in a compute pass. If one is wrong, the encoder's finish() raises."""
     handle, null = compute_pass._internal, ffi.NULL
     set_pipeline, set_bind_group = lib.wgpuComputePassEncoderSetPipeline, lib.wgpuComputePassEncoderSetBindGroup
     dispatch = lib.wgpuComputePassEncoderDispatchWorkgroups
@@ -43,25 +43,25 @@ def record(compute_pass: Any, dispatches: Iterable[DispatchHandles]) -> None:
 
 
 def break_cycles(device: Any) -> None:
-    """wgpu-py's device and its queue refer to the device, so only a garbage collection would free it."""
+    """Let a device be freed without a garbage collection: wgpu-py's device and its queue both refer to the device."""
     device.queue._device = None
     device._device = None
 
 
 def forked() -> bool:
-    """Whether this process has wgpu's instance from its parent, whose drivers' threads did not come along."""
+    """Whether this process inherited wgpu's instance from its parent: the drivers' threads stayed behind."""
     return _forked
 
 
 def abandon_objects() -> None:
-    """In a forked child: what the parent made on its devices is left alone, as releasing it would wait for ever."""
+    """In a forked child: forget what the parent made on its devices without releasing it, which would hang."""
     global _forked
     if _helpers._the_instance is None:
         return
     _forked = True
     with suppress(OSError, AttributeError):  # not glibc
         libc = ctypes.CDLL(None)
-        libc.on_exit(libc._exit, None)  # before the drivers' exit handlers, which join their threads: Mesa's crash without them
+        libc.on_exit(libc._exit, None)  # before Mesa's exit handler, which crashes: it joins threads of the parent
     for x in gc.get_objects():
         if issubclass(type(x), (_api.GPUObjectBase, _api.GPUAdapter)):
             x._internal = None
@@ -73,7 +73,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def flush(device: Any) -> None:
-    """Have everything done that was written so far, and wait for it: until then wgpu keeps a copy of each write."""
+    """Submit everything written so far and wait for it: until then wgpu keeps a copy of each write."""
     submission = ffi.new("WGPUSubmissionIndex *", libf.wgpuQueueSubmitForIndex(device.queue._internal, 0, ffi.NULL))
     libf.wgpuDevicePoll(device._internal, True, submission)
 
@@ -87,13 +87,13 @@ def mapped(status: int, _message: Any, key: Any, _: Any) -> None:
     MAPPED[int(ffi.cast("uintptr_t", key))] = status
 
 
-MAPPED: dict[int, int] = {}  # what became of each mapping, by its key
+MAPPED: dict[int, int] = {}  # the status of each finished mapping, by its key
 KEYS = itertools.count(1)
-ON_MAPPED = ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", mapped)  # for ever: it may be called late
+ON_MAPPED = ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", mapped)  # kept: it may be called late
 
 
 class Readback:
-    """A buffer that results are copied to, for the host to read: copy into `buffer`, `submit`, later `wait`."""
+    """A buffer from which the host reads results: copy into `buffer`, `submit`, later `wait`."""
 
     def __init__(self, device: Any, size: int) -> None:
         usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
@@ -106,9 +106,9 @@ class Readback:
         self._size = -(-size // 4) * 4
 
     def wait(self) -> bytearray:
-        """The bytes, when the device is done. The buffer can then be used again.
+        """The bytes, once the device is done. The buffer can then be used again.
 
-        It is mapped only then, so that no time is spent where Ctrl-C would be lost: inside a callback.
+        Mapping waits until then: a KeyboardInterrupt raised inside a cffi callback would be swallowed.
         """
         self._poll()
         key, buffer = next(KEYS), self.buffer._internal
@@ -128,5 +128,5 @@ class Readback:
         return data
 
     def _poll(self) -> None:
-        """Until this submission is done, whatever else is in the queue."""
+        """Wait for this submission, whatever else is in the queue."""
         libf.wgpuDevicePoll(self.device._internal, True, self._submission)

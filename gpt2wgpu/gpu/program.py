@@ -20,18 +20,19 @@ from .kernels import Kernel, bind_group_layout, compile_kernel, uniform_bits
 from .tiles import tile_ladder
 from .tuning import prepare_tiles
 
-Pieces = list[tuple[int, Any]]  # a weight: rows and their buffer, as many as a table needs that is over the limit of a binding
-ROW_BYTES = 256  # of the uniform buffer, one row per dispatch; also a multiple of every alignment WebGPU may ask for
-TILE = 128  # token capacities are rounded up to it, so that a tile never reaches past a buffer
-UPLOAD_BYTES = 16 << 20  # bytes of weights that are on their way to the device at a time
-PADDING = 256  # bytes after a weight, for kernels that load whole tiles of columns
+Pieces = list[tuple[int, Any]]  # a weight as (rows, buffer): one, or several for a table too large for a binding
+ROW_BYTES = 256  # of a row of uniform values, one per dispatch: a multiple of every alignment that WebGPU may ask for
+TILE = 128  # capacities are rounded up to it, so that no tile reaches past a buffer
+UPLOAD_BYTES = 16 << 20  # of weights on their way to the device at a time
+PADDING = 256  # bytes after a weight, as kernels load whole tiles of columns
 
 
 @dataclass
 class Step:
-    """One dispatch: its uniform values, those that stand for a size of the batch still by name.
+    """One dispatch.
 
-    kernels: (most rows T, the kernel for them), ascending. kind: steps of one kind have the same kernels and values.
+    kernels: (most rows T, the kernel for them), ascending. params: its uniform values; a string is the name of a size of
+    the batch. kind: steps of one kind have the same kernels and values.
     """
 
     tensor: Tensor
@@ -52,7 +53,7 @@ class GPUProgram(CompiledGraph):
 
     `weights(tensor)` gives the array of a named weight, or its buffers in another program. All batch arrays and all
     uniform values lie in one buffer, so a batch is one upload, one compute pass and one readback.
-    keep: more tensors to compute, each in a buffer that nothing else uses, found in `kept`.
+    keep: extra outputs; each gets a private buffer, see `kept`.
     """
 
     @named_failures
@@ -64,7 +65,7 @@ class GPUProgram(CompiledGraph):
         capacity: Mapping[str, int],
         keep: Collection[Tensor] = (),
     ) -> None:
-        """Raises UserError for what the device has no room for, GPUError for a shader that does not compile."""
+        """Raises UserError if the device has no room for something, GPUError if a shader does not compile."""
         self.device, self.output = device, output
         self.capacity = {symbol: -(-max(size, 1) // TILE) * TILE for symbol, size in capacity.items()}
         self.bytes = 0
@@ -72,16 +73,23 @@ class GPUProgram(CompiledGraph):
         self.closed = False
         self.buffers: list[Any] = []  # its own, which `close` destroys
         self.readbacks: list[native.Readback] = []
+        self.steps: list[Step] = []
+        self.weights: dict[Tensor, Pieces] = {}
+        self.kept: dict[Tensor, Any] = {}
         tensors = schedule(output, *keep)
-        prepare_tiles(device, tensors)
-        self.steps, bindings = self._plan(tensors, weights, set(keep))
         self.inputs = [t for t in tensors if t.op is None and not t.is_weight]
-        sections = self._make_batch_buffer()
-        self._set_uniforms()
-        self._bind(bindings, sections)
+        prepare_tiles(device, tensors)
+        try:
+            bindings = self._plan(tensors, weights, set(keep))
+            sections = self._make_batch_buffer()
+            self._set_uniforms()
+            self._bind(bindings, sections)
+        except BaseException:
+            self.close()  # the error may be kept for long, and keeps this
+            raise
 
     def _make_batch_buffer(self) -> dict[Tensor, tuple[int, int]]:
-        """A row of uniform values for each step, then each array of the batch; of these the offset and the size in bytes."""
+        """One buffer: a row of uniform values per step, then the arrays of the batch, of which it returns (offset, bytes)."""
         offset = ROW_BYTES * len(self.steps)
         sections = {}
         for t in self.inputs:
@@ -96,7 +104,7 @@ class GPUProgram(CompiledGraph):
         return sections
 
     def _set_uniforms(self) -> None:
-        """The uniform values that no batch changes; of the others where they are: {symbol: (rows, columns)}."""
+        """Set the uniform values that no batch changes, and note where the others are: {symbol: (rows, columns)}."""
         varying: dict[str, list[tuple[int, int]]] = {}
         for i, step in enumerate(self.steps):
             for column, (name, kind) in enumerate(step.kernels[0][1].fields):
@@ -108,7 +116,7 @@ class GPUProgram(CompiledGraph):
         self.varying = {symbol: tuple(np.transpose(at)) for symbol, at in varying.items()}
 
     def _bind(self, bindings: Sequence[Sequence[Any]], sections: Mapping[Tensor, tuple[int, int]]) -> None:
-        """The bind group of each step: its row of uniform values, then what it reads and writes."""
+        """Make the bind group of each step: its row of uniform values, then what it reads and writes."""
         for i, (step, bound) in enumerate(zip(self.steps, bindings, strict=True)):
             resources = [{"buffer": self.batch_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
             for x in bound:
@@ -140,7 +148,7 @@ class GPUProgram(CompiledGraph):
         return buffer
 
     def _check(self, tensors: Sequence[Tensor]) -> None:
-        """Refuse a weight that one binding cannot hold, unless it is a vocabulary table, which can come in pieces."""
+        """Refuse a weight that one binding cannot hold. A vocabulary table may be larger: it is split into pieces."""
         limit = self.device.adapter.limit - PADDING
         for t in tensors:
             tables = t.inputs[2:3] if t.op is not None and t.op.name.startswith("embed") else ()
@@ -165,7 +173,7 @@ class GPUProgram(CompiledGraph):
         return pieces
 
     def _write(self, buffer: Any, data: Array) -> None:
-        """wgpu copies what it is given, and keeps the copies until something is submitted: so that happens in between."""
+        """Write in parts: wgpu copies each write and keeps the copy until something is submitted."""
         for at in range(0, data.nbytes, UPLOAD_BYTES):
             part = data[at : at + UPLOAD_BYTES]
             self.device.raw.queue.write_buffer(buffer, at, part)
@@ -176,18 +184,17 @@ class GPUProgram(CompiledGraph):
 
     def _plan(
         self, tensors: list[Tensor], weights: Callable[[Tensor], Array | Pieces], keep: Collection[Tensor]
-    ) -> tuple[list[Step], list[list[Any]]]:
-        """The dispatches, and what each one binds: a buffer, or a Tensor that stands for an array of the batch.
+    ) -> list[list[Any]]:
+        """Make the steps. Returns what each one binds: a buffer, or a Tensor that stands for an array of the batch.
 
-        Results share buffers, unless they are to be kept.
+        Results share buffers, except those of `keep`.
         """
         self._check(tensors)
-        self.weights: dict[Tensor, Pieces] = {}
         pieces = self.weights
         results: dict[Tensor, Any] = {}
         place, sizes = memory.plan_buffers(tensors, self._bytes, keep)
         shared: dict[int, Any] = {}
-        steps, bindings = [], []
+        bindings = []
         kinds: dict[Any, int] = {}
         for t in tensors:
             if t.is_weight:
@@ -199,18 +206,19 @@ class GPUProgram(CompiledGraph):
                 shared[place[t]] = self._buffer(f"result of {t.op.name}", sizes[place[t]])
             results[t] = shared[place[t]]
             kernels = tuple((most, compile_kernel(self.device, t, tile)) for most, tile in tile_ladder(self.device, t))
-            if len(kernels) == 1:  # of several, those that batches need are compiled as they come
+            if len(kernels) == 1:  # of several, each is compiled when a batch needs it
                 kernels[0][1].compile(self.device)
             for params, table in self._dispatches(t, pieces):
                 kind = kinds.setdefault((kernels, *params.items()), len(kinds))
                 bound = [table.get(x) or results.get(x) or (pieces[x][0][1] if x in pieces else x) for x in t.inputs]
-                steps.append(Step(t, kernels, params, kind))
+                self.steps.append(Step(t, kernels, params, kind))
                 bindings.append([*bound, results[t]])
-        self.result, self.kept = results[self.output], {t: results[t] for t in keep}
-        return steps, bindings
+        self.result = results[self.output]
+        self.kept.update((t, results[t]) for t in keep)
+        return bindings
 
     def _dispatches(self, t: Tensor, pieces: Mapping[Tensor, Any]) -> Iterator[tuple[dict[str, Any], dict[Tensor, Any]]]:
-        """The uniform values of an op, once; for an embedding whose table came in pieces, once for each with that piece."""
+        """The uniform values of an op's dispatch; an embedding has one dispatch for each piece of its table, with that piece."""
         params = {**t.dims, **t.attrs}
         parted = [x for x in t.inputs if len(pieces.get(x, [])) > 1]
         if not parted:
@@ -223,19 +231,19 @@ class GPUProgram(CompiledGraph):
 
     @named_failures
     def submit(self, batch: Mapping[str, Array], clock: Clock | None = None) -> Callable[[], Array]:
-        """Start computing one batch of named arrays. The call that is returned waits for the output.
+        """Start computing one batch of named arrays. The returned call waits for the output.
 
-        clock: takes the time of the whole batch if it is for one pass, else of every step, each in a pass of its own.
+        clock: times the whole batch if it is for one pass, else every step, each in a pass of its own.
         """
         sizes = self.write(batch)
         return self.read(self.compute(self.steps, sizes, clock), sizes)
 
     @named_failures
     def write(self, batch: Mapping[str, Array], **symbols: int) -> dict[str, int]:
-        """Upload a batch and the uniform values. Gives the size of each symbol; `symbols` are those that no array has."""
-        sizes = dict(symbols)
+        """Upload a batch and its uniform values. Returns the size of each symbol; `symbols` are those that no array has."""
         if self.closed:
             raise UserError(CLOSED)
+        sizes = dict(symbols)
         for t in self.inputs:
             array = batch[t.name]
             for dim, size in zip(t.shape, array.shape, strict=True):
@@ -258,7 +266,7 @@ class GPUProgram(CompiledGraph):
 
     @named_failures
     def compute(self, steps: Sequence[Step], sizes: Mapping[str, int], clock: Clock | None = None) -> Any:
-        """An encoder with these steps, for a batch that was written."""
+        """A command encoder with these steps, for the batch that was written last."""
         encoder = self.device.raw.create_command_encoder()
         dispatches = self._dispatch_list(sizes, steps)
         passes = [dispatches] if clock is None or clock.passes == 1 else [[d] for d in dispatches]
@@ -272,12 +280,12 @@ class GPUProgram(CompiledGraph):
 
     @named_failures
     def start(self, encoder: Any) -> None:
-        """Start what is in the encoder, with nothing to read."""
+        """Submit a command encoder."""
         self.device.raw.queue.submit([encoder.finish()])
 
     @named_failures
     def read(self, encoder: Any, sizes: Mapping[str, int]) -> Callable[[], Array]:
-        """Start what is in the encoder. The call that is returned waits for the output."""
+        """Submit a command encoder. The returned call waits for the output."""
         shape = tuple(sizes[d] if isinstance(d, str) else d for d in self.output.shape)
         size = -(-math.prod(shape) * DTYPES[self.output.dtype].itemsize // 4) * 4
         readback = self.readbacks.pop() if self.readbacks else self._readback()
@@ -298,7 +306,7 @@ class GPUProgram(CompiledGraph):
         return made
 
     def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[native.DispatchHandles]:
-        """What these steps dispatch for a batch of these sizes. A model has many layers but few kinds of steps."""
+        """The dispatches of these steps for a batch of these sizes. A model has many layers but few kinds of steps."""
         chosen: dict[int, tuple[Any, Grid]] = {}
         found = []
         for step in steps:
@@ -323,7 +331,7 @@ class GPUProgram(CompiledGraph):
 
 
 def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:
-    """At most how many of the `wanted` tokens a batch can have, so that each result fits one binding of the device."""
+    """How many of the `wanted` tokens a batch can have at most, so that each result fits one binding of the device."""
     widest = max(
         math.prod(d for d in t.shape if isinstance(d, int)) * DTYPES[t.dtype].itemsize
         for t in schedule(output)
