@@ -1,11 +1,12 @@
 """sentence-transformers' keywords: which of them mean the same here, which mean nothing, and what to use in place of others."""
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from .devices.choose import device_name
-from .errors import UserError, between, show
+from .errors import UserError, between, is_text, show
 from .vectors.quantize import check_precision
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
@@ -56,6 +57,23 @@ class OutputOptions(VectorOptions, total=False):
     output_value: str | None
     convert_to_numpy: bool
     convert_to_tensor: bool
+
+
+def check_model_name(model: Any) -> None:
+    """Raises UserError for a model that is neither a name nor a folder, such as one that is open already."""
+    if model is not None and not isinstance(model, str | os.PathLike):
+        kind = type(model).__name__
+        raise UserError(f"model must be a folder or a name on the hub, not a {kind}: save a model to a folder and open that")
+
+
+def check_prompts(prompts: Any) -> dict[str, str]:
+    """Prompts by name; a text may be None for none. Raises UserError."""
+    if not isinstance(prompts, Mapping):
+        raise UserError(f"prompts must be a dict of names and texts, not {show(prompts, 40)}")
+    for name, text in prompts.items():
+        if not isinstance(name, str) or not (text is None or is_text(text)):
+            raise UserError(f"prompts holds {show(name, 40)}: {show(text, 40)}, expected a name and a text")
+    return {name: text or "" for name, text in prompts.items()}
 
 
 def check_model_keywords(given: ModelKeywords) -> None:

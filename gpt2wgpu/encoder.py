@@ -9,7 +9,15 @@ from . import checkpoint, hub
 from .checkpoint import Pooling
 from .checkpoint.graph import build_graph, choose_modules, concat_layers, default_layer, describe_graph
 from .checkpoint.prompts import family_prompts, find_prompt, first_prompt, model_names, prompt_reminder
-from .compat import ModelKeywords, OutputOptions, VectorOptions, check_model_keywords, read_options
+from .compat import (
+    ModelKeywords,
+    OutputOptions,
+    VectorOptions,
+    check_model_keywords,
+    check_model_name,
+    check_prompts,
+    read_options,
+)
 from .devices.choose import find_device, find_dtype, find_matmul
 from .engine import LONG, MAX_SEQUENCES, EncodeOptions, Engine, Placement
 from .errors import between, warn_caller
@@ -27,18 +35,18 @@ class Encoder(ModelFacts):
     """A model on a device, ready to turn texts into vectors.
 
     model: a folder in Hugging Face or sentence-transformers layout, or the name of a model on the hub ("org/name"; a bare
-        name means sentence-transformers/name, except for the likes of "gpt2"); None for the built-in model.
+        name means sentence-transformers/name, but for some such as "gpt2"); None for the built-in model.
     device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy" or
-        "cpu", "gpu" (a software adapter if need be), or an adapter's number or part of its name.
+        "cpu", "gpu" (a software adapter where there is no GPU), or an adapter's number or a part of its name.
     dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
         that has it, float32 on software adapters, which are slower with float16, and in numpy. "int8": the weights of linear
         layers and the vocabulary table in a quarter of float32's memory, anywhere; all else as with "auto".
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
-        these blocks are loaded and run. Default: the last one; for a GPT-2 checkpoint that is no sentence-transformers
-        folder 7/12 of the depth, where the middle layers hold most meaning.
+        these blocks are loaded and run. Default: the last one; in a GPT-2 folder without modules.json 7/12 of the depth, as
+        the middle layers hold most meaning there.
     pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder
         says; else "last" for a decoder (a class that ends in ForCausalLM in its config.json), "mean" for others.
-    max_tokens: token budget of a batch. It bounds memory and never changes a vector on a GPU.
+    max_tokens: most tokens in a batch. It bounds memory and never changes a vector on a GPU.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
     prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says,
         and where it has no prompts, those that the model's family is known to expect (`checkpoint/prompts.py`).
@@ -46,9 +54,9 @@ class Encoder(ModelFacts):
         is taken as it is, without the network.
     Other keywords of SentenceTransformer are accepted where they change nothing, such as backend="torch" (`compat.py`).
 
-    One Encoder may be shared by threads. In numpy it limits the BLAS of the whole process to one thread while it encodes:
-    each core computes other texts. A forked child goes on in numpy; on a device it has to open an Encoder of its own.
-    Pickles and deep copies hold the arguments and the options, not the weights: the model is opened again where they arrive.
+    Threads may share an Encoder. While it encodes in numpy, the BLAS of the whole process has one thread, as each core
+    computes texts of its own. A forked child may use an Encoder in numpy; for a device it has to open one of its own.
+    Pickles and copies hold the arguments and options, not the weights: the model is opened again where they arrive.
     `close()`, the end of a `with` block and the end of the last reference give the memory back.
 
     Raises UserError if the model or the device cannot be used.
@@ -76,6 +84,7 @@ class Encoder(ModelFacts):
     ) -> None:
         check_model_keywords(others)
         model = others.get("model_name_or_path") if model is None else model
+        check_model_name(model)
         token = others.get("use_auth_token") if token is None else token
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "others", "token")}
         self.model = "built-in" if model is None else str(model)
@@ -90,10 +99,9 @@ class Encoder(ModelFacts):
         self.modules = choose_modules(c, pooling)
         own = any(c.prompts.values())  # sentence-transformers saves empty ones where a model has none
         expected = {} if own else family_prompts(model_names(self.model, c))
-        self.prompts = {name: text or "" for name, text in {**(expected or c.prompts), **(prompts or {})}.items()}
+        self.prompts = {**(expected or c.prompts), **check_prompts(prompts or {})}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
         self._remind = bool(expected) and prompts is None and self.default_prompt_name is None
-        find_prompt(self.prompts, None, None, self.default_prompt_name)  # refuses an unknown default
         self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
         self.tokenizer = Tokenizer(
             c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case, arguments=c.tokenizer_arguments

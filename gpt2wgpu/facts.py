@@ -1,13 +1,15 @@
 """What an Encoder is: its facts and options as attributes, and SentenceTransformer's methods that tell or change them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from .checkpoint import Checkpoint
 from .checkpoint.modules import Module
+from .checkpoint.prompts import find_prompt
 from .checkpoint.saving import save_checkpoint
+from .compat import check_prompts
 from .devices.choose import device_name
 from .engine import Engine
 from .errors import UserError, between
@@ -27,8 +29,6 @@ class ModelFacts:
     tokenizer: Tokenizer
     layer: int  # the hidden state after this block is pooled
     modules: tuple[Module, ...]  # what follows the transformer
-    prompts: dict[str, str]
-    default_prompt_name: str | None
     engine: Engine
     _layers: tuple[int, ...] = ()  # several side by side; none: `layer`
 
@@ -79,6 +79,25 @@ class ModelFacts:
     @truncate_dim.setter
     def truncate_dim(self, dims: int | None) -> None:
         self._truncate_dim = None if dims is None else between("truncate_dim", dims, 1, 1 << 24)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts that are put before others, by name. Raises UserError where it is set to anything else."""
+        return self._prompts
+
+    @prompts.setter
+    def prompts(self, prompts: Mapping[str, str | None]) -> None:
+        self._prompts = check_prompts(prompts)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of calls that name none."""
+        return self._default_prompt_name
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, name: str | None) -> None:
+        find_prompt(self.prompts, None, name, None)  # refuses an unknown one
+        self._default_prompt_name = name
 
     @property
     def similarity_fn_name(self) -> str:

@@ -82,6 +82,30 @@ def test_where_it_stays(make: Callable[..., Encoder], tmp_path: Path):
         assert "open another" in refusal(model.cpu)
 
 
+def test_prompts_are_checked_when_they_are_set(tmp_path: Path):
+    model = Encoder(tiny_gpt2(tmp_path), device="numpy", prompts={"query": "t1 ", "document": None})
+    assert model.prompts == {"query": "t1 ", "document": ""}
+    for wrong in ("query: ", ["query: "], {"query": 5}, {5: "t1 "}, {"query": b"t1 "}, {"query": "\ud800"}, None):
+        with pytest.raises(ValueError, match=r"^prompts (must be a dict|holds )"):
+            model.prompts = wrong  # type: ignore[assignment]
+        if wrong is not None:
+            assert refusal(lambda wrong=wrong: Encoder(tmp_path, device="numpy", prompts=wrong)).startswith("prompts ")
+    with pytest.raises(ValueError, match="'nope' is not among the model's prompts"):
+        model.default_prompt_name = "nope"
+    assert model.default_prompt_name is None and model.prompts["query"] == "t1 "
+    model.prompts = {"a": "t2 "}
+    model.default_prompt_name = "a"
+    np.testing.assert_array_equal(model.encode("t3"), model.encode("t2 t3", prompt=""))
+
+
+@pytest.mark.parametrize("model", [5, object(), b"folder", ["folder"]])
+def test_a_model_that_is_no_name(model: object):
+    expected = (
+        f"model must be a folder or a name on the hub, not a {type(model).__name__}: save a model to a folder and open that"
+    )
+    assert refusal(lambda: Encoder(model)) == refusal(lambda: Encoder(model_name_or_path=model)) == expected  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -1,4 +1,4 @@
-"""Vectors from and to the containers of others: lists, numpy arrays, torch's tensors. torch is imported where it is asked for."""
+"""Vectors from and to other containers: lists, numpy arrays, tensors of torch, which is imported only to make tensors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,26 +11,26 @@ from ..graph.tensor import Array
 CONTAINERS = ("numpy", "tensor", "list")
 
 
-def to_array(values: Any) -> Array:
-    """Numbers of any container as float32, in C order. A tensor may be on any device, of any dtype, and carry a gradient.
+def to_array(values: Any, dtype: type[np.floating[Any]] = np.float32) -> Array:
+    """Numbers in any container -> an array in C order. A tensor may be on any device, of any dtype, and carry a gradient.
 
-    Raises UserError for what holds no numbers, or rows of different lengths.
+    Raises UserError for anything but numbers, and for rows of different lengths.
     """
     if isinstance(values, list | tuple) and len(values) and hasattr(values[0], "detach"):
-        values = [to_array(v) for v in values]
+        values = [to_array(v, dtype) for v in values]
     if hasattr(values, "detach"):
-        values = values.detach().cpu().float().numpy()  # numpy has no bfloat16
+        values = values.detach().cpu().double().numpy()  # numpy has no bfloat16
     try:
         found = np.asarray(values)
     except ValueError:  # rows of different lengths
         found = np.empty(0, object)
     if found.dtype.kind not in "fiub":  # None would become NaN
         raise UserError(f"expected vectors of numbers, all of one length, got {show(values, 40)}")
-    return np.asarray(found, np.float32, order="C")
+    return np.asarray(found, dtype, order="C")
 
 
 def to_container(vectors: Array | Sequence[Array], container: str) -> Any:
-    """Vectors as they are ("numpy"), as one tensor, or as a list of tensors. Raises UserError where torch is missing."""
+    """Vectors unchanged ("numpy"), as one "tensor", or as a "list" of tensors. Raises UserError where torch is missing."""
     if container == "numpy":
         return vectors
     try:

@@ -1,51 +1,54 @@
 """How alike two vectors are: five measures, each from two vectors (C,) to one number, computed in float64.
 
-All raise ValueError for anything but two vectors of one length, at least 1, of finite numbers.
+Vectors may be arrays, lists or tensors. All raise UserError unless both have one length, at least 1, and are finite.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ..errors import UserError
+from .convert import to_array
 
 Vector = NDArray[np.float64]
 
 
 def cosine_similarity(a: ArrayLike, b: ArrayLike) -> float:
     """Cosine of the angle between them, -1 to 1; 0.0 if one of them is zero, which has no direction."""
-    return cosine(*pair(a, b))
+    return clipped_cosine(*check_vectors(a, b))
 
 
 def euclidean_distance(a: ArrayLike, b: ArrayLike) -> float:
     """Length of the straight line from one to the other."""
-    x, y = pair(a, b)
+    x, y = check_vectors(a, b)
     return float(np.sqrt(np.square(x - y).sum()))
 
 
 def manhattan_distance(a: ArrayLike, b: ArrayLike) -> float:
     """Sum of the differences along each dimension."""
-    x, y = pair(a, b)
+    x, y = check_vectors(a, b)
     return float(np.abs(x - y).sum())
 
 
 def dot_product(a: ArrayLike, b: ArrayLike) -> float:
     """Sum of the products along each dimension."""
-    x, y = pair(a, b)
+    x, y = check_vectors(a, b)
     return float(x @ y)
 
 
 def pearson_correlation(a: ArrayLike, b: ArrayLike) -> float:
     """Cosine of the two after subtracting from each its mean, -1 to 1; 0.0 if one of them is constant."""
-    x, y = pair(a, b)
-    # Asked of the values themselves: subtracting a rounded mean may leave noise, which would correlate with anything.
+    x, y = check_vectors(a, b)
+    # Subtracting a rounded mean from a constant vector may leave noise, which correlates with anything.
     if x.min() == x.max() or y.min() == y.max():
         return 0.0
-    return cosine(x - x.mean(), y - y.mean())
+    return clipped_cosine(x - x.mean(), y - y.mean())
 
 
 class Metric(NamedTuple):
-    """A measure as a person is told about it."""
+    """A measure, and what the command line prints about it."""
 
     label: str
     function: Callable[[ArrayLike, ArrayLike], float]
@@ -64,18 +67,18 @@ METRICS = {
 }
 
 
-def pair(a: ArrayLike, b: ArrayLike) -> tuple[Vector, Vector]:
-    """Both as float64 (C,), or a ValueError saying what they are instead."""
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+def check_vectors(a: Any, b: Any) -> tuple[Vector, Vector]:
+    """Both as float64 (C,). Raises UserError saying what they are instead."""
+    x, y = to_array(a, np.float64), to_array(b, np.float64)
     if x.ndim != 1 or y.ndim != 1 or x.shape != y.shape or not len(x):
-        raise ValueError(f"expected two vectors of one length, at least 1, got shapes {x.shape} and {y.shape}")
+        raise UserError(f"expected two vectors of one length, at least 1, got shapes {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("expected finite numbers, got NaN or Inf")
+        raise UserError("expected finite numbers, got NaN or Inf")
     return x, y
 
 
-def cosine(x: Vector, y: Vector) -> float:
-    """Of two float64 vectors; clipped, as rounding may carry it past 1."""
+def clipped_cosine(x: Vector, y: Vector) -> float:
+    """The cosine, clipped to -1 to 1: rounding may carry it past these. 0.0 if one vector is zero."""
     scale_x, scale_y = np.abs(x).max(), np.abs(y).max()
     if scale_x == 0 or scale_y == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""How alike the rows of two matrices of vectors are, by the names that sentence-transformers gives to measures.
+"""How alike the rows of two matrices are. Similarities have sentence-transformers' names.
 
 Distances are negated, so that higher is closer.
 """
@@ -13,10 +13,10 @@ from ..graph.memory import available_memory, readable_bytes
 from ..graph.ops.vectors import SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
+from .convert import to_array
 
 if TYPE_CHECKING:
     from ..gpu import Device
-from .convert import to_array
 
 ROWS_COMPARED = 2048  # rows compared at a time
 
