@@ -13,9 +13,8 @@ import os
 import re
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError, show
+from ..graph.fork import ForkSafeLock
 from ..models.fields import check_regular, is_absent
 from .settings import TokenizerSettings, new_token
 
@@ -60,7 +60,7 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-_stderr_lock = threading.Lock()
+_stderr_lock = ForkSafeLock()
 
 
 @contextmanager
@@ -68,29 +68,35 @@ def silent_panics() -> Iterator[None]:
     """Keep what the library writes to stderr when it panics from the terminal: the UserError says it in a line.
 
     Meant for the moment in which a folder is opened: what other threads write meanwhile comes out afterwards, and is lost if
-    there was a panic.
+    there was a panic. Does nothing where stderr is closed or no temporary file can be made.
     """
-    with _stderr_lock:
+    with _stderr_lock, ExitStack() as stack:
         try:
             saved = os.dup(2)
-        except OSError:  # stderr is closed
+            stack.callback(os.close, saved)
+            file = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:
             yield
             return
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), 2)
-            panicked = False
-            try:
-                yield
-            except UserError as e:
-                panicked = e.__context__ is not None and is_panic(e.__context__)
-                raise
-            finally:
-                sys.stderr.flush()
-                os.dup2(saved, 2)
-                os.close(saved)
-                file.seek(0)
-                if not panicked and (written := file.read()):
-                    os.write(2, written)
+        flush_stderr()
+        os.dup2(file.fileno(), 2)
+        panicked = False
+        try:
+            yield
+        except UserError as e:
+            panicked = e.__context__ is not None and is_panic(e.__context__)
+            raise
+        finally:
+            flush_stderr()
+            os.dup2(saved, 2)
+            file.seek(0)
+            if not panicked and (written := file.read()):
+                os.write(2, written)
+
+
+def flush_stderr() -> None:
+    if sys.stderr is not None:  # as in a service without one
+        sys.stderr.flush()
 
 
 def open_tokenizer(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
@@ -103,6 +109,7 @@ def open_tokenizer(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
 
 
 def read_tokenizer_json(file: Path, settings: TokenizerSettings) -> "tokenizers.Tokenizer":
+    """As in tokenizer.json, but for the fields that override it. Raises UserError where a field contradicts it."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     check_tokenizer_file(file)
@@ -147,6 +154,7 @@ def set_bert_normalizer(normalizer: Any, settings: TokenizerSettings) -> None:
 
 
 def added_contents(tokenizer: "tokenizers.Tokenizer") -> set[str]:
+    """The tokens that match in texts as a whole."""
     return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
 
 
@@ -157,8 +165,9 @@ def add_listed_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSett
     """
     tokenizer.add_tokens(settings.listed_tokens())
     special = {token.content for token in settings.special_tokens()}
+    known = added_contents(tokenizer)
     for content, index in sorted(settings.added.items(), key=lambda item: item[1]):
-        if content not in added_contents(tokenizer):
+        if content not in known:
             tokenizer.add_tokens([new_token(content, special=content in special)])
             if (found := tokenizer.token_to_id(content)) != index:
                 what = f"{show(settings.folder / 'added_tokens.json')} gives {show(content)} the id {index}"
@@ -171,9 +180,11 @@ def add_special_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSet
     What tokenizer.json pads with is one where they name no pad_token.
     """
     padding = tokenizer.padding or {}
+    known = added_contents(tokenizer)
     for token in settings.special_tokens(padding.get("pad_token")):
-        if token.content not in added_contents(tokenizer):
+        if token.content not in known:
             tokenizer.add_tokens([token])
+            known.add(token.content)
     if is_absent(settings.folder / "tokenizer.json"):
         add_post_processor(tokenizer, settings)
 
