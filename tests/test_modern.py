@@ -54,6 +54,23 @@ def test_modernbert_blocks_without_fields_that_say_so(tmp_path: Path):
     assert (c.local, c.thetas) == ((False, True, True, False), (160000.0, 10000.0))
 
 
+def test_modernbert_takes_sliding_window_where_both_are_given(tmp_path: Path):
+    c = load_checkpoint(changed("modernbert", tmp_path, sliding_window=3)).config
+    assert isinstance(c, ModernBertConfig)
+    assert c.window == 3 != model("modernbert").config.window
+
+
+@pytest.mark.parametrize(("window", "local"), [(None, False), (5000, True)])
+def test_qwen3_without_a_window_has_no_local_blocks(tmp_path: Path, window: int | None, local: bool):
+    """null is not the default here."""
+    folder = changed("qwen3", tmp_path, use_sliding_window=True, layer_types=None, max_window_layers=0)
+    values = json.loads((folder / "config.json").read_text()) | {"sliding_window": window}
+    (folder / "config.json").write_text(json.dumps(values))
+    c = load_checkpoint(folder).config
+    assert isinstance(c, Qwen3Config)
+    assert c.local == (local, local)
+
+
 def test_nomic_bert_reads_no_more_than_it_was_trained_for():
     c = model("nomic_bert_old_config_bf16").config
     assert isinstance(c, NomicBertConfig)
