@@ -12,6 +12,9 @@ fn derivative(x: f32, y: f32) -> f32 {
   if (ACTIVATION == RELU) { return select(0.0, 1.0, y > 0.0); }
   if (ACTIVATION == TANH) { return fma(-y, y, 1.0); }
   if (ACTIVATION == SIGMOID) { return y * (1.0 - y); }
+  if (ACTIVATION == RELU6) { return select(0.0, 1.0, y > 0.0 && y < 6.0); }
+  if (ACTIVATION == LEAKY_RELU) { return select(0.01, 1.0, y > 0.0); }
+  if (ACTIVATION == ELU) { return min(y, 0.0) + 1.0; }
   let s = (y + 0.5e-30) / (x + 1e-30); // 0.5 where x and y are 0
   if (ACTIVATION == GELU_ERF) { return fma(x, 0.3989422804014327 * exp(-0.5 * x * x), s); } // 1 / sqrt(2 pi)
   // s' = s (1 - s) 2u', where 2u' = 2 (a + 3 b x^2) with a and b of GELU_TANH

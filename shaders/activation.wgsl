@@ -8,6 +8,9 @@ const RELU: u32 = 3u;
 const SILU: u32 = 4u;
 const TANH: u32 = 5u;
 const SIGMOID: u32 = 6u;
+const RELU6: u32 = 7u;
+const LEAKY_RELU: u32 = 8u;
+const ELU: u32 = 9u;
 const ACTIVATION: u32 = NONE;
 
 // The coefficients are twice those in activations.py, as exp takes 2u. Clamping keeps exp finite: exp(88.8) is not in f32.
@@ -33,5 +36,8 @@ fn activate(x: f32) -> f32 {
   if (ACTIVATION == RELU) { return max(x, 0.0); }
   if (ACTIVATION == TANH) { return tanh(clamp(x, -10.0, 10.0)); } // some drivers give NaN for large numbers
   if (ACTIVATION == SIGMOID) { return 1.0 / (1.0 + exp(-max(x, -87.0))); }
+  if (ACTIVATION == RELU6) { return clamp(x, 0.0, 6.0); }
+  if (ACTIVATION == LEAKY_RELU) { return max(x, 0.01 * x); }
+  if (ACTIVATION == ELU) { return max(x, 0.0) + (exp(clamp(x, -87.0, 0.0)) - 1.0); }
   return x;
 }

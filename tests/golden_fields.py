@@ -37,7 +37,10 @@ MODELS = (*MODELS, "gpt_neo")
 TOKENS = 40
 # values for fields whose type does not suggest any: aliases, old names, and choices
 VALUES: dict[str, list[Any]] = {
-    **{key: ["relu", "gelu", "tanh", "mish"] for key in ("hidden_act", "activation", "activation_function", "hidden_activation")},
+    **{
+        key: ["relu", "gelu", "tanh", "mish", "leaky_relu", "relu6"]
+        for key in ("hidden_act", "activation", "activation_function", "hidden_activation")
+    },
     **{key: [8] for key in ("hidden_size", "n_embd", "dim")},
     **{key: [1, 2] for key in ("num_attention_heads", "n_head", "n_heads", "num_heads")},
     **{key: [1] for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers")},

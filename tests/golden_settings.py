@@ -69,6 +69,10 @@ DENSE: dict[str, list[Any]] = {
         f"torch.nn.modules.{name}"
         for name in ("activation.Tanh", "activation.ReLU", "activation.GELU", "activation.Sigmoid", "linear.Identity")
     ]
+    + [
+        f"torch.nn.modules.activation.{name}"
+        for name in ("ReLU6", "LeakyReLU", "ELU", "Mish", "Softplus", "SELU", "Hardtanh", "PReLU")
+    ]
     + ["torch.nn.Tanh", "torch.nn.ELU", "torch.nn.functional.relu", "my_code.Tanh"],
     "use_residual": [True, False],
     "init_bias": [None],

@@ -162,6 +162,9 @@ def test_dense(tmp_path: Path):
         ("GELU", "gelu_erf"),
         ("SiLU", "silu"),
         ("Sigmoid", "sigmoid"),
+        ("ReLU6", "relu6"),
+        ("LeakyReLU", "leaky_relu"),
+        ("ELU", "elu"),
         (None, "tanh"),
     ],
 )

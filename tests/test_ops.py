@@ -129,7 +129,14 @@ def test_gelus_against_their_definitions():
 
 @pytest.mark.parametrize(
     ("activation", "expected"),
-    [("silu", lambda x: x / (1 + np.exp(-x))), ("sigmoid", lambda x: 1 / (1 + np.exp(-x))), ("tanh", np.tanh)],
+    [
+        ("silu", lambda x: x / (1 + np.exp(-x))),
+        ("sigmoid", lambda x: 1 / (1 + np.exp(-x))),
+        ("tanh", np.tanh),
+        ("relu6", lambda x: np.clip(x, 0, 6)),
+        ("leaky_relu", lambda x: np.where(x > 0, x, 0.01 * x)),
+        ("elu", lambda x: np.where(x > 0, x, np.expm1(x))),
+    ],
 )
 def test_other_activations(activation: str, expected):
     x = np.array([-1000, -90, -3, -0.5, 0, 0.5, 3, 90, 1000], np.float32)

@@ -21,6 +21,9 @@ ACTIVATION_NAMES = {
     "silu": "silu",
     "swish": "silu",
     "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "relu6": "relu6",
+    "leaky_relu": "leaky_relu",
 }
 ACTIVATION_NAMES |= dict.fromkeys(
     ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), "gelu_tanh"

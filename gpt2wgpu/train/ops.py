@@ -123,6 +123,14 @@ def write_derivative(activation: str, x: Array, y: Array, out: Array, scratch: A
     elif activation == "sigmoid":
         np.subtract(1, y, out=out)
         out *= y
+    elif activation == "relu6":
+        np.greater(y, 0, out=out)
+        out *= y < 6
+    elif activation == "leaky_relu":
+        np.copyto(out, np.where(y > 0, np.float32(1), np.float32(0.01)))
+    elif activation == "elu":
+        np.minimum(y, 0, out=out)
+        out += 1
     elif activation == "gelu_erf":
         ratio_or_half(x, y, *scratch)
         np.multiply(x, x, out=out)

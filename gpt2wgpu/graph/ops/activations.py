@@ -52,6 +52,22 @@ def relu(x: Array) -> None:
     np.maximum(x, 0, out=x)
 
 
+def relu6(x: Array) -> None:
+    np.clip(x, 0, 6, out=x)
+
+
+def leaky_relu(x: Array) -> None:
+    """x where it is positive, else 0.01 x"""
+    np.maximum(x, x * np.float32(0.01), out=x)
+
+
+def elu(x: Array) -> None:
+    """x where it is positive, else exp(x) - 1 (Clevert et al. 2015)"""
+    negative = np.expm1(np.minimum(x, 0))
+    np.maximum(x, 0, out=x)
+    x += negative
+
+
 def tanh(x: Array) -> None:
     np.tanh(x, out=x)
 
@@ -64,6 +80,9 @@ ACTIVATIONS: dict[str, Callable[[Array], None]] = {
     "silu": silu,
     "tanh": tanh,
     "sigmoid": sigmoid,
+    "relu6": relu6,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
 }
 
 
