@@ -12,6 +12,9 @@ golden/tokenizers/NAME/        vocabulary files; expected.json: what every text 
 golden/tokenizer_fields/       whole tokenizers; cases.json: fields beside them, and what every text becomes then
 golden/texts.json              the texts of the sentence models, those of all-MiniLM-L6-v2, and the versions compared with
 golden/minilm.npz              vectors of all-MiniLM-L6-v2
+golden/fields.json             what every field of config.json does; settings.json: every field of sentence-transformers' files;
+                               configs.json: config.json as several versions write it (golden_fields.py, golden_settings.py,
+                               golden_configs.py, each a script of its own)
 
 Everything is computed in float32 from the saved folder, one text at a time, so nothing is ever padded.
 """

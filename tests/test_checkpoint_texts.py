@@ -125,6 +125,84 @@ def test_the_first_length_file_that_says_anything(tmp_path: Path):
     assert load_checkpoint(tmp_path).max_seq_length == 5
 
 
+# --- lengths and prompts
+
+
+@pytest.mark.parametrize(
+    ("sentence", "tokenizer", "expected"),
+    [
+        ({"max_seq_length": 4}, {"model_max_length": 6}, 4),
+        ({"max_seq_length": None}, {"model_max_length": 6}, 6),
+        (None, {"model_max_length": 6}, 6),
+        (None, {"model_max_length": 6.0}, 6),
+        (None, {"model_max_length": 1000000000000000019884624838656}, 9),
+        (None, {"model_max_length": 1e30}, 9),
+        (None, {"model_max_length": None}, 9),
+        (None, None, 9),
+        ({"max_seq_length": 512}, None, 9),
+    ],
+)
+def test_max_seq_length(tmp_path: Path, sentence: object, tokenizer: object, expected: int):
+    tiny.sentence_model(tmp_path)
+    if sentence is not None:
+        tiny.write_json(tmp_path / "sentence_bert_config.json", sentence)
+    if tokenizer is not None:
+        tiny.write_json(tmp_path / "tokenizer_config.json", tokenizer)
+    assert load_checkpoint(tmp_path).max_seq_length == expected
+
+
+def test_max_seq_length_of_a_plain_model(tmp_path: Path):
+    tiny.save(tmp_path, tiny.bert_config(model_type="roberta", pad_token_id=1))
+    assert load_checkpoint(tmp_path).max_seq_length == 7
+    tiny.write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 5})
+    tiny.write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 3, "do_lower_case": True})
+    c = load_checkpoint(tmp_path)  # without modules.json sentence-transformers does not read its other files
+    assert (c.max_seq_length, c.lower_case) == (5, False)
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_old_names_of_the_length_file(tmp_path: Path, name: str):
+    tiny.write_json(tiny.sentence_model(tmp_path) / f"sentence_{name}_config.json", {"max_seq_length": 5})
+    assert load_checkpoint(tmp_path).max_seq_length == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 0}, ("max_seq_length is 0", "a positive integer")),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, ("max_seq_length is 'long'",)),
+        ("sentence_bert_config.json", {"do_lower_case": "no"}, ("do_lower_case is 'no'", "true or false")),
+        ("sentence_bert_config.json", {"query_expansion": {"length": 32}}, ("query_expansion is",)),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, ("transformer_task is 'fill-mask'",)),
+        ("sentence_bert_config.json", {"module_output_name": "sentence_embedding"}, ("module_output_name is",)),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 4}}}, ("processing_kwargs is",)),
+        ("sentence_bert_config.json", [], ("expected a JSON object",)),
+        ("tokenizer_config.json", {"model_max_length": -1}, ("model_max_length is -1", "a positive integer")),
+        ("tokenizer_config.json", {"model_max_length": 0.5}, ("model_max_length is 0.5", "a positive integer")),
+        ("config_sentence_transformers.json", {"prompts": ["a"]}, ("prompts is ['a']", "an object")),
+        ("config_sentence_transformers.json", {"prompts": {"a": 1}}, ("prompts is {'a': 1}", "an object of strings")),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": {"a": "b"}, "default_prompt_name": "c"},
+            ("default_prompt_name is 'c'", "'a'"),
+        ),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"}, ("similarity_fn_name is 'maxsim'", "cosine")),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, ("truncate_dim is 0", "a positive integer")),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, ("model_type is 'SparseEncoder'",)),
+        ("config_sentence_transformers.json", 3, ("expected a JSON object",)),
+    ],
+)
+def test_settings_that_are_refused(tmp_path: Path, file: str, content: object, words: tuple[str, ...]):
+    tiny.write_json(tiny.sentence_model(tmp_path) / file, content)
+    refusal(tmp_path, file, *words)
+
+
+def test_default_prompt_that_is_empty(tmp_path: Path):
+    tiny.write_json(tiny.sentence_model(tmp_path) / "config_sentence_transformers.json", {"default_prompt_name": "query"})
+    c = load_checkpoint(tmp_path)
+    assert (c.prompts, c.default_prompt_name) == ({"query": ""}, "query")
+
+
 # --- modules and settings
 
 

@@ -148,10 +148,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_folder(path: Path) -> None:
-    """Raise UserError unless `path` is a folder that can be looked into."""
+    """Raise UserError unless `path` is a folder that looks like a model's."""
     hint = "give a folder in Hugging Face layout (config.json, model.safetensors, ...) or a name on the hub, such as org/name"
     try:
         if path.is_dir():
+            if is_absent(path / "config.json") and is_absent(path / "modules.json"):
+                raise UserError(f"{show(path)} is not the folder of a model, as its config.json is missing: {hint}")
             return
         found = path.exists()
     except OSError as e:  # a name that is too long, no access

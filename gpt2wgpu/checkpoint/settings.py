@@ -64,6 +64,24 @@ def read_transformer_settings(folder: Path, sentence_model: bool) -> Transformer
     paths = (folder / f"sentence_{name}_config.json" for name in LENGTH_FILES)
     found = (read_fields(path, optional=True) for path in paths)
     fields = next((f for f in found if f.values), Fields(folder / "sentence_bert_config.json", {}))
+    check_transformer(fields)
+    config = read_arguments(fields, "config_args", "config_kwargs")
+    for name in config:
+        if name not in CHANGEABLE:
+            advice = "write it into config.json instead"
+            raise UserError(f"{show(fields.path)}: config_kwargs holds {show(name)}, which is not supported: {advice}")
+    settings = TransformerSettings(
+        max_seq_length=fields.integer("max_seq_length") if fields.present("max_seq_length") else None,
+        lower_case=fields.flag("do_lower_case", default=False),
+        tokenizer=read_arguments(fields, "tokenizer_args", "processor_kwargs"),
+        config=config,
+    )
+    fields.refuse_unknown(("unpad_inputs",))  # which saves padding
+    return settings
+
+
+def check_transformer(fields: Fields) -> None:
+    """Raise UserError for a field of sentence_bert_config.json that asks for what is not supported."""
     for name in ("query_length", "document_length", "query_expansion"):
         if fields.present(name):
             raise fields.refuse(name, "none: models with one vector per token are not supported")
@@ -80,19 +98,6 @@ def read_transformer_settings(folder: Path, sentence_model: bool) -> Transformer
     for name in read_arguments(fields, "model_args", "model_kwargs"):
         if name not in MODEL_ARGUMENTS:
             raise UserError(f"{show(fields.path)}: model_kwargs holds {show(name)}, which is not supported")
-    config = read_arguments(fields, "config_args", "config_kwargs")
-    for name in config:
-        if name not in CHANGEABLE:
-            advice = "write it into config.json instead"
-            raise UserError(f"{show(fields.path)}: config_kwargs holds {show(name)}, which is not supported: {advice}")
-    settings = TransformerSettings(
-        max_seq_length=fields.integer("max_seq_length") if fields.present("max_seq_length") else None,
-        lower_case=fields.flag("do_lower_case", default=False),
-        tokenizer=read_arguments(fields, "tokenizer_args", "processor_kwargs"),
-        config=config,
-    )
-    fields.refuse_unknown(("unpad_inputs",))  # which saves padding
-    return settings
 
 
 def set_length(values: dict[str, Any], tokens: int) -> dict[str, Any]:
