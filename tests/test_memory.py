@@ -233,3 +233,12 @@ def test_a_table_in_bf16_is_widened_in_one_piece(tmp_path: Path):
 def resident() -> int:
     """Bytes of files in this process's memory."""
     return 1024 * memory.proc_field(Path("/proc/self/status"), "RssFile:")
+
+
+def test_vectors_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They are refused before any work."""
+    encoder = Encoder(tiny_gpt2(tmp_path), device="numpy")
+    monkeypatch.setattr("gpt2wgpu.graph.memory.available_memory", lambda: 1 << 28)
+    texts = ["t1"] * ((1 << 23) + 1)  # of 8 numbers each
+    expected = "8,388,609 vectors take 269 MB of memory, this machine has 269 MB free: encode fewer at a time"
+    assert refusal(lambda: encoder.encode(texts)).startswith(expected)

@@ -21,9 +21,9 @@ from .source import Source, import_arrow
 
 ARROW = (".arrow", ".feather", ".arrows", ".ipc")  # files and streams
 MAGIC = b"ARROW1"
+READ_BYTES = 1 << 20  # of Parquet, at a time
 DECODED_ROWS = 4096  # of Parquet, at a time; fewer if they are long
-REPEATED_ROWS = 16  # at a time, where a few bytes may stand for long texts: as delta encodings share the beginnings of texts
-REPEATING = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # encodings that store a text once, however often it occurs
+DELTA_ROWS = 16  # the same, in encodings where a few bytes may stand for a long text
 GROUP_BYTES = 1 << 24  # of a row group that is written, or of rows decoded at a time: bounds memory
 
 
@@ -44,25 +44,40 @@ def parquet_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
     with arrow_errors(source) as pyarrow, source.open() as raw:
         from pyarrow.parquet import ParquetFile
 
-        file = ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
+        file = ParquetFile(raw, buffer_size=READ_BYTES, pre_buffer=False)
         name, total = text_column(source, pyarrow, file.schema_arrow, column), file.metadata.num_rows
-        encodings, rows, row = column_encodings(file.metadata, name), rows_at_a_time(file.metadata), 0
-        if encodings & REPEATING and encodings <= REPEATING | {"PLAIN", "RLE", "BIT_PACKED"}:  # pyarrow can keep the dictionary
-            file = ParquetFile(raw, metadata=file.metadata, buffer_size=1 << 20, pre_buffer=False, read_dictionary=[name])
-        elif encodings - {"PLAIN", "RLE", "BIT_PACKED"}:
-            rows = min(rows, REPEATED_ROWS)
+        row = 0
         source.tell = lambda: source.size * min(row, total) // max(1, total)  # the file itself is read back and forth
-        for batch in file.iter_batches(batch_size=rows, columns=[name]):
+        for batch in parquet_batches(raw, file.metadata, name):
             at = batch.schema.get_field_index(name)  # Parquet also gives the field b of a column a where a column is called a.b
             yield from column_texts(source, pyarrow, batch.column(at), name, row)
             row += batch.num_rows
 
 
-def column_encodings(metadata: Any, name: str) -> set[str]:
-    """How a column is written, over all row groups."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-    return {encoding for column in columns if column.path_in_schema == name for encoding in column.encodings}
+def parquet_batches(raw: BinaryIO, metadata: Any, name: str) -> Iterator[Any]:
+    """Record batches of one column, as a dictionary and indices: a few bytes of a file may repeat a long text a million times.
+
+    pyarrow cannot do that with delta encodings, which share the beginnings of texts; of these it decodes a few rows at a time.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    def batches(rows: int, dictionaries: list[str]) -> Iterator[Any]:
+        file = ParquetFile(raw, metadata=metadata, buffer_size=READ_BYTES, pre_buffer=False, read_dictionary=dictionaries)
+        return iter(file.iter_batches(batch_size=rows, columns=[name]))
+
+    rows, done = rows_at_a_time(metadata), 0
+    try:
+        for batch in batches(rows, [name]):
+            done += batch.num_rows
+            yield batch
+        return
+    except OSError as error:  # not implemented, or damaged, which the second attempt finds too
+        if error.errno is not None:
+            raise
+    for batch in batches(min(rows, DELTA_ROWS), []):
+        first, done = done, max(0, done - batch.num_rows)
+        if first < batch.num_rows:
+            yield batch.slice(first)
 
 
 def rows_at_a_time(metadata: Any) -> int:

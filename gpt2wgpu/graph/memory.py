@@ -10,6 +10,8 @@ from pathlib import Path
 from ..errors import UserError
 from .tensor import DTYPES, Tensor, schedule
 
+ALWAYS_FITS = 1 << 28  # bytes of a result for which nobody asks the system how much memory is free
+
 
 @dataclass(frozen=True)
 class MemoryNeed:
@@ -77,6 +79,15 @@ def too_large_error(model: str, need: MemoryNeed, dtype: str, room: str, *, half
     smaller += ["dtype='int8'"] if dtype != "int8" else []
     smaller += ["a smaller max_tokens"] if shorter else []
     return UserError(f"{model} needs {need} in {dtype}, {room}: use {' or '.join(smaller) or 'a smaller model'}")
+
+
+def check_room(need: int, what: str, advice: str) -> None:
+    """Raises UserError if a result needs more bytes of main memory than are available."""
+    if need < ALWAYS_FITS:
+        return
+    free = available_memory()
+    if free is not None and need > free:
+        raise UserError(f"{what} take {readable_bytes(need)} of memory, this machine has {readable_bytes(free)} free: {advice}")
 
 
 def available_memory() -> int | None:

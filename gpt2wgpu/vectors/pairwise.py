@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..graph import ops, reference
-from ..graph.memory import available_memory, readable_bytes
+from ..graph.memory import check_room
 from ..graph.ops.vectors import SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
@@ -34,10 +34,7 @@ def all_pairs(a: Any, b: Any, name: str, device: "Device | None" = None) -> Arra
     a, b = as_matrix(a), as_matrix(b)
     if a.shape[1] != b.shape[1]:
         raise UserError(f"similarity needs vectors of one length, got {a.shape[1]} and {b.shape[1]}")
-    need, free = 4 * len(a) * len(b), available_memory()
-    if free is not None and need > free:
-        what = f"the similarities of {len(a):,} with {len(b):,} vectors take {readable_bytes(need)} of memory"
-        raise UserError(f"{what}, this machine has {readable_bytes(free)} free: compare fewer")
+    check_room(4 * len(a) * len(b), f"the similarities of {len(a):,} with {len(b):,} vectors", "compare fewer at a time")
     out = np.empty((len(a), len(b)), np.float32)
     if not out.size:
         return out
