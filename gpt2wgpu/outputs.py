@@ -9,7 +9,7 @@ import numpy as np
 from .engine import EncodeOptions, Engine, truncation_message
 from .errors import UserError, warn_caller
 from .files.windows import take_window
-from .graph.memory import check_room
+from .graph.memory import check_result_fits
 from .graph.tensor import Array
 from .inputs import TextInputs
 from .tokenizer import Tokenizer
@@ -50,7 +50,7 @@ def fill_matrix(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, options
     """The vectors of all texts, float32 (n, dims), window by window. Raises UserError where `total` is wrong."""
     total, done, cut = texts.total, 0, 0
     if total is not None:
-        check_room(4 * total * options.dims, f"{total:,} vectors", "encode fewer at a time, or use encode_stream")
+        check_result_fits(4 * total * options.dims, f"{total:,} vectors", "encode fewer at a time, or use encode_stream")
     known = None if total is None else np.empty((total, options.dims), np.float32)
     pieces = [np.empty((0, options.dims), np.float32)]
     for vectors, too_long in engine.windows(text_windows(texts), tokenizer, options, total=total):

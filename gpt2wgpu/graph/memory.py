@@ -81,7 +81,7 @@ def too_large_error(model: str, need: MemoryNeed, dtype: str, room: str, *, half
     return UserError(f"{model} needs {need} in {dtype}, {room}: use {' or '.join(smaller) or 'a smaller model'}")
 
 
-def check_room(need: int, what: str, advice: str) -> None:
+def check_result_fits(need: int, what: str, advice: str) -> None:
     """Raises UserError if a result needs more bytes of main memory than are available."""
     if need < ALWAYS_FITS:
         return

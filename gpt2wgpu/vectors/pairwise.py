@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..graph import ops, reference
-from ..graph.memory import check_room
+from ..graph.memory import check_result_fits
 from ..graph.ops.vectors import SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
@@ -34,7 +34,7 @@ def all_pairs(a: Any, b: Any, name: str, device: "Device | None" = None) -> Arra
     a, b = as_matrix(a), as_matrix(b)
     if a.shape[1] != b.shape[1]:
         raise UserError(f"similarity needs vectors of one length, got {a.shape[1]} and {b.shape[1]}")
-    check_room(4 * len(a) * len(b), f"the similarities of {len(a):,} with {len(b):,} vectors", "compare fewer at a time")
+    check_result_fits(4 * len(a) * len(b), f"the similarities of {len(a):,} with {len(b):,} vectors", "compare fewer at a time")
     out = np.empty((len(a), len(b)), np.float32)
     if not out.size:
         return out
