@@ -73,7 +73,9 @@ def token_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, option
     states: list[Array] = []
     cut = 0
     for window_ids, window_states, too_long in engine.token_windows(text_windows(again), tokenizer, options, len(held)):
-        ids, states, cut = ids + window_ids, states + window_states, cut + too_long
+        ids += window_ids
+        states += window_states
+        cut += too_long
     form = "list" if options.container != "numpy" else "numpy"
     if options.output_value == "token_embeddings":
         warn_of_cut(cut, len(held), options)
@@ -86,13 +88,11 @@ def token_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, option
         raise UserError(f"precision={options.precision!r} goes with output_value='sentence_embedding' or 'token_embeddings'")
     again = TextInputs(iter(held), len(held), texts.single)
     vectors = fill_matrix(engine, tokenizer, again, replace(options, normalize=False, show_progress_bar=False))
-    records = []
-    for i, text_ids in enumerate(ids):
-        record = pad_tokens([text_ids], 0, tokenizer.has_types())
-        arrays = {name: rows[0] for name, rows in record.items()}
-        arrays |= {"token_embeddings": states[i], "sentence_embedding": vectors[i]}
-        names = [*arrays]
-        records.append(dict(zip(names, to_container([*arrays.values()], form), strict=True)))
+    records, types = [], tokenizer.has_types()
+    for text_ids, text_states, vector in zip(ids, states, vectors, strict=True):
+        record = {name: rows[0] for name, rows in pad_tokens([text_ids], 0, types).items()}
+        record |= {"token_embeddings": text_states, "sentence_embedding": vector}
+        records.append(dict(zip(record, to_container([*record.values()], form), strict=True)))
     return records[0] if texts.single else records
 
 

@@ -4,7 +4,6 @@ import re
 import threading
 import time
 import tracemalloc
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -325,47 +324,3 @@ def test_progress_without_a_terminal(built_in: Encoder, capfd: pytest.CaptureFix
         built_in.encode(texts, batch_size=2, show_progress_bar=True)
         out, err = capfd.readouterr()
         assert out == "" and re.search(rf"^encoded 4{of} texts, [\d,]+ texts/s{', 0:00 left' if of else ''}$", err, re.M), err
-
-
-# --- texts that cannot be encoded
-
-
-@pytest.mark.parametrize(("bad", "found"), [(5, "type int"), (None, "type NoneType"), (b"a", "type bytes"), (["a"], "type list")])
-@pytest.mark.parametrize("prompt", [None, "query: "])
-def test_what_is_no_string_is_named(bad: Any, found: str, prompt: str | None, built_in: Encoder):
-    message = refusal(lambda: built_in.encode(["a", "b", bad, "c"], prompt=prompt))
-    assert message.startswith("text 2 is ")
-    assert found in message
-
-
-def test_half_a_surrogate_pair_is_named(built_in: Encoder):
-    message = refusal(lambda: built_in.encode(["a", "b\udc00c"]))
-    assert message.startswith("text 1 holds half a surrogate pair (U+DC00, character 1)")
-    message.encode()
-    assert "text 0" in refusal(lambda: built_in.encode("\ud800"))
-
-
-@pytest.mark.parametrize("bad", [None, "\ud800"])
-def test_a_bad_text_past_the_first_window_is_named_by_its_place(bad: Any, tmp_path: Path):
-    model = Encoder(tiny_gpt2(tmp_path), device="numpy")
-    texts = ["t1"] * 6000
-    texts[5000] = bad
-    for inputs in (texts, iter(texts)):
-        assert refusal(lambda inputs=inputs: model.encode(inputs)).startswith("text 5000 ")
-    rows = model.encode_stream(texts)
-    for _ in range(4096):
-        next(rows)
-    assert refusal(lambda: next(rows)).startswith("text 5000 ")
-
-
-@pytest.mark.parametrize("text", ["\0", "a\0b", "\ufeff", "\n", " ", "\u200d", "e\u0301", "🧑‍🚀" * 20, "\U0010ffff"])
-def test_odd_but_valid_texts(text: str, built_in: Encoder):
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        found = built_in.encode([text, "a"])
-    assert np.isfinite(found).all()
-
-
-def test_an_empty_text_is_its_end_of_text_token(built_in: Encoder, tmp_path: Path):
-    np.testing.assert_allclose(built_in.encode(""), built_in.encode("<|endoftext|>"), atol=1e-6)
-    model = Encoder(tiny_gpt2(tmp_path), device="numpy")
-    np.testing.assert_array_equal(model.encode(["", " "]), np.stack([model.encode("t0")] * 2))
