@@ -15,8 +15,9 @@ from tokenizers import Tokenizer as Rust
 from vocabularies import GPT2, ID, bert, bert_folder, gpt2, ids, refusal
 
 from gpt2wgpu.diagnose.token_report import count_tokens, find_tokenizer
-from gpt2wgpu.tokenizer import SPARE_CHARACTERS, Tokenizer
+from gpt2wgpu.tokenizer import SPARE_CHARACTERS, Tokenizer, split_text
 
+GOLDEN = Path(__file__).parent / "golden" / "tokenizer_fields"
 SENTENCE = "The quick brown fox jumps over the lazy dog; 12 don't e\u0301 \u732b\u304c. "
 LONG = {
     "words": SENTENCE * 2000,
@@ -65,7 +66,7 @@ def test_a_text_near_the_limit_is_counted_to_the_end():
 
 
 def test_a_text_that_becomes_few_tokens_is_read_for_some_million_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gpt2wgpu.tokenizer.BATCH_CHARACTERS", 20_000)
+    monkeypatch.setattr("gpt2wgpu.tokenizer.READ_CHARACTERS", 20_000)
     tokenizer = bert(bert_folder(tmp_path))
     tokenizer._tokenizer = watched = Watched(tokenizer._tokenizer)  # type: ignore[assignment]
     texts = ["x" * 100_000, " " * 15_000 + "hello", " " * 30_000 + "hello", " " * 19_000]
@@ -73,6 +74,19 @@ def test_a_text_that_becomes_few_tokens_is_read_for_some_million_characters(tmp_
     assert [f.tolist()[1:-1] for f in found] == [[ID["[UNK]"]], [ID["hello"]], [], []]
     assert counts == [10, 3, 10, 2]  # the first and the third are cut
     assert watched.characters < 100_000
+
+
+@pytest.mark.parametrize("base", ["bert", "mpnet", "gpt2", "gpt2_prefix", "roberta", "xlm_roberta", "qwen3"])
+def test_a_text_in_pieces_has_the_same_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str):
+    (tmp_path / "tokenizer.json").write_bytes((GOLDEN / f"{base}.json").read_bytes())
+    kind = {"gpt2_prefix": "", "xlm_roberta": "xlm-roberta", "qwen3": "qwen2"}.get(base, base)
+    tokenizer = Tokenizer(tmp_path, kind=kind, vocab=999, lower_case=False)
+    texts = [text[:9000] for text in LONG.values()]
+    whole = [ids.tolist() for ids in tokenizer.plain(texts)]
+    monkeypatch.setattr("gpt2wgpu.tokenizer.BATCH_CHARACTERS", 50)
+    assert max(len([*split_text(text)]) for text in texts) > 100
+    assert all("".join(split_text(text)) == text for text in texts)
+    assert [ids.tolist() for ids in tokenizer.plain(texts)] == whole
 
 
 SCRIPT = """
@@ -95,6 +109,14 @@ if sys.argv[2] == "tokenizer":
     found = Tokenizer(Path(sys.argv[1]), kind="gpt2", vocab=99, lower_case=False)
     found._tokenizer = Told(found._tokenizer)
     found.plain(["a" * 60_000])
+elif sys.argv[2] == "training":
+    import random
+    from gpt2wgpu.train.vocabulary import train_tokenizer
+    def texts():
+        for seed in range(10_000):
+            yield "".join(random.Random(seed).choices("abcdefgh", k=400))
+        print("begun", flush=True)
+    train_tokenizer(texts(), vocab=1 << 22, min_frequency=1, lower_case=False)
 else:
     from gpt2wgpu import Encoder
     encoder = Encoder(sys.argv[1], device="numpy")
@@ -103,10 +125,10 @@ else:
 """
 
 
-@pytest.mark.parametrize("what", ["tokenizer", "encoder"])
+@pytest.mark.parametrize("what", ["tokenizer", "encoder", "training"])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_does_not_wait_for_a_pattern_that_backtracks(tmp_path: Path, what: str, sent: signal.Signals):
-    """The pattern needs many minutes, all of them in one call of native code."""
+def test_a_signal_does_not_wait_for_the_library(tmp_path: Path, what: str, sent: signal.Signals):
+    """The pattern, which backtracks, and the training need minutes, all of them in one call of native code."""
     tiny.save(tmp_path, tiny.gpt2_config(vocab_size=99))
     rust = Rust(models.BPE({"a": 0, "<|endoftext|>": 1}, []))
     rust.pre_tokenizer = pre_tokenizers.Split(Regex("(a{1,1400}a{1,1400})(?<!a)"), "isolated")

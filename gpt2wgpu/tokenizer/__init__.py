@@ -1,6 +1,7 @@
 """Text -> token ids, as `transformers` does it, from the tokenizer files of a model folder."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from .settings import read_tokenizer_settings
 __all__ = ["Ids", "Tokenizer"]
 
 BATCH = 1024  # texts tokenised at a time: `tokenizers` keeps some hundred bytes per token until a batch is done
-BATCH_CHARACTERS = 1 << 22  # and no more texts once they have as many
+BATCH_CHARACTERS = 1 << 20  # no more in a batch; a longer text goes alone
 # so much of a long text is tokenised at first: these, and so many for each token of the limit (English has 4 to 5 per token)
 SPARE_CHARACTERS = 1 << 12
 CHARACTERS_FOR_TOKEN = 32
+READ_CHARACTERS = 1 << 22  # where these become fewer tokens than the limit, no more of a text are read
 
 
 class Tokenizer:
@@ -99,7 +101,13 @@ class Tokenizer:
     def plain(self, texts: Sequence[str], first: int = 0) -> list[Ids]:
         """Token ids per text, uint32 (n,), whole and without the special tokens around it. Raises UserError as `encode` does."""
         check_texts(texts, first)
-        return [ids for begin, batch in take_batches(texts) for ids in self._encode_batch(batch, first + begin)]
+        found: list[Ids] = []
+        for begin, batch in take_batches(texts):
+            if len(batch) > 1 or len(batch[0]) <= BATCH_CHARACTERS:
+                found += self._encode_batch(batch, first + begin)
+            else:  # 140 bytes of memory per character
+                found.append(np.concatenate([self._encode_batch([part], first + begin)[0] for part in split_text(batch[0])]))
+        return found
 
     def _encode_near_limit(self, texts: Sequence[str], room: int, first: int) -> Iterator[tuple[Ids, bool]]:
         """`plain`, but of a text with far more than `room` tokens only some more are made; and whether they are all.
@@ -112,8 +120,8 @@ class Tokenizer:
         for begin, batch in take_batches(near):
             for i, ids in enumerate(self._encode_batch(batch, first + begin), begin):
                 most = characters
-                while len(ids) < 2 * room and most < min(len(texts[i]), BATCH_CHARACTERS):  # they become few tokens
-                    most = min(8 * most, BATCH_CHARACTERS)
+                while len(ids) < 2 * room and most < min(len(texts[i]), READ_CHARACTERS):  # they become few tokens
+                    most = min(8 * most, READ_CHARACTERS)
                     ids = self._encode_batch([self._cut_text(texts[i], most)], first + i)[0]
                 yield ids, len(texts[i]) <= most
 
@@ -201,13 +209,23 @@ def check_texts(texts: Sequence[str], first: int) -> None:
                 raise UserError(f"text {i} {what}, which is not valid Unicode: remove it") from None
 
 
+def split_text(text: str) -> Iterator[str]:
+    """The text in pieces of BATCH_CHARACTERS or more; each but the first begins with a space behind a word."""
+    begin = 0
+    while begin < len(text):
+        spaces = (m.start() + 1 for m in re.compile(r"[^\W_] ").finditer(text, begin + BATCH_CHARACTERS))
+        end = next(spaces, len(text))
+        yield text[begin:end]
+        begin = end
+
+
 def take_batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """The texts in order, at most BATCH at a time, and none more once they have BATCH_CHARACTERS; with the first one's index."""
+    """The texts in order, up to BATCH at a time with up to BATCH_CHARACTERS (or one longer text), and the first one's index."""
     begin = characters = 0
-    for end, text in enumerate(texts, 1):
+    for i, text in enumerate(texts):
+        if i > begin and (i - begin == BATCH or characters + len(text) > BATCH_CHARACTERS):
+            yield begin, texts[begin:i]
+            begin, characters = i, 0
         characters += len(text)
-        if end - begin == BATCH or characters >= BATCH_CHARACTERS:
-            yield begin, texts[begin:end]
-            begin, characters = end, 0
     if begin < len(texts):
         yield begin, texts[begin:]

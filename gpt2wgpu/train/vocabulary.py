@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import files
+from ..background import run_interruptibly
 from ..errors import UserError, between, show
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab: int, min_frequency: int, low
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    run_interruptibly(tokenizer.train_from_iterator, texts, trainer)
     return tokenizer
 
 
