@@ -27,7 +27,7 @@ def read_inputs(given: object, call: str) -> TextInputs:
         return TextInputs(iter([read_text(given, 0)]), 1, True)
     if (found := describe_wrong_inputs(given)) is not None:
         raise UserError(f"{call} takes a text or a list of texts, not {found}")
-    several: Iterable[Any] = given  # type: ignore[assignment] # it has __iter__
+    several: Any = given.to_pylist() if hasattr(given, "to_pylist") else given  # Arrow's arrays hold no strings of Python
     texts = (t if isinstance(t, str) else read_text(t, i) for i, t in enumerate(several))
     return TextInputs(texts, len(several) if isinstance(several, Sized) else None, False)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from encoders import TEXTS, refusal, tiny_gpt2
 
@@ -95,6 +96,10 @@ def test_columns_and_what_is_ordered(built_in: Encoder):
     for given in (Column(TEXTS), tuple(TEXTS), dict.fromkeys(TEXTS).keys(), map(str, TEXTS), np.array(TEXTS, object)):
         np.testing.assert_array_equal(built_in.encode(given), expected)
     np.testing.assert_array_equal(built_in.encode(sentences=TEXTS), expected)  # the old name
+    arrow = pyarrow.chunked_array([TEXTS[:2], TEXTS[2:]])
+    np.testing.assert_array_equal(built_in.encode(arrow), expected)
+    assert "text 1 is None" in refusal(lambda: built_in.encode(pyarrow.array(["a", None])))
+    assert "choose one of its columns, ['a']" in refusal(lambda: built_in.encode(pyarrow.table({"a": TEXTS})))
     assert list_texts(Column(["a", {"text": "b"}]), "embed") == ["a", "b"]
     assert built_in.encode(Column([])).shape == (0, 256)
 

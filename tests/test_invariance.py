@@ -147,6 +147,19 @@ def test_normalised_and_cut_vectors_do_not_depend_on_the_batch_either(on_gpu: Ma
         np.testing.assert_array_equal(np.stack([*model.encode_stream(texts, batch_size=3, **options)]), together)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_states_of_tokens_do_not_depend_on_the_batch_either(dtype: str, on_gpu: Make, odd_models: Callable[[str], Path]):
+    rng = np.random.default_rng(8)
+    texts = [" ".join(f"t{i}" for i in rng.integers(6, 60, n)) for n in rng.integers(1, 49, 30)]
+    model = on_gpu(odd_models("bert_relu_odd"), dtype=dtype, max_tokens=100)
+    together = encode(model, texts, output_value="token_embeddings")
+    for i in rng.permutation(30)[:10]:
+        np.testing.assert_array_equal(encode(model, [texts[i]], output_value="token_embeddings")[0], together[i])
+    numpy = Encoder(odd_models("bert_relu_odd"), device="numpy", dtype="int8" if dtype == "int8" else "float32")
+    for found, want in zip(together, encode(numpy, texts, output_value="token_embeddings"), strict=True):
+        np.testing.assert_allclose(found, want, atol=(1e-4 if dtype == "float32" else 3e-2) * np.abs(want).max())
+
+
 def test_numpy_agrees_with_itself_to_1e_6():
     """BLAS sums in an order that depends on the number of rows."""
     texts = mixed_texts(100, seed=7)
