@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt2wgpu import checkpoint, gpu
 from gpt2wgpu.checkpoint.graph import build_graph
-from gpt2wgpu.devices.selftest import Case, arrays
+from gpt2wgpu.devices.selftest import Case, case_arrays
 from gpt2wgpu.gpu.clock import Clock
 from gpt2wgpu.graph import ops, packing, reference
 from gpt2wgpu.graph.tensor import Tensor, schedule
@@ -60,7 +60,7 @@ def op_cases(half: bool, tokens: int = 512) -> list[tuple[Case, float]]:
 
 def prepare(device: gpu.Device, case: Case) -> tuple[gpu.GPUProgram, dict[str, Any], Tensor]:
     """The op as a program of its own, and its inputs."""
-    output, values = arrays(case)
+    output, values = case_arrays(case)
     counts = {"T": sum(case.lengths), "B": len(case.lengths), "G": len(values.get("tiles", [0])), "M": case.sizes.get("M", 1)}
     return gpu.GPUProgram(device, output, lambda t: values[t.name], counts), values, output
 

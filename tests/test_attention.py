@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2wgpu.devices.selftest import Case, arrays, check_op
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
 from gpt2wgpu.gpu import Device, GPUProgram
 from gpt2wgpu.gpu.kernels import shader_files
 from gpt2wgpu.graph import ops, packing
@@ -169,7 +169,7 @@ INVARIANT = [
 def test_a_sequence_does_not_depend_on_its_batch(case: Case, half: bool, device_form: Device):
     if half and not device_form.has_f16:
         pytest.skip("the device has no shader-f16")
-    output, values = arrays(replace(case, half=half))
+    output, values = case_arrays(replace(case, half=half))
     program = GPUProgram(device_form, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
     whole = program.run(values)
     for start, end in values["spans"].tolist():

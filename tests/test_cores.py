@@ -98,6 +98,22 @@ def test_a_lock_is_free_in_a_forked_child():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@forks
+def test_a_lock_taken_before_a_fork_is_not_given_back_after_it():
+    """A block that began in the parent ends in the child, where another thread may hold the lock by then."""
+    lock = ForkSafeLock()
+    lock.__enter__()
+    child = os.fork()
+    if child == 0:
+        lock.__exit__()
+        with lock:
+            os._exit(0)
+    lock.__exit__()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with lock:
+        pass
+
+
 FORK = """
 import os, signal, threading
 from threadpoolctl import threadpool_info

@@ -11,7 +11,7 @@ import pytest
 from process import Run
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.devices.selftest import Case, Check, check_op, compare, forward_cases, self_test
+from gpt2wgpu.devices.selftest import Case, Check, check_op, compare_results, forward_cases, self_test
 from gpt2wgpu.diagnose.doctor import check_kernels, check_model
 from gpt2wgpu.gpu import Device, inplace, kernels
 from gpt2wgpu.graph import ops
@@ -145,25 +145,25 @@ def test_a_step_finds_a_wrong_kernel(shader: str, old: str, new: str, device: De
 
 @pytest.mark.parametrize("found", [[1, np.nan], [np.inf, 2], [-np.inf, np.nan]])
 def test_nan_and_infinity_are_infinite_errors(found: list[float]):
-    check = compare("op", "", np.array([1, 2], np.float32), np.array(found, np.float32), 1e9)
+    check = compare_results("op", "", np.array([1, 2], np.float32), np.array(found, np.float32), 1e9)
     assert check.error == float("inf")
     assert not check.ok
 
 
 def test_nan_that_numpy_has_must_be_found_in_its_row():
     expected = np.array([[1, 2], [np.nan, np.nan], [3, 4]], np.float32)
-    assert compare("op", "", expected, np.array([[1, 2], [np.nan, 7], [3, 4]]), 0.0).ok
+    assert compare_results("op", "", expected, np.array([[1, 2], [np.nan, 7], [3, 4]]), 0.0).ok
     for found in ([[1, 2], [7, 7], [3, 4]], [[1, np.nan], [np.nan, 7], [3, 4]], [[1, 2], [np.nan, 7], [3, 5]]):
-        assert not compare("op", "", expected, np.array(found), 1e-3).ok
+        assert not compare_results("op", "", expected, np.array(found), 1e-3).ok
 
 
 def test_compare_by_hand():
-    check = compare("op", "C=2", np.array([1, -4], np.float32), np.array([1, -4.5], np.float32), 0.125)
+    check = compare_results("op", "C=2", np.array([1, -4], np.float32), np.array([1, -4.5], np.float32), 0.125)
     assert check == Check("op", "C=2", 0.125, 0.125)
     assert check.ok
-    assert not compare("op", "", np.array([1, -4], np.float32), np.array([1, -4.51], np.float32), 0.125).ok
-    assert compare("op", "", np.zeros(2), np.zeros(2), 0.0).ok
-    assert not compare("op", "", np.zeros(2), np.full(2, 1e-9), 1e-3).ok  # where all should be zero
+    assert not compare_results("op", "", np.array([1, -4], np.float32), np.array([1, -4.51], np.float32), 0.125).ok
+    assert compare_results("op", "", np.zeros(2), np.zeros(2), 0.0).ok
+    assert not compare_results("op", "", np.zeros(2), np.full(2, 1e-9), 1e-3).ok  # where all should be zero
     assert not Check("op", "", float("nan"), 1.0).ok
     assert not Check("op", "", 0.0, 1.0, "does not compile").ok
 
@@ -173,9 +173,9 @@ def test_a_wrong_row_of_small_values_is_found():
     expected = rng.standard_normal((4, 16))
     expected[2] *= 1e-6
     found = expected * (1 + 1e-6 * rng.standard_normal((4, 16)))
-    assert compare("op", "", expected, found, 2e-5).ok
+    assert compare_results("op", "", expected, found, 2e-5).ok
     for wrong in (-found[2], 0 * found[2], np.roll(found[2], 1), 1.01 * found[2]):
-        check = compare("op", "", expected, np.concatenate([found[:2], wrong[None], found[3:]]), 2e-5)
+        check = compare_results("op", "", expected, np.concatenate([found[:2], wrong[None], found[3:]]), 2e-5)
         assert 1e-3 < check.error <= 0.25 + 1e-3  # at most twice a row's largest value, of which an eighth counts
         assert not check.ok
 

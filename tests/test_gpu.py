@@ -9,7 +9,7 @@ import pytest
 import wgpu
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.devices.selftest import Case, arrays, forward_cases
+from gpt2wgpu.devices.selftest import Case, case_arrays, forward_cases
 from gpt2wgpu.gpu import Device, GPUProgram, fitting_tokens, kernels
 from gpt2wgpu.graph import ops, reference
 from gpt2wgpu.graph.tensor import Array, Tensor
@@ -128,14 +128,14 @@ def test_a_kernel_writes_every_element(case: Case, device: Device):
     """Into a buffer full of NaN."""
     if case.half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
-    output, values = arrays(case)
+    output, values = case_arrays(case)
     program = Recorded(device, output, lambda t: values[t.name], {"T": 100, "B": 3, "G": 6, "M": 40})
     program.poison()
     assert np.isfinite(program.run(values)).all()
 
 
 def test_a_wrong_batch_is_refused_and_the_next_one_is_right(device: Device):
-    output, values = arrays(Case(ops.pool, {"C": 20}, attrs={"mode": "mean"}))
+    output, values = case_arrays(Case(ops.pool, {"C": 20}, attrs={"mode": "mean"}))
     program = GPUProgram(device, output, lambda t: values[t.name], {"T": 100, "B": 3})
     expected = program.run(values)
     over = 129 - len(values["x"])  # capacities are rounded up to 128
@@ -160,7 +160,7 @@ def test_a_table_over_the_limit_of_a_binding_comes_in_pieces(half: bool, pieces:
     """Ids on both sides of every seam."""
     if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
-    output, values = arrays(Case(ops.embed, {"V": 1000, "C": 12, "S": 40}, half=half))
+    output, values = case_arrays(Case(ops.embed, {"V": 1000, "C": 12, "S": 40}, half=half))
     seams = (16384 - 256) // (12 * (2 if half else 4)) * np.arange(pieces)
     values["ids"][:10] = np.resize([0, 999, *seams, *(seams[1:] - 1)], 10)
     capacity = {"T": len(values["ids"])}
@@ -190,7 +190,7 @@ def test_an_encoder_whose_vocabulary_comes_in_pieces(device: Device, monkeypatch
 def test_a_matrix_over_the_limit_of_a_binding_is_refused(device: Device):
     small = limited(device, max_storage_buffer_binding_size=16384)
     for case in (Case(ops.linear, {"K": 1024, "N": 16}, (1,)), Case(ops.embed, {"V": 3, "C": 12, "S": 900}, (1,))):
-        output, values = arrays(case)
+        output, values = case_arrays(case)
         with pytest.raises(UserError, match=r"^\w+ needs 0 MiB in one piece, .* binds 0: use a smaller dtype") as caught:
             GPUProgram(small, output, lambda t, values=values: values[t.name], {"T": 1})
         assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ import wgpu
 from wgpu.backends.wgpu_native import GPUBuffer
 
 from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.devices.selftest import Case, arrays
+from gpt2wgpu.devices.selftest import Case, case_arrays
 from gpt2wgpu.gpu import (
     Adapter,
     Clock,
@@ -127,7 +127,7 @@ def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch):
 
 
 def matmul_program(device: Device) -> tuple[GPUProgram, dict[str, np.ndarray]]:
-    output, values = arrays(Case(ops.linear, {"K": 36, "N": 68}))
+    output, values = case_arrays(Case(ops.linear, {"K": 36, "N": 68}))
     return GPUProgram(device, output, lambda t: values[t.name], {"T": 100}), values
 
 
@@ -240,7 +240,7 @@ def test_a_lack_of_memory_has_its_own_class(error: GPUError, device: Device, mon
 def test_a_program_without_enough_memory_frees_what_it_has(device: Device, monkeypatch: pytest.MonkeyPatch):
     """Also where the error is kept, as a notebook keeps the last one; and without a garbage collection, once it is not."""
     opened = open_device(device.adapter)
-    output, values = arrays(Case(ops.linear_add, {"K": 36, "N": 68}))
+    output, values = case_arrays(Case(ops.linear_add, {"K": 36, "N": 68}))
     create, made, destroyed = opened.raw.create_buffer, [], []
     destroy = GPUBuffer.destroy
     monkeypatch.setattr(GPUBuffer, "destroy", lambda self: destroyed.append(id(self)) or destroy(self))

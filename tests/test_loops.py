@@ -11,7 +11,7 @@ from encoders import refusal, tiny_gpt2
 
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.devices import loop_limit
-from gpt2wgpu.devices.selftest import Case, arrays, check_op
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
@@ -20,7 +20,7 @@ from gpt2wgpu.train import selftest as train_checks
 
 
 def graph(case: Case) -> Tensor:
-    return arrays(case)[0]
+    return case_arrays(case)[0]
 
 
 ATTENTION = [

@@ -14,7 +14,7 @@ import pytest
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.devices import choose
-from gpt2wgpu.devices.selftest import Case, arrays, check_op, compare, forward_cases, with_matrix_units
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op, compare_results, forward_cases, with_matrix_units
 from gpt2wgpu.gpu import Device, GPUProgram, MatrixUnits, Tile, kernels, measure_ceilings, open_device, tiles
 from gpt2wgpu.gpu.tuning import Bench
 from gpt2wgpu.graph import ops, reference
@@ -104,7 +104,7 @@ def test_right_results_are_used_by_every_f16_matmul_and_no_other(granted: Device
     assert found.matmul("f32") == granted.matmul("f32") == granted.matmul("f16") != "matmul_cooperative"
     for half in (False, True):
         assert check_op(found, Case(ops.linear, {"K": 20, "N": 36}, half=half)).ok
-    odd, _ = arrays(Case(ops.linear, {"K": 5, "N": 12}, half=True))
+    odd, _ = case_arrays(Case(ops.linear, {"K": 5, "N": 12}, half=True))
     assert kernels.shader_files(odd, found.matmul("f16"))[0] == "linear_scalar"
 
 
@@ -179,7 +179,7 @@ def test_every_epilogue_and_awkward_shapes_equal_numpy(units: Device):
     shapes = [(4, 4), (32, 64), (36, 68), (100, 4), (768, 132)]
     tried += [Case(ops.linear_add, {"K": k, "N": n}, (t,), half=True) for t in (1, 32, 33, 129) for k, n in shapes]
     tried += [Case(ops.linear_add_int8, {"K": k, "N": n}, (33,), half=True) for k, n in shapes]
-    assert "coop_mat" in kernels.compile_kernel(units, arrays(tried[-1])[0]).source
+    assert "coop_mat" in kernels.compile_kernel(units, case_arrays(tried[-1])[0]).source
     checks = [check_op(units, case) for case in tried]
     assert [c for c in checks if not c.ok] == []
 
@@ -192,7 +192,7 @@ def test_attention_equals_numpy(units: Device, head: int, causal: bool):
         case = Case(ops.attention, {"N": 9 * head}, lengths, {"head_size": head, "scale": scale, "causal": causal}, half=True)
         check = check_op(units, case)
         assert check.ok, check
-    output, values = arrays(case)
+    output, values = case_arrays(case)
     assert "coop_mat" in kernels.compile_kernel(units, output).source
     qkv = values["qkv"].astype(np.float32)
     qkv[:, 3 * head : 6 * head] *= np.linspace(0, 4, len(qkv))[:, None]
@@ -200,14 +200,14 @@ def test_attention_equals_numpy(units: Device, head: int, causal: bool):
     expected = reference.NumpyProgram(output, lambda t: values[t.name]).run(values)
     capacity = {"T": sum(lengths), "B": len(lengths), "G": len(values["tiles"])}
     found = GPUProgram(units, output, lambda t: values[t.name], capacity).run(values)
-    assert compare("attention", "growing", expected, found, 1e-3).ok
+    assert compare_results("attention", "growing", expected, found, 1e-3).ok
 
 
 def test_attention_does_not_depend_on_the_batch(units: Device):
     """The growth of its maxima decides when results are rescaled: of its own sequence only."""
     lengths = (33, 70, 5, 130)
     case = Case(ops.attention, {"N": 576}, lengths, {"head_size": 64, "scale": 1.0, "causal": True}, half=True)
-    output, values = arrays(case)
+    output, values = case_arrays(case)
     program = GPUProgram(units, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
     whole = program.run(values)
     for start, end in values["spans"].tolist():
@@ -220,7 +220,7 @@ def test_attention_does_not_depend_on_the_batch(units: Device):
 def test_other_heads_and_f32_attention_do_without(units: Device):
     for head, half in ((64, False), (10, True), (128, True)):
         attrs = {"head_size": head, "scale": 1.0, "causal": True}
-        output, _ = arrays(Case(ops.attention, {"N": 3 * head}, attrs=attrs, half=half))
+        output, _ = case_arrays(Case(ops.attention, {"N": 3 * head}, attrs=attrs, half=half))
         assert "coop_mat" not in kernels.compile_kernel(units, output).source
 
 
@@ -251,7 +251,7 @@ def test_every_tile_gives_the_same_bits(units: Device):
 
 
 def test_no_batch_changes_bits(units: Device):
-    output, values = arrays(Case(ops.linear, {"K": 68, "N": 132}, (130,), half=True))
+    output, values = case_arrays(Case(ops.linear, {"K": 68, "N": 132}, (130,), half=True))
     units.tuned["tiles"] = {tiles.matmul_key(output): (Tile(16, 32, 16), Tile(32, 32, 16), Tile(64, 64, 32), Tile(32, 64, 16))}
     program = GPUProgram(units, output, lambda t: values[t.name], {"T": 130})
     whole = program.run(values)
@@ -261,7 +261,7 @@ def test_no_batch_changes_bits(units: Device):
 
 
 def test_a_nan_stays_in_its_row(units: Device):
-    output, values = arrays(Case(ops.linear_add, {"K": 36, "N": 68}, (40,), half=True))
+    output, values = case_arrays(Case(ops.linear_add, {"K": 36, "N": 68}, (40,), half=True))
     values["x"][7, 35] = np.nan
     found = GPUProgram(units, output, lambda t: values[t.name], {"T": 40}).run(values)
     assert np.isnan(found[7]).all()

@@ -176,7 +176,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
     batch = packing.pack_batch([np.arange(5)], [np.arange(5)], [0])
     expected = GPUProgram(device, output, weights, CAPACITY).run(batch)
     waiting, most = 0, 0
-    flush, write = native.flush, device.raw.queue.write_buffer
+    flush, write = native.flush_writes, device.raw.queue.write_buffer
 
     def counted_write(buffer: object, at: int, data: Array) -> None:
         nonlocal waiting, most
@@ -191,7 +191,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(program, "UPLOAD_BYTES", 512)
-        patch.setattr(native, "flush", counted_flush)
+        patch.setattr(native, "flush_writes", counted_flush)
         patch.setattr(device.raw.queue, "write_buffer", counted_write)
         built = GPUProgram(device, output, weights, CAPACITY)
     assert 512 <= most < 1024 < built.bytes

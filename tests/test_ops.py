@@ -100,12 +100,12 @@ def test_unrolled_matmul_equals_numpy(case: Case, as_on_swiftshader: Device):
 @pytest.mark.parametrize("o", [ops.linear_add, ops.linear_add_int8])
 def test_matmul_variants_give_the_same_bits(o: Op, half: bool, device: Device, as_on_a_gpu: Device, as_on_swiftshader: Device):
     """So the variant may depend on the device's kind and on T without changing a vector."""
-    from gpt2wgpu.devices.selftest import arrays
+    from gpt2wgpu.devices.selftest import case_arrays
     from gpt2wgpu.gpu import GPUProgram
 
     if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
-    output, values = arrays(Case(o, {"K": 84, "N": 148}, (37,), half=half))
+    output, values = case_arrays(Case(o, {"K": 84, "N": 148}, (37,), half=half))
     devices = device, as_on_a_gpu, as_on_swiftshader
     runs = [GPUProgram(d, output, lambda t: values[t.name], {"T": 37}).run(values) for d in devices]
     for run in runs[1:]:

@@ -11,7 +11,7 @@ import wgpu
 
 from gpt2wgpu import Encoder, UserError, checkpoint, hub
 from gpt2wgpu.cli import main
-from gpt2wgpu.diagnose.profile import Profile, ProfileLine, profile_model, tune_model, work
+from gpt2wgpu.diagnose.profile import Profile, ProfileLine, count_work, profile_model, tune_model
 from gpt2wgpu.gpu import Clock, Device, GPUProgram, MatrixUnits, Measurement, Tile, measure_ceilings, native, tiles
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
@@ -59,7 +59,7 @@ def test_work_of_attention_by_hand():
     sizes, lengths = {"T": 7, "B": 2, "G": 2}, np.array([5, 2])
     for causal, pairs in ((True, 15 + 3), (False, 25 + 4)):
         t = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=causal)
-        flops, moved = work(t, sizes, lengths)
+        flops, moved = count_work(t, sizes, lengths)
         assert flops == 4 * pairs * 8
         assert moved == 4 * (7 * 24 + 2 * 2 + 2 * 2 + 7 * 8)
 
@@ -70,7 +70,7 @@ def test_work_of_attention_in_a_window_by_hand():
     sizes, lengths = {"T": 7, "B": 2, "G": 2}, np.array([5, 2])
     for causal, pairs in ((True, 12 + 3), (False, 19 + 4)):
         t = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=causal, window=2, kv_heads=1)
-        assert work(t, sizes, lengths)[0] == 4 * pairs * 16
+        assert count_work(t, sizes, lengths)[0] == 4 * pairs * 16
 
 
 def test_idle_share():
@@ -171,13 +171,12 @@ def test_a_device_without_a_clock_says_so_in_one_line(device: Device, monkeypatc
     adapter = dataclasses.replace(device.adapter, features=device.adapter.features - {"timestamp-query"})
     blind = dataclasses.replace(device, adapter=adapter, granted=device.granted - {"timestamp-query"})
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (blind, ""))
-    assert printed(capsys) == f"{adapter} has no timestamp-query: it cannot say what its kernels take\n"
+    assert printed(capsys) == f"{adapter} has no timestamp-query: its kernels cannot be timed\n"
 
 
 def test_numpy_says_so_in_one_line(capsys: pytest.CaptureFixture[str]):
-    assert (
-        printed(capsys, "--device", "numpy") == "profile measures a GPU, this is numpy (--device gpu takes a software driver)\n"
-    )
+    expected = "profile measures a GPU, and this is numpy (--device gpu takes a software driver)\n"
+    assert printed(capsys, "--device", "numpy") == expected
 
 
 # --- native calls
@@ -213,13 +212,13 @@ def test_batches_under_way_have_readbacks_of_their_own(production_device: Device
 
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_dispatch_that_is_not_allowed_is_an_error_with_wgpus_text(checked: bool, request: pytest.FixtureRequest):
-    """`native.record` has no check of its own; the encoder's finish() raises."""
+    """`native.record_dispatches` has no check of its own; the encoder's finish() raises."""
     device = request.getfixturevalue("device" if checked else "production_device")
     program, _ = chain(device, 1)
     pipeline, bind_group, _ = program._dispatch_list({"T": 1}, program.steps)[0]
     encoder = device.raw.create_command_encoder()
     compute = encoder.begin_compute_pass()
-    native.record(compute, [(pipeline, bind_group, (1 << 20, 1, 1))])
+    native.record_dispatches(compute, [(pipeline, bind_group, (1 << 20, 1, 1))])
     compute.end()
     with pytest.raises(wgpu.GPUError, match="dispatch group size"):
         encoder.finish()

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from gpt2wgpu.devices.selftest import Case, arrays, check_op
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
 from gpt2wgpu.gpu import Device, GPUProgram, Tile, kernels, tiles
 from gpt2wgpu.gpu.program import TILE
 from gpt2wgpu.graph import ops
@@ -25,7 +25,7 @@ def either(request: pytest.FixtureRequest, device: Device) -> Device:
 
 
 def in_every_tile(device: Device, case: Case) -> list[np.ndarray]:
-    output, values = arrays(case)
+    output, values = case_arrays(case)
     found = []
     for tile in tiles.tile_candidates(device, output.types["W"]):
         device.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
@@ -51,7 +51,7 @@ def test_every_tile_gives_the_same_bits(k: int, lengths: tuple[int], half: bool,
 
 def test_every_tile_equals_numpy(either: Device):
     case = Case(ops.linear_add, {"K": 84, "N": 148}, (37,))
-    output, _ = arrays(case)
+    output, _ = case_arrays(case)
     for tile in tiles.tile_candidates(either, "f32"):
         either.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
         check = check_op(either, case)
@@ -60,7 +60,7 @@ def test_every_tile_equals_numpy(either: Device):
 
 def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
     """A row alone, and in batches on both sides of every seam."""
-    output, values = arrays(Case(ops.linear, {"K": 68, "N": 132}, (520,)))
+    output, values = case_arrays(Case(ops.linear, {"K": 68, "N": 132}, (520,)))
     choice = tuple(tiles.tile_candidates(either, "f32")[:4])
     either.tuned["tiles"] = {tiles.matmul_key(output): choice}
     program = GPUProgram(either, output, lambda t: values[t.name], {"T": 520})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt2wgpu.devices.selftest import Case, arrays, check_op
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
 from gpt2wgpu.gpu import Device, GPUProgram
 from gpt2wgpu.graph import ops as inference_ops
 from gpt2wgpu.train import ops, selftest
@@ -60,7 +60,7 @@ MATMULS = [case for case in (*selftest.backward_cases(), *AWKWARD) if case.op in
 @pytest.mark.parametrize("case", MATMULS, ids=lambda case: f"{case.op.name} {case}")
 def test_gpu_matmuls_give_the_same_bits(case: Case, device: Device, as_on_a_gpu: Device):
     """k ascending in one accumulator, in every tile."""
-    output, values = arrays(case)
+    output, values = case_arrays(case)
     capacity = {"T": sum(case.lengths)}
     runs = [GPUProgram(d, output, lambda t: values[t.name], capacity).run(values) for d in (device, as_on_a_gpu)]
     np.testing.assert_array_equal(*runs)

@@ -301,7 +301,7 @@ def test_a_device_without_a_clock_is_measured_by_wall_time(device: Device, quick
 def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeypatch: pytest.MonkeyPatch, quick: None):
     """Or that the driver cannot compile."""
     first, second, *rest = tiles.tile_candidates(either, "f32")
-    right = kernels.specialise
+    right = kernels.specialise_source
 
     def change(device: Device, t: Tensor, tile: Tile | None = None) -> str:
         source = right(device, t, tile)
@@ -309,7 +309,7 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
             return source
         return source.replace("k4 = 0u;", "k4 = 1u;") if tile == second else source.replace("k4s", "nonsense", 1)
 
-    monkeypatch.setattr(kernels, "specialise", change)
+    monkeypatch.setattr(kernels, "specialise_source", change)
     with pytest.raises(wgpu.GPUError):
         kernels.compile_kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile(either)
     assert [*Bench(either, SMALL, math.inf).kernels] == [first]

@@ -57,10 +57,10 @@ def info_command(ctx: typer.Context, as_json: Json = False) -> None:
 
 @with_options(model_options, vector_options)
 def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
-    """Compute every kernel, the model and a step of training on the device and in numpy, and compare.
+    """Compare every kernel, the model and a step of training on the device with numpy.
 
-    A kernel that the driver cannot compile is one line, and the others are still tried. The exit code is 1 if a check failed.
-    With --json this is the report to send with a question: the machine, the versions, what the driver says, every check.
+    A kernel that the driver cannot compile is one failed check. The exit code is 1 if a check failed. --json prints a report
+    to send with a question: the machine, the versions, the adapters and every check.
     """
     from ..devices.choose import open_chosen
     from ..diagnose.doctor import describe_adapter, describe_check, describe_machine
@@ -89,7 +89,7 @@ def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 def all_checks(device: Any, options: dict[str, Any], twin: Any) -> "Iterator[Check]":
-    """The kernels of inference and training; then the model, if it can be opened on the device."""
+    """Check the kernels of inference and training, then the model."""
     from ..diagnose.doctor import check_kernels, check_model, failed_model
     from ..encoder import Encoder
     from ..errors import UserError
@@ -104,7 +104,7 @@ def all_checks(device: Any, options: dict[str, Any], twin: Any) -> "Iterator[Che
 
 
 def print_checks(checks: "Iterator[Check]") -> int:
-    """A line for each as it comes; returns how many failed."""
+    """Print each check as it is done. Returns how many failed."""
     failed = total = 0
     print(f"\n{'':7}{'error':>8}  {'tolerance':>9}  kernel")
     for check in checks:
@@ -122,8 +122,8 @@ def print_checks(checks: "Iterator[Check]") -> int:
 def tune_command(ctx: typer.Context, as_json: Json = False) -> None:
     """Measure the tile shapes of a model's matmuls on a GPU, and remember the fastest.
 
-    A GPU that is new here is measured by itself, for two seconds at most; this does it again and in full.
-    Software drivers are measured only here. The choice changes speed, never a result.
+    A new GPU is measured on first use, for two seconds at most; this measures all of them again, without a limit.
+    Software drivers are measured only by this command. The choice changes speed, never a result.
     """
     from ..diagnose.profile import tune_model
     from ..gpu.tiles import cache_file
@@ -156,17 +156,17 @@ def profile_command(
     tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each text.")] = 24,
     as_json: Json = False,
 ) -> None:
-    """Show where a batch's time goes on a GPU: per op, beside what the device can do at best."""
+    """Show where a batch's time goes on a GPU, per op, beside the highest rates that the device can reach."""
     from ..diagnose.profile import profile_model
     from ..encoder import Encoder
 
     encoder = Encoder(**encoder_options(ctx), max_tokens=texts * tokens)
     opened = encoder.engine.place.device
     if opened is None:
-        print("profile measures a GPU, this is numpy (--device gpu takes a software driver)")
+        print("profile measures a GPU, and this is numpy (--device gpu takes a software driver)")
         return
     if not opened.clock:
-        print(f"{encoder.device} has no timestamp-query: it cannot say what its kernels take")
+        print(f"{encoder.device} has no timestamp-query: its kernels cannot be timed")
         return
     p = profile_model(encoder, texts, tokens)
     top, total = p.ceilings, sum(line.seconds for line in p.lines)

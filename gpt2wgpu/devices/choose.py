@@ -37,7 +37,7 @@ def find_device(asked: object) -> "tuple[Device | None, str]":
 
 
 def open_chosen(asked: object) -> "tuple[Device | None, str]":
-    """`find_device` without the self-test: for `gpt2wgpu doctor`, which tries everything by itself."""
+    """`find_device` without the self-test, for `gpt2wgpu doctor`, which tests everything itself."""
     wanted = device_name(asked)
     if wanted == "auto":
         wanted = device_name(os.environ.get("GPT2WGPU_DEVICE") or "auto")
@@ -54,14 +54,14 @@ def open_chosen(asked: object) -> "tuple[Device | None, str]":
 
 
 def has_gpu_node() -> bool:
-    """Whether a GPU is possible at all. On Linux each driver has a device file; looking for it is a thousand times
-    cheaper than loading wgpu and every Vulkan driver, which a machine without a GPU need not wait for."""
+    """Whether a GPU is possible at all. On Linux every driver has a device file; looking for it is a thousand times cheaper
+    than loading wgpu and every Vulkan driver."""
     nodes = ("dri", "nvidia0", "nvidiactl", "dxg", "kgsl-3d0", "mali0", "pvr_sync", "nvgpu", "nvmap", "kfd")
     return not sys.platform.startswith("linux") or any(Path("/dev", node).exists() for node in nodes)
 
 
 def device_kind(device: "Device | None") -> str:
-    """Of an opened device: "numpy", "software" or "gpu"."""
+    """The kind of an opened device: "numpy", "software" or "gpu"."""
     return "numpy" if device is None else "software" if device.adapter.software else "gpu"
 
 
@@ -81,14 +81,14 @@ def find_dtype(wanted: str, device: "Device | None") -> str:
 
 
 def find_operand_dtype(dtype: str, device: "Device | None") -> str:
-    """What matmuls take beside their weights, f16 or f32: in int8 what "auto" would choose."""
+    """The dtype of the other operands of matmuls, "f16" or "f32"; with int8 weights it is what "auto" would choose."""
     return "f16" if (find_dtype("auto", device) if dtype == "int8" else dtype) == "float16" else "f32"
 
 
 def find_matmul(device: "Device | None", dtype: str) -> "tuple[Device | None, str]":
-    """The device as matmuls are to use it, and in one line with which kernel: on matrix units in f16 where they are right.
+    """The device with matrix units switched on if f16 matmuls can use them, and one line that names the matmul kernel.
 
-    Not on a software driver, which may have them but not faster.
+    A software driver may have matrix units too, but they are not faster.
     """
     if device is None:
         return None, "BLAS"

@@ -1,8 +1,8 @@
-"""How far a software driver's loops go.
+"""The longest text that a software driver can attend to.
 
-llvmpipe (lavapipe) ends a thread's loops after 65,535 rounds of all of them together, without a word (Mesa's gallivm:
-LP_MAX_TGSI_LOOP_ITERATIONS). What it unrolls does not count, and that depends on its version and on a model's sizes. So the
-longest loops of a graph are tried once, on inputs of which only the last round makes anything.
+llvmpipe (lavapipe) silently ends a thread's loops after 65,535 iterations of all of them together (Mesa's gallivm:
+LP_MAX_TGSI_LOOP_ITERATIONS). Unrolled loops do not count, and what it unrolls depends on its version and on the model. So
+the longest loops of a graph are tried once, on inputs of which only the last iteration contributes to the result.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from ..graph.ops.blocks import cdiv
 from ..graph.ops.quantized import GROUP
 from ..graph.packing import QUERY_TILE
 from ..graph.tensor import Array, Tensor, schedule
-from .selftest import Case, arrays, run_op
+from .selftest import Case, case_arrays, run_op
 
-STEP = 128  # tokens that the search is exact to
+STEP = 128  # tokens; the search is exact to this many
 
 
 def longest_text(device: Device, output: Tensor, wanted: int) -> int:
-    """How many tokens a text may have, up to `wanted`, for every attention of a graph to get to its end.
+    """How many tokens a text may have, up to `wanted`, so that every attention of a graph reaches the last one.
 
-    Raises UserError if a matmul does not get to the end of its rows.
+    Raises UserError if a matmul does not reach the end of its rows.
     """
     if not device.adapter.software:
         return wanted
@@ -41,7 +41,7 @@ def longest_text(device: Device, output: Tensor, wanted: int) -> int:
 
 
 def distinct_ops(output: Tensor, *names: str) -> list[Tensor]:
-    """Of the results of a graph that have the first of these sizes or attributes, one for each op, dtype and their values."""
+    """The results of a graph that have the first of these sizes or attributes: one for each op, dtype and their values."""
     found: dict[Any, Tensor] = {}
     for t in schedule(output):
         values = {**t.dims, **t.attrs} if t.op is not None else {}
@@ -51,7 +51,7 @@ def distinct_ops(output: Tensor, *names: str) -> list[Tensor]:
 
 
 def largest_fitting(wanted: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `wanted` that fits, in steps; 0 if none does."""
+    """The largest number up to `wanted` that fits, in steps of STEP; 0 if none does."""
     if fits(wanted):
         return wanted
     low, high = 0, -(-wanted // STEP)
@@ -62,7 +62,7 @@ def largest_fitting(wanted: int, fits: Callable[[int], bool]) -> int:
 
 
 def attention_completes(device: Device, t: Tensor, tokens: int) -> bool:
-    """Whether the last query of a text gets to the last token, the only one with a value."""
+    """Whether the last query of a text reaches the last token, the only one with a value."""
     size, kv_heads = t.attrs["head_size"], t.attrs.get("kv_heads") or 1
     columns = 3 * kv_heads * size
     qkv = np.zeros((tokens, columns), np.float32)
@@ -79,20 +79,20 @@ def is_matmul(t: Tensor) -> bool:
 
 
 def matmul_completes(device: Device, t: Tensor) -> bool:
-    """Whether a matmul gets to the last column, the only one that is not zero."""
-    k, n = int(t.dims["K"]), 4 if int(t.dims["N"]) % 4 == 0 else 3  # as its kernel depends on that
+    """Whether a matmul reaches the last column, the only one that is not zero."""
+    k, n = int(t.dims["K"]), 4 if int(t.dims["N"]) % 4 == 0 else 3  # the kernel depends on it
     x, bias = np.zeros((1, k), np.float32), np.zeros((1, n), np.float32)
     x[0, -1] = 256
     weight = np.ones((k, n), np.int8 if t.op is not None and "int8" in t.op.name else np.float32)
     given = {"x": x, "weight": weight, "scale": np.ones((cdiv(k, GROUP), n), np.float32), "bias": bias[0], "residual": bias}
-    return bool(run_case(device, case_of(t, {"K": k, "N": n}, 1, given)).min() > 0.5)  # of 256, less where there is an activation
+    return bool(run_case(device, case_of(t, {"K": k, "N": n}, 1, given)).min() > 0.5)  # it is 256, or less with an activation
 
 
 def case_of(t: Tensor, sizes: dict[str, int], tokens: int, given: dict[str, Array]) -> Case:
-    """An op of a graph for one text, with other sizes and these inputs."""
+    """An op of a graph for one text, with these sizes and inputs."""
     assert t.op is not None
     return Case(t.op, sizes, (tokens,), t.attrs, "f16" in t.types.values(), given)
 
 
 def run_case(device: Device, case: Case) -> Array:
-    return run_op(device, case, *arrays(case))
+    return run_op(device, case, *case_arrays(case))

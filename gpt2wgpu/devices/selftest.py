@@ -12,21 +12,21 @@ from ..graph import ops, packing, reference
 from ..graph.ops.quantized import GROUP
 from ..graph.tensor import Array, Op, Tensor, output_dim
 
-# Relative to the largest value expected. f32: sums are taken in another order than numpy's, and exp and sqrt may be off
-# by a few units in the last place on a GPU. f16: one rounding of the output, 2^-11; in attention on matrix units one more,
-# of its weights, and in int8 one of the matrix.
+# Relative to the largest value expected. f32: the order of sums differs from numpy's, and exp and sqrt of a GPU may be off
+# by a few units in the last place. f16: one rounding of the output, 2^-11; attention on matrix units rounds its weights
+# too, and int8 the matrix.
 TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
 SYMBOLS = ("T", "B", "G", "M")
 
 
-# A row is also compared by its own largest value, so that a wrong row of small values shows. As the sums of a row may
-# cancel, it may be off by so many times the tolerance.
+# A row is also compared relative to its own largest value, so that a wrong row of small values is found. As the sums of a
+# row may cancel, it may be off by this many times the tolerance.
 ROW = 8
 
 
 @dataclass(frozen=True)
 class Check:
-    """How far a device is from numpy: `error` is max |difference| / max |expected|, of the whole or of a row, see `compare`.
+    """How far a device is from numpy. error: max |difference| / max |expected|, see `compare_results`.
 
     failure: why there is no result to compare, such as the compiler's message; "" where there is one.
     """
@@ -51,13 +51,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Case:
-    """One op with random inputs. Its token, sequence and tile counts come from `lengths`; all other letters from `sizes`."""
+    """One op with random inputs. `lengths` gives the numbers of tokens T, sequences B and tiles G, `sizes` all other letters."""
 
     op: Op
     sizes: dict[str, int]
     lengths: Sequence[int] = (1, 5, 33)
     attrs: dict[str, Any] = field(default_factory=dict)
-    half: bool = False  # its open types are f16
+    half: bool = False  # its type letters stand for f16
     given: dict[str, Array] = field(default_factory=dict)  # inputs that are not random
     nan: bool = False  # the first number of the second token is NaN
 
@@ -66,7 +66,7 @@ class Case:
         return " ".join([*details, *["f16"] * self.half, *["NaN"] * self.nan])
 
 
-def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
+def case_arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
     """The case's output tensor and its inputs by name."""
     rng = np.random.default_rng(seed)
     batch = packing.pack_batch(
@@ -102,10 +102,10 @@ def arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
     return case.op(*leaves, out="f16" if case.half else "f32", **case.attrs), values
 
 
-def compare(name: str, shape: str, expected: Array, found: Array, tolerance: float) -> Check:
-    """The larger of two errors: of the whole, and an eighth (ROW) of the worst row's, relative to the row's own values.
+def compare_results(name: str, shape: str, expected: Array, found: Array, tolerance: float) -> Check:
+    """The error is the larger of the whole array's and an eighth (1 / ROW) of the worst row's, each relative to its own values.
 
-    A row with NaN or Inf is right if `expected` has one there too; elsewhere it is an infinite error.
+    A row with NaN or Inf is right if the expected row has one too; else the error is infinite.
     """
     expected, found = (a.reshape(len(a) if a.ndim > 1 else 1, -1).astype(np.float64) for a in (expected, found))
     finite = np.isfinite(expected).all(axis=1)
@@ -120,7 +120,7 @@ def compare(name: str, shape: str, expected: Array, found: Array, tolerance: flo
 
 
 def run_op(device: Device, case: Case, output: Tensor, values: dict[str, Array]) -> Array:
-    """What the device makes of `arrays`."""
+    """The output of a case on the device. values: its inputs, from `case_arrays`."""
     capacity = {"T": sum(case.lengths), "B": len(case.lengths), "M": case.sizes.get("M", 1)}
     program = GPUProgram(
         device, output, lambda t: values[t.name], capacity | {"G": packing.max_tiles(capacity["T"], capacity["B"])}
@@ -129,8 +129,8 @@ def run_op(device: Device, case: Case, output: Tensor, values: dict[str, Array])
 
 
 def check_op(device: Device, case: Case, seed: int = 0) -> Check:
-    """Run one op on the device and in numpy. A kernel that the device cannot compile or run is a check that failed."""
-    output, values = arrays(case, seed)
+    """Run one op on the device and in numpy. If the device cannot compile or run the kernel, the check has failed."""
+    output, values = case_arrays(case, seed)
     expected = reference.NumpyProgram(output, lambda t: values[t.name]).run(values)
     rounded = output.dtype == "f16" or case.op is ops.linear_add_int8
     tolerance = TOLERANCE["f16" if case.half and rounded else "f32"]
@@ -138,11 +138,11 @@ def check_op(device: Device, case: Case, seed: int = 0) -> Check:
         found = run_op(device, case, output, values)
     except GPUError as error:
         return Check(case.op.name, str(case), float("nan"), tolerance, first_reason(error))
-    return compare(case.op.name, str(case), expected, found, tolerance)
+    return compare_results(case.op.name, str(case), expected, found, tolerance)
 
 
 def forward_cases(half: bool) -> list[Case]:
-    """Every op on sizes that no tile divides, in f32 and where the device has it in f16."""
+    """Every op on sizes that no tile divides, in f32 and, with `half`, in f16."""
     found = []
     for h in (False, True) if half else (False,):
         found += [
@@ -187,7 +187,7 @@ def attention_variants(half: bool) -> list[Case]:
 
 
 def nan_cases(half: bool) -> list[Case]:
-    """NaN has to reach the output: a driver that computes as if there were none would hide it in a vector that looks right."""
+    """NaN must reach the output: a driver that loses it would hide an overflow in a vector that looks right."""
     found = [
         Case(ops.layer_norm, {"C": 132}, half=half, nan=True),
         Case(ops.linear, {"K": 36, "N": 68}, attrs={"activation": "relu"}, half=half, nan=True),
@@ -200,22 +200,22 @@ def nan_cases(half: bool) -> list[Case]:
     return found
 
 
-# NVIDIA, AMD and Intel have fragments of 16 x 16, Apple of 8 x 8; subgroups of 32 lanes come first, as most have them.
+# NVIDIA, AMD and Intel have fragments of 16 x 16, Apple of 8 x 8. Subgroups of 32 lanes come first, as they are common.
 MATRIX_UNITS = (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 64))
-# f32 accumulation stays below 2e-5 of the largest value, also where products are cut off and not rounded; f16 is above 3e-4
+# f32 accumulation stays below 2e-5 of the largest value, even if products are truncated; f16 is above 3e-4
 MATRIX_TOLERANCE = 1e-4
 
 
 def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UNITS) -> tuple[Device, str]:
-    """The device with the first matrix units of `choices` that agree with numpy, else as it was and one line why.
+    """The device with the first matrix units of `choices` that agree with numpy; else the device unchanged, and one line why.
 
-    A driver may list them and compute nonsense, for other fragment sizes or wrong strides, or accumulate in f16.
+    A driver may list matrix units and compute nonsense with other fragment sizes, read with wrong strides, or add in f16.
     """
     if "cooperative-matrix" not in device.granted:
         return device, f"cooperative-matrix is not granted: {device.refused}"
     reasons = []
     for units in choices:
-        tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel mean nothing to this one
+        tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel do not apply
         if not (reason := matrix_error(tried)):
             return tried, ""
         reasons.append(f"{units.size} x {units.size}, {units.lanes} lanes: {reason}")
@@ -223,9 +223,9 @@ def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UN
 
 
 def matrix_error(device: Device) -> str:
-    """What is wrong with the device's matrix units, "" if nothing is. No size is a multiple of a tile.
+    """What is wrong with the device's matrix units; "" if nothing is. No size is a multiple of a tile.
 
-    Compared are results in f32, before they are rounded to f16: after that an f16 accumulator would not be noticed.
+    linear_add has results in f32: once they are rounded to f16, an f16 accumulator would not show.
     """
     lengths = (1, 70, 132)
     for case in (
@@ -250,13 +250,13 @@ INT8 = (ops.embed_int8, ops.linear_int8, ops.linear_add_int8)
 
 
 def self_test(device: Device, some: Sequence[Op] = FIRST) -> None:
-    """A few ops on the device against numpy, before it is trusted with a model. Raises UserError if one is wrong.
+    """Compare a few ops on the device with numpy before it is trusted with a model. Raises UserError if one is wrong.
 
-    With the ops that every model needs, NaN is tried, too.
+    With the default ops NaN is tried too.
     """
     for case in forward_cases(device.has_f16):
         if "window" in case.attrs:
-            continue  # for `doctor`: few models need it, and every model waits for the start
+            continue  # left to `doctor`: few models have windows, and every start waits for this
         if case.op in some or (case.nan and some is FIRST):
             check = check_op(device, case)
             if not check.ok:

@@ -1,4 +1,4 @@
-"""Is this device right? Every kernel and the chosen model against numpy, and what a report of it should say."""
+"""Is this device right? Every kernel and the chosen model against numpy, and the facts that a report needs."""
 
 import platform
 import warnings
@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..devices.choose import find_operand_dtype
-from ..devices.selftest import Check, check_op, compare, forward_cases
+from ..devices.selftest import Check, check_op, compare_results, forward_cases
 from ..encoder import Encoder
 from ..gpu import Adapter, Device, first_reason
 from ..graph.cores import usable_cores
@@ -33,16 +33,16 @@ def check_kernels(device: Device) -> Iterator[Check]:
 
 
 def check_model(encoder: Encoder, twin: Encoder) -> Iterator[Check]:
-    """The vectors of an encoder on a device beside its twin's in numpy; then that a text's bits do not depend on its batch."""
+    """The vectors of an encoder on a device against its twin's in numpy; then each text alone against its vector in a batch."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a text is too long for the model does not matter here
+        warnings.simplefilter("ignore", UserWarning)  # texts may be too long for the model
         expected, found = twin.encode(TEXTS), encoder.encode(TEXTS)
         alone = np.stack([encoder.encode(t) for t in TEXTS])
     place = encoder.engine.place
     shape = f"{len(TEXTS)} texts, layer {encoder.layer}, {encoder.dtype}"
     name = f"{encoder.model} model"
     if find_operand_dtype(place.dtype, place.device) == "f32":
-        yield compare(name, shape, expected, found, MODEL_TOLERANCE)
+        yield compare_results(name, shape, expected, found, MODEL_TOLERANCE)
     else:
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
         cosines = np.einsum("bc,bc->b", found, expected, dtype=np.float64) / lengths
@@ -56,7 +56,7 @@ def failed_model(options: dict[str, Any], error: Exception) -> Check:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The machine and the versions of what computes on it, for a report."""
+    """The machine, and the versions of the packages that compute on it."""
     return {
         "machine": {
             "system": platform.platform(),
@@ -73,13 +73,13 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_adapter(a: Adapter) -> dict[str, Any]:
-    """What a driver says of an adapter."""
+    """An adapter as its driver describes it, with its features and limits."""
     names = {"index": a.index, "name": a.name, "kind": a.kind, "backend": a.backend, "driver": a.driver}
     return {**names, "features": sorted(a.features), "limits": a.limits}
 
 
 def describe_check(check: Check) -> dict[str, Any]:
-    """For JSON, which has no Inf and no NaN: null stands for both."""
+    """A check for JSON, where null stands for an error of Inf or NaN."""
     error = check.error if np.isfinite(check.error) else None
     named = {"name": check.name, "shape": check.shape, "error": error, "tolerance": check.tolerance, "ok": check.ok}
     return {**named, **({"failure": check.failure} if check.failure else {})}

@@ -1,4 +1,4 @@
-"""Where a batch's time goes on a device, step by step, and which tiles suit a model's matmuls."""
+"""Where a batch's time goes on a device, step by step; and the fastest tiles of a model's matmuls."""
 
 import math
 import statistics
@@ -20,12 +20,12 @@ from ..graph import packing
 from ..graph.packing import position_ids
 from ..graph.tensor import DTYPES, Array, Tensor, schedule
 
-MEASURED_SECONDS = 1.0  # about, of each measurement
+MEASURED_SECONDS = 1.0  # that each measurement takes, about
 
 
 @dataclass(frozen=True)
 class ProfileLine:
-    """All steps of one op, shape and tile: how often, and what they take, compute and move together."""
+    """All steps of one op, shape and tile together: calls, seconds, floating-point operations and bytes moved."""
 
     op: str
     shape: str
@@ -48,7 +48,7 @@ class ProfileLine:
 
 @dataclass(frozen=True)
 class Profile:
-    """One batch on a device. `wall` is a batch's time with two under way, `busy` what the device computes in it."""
+    """One batch on a device, in seconds: `wall` with two batches under way, `busy` while the device computes."""
 
     lines: list[ProfileLine]
     wall: float
@@ -62,7 +62,7 @@ class Profile:
 
 
 def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
-    """A batch of so many texts of so many random tokens.
+    """Profile a batch of so many texts of so many random tokens.
 
     Raises UserError if it does not fit, and if the device has no clock or one that is too coarse.
     """
@@ -83,20 +83,20 @@ def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
     batch = pack()
     for _ in range(2):
         program.run(batch)
-    wall, busy = throughput(program, device, pack)
+    wall, busy = measure_throughput(program, device, pack)
     runs = []
     for _ in range(max(3, min(20, int(MEASURED_SECONDS / wall)))):
         clock = Clock(device, len(program.steps))
         program.submit(batch, clock)()
         runs.append(clock.seconds())
-    lines = summary(program, batch, np.median(runs, axis=0))
+    lines = sum_by_op(program, batch, np.median(runs, axis=0))
     if not any(line.seconds for line in lines):
         raise UserError(f"the clock of {encoder.device} is too coarse for so small a batch: profile more texts or tokens")
     return Profile(lines, wall, busy, measure_ceilings(device))
 
 
-def throughput(program: GPUProgram, device: Device, pack: Callable[[], dict[str, Array]]) -> tuple[float, float]:
-    """Seconds of wall time per batch, and seconds of it in which the device computes; as in the encoder, two under way."""
+def measure_throughput(program: GPUProgram, device: Device, pack: Callable[[], dict[str, Array]]) -> tuple[float, float]:
+    """Seconds of wall time per batch, and seconds in which the device computes; two batches are under way, as in the engine."""
     start = time.perf_counter()
     program.run(pack())
     count = max(4, min(100, int(MEASURED_SECONDS / (time.perf_counter() - start))))
@@ -113,7 +113,7 @@ def throughput(program: GPUProgram, device: Device, pack: Callable[[], dict[str,
     return wall, statistics.fmean(float(clock.seconds()[0]) for clock in clocks)
 
 
-def summary(program: GPUProgram, batch: Mapping[str, Array], seconds: Array) -> list[ProfileLine]:
+def sum_by_op(program: GPUProgram, batch: Mapping[str, Array], seconds: Array) -> list[ProfileLine]:
     """The steps' times by op, shape and tile, longest first."""
     sizes = {dim: n for t in program.inputs for dim, n in zip(t.shape, batch[t.name].shape, strict=True) if isinstance(dim, str)}
     lengths = batch["spans"][:, 1].astype(np.int64) - batch["spans"][:, 0]
@@ -123,22 +123,22 @@ def summary(program: GPUProgram, batch: Mapping[str, Array], seconds: Array) -> 
         kernel, _ = step.choose(sizes)
         tile = f"{kernel.constants['TILE_T']}x{kernel.constants['TILE_N']}" if "TILE_T" in kernel.constants else ""
         assert t.op is not None
-        key = t.op.name, describe(t, sizes), tile, "coop_mat" in kernel.source
+        key = t.op.name, describe_step(t, sizes), tile, "coop_mat" in kernel.source
         old = found.get(key, ProfileLine(*key, 0, 0.0, 0.0, 0.0))
-        flops, moved = work(t, sizes, lengths)
+        flops, moved = count_work(t, sizes, lengths)
         found[key] = ProfileLine(*key, old.calls + 1, old.seconds + taken, old.flops + flops, old.bytes + moved)
     return sorted(found.values(), key=lambda line: -line.seconds)
 
 
-def describe(t: Tensor, sizes: Mapping[str, int]) -> str:
+def describe_step(t: Tensor, sizes: Mapping[str, int]) -> str:
     """ "T=768 K=768 N=3072 gelu_tanh f16" """
     dims = [f"{name}={sizes.get(str(size), size)}" for name, size in t.dims.items()]
     words = [value for value in t.attrs.values() if isinstance(value, str) and value != "none"]
     return " ".join([*dims, *words, *(["f16"] if "f16" in t.types.values() else [])])
 
 
-def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, float]:
-    """Floating-point operations of a step (0 where memory alone counts), and the bytes it has to read and write at least."""
+def count_work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, float]:
+    """Floating-point operations of a step (0 if only memory matters), and the bytes that it must read and write."""
     dims = {name: sizes.get(str(size), size) for name, size in t.dims.items()}
     name = t.op.name if t.op else ""
 
@@ -155,7 +155,7 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
         pairs = lengths + before * (1 if t.attrs["causal"] else 2)
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
-    if name.startswith(("embed", "rotary")):  # of its tables only the rows of the batch's tokens
+    if name.startswith(("embed", "rotary")):  # they read only the rows of the batch's tokens from their tables
         inputs, tables = inputs[:2], inputs[2:]
         rows = sum(int(dims["T"]) * int(x.shape[1]) * DTYPES[x.dtype].itemsize for x in tables)
     return flops, rows + sum(map(size, inputs)) + size(t)
@@ -164,7 +164,7 @@ def work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, fl
 def tune_model(
     model: str | Path | None, device: str, dtype: str, layer: int | None, revision: str | None = None
 ) -> tuple[Device, list[Measurement]]:
-    """Measure the tiles of a model's matmuls anew, for the kernel that an Encoder would use here, and remember the fastest."""
+    """Measure the tiles of a model's matmuls again, with the kernel that an Encoder would use, and remember the fastest."""
     opened, reason = find_device(device)
     dtype = find_dtype(dtype, opened)
     opened, _ = find_matmul(opened, dtype)

@@ -88,7 +88,7 @@ def run_ceiling(device: Device, label: str, source: str, param: int, buffers: li
         encoder = device.raw.create_command_encoder()
         for i in range(clock.passes):
             compute = encoder.begin_compute_pass(timestamp_writes=clock.around(i))
-            native.record(compute, [(pipeline._internal, bind_group._internal, (groups, 1, 1))] * repeats * factor)
+            native.record_dispatches(compute, [(pipeline._internal, bind_group._internal, (groups, 1, 1))] * repeats * factor)
             compute.end()
         clock.resolve(encoder)
         device.raw.queue.submit([encoder.finish()])

@@ -132,7 +132,7 @@ def list_adapters() -> tuple[Adapter, ...]:
 
     Raises UserError in a process whose parent used wgpu before the fork.
     """
-    if native.forked():
+    if native.is_forked():
         raise UserError(FORKED)
     return find_adapters()
 
@@ -198,7 +198,7 @@ def open_device(adapter: Adapter, checked: bool = False) -> Device:
 
     Raises UserError if the driver refuses, and in a process whose parent used wgpu before the fork.
     """
-    if native.forked():
+    if native.is_forked():
         raise UserError(FORKED)
     features: list[str] = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
     missing = [f for f in ("shader-f16", *MATRICES) if f not in adapter.features]

@@ -62,7 +62,7 @@ class InPlace:
         self.device.raw.queue.write_buffer(self.uniform_buffer, 0, self.uniforms)
         encoder = self.device.raw.create_command_encoder()
         compute = encoder.begin_compute_pass()
-        native.record(compute, self.dispatches)
+        native.record_dispatches(compute, self.dispatches)
         compute.end()
         self.device.raw.queue.submit([encoder.finish()])
 

@@ -135,7 +135,7 @@ def operand_types(t: Tensor) -> str:
     return t.types.get("W") or t.types.get("X", "f32")
 
 
-def specialise(device: Device, t: Tensor, tile: Tile | None = None) -> str:
+def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel, with its types, its constant attributes and its tile set."""
     parts = shader_files(t, device.matmul(operand_types(t)))
     source = "\n".join(read_shader(name) for name in parts)
@@ -173,7 +173,7 @@ def for_matrix_units(device: Device, source: str) -> str:
 
 def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
     """The kernel of an op; one per device and source."""
-    source = specialise(device, t, tile)
+    source = specialise_source(device, t, tile)
     if source not in device.kernels:
         device.kernels[source] = Kernel(t, source)
     return device.kernels[source]

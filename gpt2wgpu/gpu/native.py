@@ -31,7 +31,7 @@ def trusted_module(device: Any, label: str, source: str) -> GPUShaderModule:
     return GPUShaderModule(label, libf.wgpuDeviceCreateShaderModuleTrusted(device._internal, descriptor, 0), device)
 
 
-def record(compute_pass: Any, dispatches: Iterable[DispatchHandles]) -> None:
+def record_dispatches(compute_pass: Any, dispatches: Iterable[DispatchHandles]) -> None:
     """Record dispatches in a compute pass. If one is wrong, the encoder's finish() raises."""
     handle, null = compute_pass._internal, ffi.NULL
     set_pipeline, set_bind_group = lib.wgpuComputePassEncoderSetPipeline, lib.wgpuComputePassEncoderSetBindGroup
@@ -48,7 +48,7 @@ def break_cycles(device: Any) -> None:
     device._device = None
 
 
-def forked() -> bool:
+def is_forked() -> bool:
     """Whether this process inherited wgpu's instance from its parent: the drivers' threads stayed behind."""
     return _forked
 
@@ -72,7 +72,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=abandon_objects)
 
 
-def flush(device: Any) -> None:
+def flush_writes(device: Any) -> None:
     """Submit everything written so far and wait for it: until then wgpu keeps a copy of each write."""
     submission = ffi.new("WGPUSubmissionIndex *", libf.wgpuQueueSubmitForIndex(device.queue._internal, 0, ffi.NULL))
     libf.wgpuDevicePoll(device._internal, True, submission)
@@ -83,13 +83,13 @@ def timestamp_period(device: Any) -> float:
     return float(libf.wgpuQueueGetTimestampPeriod(device.queue._internal))
 
 
-def mapped(status: int, _message: Any, key: Any, _: Any) -> None:
+def note_mapping(status: int, _message: Any, key: Any, _: Any) -> None:
     MAPPED[int(ffi.cast("uintptr_t", key))] = status
 
 
 MAPPED: dict[int, int] = {}  # the status of each finished mapping, by its key
 KEYS = itertools.count(1)
-ON_MAPPED = ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", mapped)  # kept: it may be called late
+ON_MAPPED = ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", note_mapping)  # kept: it may be called late
 
 
 class Readback:

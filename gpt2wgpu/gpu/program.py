@@ -179,7 +179,7 @@ class GPUProgram(CompiledGraph):
             self.device.raw.queue.write_buffer(buffer, at, part)
             self.in_flight += part.nbytes
             if self.in_flight >= UPLOAD_BYTES:
-                native.flush(self.device.raw)
+                native.flush_writes(self.device.raw)
                 self.in_flight = 0
 
     def _plan(
@@ -272,7 +272,7 @@ class GPUProgram(CompiledGraph):
         passes = [dispatches] if clock is None or clock.passes == 1 else [[d] for d in dispatches]
         for i, part in enumerate(passes):
             compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
-            native.record(compute, part)
+            native.record_dispatches(compute, part)
             compute.end()
         if clock is not None:
             clock.resolve(encoder)

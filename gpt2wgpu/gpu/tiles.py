@@ -1,6 +1,6 @@
-"""Which tile shape a matmul gets: by its sizes K and N, its dtype and a bucket of rows, as measured on this adapter once.
+"""Which tile shape a matmul gets, by its sizes K and N, its dtype and a bucket of rows: the fastest one on this adapter.
 
-Every shape gives the same bits (k ascending, one accumulator), so the choice changes speed and nothing else.
+Every shape gives the same bits (k ascending, one accumulator), so the choice only changes speed.
 """
 
 import json
@@ -17,7 +17,7 @@ from ..graph.tensor import Tensor
 from .device import Device
 from .kernels import Tile, is_tiled, operand_types
 
-# Of shaders/matmul_workgroup.wgsl. Small ones make more workgroups of a small batch, large ones load less.
+# Of shaders/matmul_workgroup.wgsl. Small tiles make more workgroups of a small batch, large ones load less.
 GPU_TILES = (
     Tile(64, 64, 8),
     Tile(32, 32, 4),
@@ -32,9 +32,9 @@ SOFTWARE_TILES = {
     "matmul_registers": (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8)),
     "matmul_unrolled": (Tile(12, 96, 12),),
 }
-# Of shaders/matmul_cooperative.wgsl, for fragments of 16 x 16; for 8 x 8 a half of each. The first one is quickly compiled.
+# Of shaders/matmul_cooperative.wgsl, for fragments of 16 x 16; halved for 8 x 8. The first one compiles fast.
 MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64, 128, 32), Tile(128, 64, 64))
-BUCKETS = (32, 128, 512, math.inf)  # most rows T of each
+BUCKETS = (32, 128, 512, math.inf)  # the most rows T of each
 
 Matmul = tuple[int, int, str]  # K, N and the dtype of its operands
 Choice = tuple[Tile | None, ...]  # one for each of BUCKETS; None where nothing was measured
@@ -63,7 +63,7 @@ def tile_candidates(device: Device, dtype: str) -> list[Tile]:
 
 
 def tile_needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
-    """Bytes of workgroup memory and threads of a shape, as its shader declares them."""
+    """Bytes of workgroup memory and number of threads of a shape, as its shader declares them."""
     if kind == "matmul_workgroup":
         return 16 * (4 * (tile.rows + 1) + 4 * tile.columns), tile.rows // tile.thread_rows * tile.columns // 8
     assert device.matrix_units is not None
@@ -73,7 +73,7 @@ def tile_needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
 
 
 def tile_ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], ...]:
-    """(most rows T, the tile for them), ascending; without a tile for an op that has none."""
+    """(most rows T, the tile for them), ascending; the tile is None for an op that has no tiles."""
     if not is_tiled(t):
         return ((math.inf, None),)
     m = matmul_key(t)
@@ -84,7 +84,7 @@ def tile_ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], .
 
 
 def chosen_tiles(device: Device) -> TileTable:
-    """What was measured on this adapter, now or by an earlier process. Filled by tuning.py."""
+    """The tiles measured on this adapter, by this process or an earlier one. tuning.py adds to them."""
     if "tiles" not in device.tuned:
         device.tuned["tiles"] = load_tiles(device)
     return device.tuned["tiles"]
@@ -94,7 +94,7 @@ def chosen_tiles(device: Device) -> TileTable:
 
 
 def cache_file() -> Path:
-    """In the folder where this system's programs keep what they can measure again."""
+    """In the cache folder of this system. Raises FileNotFoundError if there is none."""
     home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or home or "~/.cache").expanduser()
@@ -118,13 +118,13 @@ def adapter_key(device: Device) -> str:
 
 
 def entry_name(device: Device, m: Matmul) -> str:
-    """With the kernel, as a device may be opened with matrix units or without."""
+    """The name of a matmul in the file; it includes the kernel, as a device may be opened with matrix units or without."""
     k, n, dtype = m
     return f"{k}x{n} {dtype} {device.matmul(dtype)}"
 
 
 def load_tiles(device: Device) -> TileTable:
-    """This adapter's choices in the cache, for the kernels that this device uses. An entry that is not understood is left out."""
+    """This adapter's choices in the cache, for the kernels that this device uses. Unknown entries are ignored."""
     entries = read_cache().get(adapter_key(device))
     found: TileTable = {}
     for name, tiles in entries.items() if isinstance(entries, dict) else ():
@@ -141,9 +141,9 @@ def load_tiles(device: Device) -> TileTable:
 
 
 def save_tiles(device: Device) -> None:
-    """Add this device's choices to the file, atomically; those of other kernels and adapters stay.
+    """Add this device's choices to the file, atomically. Those of other kernels and adapters stay.
 
-    Where the file cannot be written, they are measured again next time.
+    If the file cannot be written, the next process measures again.
     """
     adapters, key = read_cache(), adapter_key(device)
     old = adapters.get(key)

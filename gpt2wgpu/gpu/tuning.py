@@ -1,4 +1,4 @@
-"""Measure the tile shapes of a model's matmuls on a device: a second or two on the first use of a GPU, then from the cache."""
+"""Measure the tile shapes of a model's matmuls: for two seconds when a GPU is used first, later from the cache."""
 
 import math
 import time
@@ -19,10 +19,10 @@ from .device import Device
 from .kernels import Kernel, Tile, bind_group_layout, compile_kernel, is_tiled
 from .tiles import BUCKETS, Choice, Matmul, chosen_tiles, matmul_key, save_tiles, tile_candidates
 
-ROWS = (24, 96, 384, 2048)  # measured for each of BUCKETS
-CHECKED_ROWS = 203  # no multiple of any tile
-SMALLEST = 1 << 17  # K x N from which the choice is worth measuring
-TUNING_SECONDS = 2.0  # at most, at a start; what is not measured by then keeps the default until the next one
+ROWS = (24, 96, 384, 2048)  # the number of rows measured for each of BUCKETS
+CHECKED_ROWS = 203  # not a multiple of any tile
+SMALLEST = 1 << 17  # K x N; measuring smaller matmuls is not worth the time
+TUNING_SECONDS = 2.0  # per start; matmuls not measured by then use the default tile until the next start
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Measurement:
 
 
 def prepare_tiles(device: Device, tensors: Sequence[Tensor]) -> None:
-    """Before a graph is compiled: measure those of its matmuls that this GPU has not met. Software drivers keep the defaults."""
+    """Measure the matmuls of a graph that are new on this GPU, before it is compiled. Software drivers keep the defaults."""
     if device.adapter.software:
         return
     wanted = [m for m in graph_matmuls(tensors) if not is_measured(device, m)]
@@ -55,20 +55,20 @@ def prepare_tiles(device: Device, tensors: Sequence[Tensor]) -> None:
 
 
 def is_measured(device: Device, m: Matmul) -> bool:
-    """Whether each of BUCKETS has its tile."""
+    """Whether every bucket has a measured tile."""
     return all(chosen_tiles(device).get(m, (None,)))
 
 
 def graph_matmuls(tensors: Iterable[Tensor]) -> list[Matmul]:
-    """The different matmuls of a graph that are large enough to be worth it, the largest first."""
+    """The distinct matmuls of a graph that are large enough to measure, the largest first."""
     found = {matmul_key(t) for t in tensors if is_tiled(t)}
     return sorted((m for m in found if m[0] * m[1] >= SMALLEST), key=lambda m: (-m[0] * m[1], m))
 
 
 def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = math.inf, *, anew: bool = True) -> list[Measurement]:
-    """Measure the matmuls in this order, each from the largest batch down, and remember the fastest tiles.
+    """Measure the matmuls in this order, each from the largest batch to the smallest, and remember the fastest tiles.
 
-    seconds: to stop after; what is not measured by then is left out. anew: measure again what is known.
+    seconds: the time limit; what was not measured by then is not remembered. anew: measure known ones again.
     """
     end = time.perf_counter() + seconds
     found: list[Measurement] = []
@@ -92,8 +92,8 @@ def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = math
 class Bench:
     """One matmul with random operands on a device, and its kernel in every tile shape.
 
-    A shape that the driver cannot compile, or that gives other bits than the default one, is left out (the default one
-    was compared with numpy by the self-test). complete: whether there was time until `end` to try every shape.
+    A shape is left out if the driver cannot compile it or if its bits differ from those of the default shape, which the
+    self-test compared with numpy. complete: whether there was time until `end` to try every shape.
     """
 
     def __init__(self, device: Device, m: Matmul, end: float = math.inf) -> None:
@@ -134,9 +134,9 @@ class Bench:
         return True
 
     def measure(self, rows: int) -> dict[Tile, float]:
-        """Seconds of each shape; nothing if there is no time left for it.
+        """Seconds per matmul of each shape; empty if there is no time left for it.
 
-        A clock may be too coarse for so short a time and say zero: then more of them are measured, or by wall time.
+        A clock that is too coarse shows zero: then more repeats are timed, and after that wall time is taken.
         """
         repeats = max(1, min(8, 1024 // rows))
         for count, clock in ((repeats, self.device.clock), (64 * repeats, self.device.clock), (repeats, False)):
@@ -148,7 +148,7 @@ class Bench:
         return {}
 
     def _best(self, rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
-        """Of three rounds in which all shapes take their turn, of fewer if they are long."""
+        """The best of three rounds in which the shapes take turns; of fewer if a round is long."""
         found = dict.fromkeys(self.kernels, math.inf)
         start = time.perf_counter()
         for _ in range(3):
@@ -173,14 +173,16 @@ class Bench:
         return found
 
     def _run(self, tiles: Sequence[Tile], rows: int, repeats: int, clock: Clock | None = None) -> None:
-        """Each of the shapes so many times, in a pass of its own."""
+        """Run each shape so many times, in a pass of its own."""
         self.device.raw.queue.write_buffer(self.uniform, 0, np.array([rows], np.uint32))
         encoder = self.device.raw.create_command_encoder()
         for i, tile in enumerate(tiles):
             chosen_kernel = self.kernels[tile]
             grid = chosen_kernel.grid(self.tensor, {**self.tensor.dims, "T": rows})
             compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
-            native.record(compute, [(chosen_kernel.compile(self.device)._internal, self.bind_group._internal, grid)] * repeats)
+            native.record_dispatches(
+                compute, [(chosen_kernel.compile(self.device)._internal, self.bind_group._internal, grid)] * repeats
+            )
             compute.end()
         if clock is not None:
             clock.resolve(encoder)
@@ -200,7 +202,7 @@ class Bench:
 
 
 def matmul_operands(m: Matmul) -> tuple[Tensor, list[Array]]:
-    """A matmul as a tensor, and random values for all of its inputs but the first."""
+    """A matmul as a tensor, and random values for all its inputs except the first."""
     k, n, dtype = m
     half = "f16" if dtype.endswith("f16") else "f32"
     x, bias, weights = Tensor(("T", k), half), Tensor((n,)), random_operand(k * n).reshape(k, n)

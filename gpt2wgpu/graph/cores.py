@@ -1,4 +1,4 @@
-"""The cores of this machine: how many this process may use, threads for them, and a BLAS that keeps to one of them."""
+"""How many cores this process may use, a pool of threads for them, and a BLAS with one thread."""
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: those of its affinity (taskset, cpuset), or fewer where a container has a quota."""
+    """How many cores this process may use: its affinity (taskset, cpuset) and a container's quota limit them."""
     if hasattr(os, "process_cpu_count"):  # from Python 3.13; -X cpu_count included
         allowed = os.process_cpu_count() or 1
     elif hasattr(os, "sched_getaffinity"):
@@ -26,7 +26,7 @@ def usable_cores() -> int:
 
 @cache
 def container_cores() -> int | None:
-    """The quota of a container (cgroup v2) in whole cores, rounded up; None where there is none."""
+    """A container's quota of CPU time (cgroup v2) in whole cores, rounded up; None if there is none."""
     with suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text("utf-8").split()
         return max(1, -(-int(quota) // int(period)))  # "max" is no number
@@ -35,7 +35,7 @@ def container_cores() -> int | None:
 
 @cache
 def core_threads() -> ThreadPoolExecutor:
-    """A thread for each core, shared by all that numpy computes here."""
+    """One pool for everything that numpy computes, with a thread per core."""
     return ThreadPoolExecutor(usable_cores(), thread_name_prefix="gpt2wgpu")
 
 
@@ -52,11 +52,11 @@ class OneThreadBLAS:
     """
 
     def __init__(self) -> None:
-        self.limit: Any = None  # threadpoolctl's, which knows the setting before; there while a thread is inside
+        self.limit: Any = None  # threadpoolctl's, which knows the previous setting; None when no thread is inside
         self.reset()
 
     def reset(self) -> None:
-        """For a forked child, which has none of the threads that were inside. The next holder changes their setting back."""
+        """For a forked child, which lacks the threads that were inside. The next holder restores the setting first."""
         self.left_behind, self.limit = self.limit, None
         self.lock, self.inside = RLock(), 0
 
@@ -100,8 +100,8 @@ def forget_threads() -> None:
     ONE_THREAD_BLAS.reset()
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads, and would wait for them for ever
-    # No thread is entering or leaving at the moment of a fork, so the child finds the setting either changed or not.
+if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads, and would wait for ever
+    # The lock is held across the fork, so that no thread is halfway in or out and the child knows the setting.
     os.register_at_fork(
         before=lambda: ONE_THREAD_BLAS.lock.acquire(),
         after_in_parent=lambda: ONE_THREAD_BLAS.lock.release(),

@@ -6,20 +6,22 @@ import weakref
 
 
 class ForkSafeLock:
-    """A lock that a forked child has anew: a thread of the parent that holds it does not exist in the child."""
+    """A lock that is free in a forked child, where a thread that held it in the parent does not exist."""
 
     def __init__(self) -> None:
         self.reset()
         _locks.add(self)
 
     def reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._holder = threading.Lock(), 0
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        self._holder = os.getpid()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        if self._holder == os.getpid():  # else it was taken before a fork, and is free here
+            self._lock.release()
 
 
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()

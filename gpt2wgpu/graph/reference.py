@@ -1,4 +1,4 @@
-"""Run a graph in numpy, f32: the definition of correct, and what computes where there is no GPU."""
+"""Run a graph in numpy, in f32: the definition of correct, and the runner where there is no GPU."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,8 +20,8 @@ class NumpyProgram(CompiledGraph):
         self.bytes = sum(a.nbytes for a in self.weights.values())
         self.last_reader = {x: t for t in self.tensors for x in t.inputs}
         self.closed = False
-        # glibc keeps freed blocks for the next layer only up to the size of the largest it has seen come and go;
-        # others go back to the system and cost page faults: 15 % of a batch's time
+        # glibc keeps freed blocks only up to the size of the largest that was freed before; larger ones go back to the
+        # system, and the page faults cost 15 % of a batch's time
         np.empty(24 << 20, np.uint8)
 
     def run(self, batch: Mapping[str, Array]) -> Array:
@@ -43,9 +43,9 @@ class NumpyProgram(CompiledGraph):
     def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
         """Start computing the output of a packed batch, (B, C) or (T, C). The returned call waits for it.
 
-        Every core takes some of the sequences through the whole graph, with a BLAS of one thread: no core ever waits
-        for another, while the threads of a BLAS meet after every matrix and spin in between. A batch that is submitted
-        before this one is collected begins on the core that is done first.
+        Every core computes the whole graph for some of the sequences, with a BLAS of one thread, so no core waits for
+        another; the threads of a BLAS would meet after every matrix and spin in between. The next batch may be submitted
+        before this one is collected: it starts on the core that is done first.
         """
         self._check_open()
         parts = split_batch(batch, cores.usable_cores())
@@ -77,11 +77,11 @@ class NumpyProgram(CompiledGraph):
             raise UserError(CLOSED)
 
     def close(self) -> None:
-        """Let go of the weights."""
+        """Free the weights."""
         self.closed, self.bytes = True, 0
         self.weights.clear()
 
 
 def widen(array: Array) -> Array:
-    """What a graph stores as f16 is computed with in f32."""
+    """f16 arrays as f32, as the computation is in f32."""
     return array.astype(np.float32) if array.dtype == np.float16 else array

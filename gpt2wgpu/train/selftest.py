@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..devices.selftest import TOLERANCE, Case, Check, check_op, compare
+from ..devices.selftest import TOLERANCE, Case, Check, check_op, compare_results
 from ..gpu import Device, GPUError, first_reason
 from ..graph import packing
 from ..graph.ops import ACTIVATIONS, POOLINGS, attention, embed, linear, pool
@@ -52,7 +52,9 @@ def check_step(device: Device) -> Check:
         norm = program.step(0.1, weight_decay=1.0, clip=10.0)
         results.append(program.state() | {"norm": np.array(norm)})
     expected, found = results
-    checks = [compare("training step", f"T={sum(LENGTHS)}", a, found[name], TOLERANCE["f32"]) for name, a in expected.items()]
+    checks = [
+        compare_results("training step", f"T={sum(LENGTHS)}", a, found[name], TOLERANCE["f32"]) for name, a in expected.items()
+    ]
     return max(checks, key=lambda check: check.error)
 
 
