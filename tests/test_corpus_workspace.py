@@ -103,6 +103,16 @@ def test_another_users_work_is_refused(encoder: Encoder, tmp_path: Path, name: s
     embed(encoder, source, output, resume=True)
 
 
+@posix
+def test_what_a_file_server_calls_us_is_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It may give our files to nobody: then a folder that is nobody's may be ours."""
+    here = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: here + 1)
+    monkeypatch.setattr(Path, "stat", lambda self: SimpleNamespace(st_uid=here + 2))
+    assert workspace.trusted_owners(tmp_path / "o.npy.part") == {0, here, here + 1, here + 2}
+    assert workspace.trusted_owners(tmp_path / "nowhere" / "o.npy.part") == {0, here + 1, here + 2}
+
+
 def rights(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

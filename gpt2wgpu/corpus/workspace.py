@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from .. import files
 from ..errors import UserError
@@ -86,7 +87,12 @@ def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
 
 def trusted_owners(folder: Path) -> set[int] | None:
     """Users whose folder this may be: this one, root, and the owner of its parent, who could replace it anyway. None: anyone."""
-    return None if os.name == "nt" else {os.geteuid(), 0, folder.parent.stat().st_uid}
+    if os.name == "nt":
+        return None
+    owners = {os.geteuid(), 0, folder.parent.stat().st_uid}
+    with suppress(OSError), TemporaryFile(dir=folder.parent) as probe:
+        owners.add(os.fstat(probe.fileno()).st_uid)  # a file server may give our files to another user, such as nobody
+    return owners
 
 
 def check_work_folder(folder: Path) -> None:
