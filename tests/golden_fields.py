@@ -20,6 +20,9 @@ import numpy as np
 import torch
 import transformers
 
+from gpt2wgpu.models import ARCHITECTURES
+from gpt2wgpu.models.unused import UNUSED
+
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = (
     "gpt2_head_2",
@@ -94,6 +97,9 @@ VALUES: dict[str, list[Any]] = {
     "scale_attn_by_inverse_layer_idx": [True],
     "reorder_and_upcast_attn": [True],
     "num_experts": [4],
+    "do_lower_case": [True],  # of config.json, where no tokenizer reads it
+    "embedding_size": [8],
+    "model_max_length": [7],
     "a_field_of_tomorrow": [1],
 }
 # several fields at once, for the models that read them
@@ -160,17 +166,19 @@ def main() -> None:
     configs = {name: json.loads((GOLDEN / "models" / name / "config.json").read_text()) for name in MODELS}
     every = {k: v for name in MODELS for k, v in fields_of(configs[name]["model_type"]).items()}
     every |= dict.fromkeys(VALUES) | dict.fromkeys(k for config in configs.values() for k in config)
+    every |= {k: every.get(k) for k in UNUSED}  # whose harmlessness is claimed
     every.pop("model_type", None)
     for name in MODELS:
         own = fields_of(configs[name]["model_type"])
+        names = {**every, **{k: every.get(k) for k in ARCHITECTURES[configs[name]["model_type"]].unused}}
         ids = np.random.default_rng(zlib.crc32(name.encode())).integers(2, 64, TOKENS)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / name
             shutil.copytree(GOLDEN / "models" / name, folder)
             base = hidden(folder, ids)
             changes = [*SEVERAL.get(name, [])]
-            for field in sorted(every):
-                for value in candidates(field, own.get(field, every[field])):
+            for field in sorted(names):
+                for value in candidates(field, own.get(field, names[field])):
                     if field not in configs[name] or configs[name][field] != value:
                         changes.append({field: value})
             cases = []

@@ -60,6 +60,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     | {"label2id": {"LABEL_0": 0}, "torch_dtype": "float32", "transformers_version": "4.30.0"},
     "BAAI/bge-base-zh-v1.5": BERT | POOLER | {"architectures": ["BertModel"], "output_past": True, "vocab_size": 21128},
     "intfloat/e5-base-v2": BERT | {"tokenizer_class": "BertTokenizer", "torch_dtype": "float32"},
+    # as AutoTrain and exports to ONNX leave them
+    "a fine-tuned one": BERT | {"_num_labels": 3, "max_length": 96, "padding": "max_length", "transformers.js_config": {"a": 1}},
     "thenlper/gte-base": BERT | {"torch_dtype": "float16", "classifier_dropout": None},
     "google-bert/bert-base-multilingual-cased": BERT | POOLER | {"architectures": ["BertForMaskedLM"], "vocab_size": 119547},
     "sentence-transformers/all-mpnet-base-v2": {

@@ -16,8 +16,9 @@ from gpt2wgpu.errors import UserError
 from gpt2wgpu.graph import packing, reference
 from gpt2wgpu.graph.packing import position_ids
 from gpt2wgpu.graph.tensor import Array
-from gpt2wgpu.models import read_config
+from gpt2wgpu.models import ARCHITECTURES, read_config
 from gpt2wgpu.models.fields import Fields
+from gpt2wgpu.models.unused import UNUSED
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -62,6 +63,9 @@ def test_every_field_does_what_it_does_in_transformers_or_is_refused(name: str, 
             wrong.append((change, error(found, want)))
     assert not wrong
     assert not refused  # a field that the class itself has, with a value that changes nothing
+    tried = {field for change, _, _ in model["cases"] for field in change}
+    claimed = UNUSED.union(ARCHITECTURES[config["model_type"]].unused)
+    assert claimed - config.keys() - {"model_type"} <= tried
 
 
 @pytest.mark.parametrize("version", ["4.57.1", "5.24.0"])
