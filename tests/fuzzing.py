@@ -88,6 +88,7 @@ def run_cases(paths: list[Path], setup: str, call: str) -> dict[str, str]:
             if output.strip():
                 wrong[name] = output
         if done.returncode == 0:
+            assert len(cases) == len(paths)
             break
         name = cases[-1].partition("\n")[0] if cases else "none"
         wrong[name] = f"exit code {done.returncode}: {done.stderr[-500:]}"
