@@ -1,4 +1,4 @@
-"""A model folder: configurations, weights, layouts."""
+"""A model folder of GPT-2, BERT or RoBERTa: its configuration, and its weights in every form they are stored in."""
 
 import struct
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_values_at_any_offset_in_the_file(tmp_path: Path, padding: int):
 
 
 def test_gpt2_language_model_files(tmp_path: Path):
-    """A prefix; the masks, heads and so on that are left out."""
+    """Names have a prefix; masks, heads and so on are ignored."""
     config = tiny.gpt2_config()
     weights = tiny.tensors(config, prefix="transformer.")
     extra = {

@@ -1,4 +1,4 @@
-"""DistilBERT, MPNet and GPT-Neo: what of config.json and of the files is understood, and what is refused."""
+"""DistilBERT, MPNet and GPT-Neo: their configurations and weights, and what is refused."""
 
 import json
 from pathlib import Path
@@ -159,7 +159,7 @@ def test_biases_of_mpnet_are_by_distance(half: str):
 
 
 def test_farther_than_128_tokens_is_one_bucket():
-    """So a table of 257 columns, whose ends stand for all that is beyond, is exact."""
+    """So a table of 257 columns is exact: its ends hold for all larger distances."""
     far = np.array([91, 128, 129, 1000, 1 << 30])
     assert set(distance_bucket(-far)) == {15} and set(distance_bucket(far)) == {31}
     assert np.array_equal(distance_bucket(np.arange(-128, 1)), np.sort(distance_bucket(np.arange(-128, 1)))[::-1])

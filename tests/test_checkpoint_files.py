@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_weights_that_vanish_after_loading(tmp_path: Path):
 
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As for a user without the right to read it: root, who may run the tests, has that right always."""
+    """As for a user without the right to read it; root, who may run the tests, always has that right."""
     folder = tiny.save(tmp_path, tiny.gpt2_config())
 
     def refuse(*args: object, **options: object) -> None:
@@ -146,6 +147,24 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("gpt2wgpu.checkpoint.tensors.safe_open", refuse)
     refusal(folder, "model.safetensors", "cannot be read")
+
+
+def test_weights_without_the_right_to_read_them_are_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """safe_open raises FileNotFoundError for any file that it cannot open."""
+    folder = tiny.save(tmp_path, tiny.gpt2_config())
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    def fail(path: Path, **options: Any) -> None:
+        raise FileNotFoundError(f"No such file or directory: {path}")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("gpt2wgpu.checkpoint.tensors.safe_open", fail)
+    assert "missing" not in refusal(folder, "model.safetensors cannot be read: Permission denied")
 
 
 # --- tensors

@@ -1,4 +1,4 @@
-"""sentence-transformers folders, old format and new."""
+"""The modules of sentence-transformers folders, in the old and the new format."""
 
 import json
 from pathlib import Path
@@ -238,7 +238,7 @@ def test_modules_that_are_refused(tmp_path: Path, modules: tuple[str, ...], word
 
 @pytest.mark.parametrize("name", ["custom_st.Transformer", "Transformer", "x.sentence_transformers.models.Transformer"])
 def test_modules_of_the_repository_itself_are_refused(tmp_path: Path, name: str):
-    """A class of its own may do anything, though its name is one of sentence-transformers'."""
+    """Such a class may do anything, even if it has the name of one of sentence-transformers' classes."""
     tiny.sentence_model(tmp_path)
     entries = json.loads((tmp_path / "modules.json").read_text())
     entries[0]["type"] = name

@@ -1,4 +1,4 @@
-"""Every family of models through the commands, and texts at the edges of what it reads."""
+"""Every family of models: the commands, and texts as short and as long as it reads."""
 
 import json
 import warnings
@@ -52,7 +52,7 @@ def test_texts_as_long_as_the_context_longer_and_of_one_token(make: Callable[...
 
 @pytest.mark.parametrize("name", ["old_roberta_weighted_last", "old_mpnet_mean"])
 def test_padding_tokens_in_a_text(make: Callable[..., Encoder], name: str):
-    """They take no position of their own."""
+    """They have no position of their own."""
     model = make(SENTENCE_MODELS / name)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         found = model.encode(["<pad>", "a<pad><pad>b", "<pad>" * 100])

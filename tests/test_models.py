@@ -93,7 +93,7 @@ def test_half_precision_points_the_same_way(name: str, device: Device):
 @pytest.mark.parametrize("half", ["f32", "f16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_sequence_does_not_depend_on_its_batch(name: str, half: str, device: Device):
-    """Alone, in a batch and in the reversed batch: the same bits."""
+    """It has the same bits alone, in a batch and in the reversed batch."""
     if half == "f16":
         half_or_skip(device)
     g = golden(name)
@@ -106,7 +106,7 @@ def test_a_sequence_does_not_depend_on_its_batch(name: str, half: str, device: D
 
 
 def test_a_model_is_cut_after_the_layer_asked_for():
-    """Only the blocks that are needed are read: a graph of one layer names no weight of the second."""
+    """Only the blocks that are needed are read: a graph of one layer has no weight of the second."""
     for name in ("gpt2_five_layers_bf16", "bert"):
         whole, cut = (
             reference.NumpyProgram(golden(name).checkpoint.config.hidden(n, "f32"), golden(name).checkpoint.weights)

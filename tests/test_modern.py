@@ -85,7 +85,7 @@ def test_gates_of_nomic_bert(name: str, activation: str, tmp_path: Path):
 
 
 def test_qwen3_without_the_head_that_predicts_tokens():
-    """lm_head belongs to no text's vector; in `qwen3` the file has one, in `qwen3_tied` it does not."""
+    """No vector depends on lm_head; the file of `qwen3` has one, that of `qwen3_tied` does not."""
     for name, theta in (("qwen3", 1e6), ("qwen3_tied", 1e6), ("qwen3_every_kv_head_bf16", 500000.0)):
         c = model(name)
         assert isinstance(c.config, Qwen3Config)
@@ -99,7 +99,7 @@ def test_a_length_that_no_table_confirms_has_a_bound(name: str, tmp_path: Path):
 
 
 def test_weights_that_no_file_holds():
-    """Biases and what is added to token vectors are zero, tables of angles computed; none of them is a parameter of the model."""
+    """Missing biases and positions are zero, tables of angles are computed; none of them counts as a parameter."""
     c = model("modernbert")
     found = leaves(c)
     absent = c.absent()
@@ -167,7 +167,7 @@ def test_configs_that_are_refused(name: str, changes: dict[str, Any], words: tup
 
 
 def test_a_block_with_experts_is_refused(tmp_path: Path):
-    """Any tensor that is not the architecture's is, here the one that chooses among experts."""
+    """As is any tensor that the architecture does not have; here it is the one that chooses among experts."""
     from safetensors.numpy import load_file, save_file
 
     folder = changed("qwen3", tmp_path)
@@ -188,7 +188,7 @@ def test_training_is_refused(name: str):
 
 @pytest.mark.parametrize("limit", [None, 130])
 def test_a_text_that_the_device_has_no_room_for(limit: int | None, device: Device, tmp_path: Path, monkeypatch: Any):
-    """A binding holds 128 rows of the widest result. The text that is too long is named; others are computed."""
+    """A binding holds 128 rows of the widest result. A longer text is named, others are computed."""
     small = replace(device.adapter, limits={**device.adapter.limits, "max-storage-buffer-binding-size": 200 * 64 * 4})
     small_device = replace(device, adapter=small, tuned={}, kernels={})
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (small_device, ""))
@@ -201,7 +201,7 @@ def test_a_text_that_the_device_has_no_room_for(limit: int | None, device: Devic
 
 
 def test_what_a_device_is_made_ready_for(device: Device, tmp_path: Path, monkeypatch: Any):
-    """The longest text of the model, up to a bound; beyond it what max_seq_length asks for."""
+    """There is room for the model's longest text up to a bound; a larger max_seq_length raises the bound."""
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, ""))
     monkeypatch.setattr("gpt2wgpu.encoder.LONG", 128)
     folder = changed("qwen3", golden("qwen3", tmp_path), max_position_embeddings=1000)

@@ -1,4 +1,4 @@
-"""Prompts: of the folder, of the model's family, of the user; encode_query and encode_document."""
+"""Prompts of the folder, the model's family and the user; encode_query and encode_document."""
 
 import json
 import shutil
@@ -92,7 +92,7 @@ def test_document_passage_corpus_in_this_order(tmp_path: Path, record: list[str]
 
 
 def test_without_a_query_prompt_the_default_one_is_not_taken(tmp_path: Path, record: list[str]):
-    """As in sentence-transformers, where every model has the prompts query and document, if empty."""
+    """As in sentence-transformers, where every model has the prompts query and document, even if they are empty."""
     encoder = Encoder(model(tmp_path / "m"), device="numpy", prompts={"mine": "m "}, default_prompt_name="mine")
     encoder.encode("t1")
     encoder.encode_query("t1")

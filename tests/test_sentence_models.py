@@ -57,7 +57,7 @@ def on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 
 def encode(model: Encoder, batch: list[str], **options: Any) -> Array:
-    """Without the warning that texts were cut, which has a test of its own."""
+    """The vectors, without the warning that texts were cut, which has a test of its own."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         return model.encode(batch, **options)
 
@@ -146,7 +146,7 @@ def test_minilm_equals_sentence_transformers(
 
 @pytest.mark.parametrize("where", ["numpy", "gpu"])
 def test_minilm_gives_the_figures_that_others_have_published(where: str, minilm: Path, on: Callable[[str], str]):
-    """To their last digit: the beginning of a vector in fastembed's tests, cosines in sentence-transformers' quickstart."""
+    """To their last digit: numbers in the tests of fastembed, cosines in the quickstart of sentence-transformers."""
     encoder = Encoder(minilm, device=on(where), dtype="float32")
     np.testing.assert_allclose(encoder.encode("hello world")[:5], [-0.034478, 0.03102, 0.00673, 0.02611, -0.039362], atol=6e-6)
     vectors = encoder.encode(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
