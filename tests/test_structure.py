@@ -91,7 +91,7 @@ def test_only_the_runner_imports_wgpu(path: Path):
         assert not re.search(r"^\s*(import|from) wgpu", path.read_text(encoding="utf-8"), re.M)
 
 
-@pytest.mark.parametrize("folder", ["gpt2wgpu", "benchmarks"])
+@pytest.mark.parametrize("folder", ["gpt2wgpu", "tests", "benchmarks"])
 def test_files_are_small(folder: str):
     files = (Path(__file__).parents[1] / folder).rglob("*.py")
     assert {p.name: n for p in files if (n := len(p.read_text(encoding="utf-8").splitlines())) > LONGEST} == {}
