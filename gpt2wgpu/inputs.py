@@ -26,7 +26,7 @@ def read_inputs(given: object, call: str) -> TextInputs:
     if isinstance(given, str) or is_text_record(given):
         return TextInputs(iter([read_text(given, 0)]), 1, True)
     if (found := describe_wrong_inputs(given)) is not None:
-        raise UserError(f"{call} takes a text or a list of texts, not {found}")
+        raise UserError(f"{call} takes a text or a list of texts, got {found}")
     several: Any = given.to_pylist() if hasattr(given, "to_pylist") else given  # Arrow's arrays hold no strings of Python
     texts = (t if isinstance(t, str) else read_text(t, i) for i, t in enumerate(several))
     return TextInputs(texts, len(several) if isinstance(several, Sized) else None, False)
@@ -54,7 +54,9 @@ def read_text(given: Any, i: int) -> Any:
     if not isinstance(given, Mapping):
         return given
     if not is_text_record(given):
-        raise UserError(f"text {i} is a {type(given).__name__} with {show([*given], 60)}: give strings, or {{'text': string}}")
+        raise UserError(
+            f"text {i} is a {type(given).__name__} with the keys {show([*given], 60)}: give strings, or {{'text': string}}"
+        )
     return given["text"]
 
 
@@ -64,12 +66,12 @@ def describe_wrong_inputs(given: object) -> str | None:
     if isinstance(given, bytes | bytearray | memoryview):
         return f"{kind}: decode it, as in given.decode('utf-8')"
     if isinstance(given, Mapping):
-        return f"a {kind} with the keys {show([*given], 60)}: give a list of its texts, or {{'text': string}}"
+        return f"{kind} with the keys {show([*given], 60)}: give a list of its texts, or {{'text': string}}"
     if isinstance(given, set | frozenset):
-        return f"a {kind}, which has no order: give a list"
+        return f"{kind}, which has no order: give a list"
     columns = getattr(given, "column_names", getattr(given, "columns", None))
     if columns is not None:
-        return f"a {kind}: choose one of its columns, {show([str(c) for c in columns], 60)}"
+        return f"{kind}: choose one of its columns, {show([str(c) for c in columns], 60)}"
     if (shape := getattr(given, "shape", None)) is not None and len(shape) != 1:
-        return f"an array of shape {tuple(shape)}: one with a single axis is a list"
-    return None if hasattr(given, "__iter__") else f"{show(given, 40)}, a {kind}"
+        return f"{kind} of shape {tuple(shape)}: one with a single axis is a list"
+    return None if hasattr(given, "__iter__") else f"{show(given, 40)} (type {kind})"

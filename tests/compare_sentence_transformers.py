@@ -1,7 +1,8 @@
 """The same calls on an Encoder and on a SentenceTransformer: python tests/compare_sentence_transformers.py MODEL_FOLDER
 
 Prints every call that does not give the same, and how many do. "refused": ours raises an error that says what to use instead.
-"more": only theirs raises. An array of numpy in place of a tensor is the same where no tensor is asked for.
+"more": only theirs raises. "neither": both raise. An array of numpy in place of a tensor is the same where no tensor is asked
+for.
 Run by hand, and by tests/adapters/test_sentence_transformers.py, where sentence-transformers is installed.
 """
 
@@ -260,7 +261,7 @@ def outcome(call: Call, model: Any) -> tuple[Any, Exception | None]:
 
 
 def compare(folder: Path) -> list[tuple[str, str, str]]:
-    """(call, "same", "refused", "more" or "different", what ours says) of every call."""
+    """(call, "same", "neither", "refused", "more" or "different", what ours says) of every call."""
     from sentence_transformers import SentenceTransformer
 
     found = []
@@ -275,7 +276,7 @@ def compare(folder: Path) -> list[tuple[str, str, str]]:
         elif error is None:
             verdict, said = "more", describe(ours)
         elif their_error is not None:
-            verdict, said = "same", ""
+            verdict, said = "neither", str(error)
         else:
             verdict, said = "refused" if isinstance(error, ValueError | TypeError) else "different", f"{error}"
         found.append((name, verdict, said))
@@ -299,7 +300,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
         found = compare(Path(sys.argv[1]))
     for name, verdict, said in found:
-        if verdict != "same":
+        if verdict not in ("same", "neither"):
             print(f"{verdict:9}  {name}: {said}")
     print(len(found), "calls:", dict(Counter(verdict for _, verdict, _ in found)))
 
