@@ -178,6 +178,7 @@ def test_large_and_deep_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_path_of_5000_letters(tmp_path: Path):
     message = refusal(tmp_path / ("a" * 5000), "cannot be opened: File name too long")
     assert len(message) < 500
+    refusal(Path("a\0b"), "'a\\x00b' cannot be opened: embedded null byte")
     tiny.sentence_model(tmp_path)
     entries = json.loads((tmp_path / "modules.json").read_text())
     tiny.write_json(tmp_path / "modules.json", [entries[0], {**entries[1], "path": "b" * 5000}])

@@ -1,5 +1,6 @@
 """A model folder in Hugging Face or sentence-transformers layout -> configuration, weights, and what follows the transformer."""
 
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,16 +152,16 @@ def check_folder(path: Path) -> None:
     """Raise UserError unless `path` is a folder that looks like a model's."""
     hint = "give a folder in Hugging Face layout (config.json, model.safetensors, ...) or a name on the hub, such as org/name"
     try:
-        if path.is_dir():
-            if is_absent(path / "config.json") and is_absent(path / "modules.json"):
-                raise UserError(f"{show(path)} is not the folder of a model, as its config.json is missing: {hint}")
-            return
-        found = path.exists()
-    except OSError as e:  # a name that is too long, no access
-        raise UserError(f"{show(path)} cannot be opened: {e.strerror or 'no access'}: {hint}") from None
-    if found:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"there is no folder {show(path)}: {hint}") from None
+    except (OSError, ValueError) as e:  # a name that is too long or has a zero byte, no access
+        why = e.strerror if isinstance(e, OSError) else str(e)
+        raise UserError(f"{show(path)} cannot be opened: {why or 'no access'}: {hint}") from None
+    if not is_folder:
         raise UserError(f"{show(path)} is a file, expected the folder of a model (config.json, model.safetensors, ...)")
-    raise UserError(f"there is no folder {show(path)}: {hint}")
+    if is_absent(path / "config.json") and is_absent(path / "modules.json"):
+        raise UserError(f"{show(path)} is not the folder of a model, as its config.json is missing: {hint}")
 
 
 def list_files_read(path: Path, folder: Path, modules: list[str], tensors: list[Tensors]) -> tuple[Path, ...]:

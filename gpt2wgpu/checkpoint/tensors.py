@@ -133,7 +133,10 @@ def find_tensors(folder: Path) -> dict[str, Entry]:
         return read_header(single)
     if not is_absent(index):
         return read_shards(index)
-    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError:  # no folder, or no right to list it
+        names = []
     if pickles := [name for name in names if name.endswith(PICKLES)]:
         found = f"only {show(pickles[0])}, a pickle, which could run code and is never read"
         raise UserError(f"{show(folder)} has {found}: convert it to model.safetensors (save_pretrained of transformers does)")
