@@ -267,7 +267,7 @@ def test_the_command_prints_a_table(device: Device, monkeypatch, capsys: pytest.
     assert lines[2].split() == ["768", "x", "3072", "f16", "24"]
     assert lines[3].split() == ["8x128/8", "0.1"]
     assert lines[4].split() == ["16x128/16", "11.3*"]
-    assert lines[-1] == f"kept in {tiles.cache_file()}"
+    assert lines[-1] == f"cache: {tiles.cache_file()}"
     with pytest.raises(SystemExit):
         main(["tune", "--json"])
     printed = json.loads(capsys.readouterr().out)

@@ -112,13 +112,22 @@ def test_a_right_entry_is_taken(device: Device, cache: Path):
     assert tiles.chosen_tiles(fresh(device, "CPU")) == {SMALL: (Tile(8, 128, 8),) * 4}
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(device: Device, tmp_path: Path, monkeypatch, quick: None):
+@pytest.mark.parametrize("home", [True, False])
+def test_a_folder_that_cannot_be_written_is_no_error(
+    home: bool, device: Device, tmp_path: Path, monkeypatch, quick: None, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    if not home:  # a user without HOME and without an entry in passwd
+        monkeypatch.setenv("XDG_CACHE_HOME", "~/nothing")
+        monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
     mine = fresh(device)
     tune_matmuls(mine, [SMALL])
     assert [*tiles.chosen_tiles(mine)] == [SMALL]
     assert tiles.chosen_tiles(fresh(device)) == {}
+    why = "Not a directory" if home else "set HOME or XDG_CACHE_HOME"
+    err = capsys.readouterr().err
+    assert f"what was measured of {device.adapter.name} cannot be kept" in err and why in err
 
 
 def test_a_write_that_fails_leaves_nothing(device: Device, cache: Path, monkeypatch, quick: None):

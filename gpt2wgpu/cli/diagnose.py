@@ -146,7 +146,7 @@ def tune_command(ctx: typer.Context, as_json: Json = False) -> None:
             print(f"{tile!s:<16}" + "".join(f"{f.gflops:10,.1f}{'*' if best[f.rows] is f else ' '}" for f in cells))
     if not found:
         print("none of its matmuls is large enough to measure")
-    print(f"\nkept in {cache_file()}")
+    print(f"\ncache: {cache_file()}")
 
 
 @with_options(model_options)

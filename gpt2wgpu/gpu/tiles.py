@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..graph.tensor import Tensor
+from ..progress import notice
 from .device import Device
 from .kernels import Tile, is_tiled, operand_types
 
@@ -143,7 +144,7 @@ def load_tiles(device: Device) -> TileTable:
 def save_tiles(device: Device) -> None:
     """Add this device's choices to the file, atomically. Those of other kernels and adapters stay.
 
-    If the file cannot be written, the next process measures again.
+    If the file cannot be written, a notice says so, and the next process measures again.
     """
     adapters, key = read_cache(), adapter_key(device)
     old = adapters.get(key)
@@ -153,15 +154,17 @@ def save_tiles(device: Device) -> None:
         if any(choice)
     }
     adapters[key] = {**(old if isinstance(old, dict) else {}), **new}
-    path = cache_file()
     temporary = None
     try:
+        path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as file:
             temporary = Path(file.name)
             json.dump({"version": __version__, "adapters": adapters}, file, indent=1)
         temporary.replace(path)
-    except OSError:
+    except OSError as e:
+        why = f"{e.filename}: {e.strerror}" if e.filename else e
+        notice(f"what was measured of {device.adapter.name} cannot be kept and is measured again next time ({why})")
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
