@@ -1,4 +1,4 @@
-"""Models by name, end to end against a hub of the tests' own (loopback_hub.py). What goes wrong: test_hub_faults.py."""
+"""Models by name, end to end against a hub of the tests' own (loopback_hub.py). Faults: test_hub_faults.py, _transfers.py."""
 
 import io
 import json
