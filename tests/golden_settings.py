@@ -71,7 +71,7 @@ DENSE: dict[str, list[Any]] = {
     ]
     + [
         f"torch.nn.modules.activation.{name}"
-        for name in ("ReLU6", "LeakyReLU", "ELU", "Mish", "Softplus", "SELU", "Hardtanh", "PReLU")
+        for name in ("ReLU6", "LeakyReLU", "ELU", "CELU", "Mish", "Softplus", "SELU", "Hardtanh", "PReLU")
     ]
     + ["torch.nn.Tanh", "torch.nn.ELU", "torch.nn.functional.relu", "my_code.Tanh"],
     "use_residual": [True, False],

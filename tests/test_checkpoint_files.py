@@ -167,6 +167,11 @@ def test_weights_without_the_right_to_read_them_are_not_missing(tmp_path: Path, 
     assert "missing" not in refusal(folder, "model.safetensors cannot be read: Permission denied")
 
 
+def test_a_header_of_absurd_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.checkpoint.tensors.LARGEST_FILE", 1000)
+    refusal(tiny.save(tmp_path, tiny.gpt2_config()), "model.safetensors has a header of", "expected at most 1000")
+
+
 # --- tensors
 
 

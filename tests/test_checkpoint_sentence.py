@@ -165,6 +165,7 @@ def test_dense(tmp_path: Path):
         ("ReLU6", "relu6"),
         ("LeakyReLU", "leaky_relu"),
         ("ELU", "elu"),
+        ("CELU", "elu"),  # by default
         (None, "tanh"),
     ],
 )

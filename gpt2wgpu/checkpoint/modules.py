@@ -51,7 +51,7 @@ MODES |= {"weightedmean": "weighted_mean", "lasttoken": "last"}
 MODE_FLAGS = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens"}
 MODE_FLAGS |= {"weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
 DENSE_ACTIVATIONS = {"Identity": "none", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu_erf", "SiLU": "silu", "Sigmoid": "sigmoid"}
-DENSE_ACTIVATIONS |= {"ReLU6": "relu6", "LeakyReLU": "leaky_relu", "ELU": "elu"}
+DENSE_ACTIVATIONS |= {"ReLU6": "relu6", "LeakyReLU": "leaky_relu", "ELU": "elu", "CELU": "elu"}
 MODULE_KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 
 

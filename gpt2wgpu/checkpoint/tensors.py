@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError, show
 from ..graph.tensor import Array
-from ..models.fields import check_regular, is_absent, read_fields
+from ..models.fields import LARGEST_FILE, check_regular, is_absent, read_fields
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what is read; bf16 is the upper half of an f32
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -172,6 +172,8 @@ def read_header(path: Path) -> dict[str, Entry]:
         # opened here first: safe_open takes whatever keeps it from opening a file for a missing file
         with path.open("rb") as file, safe_open(path, framework="np"):
             start = 8 + int.from_bytes(file.read(8), "little")
+            if start > LARGEST_FILE:
+                raise UserError(f"{show(path)} has a header of {start} bytes, expected at most {LARGEST_FILE}: download it again")
             header = json.loads(file.read(start - 8))
         header.pop("__metadata__", None)
         return {

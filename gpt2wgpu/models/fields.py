@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError, is_text, show
 
-LARGEST_FILE = 1 << 26  # bytes of a JSON file; the largest real ones list the tensors of a model
+LARGEST_FILE = 1 << 24  # bytes of JSON; the largest real ones, lists of tensors and of added tokens, have a few million
 DEEPEST = 100  # objects and lists inside each other
 LARGEST_INTEGER = (1 << 31) - 1  # sizes and indices are 32 bits in shaders
 LARGEST_NUMBER = 3.4028234663852886e38  # of float32
