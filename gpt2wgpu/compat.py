@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypedDict
 
 from .devices.choose import device_name
@@ -23,7 +24,7 @@ INSTEAD = {  # for entries of model_kwargs and the like
 class ModelKeywords(TypedDict, total=False):
     """Of the constructor, beside Encoder's own."""
 
-    model_name_or_path: Any  # another name for `model`
+    model_name_or_path: str | Path | None  # another name for `model`
     use_auth_token: str | bool | None  # another name for `token`
     trust_remote_code: bool
     backend: str
@@ -31,8 +32,8 @@ class ModelKeywords(TypedDict, total=False):
     processor_kwargs: Mapping[str, Any] | None
     tokenizer_kwargs: Mapping[str, Any] | None
     config_kwargs: Mapping[str, Any] | None
-    modules: Any
-    model_card_data: Any
+    modules: object
+    model_card_data: object
 
 
 class VectorOptions(TypedDict, total=False):
@@ -44,11 +45,11 @@ class VectorOptions(TypedDict, total=False):
     truncate_dim: int | None
     truncate: bool
     precision: str | None
-    device: Any
-    pool: Any
+    device: object
+    pool: object
     chunk_size: int | None
     task: str | None
-    processing_kwargs: Any
+    processing_kwargs: object
 
 
 class OutputOptions(VectorOptions, total=False):
@@ -59,14 +60,14 @@ class OutputOptions(VectorOptions, total=False):
     convert_to_tensor: bool
 
 
-def check_model_name(model: Any) -> None:
+def check_model_name(model: object) -> None:
     """Raises UserError for a model that is neither a name nor a folder, such as one that is open already."""
     if model is not None and not isinstance(model, str | os.PathLike):
         kind = type(model).__name__
         raise UserError(f"model must be a folder or a name on the hub, not a {kind}: save a model to a folder and open that")
 
 
-def check_prompts(prompts: Any) -> dict[str, str]:
+def check_prompts(prompts: object) -> dict[str, str]:
     """Prompts by name; a text may be None for none. Raises UserError."""
     if not isinstance(prompts, Mapping):
         raise UserError(f"prompts must be a dict of names and texts, not {show(prompts, 40)}")

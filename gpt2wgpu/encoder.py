@@ -66,7 +66,7 @@ class Encoder(ModelFacts):
         self,
         model: str | Path | None = None,
         *,
-        device: Any = "auto",
+        device: object = "auto",
         dtype: str = "auto",
         layer: int | None = None,
         pooling: str | None = None,
@@ -75,7 +75,7 @@ class Encoder(ModelFacts):
         prompts: dict[str, str] | dict[str, str | None] | None = None,
         default_prompt_name: str | None = None,
         truncate_dim: int | None = None,
-        similarity_fn_name: Any = None,
+        similarity_fn_name: object = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_folder: str | Path | None = None,
@@ -187,10 +187,10 @@ class Encoder(ModelFacts):
         precision: str | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: Any = None,
+        device: object = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        pool: Any = None,
+        pool: object = None,
         chunk_size: int | None = None,
         truncate: bool = True,
         **others: Any,
@@ -261,7 +261,7 @@ class Encoder(ModelFacts):
     def encode_windows(
         self, windows: Iterator[Sequence[str]], options: EncodeOptions, *, first: int = 0
     ) -> Generator[tuple[Array, int], None, None]:
-        """`encode_stream` in pieces that the caller chooses (see `Engine.windows`)."""
+        """`encode_stream` in windows that the caller chooses, float32 (n, dims) each (see `Engine.windows`)."""
         return self.engine.windows(windows, self.tokenizer, options, first=first)
 
     def options(self, prompt_name: Text = None, prompt: Text = None, **given: Unpack[OutputOptions]) -> EncodeOptions:

@@ -105,7 +105,7 @@ class ModelFacts:
         return self._similarity_fn_name
 
     @similarity_fn_name.setter
-    def similarity_fn_name(self, name: Any) -> None:
+    def similarity_fn_name(self, name: object) -> None:
         self._similarity_fn_name = check_similarity(name)
 
     # --- the names that sentence-transformers has for these
@@ -176,7 +176,7 @@ class ModelFacts:
         """`save_pretrained`."""
         self.save_pretrained(path, *args, **options)
 
-    def to(self, device: Any = None) -> Self:
+    def to(self, device: object = None) -> Self:
         """Does nothing where the model is on this device, or None. Raises UserError for another: it stays where it was opened."""
         if device is not None and device_name(device) not in (("gpu", "auto") if self.engine.place.device else ("numpy", "auto")):
             raise UserError(f"the model stays on {self.device}, where it was opened: open another Encoder with device={device!r}")

@@ -19,7 +19,7 @@ def to_array(values: Any, dtype: type[np.floating[Any]] = np.float32) -> Array:
     if isinstance(values, list | tuple) and len(values) and hasattr(values[0], "detach"):
         values = [to_array(v, dtype) for v in values]
     if hasattr(values, "detach"):
-        values = values.detach().cpu().double().numpy()  # numpy has no bfloat16
+        values = values.detach().to_dense().cpu().double().numpy()  # numpy has no bfloat16
     try:
         found = np.asarray(values)
     except ValueError:  # rows of different lengths

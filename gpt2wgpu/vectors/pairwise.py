@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROWS_COMPARED = 2048  # rows compared at a time
 
 
-def check_similarity(name: Any) -> str:
+def check_similarity(name: object) -> str:
     """A similarity's name from that name, sentence-transformers' enum of it, or None for cosine. Raises UserError."""
     found = "cosine" if name is None else getattr(name, "value", name)
     if not isinstance(found, str) or found not in SIMILARITIES:

@@ -45,3 +45,18 @@ def test_a_saved_folder_is_read_there(tmp_path: Path):
             texts = ["the cat sleeps", "a dog " * 20]
             with warnings.catch_warnings(action="ignore"):
                 np.testing.assert_allclose(ours.encode_query(texts), theirs.encode_query(texts), atol=1e-5)
+
+
+def test_tensors_of_every_kind_are_vectors():
+    import numpy as np
+    import torch
+
+    from gpt2wgpu import cosine_similarity, quantize_embeddings
+    from gpt2wgpu.vectors.convert import to_array
+
+    vectors = np.array([[1, 0, 2], [0, -3, 4]], np.float32)
+    tensor = torch.tensor(vectors)
+    for given in (tensor.bfloat16(), tensor.double(), tensor.half(), tensor.to_sparse(), tensor.requires_grad_(), [*tensor]):
+        np.testing.assert_array_equal(to_array(given), vectors)
+        np.testing.assert_array_equal(quantize_embeddings(given, "ubinary"), quantize_embeddings(vectors, "ubinary"))
+    assert abs(cosine_similarity(tensor[0].bfloat16(), tensor[1]) - 8 / 5 / np.sqrt(5)) < 1e-6
