@@ -1,37 +1,49 @@
-"""Work that a signal does not have to wait for: it runs on a daemon thread, which a process leaves behind when it ends."""
+"""Work that a signal does not have to wait for: it runs on a daemon thread, which a process leaves behind when it ends.
 
+A thread that comes back to Python from native code while the interpreter shuts down ends the process with an abort (its stack
+cannot be unwound through Rust). So such threads stop between two native calls once the process ends, and the end waits for
+them to get there, for a second at most.
+"""
+
+import atexit
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_busy: set[threading.Thread] = set()
+_ending = threading.Event()
 
 
 def run_in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """Start `work` on a daemon thread of its own. The thread takes some 0.1 ms."""
     future: Future[T] = Future()
 
-    def run(future: Future[T]) -> None:
+    def run() -> None:
         try:
             future.set_result(work(*args, **kwargs))
         except BaseException as error:  # whoever waits raises it
             future.set_exception(error)
         finally:
-            del future  # this frame is in the error's traceback: the two would keep each other, and all that they refer to
+            _busy.discard(thread)
 
-    threading.Thread(target=run, args=(future,), name=f"gpt2wgpu {work.__name__}", daemon=True).start()
+    thread = threading.Thread(target=run, name=f"gpt2wgpu {work.__name__}", daemon=True)
+    _busy.add(thread)
+    thread.start()
     return future
 
 
 def run_interruptibly(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`work(...)`, during which Ctrl-C and SIGTERM are answered at once.
+    """`work(...)`, a call of native code, during which Ctrl-C and SIGTERM are answered at once.
 
     Python runs signal handlers on the main thread between two of its own instructions, so a call into native code holds
     them up. On the main thread the call therefore runs in the background.
     """
     if threading.current_thread() is not threading.main_thread():
+        stop_at_the_end()
         return work(*args, **kwargs)
     return wait_interruptibly(run_in_background(work, *args, **kwargs))
 
@@ -41,9 +53,34 @@ def wait_interruptibly(future: Future[T]) -> T:
 
     It looks up now and then: a signal that comes just before a wait begins does not end it.
     """
-    while not wait([future], timeout=0.5).done:
-        pass
-    try:
-        return future.result()
-    finally:
-        del future  # as in `run_in_background`
+    wait_until_done(future)
+    return future.result()
+
+
+def wait_until_done(future: Future[T]) -> None:
+    while not wait([future], timeout=0.2).done:
+        stop_at_the_end()
+
+
+def stop_at_the_end() -> None:
+    """On a thread in the background: stay here for ever once the process ends. To be called before a call of native code."""
+    thread = threading.current_thread()
+    if _ending.is_set() and thread in _busy:
+        _busy.discard(thread)
+        threading.Event().wait()
+
+
+def stopping_at_the_end(items: Iterable[T]) -> Iterator[T]:
+    """The items, for native code in the background that iterates over them."""
+    for item in items:
+        stop_at_the_end()
+        yield item
+
+
+@atexit.register
+def wait_for_background() -> None:
+    """Wait until no thread is in a short call of native code."""
+    _ending.set()
+    deadline = time.monotonic() + 1
+    while any(thread.is_alive() for thread in list(_busy)) and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .background import run_in_background, wait_interruptibly
+from .background import run_in_background, wait_interruptibly, wait_until_done
 from .checkpoint import Checkpoint
 from .devices.choose import device_kind, enough_memory, find_operand_dtype
 from .errors import UserError
@@ -99,7 +99,7 @@ def tokenize_window(
 ) -> Tokenized:
     """Runs in the background, one window after the other: once `before` is done."""
     if before is not None:
-        wait([before])
+        wait_until_done(before)
     return tokenizer.encode(texts, limit, first)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import files
-from ..background import run_interruptibly
+from ..background import run_interruptibly, stopping_at_the_end
 from ..errors import UserError, between, show
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab: int, min_frequency: int, low
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    run_interruptibly(tokenizer.train_from_iterator, texts, trainer)
+    run_interruptibly(tokenizer.train_from_iterator, stopping_at_the_end(texts), trainer)
     return tokenizer
 
 
