@@ -164,7 +164,8 @@ def test_a_lost_device(device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path
     lost.raw.destroy()
     for call in (lambda: model.encode("t1 t2"), lambda: Encoder(tmp_path / "m", device="gpu", dtype="float32")):
         found = refusal(call)
-        assert found == f"{lost.adapter} was lost: its driver was reset or updated, or the GPU is gone; open the model again"
+        why = "its driver was reset or updated, or the GPU is gone"
+        assert found == f"{lost.adapter} was lost: {why}; open the model again (Encoder.reopen)"
 
 
 # --- loading

@@ -227,7 +227,7 @@ def test_the_next_start_goes_on_where_time_ran_out(device: Device, timer: Timer,
             == {
                 1: [
                     f"measuring {gpu.adapter} once, 1 seconds at most, for faster matrix products",
-                    "1 of 2 matrix products are left for the next start; `gpt2wgpu tune` measures them all now",
+                    "1 of 2 took longer: the next start tries them again; `gpt2wgpu tune` measures all without a limit",
                 ],
                 2: [f"measuring {gpu.adapter} once, 1 seconds at most, for faster matrix products"],
                 3: [],

@@ -13,6 +13,8 @@ from .options import Json, encoder_options, load_encoder, model_options, vector_
 
 if TYPE_CHECKING:
     from ..devices.selftest import Check
+    from ..encoder import Encoder
+    from ..gpu import Device
 
 FEATURES = ("shader-f16", "subgroup", "timestamp-query", "cooperative-matrix")
 LIMITS = (
@@ -88,7 +90,7 @@ def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def all_checks(device: Any, options: dict[str, Any], twin: Any) -> "Iterator[Check]":
+def all_checks(device: "Device", options: dict[str, Any], twin: "Encoder") -> "Iterator[Check]":
     """Check the kernels of inference and training, then the model."""
     from ..diagnose.doctor import check_kernels, check_model, failed_model
     from ..encoder import Encoder

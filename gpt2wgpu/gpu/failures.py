@@ -50,7 +50,9 @@ def name_failure(error: BaseException, adapter: Any) -> UserError | None:
         return None
     error.__traceback__ = None  # wgpu's frame holds the error: what failed would live until a garbage collection
     if lost:
-        return DeviceLost(f"{adapter} was lost: its driver was reset or updated, or the GPU is gone; open the model again")
+        return DeviceLost(
+            f"{adapter} was lost: its driver was reset or updated, or the GPU is gone; open the model again (Encoder.reopen)"
+        )
     return OutOfDeviceMemory(f"{adapter} has no memory left: use a smaller batch or model, or device='numpy'")
 
 

@@ -51,7 +51,9 @@ def prepare_tiles(device: Device, tensors: Sequence[Tensor]) -> None:
     tune_matmuls(device, wanted, TUNING_SECONDS, anew=False)
     left = sum(not is_measured(device, m) for m in wanted)
     if left:
-        notice(f"{left} of {len(wanted)} matrix products are left for the next start; `gpt2wgpu tune` measures them all now")
+        notice(
+            f"{left} of {len(wanted)} took longer: the next start tries them again; `gpt2wgpu tune` measures all without a limit"
+        )
 
 
 def is_measured(device: Device, m: Matmul) -> bool:
