@@ -1,4 +1,4 @@
-"""The texts that no tokenizer takes, and the folders that hold none."""
+"""Texts that every tokenizer refuses, and folders without a usable tokenizer."""
 
 from pathlib import Path
 from typing import Any

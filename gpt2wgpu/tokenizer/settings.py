@@ -89,7 +89,7 @@ class TokenizerSettings:
         if name in self.fields.values:
             return read_token(self.fields, name, self.fields.values[name])
         default = SPECIAL_TOKENS[self.kind].get(name)
-        lstrip = name == "mask_token" and self.kind in ("mpnet", "roberta")  # these take the space before <mask> along
+        lstrip = name == "mask_token" and default == "<mask>"  # it takes the space before it along
         return None if default is None else new_token(default, lstrip=lstrip)
 
     def listed_tokens(self) -> "list[AddedToken]":
