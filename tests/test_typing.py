@@ -33,7 +33,8 @@ def check_types(program: str, folder: Path) -> str:
         "--no-error-summary",
         "program.py",
     ]
-    environment = {**os.environ, "MYPYPATH": str(Path(gpt2wgpu.__file__).parents[1])}
+    place = Path(gpt2wgpu.__file__).parents[1]
+    environment = {**os.environ, "MYPYPATH": "" if place.name == "site-packages" else str(place)}  # mypy looks there itself
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True).stdout
 
 
