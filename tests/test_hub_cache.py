@@ -94,8 +94,10 @@ def test_a_usable_snapshot_is_used_where_it_cannot_be_completed(hub: Hub, gpt2: 
     hub.repositories["gpt2"].token = "hf_secret"
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("HF_TOKEN", raising=False)
-        with pytest.warns(UserWarning, match=r"gpt2 is used as it is in .*, where files may be missing: http.* \(401\): check"):
+        lacking = r"gpt2 is used as it is in .*, where files may be missing: http.* \(401\): check"
+        with pytest.warns(UserWarning, match=lacking) as warned:
             assert find_model("gpt2") == folder
+        assert warned[0].filename == __file__
     assert hub.requests != []
 
 

@@ -4,10 +4,9 @@ A model in the cache opens without the network and without huggingface_hub.
 """
 
 import re
-import warnings
 from pathlib import Path
 
-from ..errors import UserError, show
+from ..errors import UserError, show, warn_caller
 from ..models import read_config
 from ..models.fields import read_fields
 from ..progress import is_set
@@ -91,8 +90,7 @@ def find_model(
         except UserError as error:  # no network, no token, a cache that cannot be written
             if commit is None or (folder := usable_folder(storage, commit)) is None:
                 raise
-            lacking = f"{storage.name} is used as it is in {show(storage.cache)}, where files may be missing: {error}"
-            warnings.warn(lacking, UserWarning, stacklevel=3)
+            warn_caller(f"{storage.name} is used as it is in {show(storage.cache)}, where files may be missing: {error}")
             return folder
     if commit is not None and (folder := usable_folder(storage, commit)) is not None:
         return folder
@@ -150,7 +148,7 @@ def usable_folder(storage: Storage, commit: str) -> Path | None:
         return None
     if doubts := [file for name in DECISIVE for file in snapshot.doubts if Path(file).name == name]:
         doubt = f"the cache does not say whether it has a {' or a '.join(doubts)}, and is read as if it had none"
-        warnings.warn(f"{storage.name}: {doubt}: run `gpt2wgpu pull {storage.name}`", UserWarning, stacklevel=4)
+        warn_caller(f"{storage.name}: {doubt}: run `gpt2wgpu pull {storage.name}`")
     return folder
 
 

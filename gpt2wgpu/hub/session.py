@@ -140,6 +140,7 @@ class Session:
         return f"it answers {error.response.status_code}", requested_wait(error.response.headers)
 
     def wait(self, seconds: float, why: str) -> None:
+        """Sleep before the next attempt, and say so if it takes long. Raises UserError if it takes too long."""
         if seconds > LONGEST_WAIT:
             raise UserError(f"{self.address} asks to wait {seconds:,.0f} s ({why}): try again then")
         if seconds >= 5:
@@ -172,10 +173,12 @@ class Session:
         return UserError(f"{self.address} answers {status} for {file or 'the list of files'} of {self.name}: try again later")
 
     def no_hub(self) -> UserError:
+        """The error for an answer that no hub gives."""
         return UserError(f"{self.address} does not answer as a hub does: check HF_ENDPOINT, and proxies in between")
 
 
 def check_address(endpoint: str | None) -> None:
+    """Raise UserError unless this is None or an http address."""
     try:
         if endpoint is None or (re.fullmatch(r"https?://[^\s/]+(/\S*)?", endpoint) and urlsplit(endpoint).port != 0):
             return
