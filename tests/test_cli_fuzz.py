@@ -28,7 +28,7 @@ OPTIONS = (
 VALUES = (
     *FILES,
     *("t1", "", " ", "-", "--", "0", "1", "-1", "2", "99", "1e3", "nan", "10" * 40, "x" * 5000, "mean", "cls", "float32", "int8"),
-    *("all", "0,1", "0-1", "text", "out.npy", "out.json", "out.tsv", "out/", "out.xls", "a.png", "no/out.npy", ".", "..", "/"),
+    *("all", "0,1", "0-1", "text", "out.npy", "out.json", "out.tsv", "out/", "out.xls", "a.png", "no/out.npy", ".", "no/", "./"),
     *("\x1b[31m", "line\nend", "é🙂", "not UTF-8 \udce9", "gpt2", "org/name", "../x", "main", "binary"),
 )
 
