@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from models import MAX_TOKENS, normalizes
+from inputs import MAX_TOKENS, normalizes
 
 
 class Engine:

