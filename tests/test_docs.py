@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from loopback_hub import Hub
-from pages import PAGES, REPOSITORY, Block, prepare_folder, read_blocks, run_command
+from pages import PAGES, REPOSITORY, Block, environment, prepare_folder, read_blocks, run_command
 
 import gpt2wgpu
 
@@ -18,7 +18,7 @@ ELSEWHERE = {
     r"bash tests/run": "this very run",
     r"pip install ": "tests/run installs the extras; a test has no network",
     r"python benchmarks/": "minutes long; tests/test_recipe.py and .ci/run run the short ones",
-    r"python -m pdoc ": "test_the_reference_is_made_without_a_warning below, and it opens a browser",
+    r"python docs/make_api": "test_the_reference_is_made_without_a_warning",
     r"llm ": "tests/adapters/test_docs.py",
 }
 WITH_FRAMEWORKS = "adapters.md"  # its Python blocks run in tests/adapters/test_docs.py
@@ -89,8 +89,8 @@ def test_every_page_can_be_reached():
 
 
 def test_the_reference_is_made_without_a_warning(tmp_path: Path):
-    command = [sys.executable, "-W", "error", "-m", "pdoc", "gpt2wgpu", "--output-directory", str(tmp_path)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    command = [sys.executable, "-W", "error", str(REPOSITORY / "docs" / "make_api.py"), str(tmp_path)]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     made = (tmp_path / "gpt2wgpu.html").read_text(encoding="utf-8")
     assert all(f'id="{name}"' in made for name in gpt2wgpu.__all__)
