@@ -22,15 +22,16 @@ def run_in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
     """Start `work` on a daemon thread of its own. The thread takes some 0.1 ms."""
     future: Future[T] = Future()
 
-    def run() -> None:
+    def run(future: Future[T]) -> None:
         try:
             future.set_result(work(*args, **kwargs))
         except BaseException as error:  # whoever waits raises it
             future.set_exception(error)
         finally:
+            del future  # this frame is in the error's traceback: the two would keep each other, and an Encoder, alive
             _busy.discard(thread)
 
-    thread = threading.Thread(target=run, name=f"gpt2wgpu {work.__name__}", daemon=True)
+    thread = threading.Thread(target=run, args=(future,), name=f"gpt2wgpu {work.__name__}", daemon=True)
     _busy.add(thread)
     thread.start()
     return future
@@ -54,7 +55,10 @@ def wait_interruptibly(future: Future[T]) -> T:
     It looks up now and then: a signal that comes just before a wait begins does not end it.
     """
     wait_until_done(future)
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future  # as in `run_in_background`
 
 
 def wait_until_done(future: Future[T]) -> None:
