@@ -1,6 +1,9 @@
 """What both runners of a graph offer: outputs of sequences and of tokens, and giving memory back."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -78,3 +81,22 @@ def test_a_closed_program_says_so(compiled: Compile):
     for call in (program.run, program.submit):
         with pytest.raises(UserError, match=r"^this model was closed: open it again$"):
             call(batch())
+
+
+def test_an_error_on_a_core_keeps_nothing(monkeypatch: pytest.MonkeyPatch):
+    """The program that failed is freed with its error, without a garbage collection."""
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
+    program = reference.NumpyProgram(hidden(), lambda t: ARRAYS[t.name])
+    arrays = batch()
+    arrays["ids"][:] = 1000  # no such row
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(IndexError):
+            program.submit(arrays)()
+            pytest.fail("is no error")
+        left = weakref.ref(program)
+        del program
+        assert left() is None
+    finally:
+        gc.enable()

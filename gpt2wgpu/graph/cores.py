@@ -67,7 +67,10 @@ class OneThreadBLAS:
                 self.leave = Event()
                 self.holder = Thread(target=self._hold, args=(entered, self.leave), name="gpt2wgpu-blas", daemon=True)
                 self.holder.start()
-                entered.result()  # raises what the holder raised
+                try:
+                    entered.result()  # raises what the holder raised
+                finally:
+                    del entered  # an error holds this frame, and would be held by it
             self.inside += 1
 
     def __exit__(self, *_: object) -> None:

@@ -62,8 +62,9 @@ class NumpyProgram(CompiledGraph):
 
         def wait() -> Array:
             found = np.empty((count, int(self.output.shape[1])), np.float32)
-            for rows, future in running:
-                found[rows] = future.result()
+            while running:
+                rows = running[-1][0]
+                found[rows] = running.pop()[1].result()  # without a name: an error holds this frame, and would be held by it
             return found
 
         return wait
