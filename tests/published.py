@@ -1,5 +1,6 @@
-"""config.json of published models, as their authors uploaded them: fields that no version of `transformers` writes today are
-among them. Facts of the repositories on huggingface.co; the sizes of large models are left out where a default says the same.
+"""config.json of published models, from what is known of them, not downloaded: with fields that no version of `transformers`
+writes today. The sizes of large models are left out where a default says the same. Compare it with the repositories when a
+network is at hand.
 """
 
 from typing import Any
