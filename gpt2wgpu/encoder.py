@@ -94,9 +94,9 @@ class Encoder(ModelFacts):
         if model is not None and folder == Path(model):
             self._arguments["model"] = folder.absolute()  # a copy may be opened in another working directory
         self.checkpoint = c = checkpoint.load_checkpoint(folder)
-        self.layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
-        self.pooling = pooling
-        self.modules = choose_modules(c, pooling)
+        self._layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
+        self._pooling = pooling
+        self._modules = choose_modules(c, pooling)
         own = any(c.prompts.values())  # sentence-transformers saves empty ones where a model has none
         expected = {} if own else family_prompts(model_names(self.model, c))
         self.prompts = {**(expected or c.prompts), **check_prompts(prompts or {})}

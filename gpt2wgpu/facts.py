@@ -27,10 +27,28 @@ class ModelFacts:
     model: str  # the name or folder that was asked for
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    layer: int  # the hidden state after this block is pooled
-    modules: tuple[Module, ...]  # what follows the transformer
     engine: Engine
+    _layer: int
+    _pooling: str | None
+    _modules: tuple[Module, ...]
     _layers: tuple[int, ...] = ()  # several side by side; none: `layer`
+
+    # What is compiled into the graph cannot be set later.
+
+    @property
+    def layer(self) -> int:
+        """The hidden state after this block is pooled."""
+        return self._layer
+
+    @property
+    def pooling(self) -> str | None:
+        """The pooling that was asked for; None: what the folder says."""
+        return self._pooling
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        """What follows the transformer, a Pooling first."""
+        return self._modules
 
     @property
     def device(self) -> str:

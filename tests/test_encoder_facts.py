@@ -82,6 +82,14 @@ def test_where_it_stays(make: Callable[..., Encoder], tmp_path: Path):
         assert "open another" in refusal(model.cpu)
 
 
+def test_what_is_compiled_cannot_be_set_later(tmp_path: Path):
+    """It would change nothing, silently."""
+    model = Encoder(tiny_gpt2(tmp_path), device="numpy")
+    for name, value in {"layer": 0, "pooling": "cls", "modules": (), "device": "gpu", "dtype": "int8"}.items():
+        with pytest.raises(AttributeError, match=name):
+            setattr(model, name, value)
+
+
 def test_prompts_are_checked_when_they_are_set(tmp_path: Path):
     model = Encoder(tiny_gpt2(tmp_path), device="numpy", prompts={"query": "t1 ", "document": None})
     assert model.prompts == {"query": "t1 ", "document": ""}
