@@ -1,8 +1,8 @@
-"""Work that a signal does not have to wait for: it runs on a daemon thread, which a process leaves behind when it ends.
+"""Work that does not delay signals: it runs on a daemon thread, which the process abandons when it ends.
 
-A thread that comes back to Python from native code while the interpreter shuts down ends the process with an abort (its stack
-cannot be unwound through Rust). So such threads stop between two native calls once the process ends, and the end waits for
-them to get there, for a second at most.
+A thread that returns to Python from native code while the interpreter shuts down aborts the process (its stack cannot be
+unwound through Rust). So once the process is ending these threads stop between two native calls, and the exit handler waits
+for them to get there, for a second at most.
 """
 
 import atexit
@@ -19,7 +19,7 @@ _ending = threading.Event()
 
 
 def run_in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Start `work` on a daemon thread of its own. The thread takes some 0.1 ms."""
+    """Start `work` on its own daemon thread, which costs about 0.1 ms."""
     future: Future[T] = Future()
 
     def run(future: Future[T]) -> None:
@@ -38,10 +38,10 @@ def run_in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
 
 
 def run_interruptibly(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`work(...)`, a call of native code, during which Ctrl-C and SIGTERM are answered at once.
+    """`work(...)`, a call into native code that Ctrl-C and SIGTERM interrupt immediately.
 
-    Python runs signal handlers on the main thread between two of its own instructions, so a call into native code holds
-    them up. On the main thread the call therefore runs in the background.
+    Python runs signal handlers on the main thread between two of its own instructions, so a call into native code would
+    delay them. On the main thread the call therefore runs in the background.
     """
     if threading.current_thread() is not threading.main_thread():
         stop_at_the_end()
@@ -52,7 +52,7 @@ def run_interruptibly(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
 def wait_interruptibly(future: Future[T]) -> T:
     """`future.result()`, for the main thread.
 
-    It looks up now and then: a signal that comes just before a wait begins does not end it.
+    It polls: a signal that arrives just before a wait begins does not end that wait.
     """
     wait_until_done(future)
     try:
@@ -67,7 +67,7 @@ def wait_until_done(future: Future[T]) -> None:
 
 
 def stop_at_the_end() -> None:
-    """On a thread in the background: stay here for ever once the process ends. To be called before a call of native code."""
+    """On a background thread: block here for ever once the process is ending. Call it before each call into native code."""
     thread = threading.current_thread()
     if _ending.is_set() and thread in _busy:
         _busy.discard(thread)
@@ -83,7 +83,7 @@ def stopping_at_the_end(items: Iterable[T]) -> Iterator[T]:
 
 @atexit.register
 def wait_for_background() -> None:
-    """Wait until no thread is in a short call of native code."""
+    """Wait, for a second at most, until every background thread has left native code."""
     _ending.set()
     deadline = time.monotonic() + 1
     while any(thread.is_alive() for thread in list(_busy)) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, and how their messages show values."""
+"""Errors that a user can fix, and how their messages show values."""
 
 import os
 import re
@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 def between(name: str, value: int, low: int, high: int) -> int:
-    """The value if it is a whole number in range, else a UserError."""
+    """The value, an int. Raises UserError unless it is a whole number from `low` to `high`."""
     if not hasattr(value, "__index__") or isinstance(value, bool) or not low <= value <= high:
         raise UserError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     return int(value)
@@ -20,7 +20,7 @@ def between(name: str, value: int, low: int, high: int) -> int:
 
 def show(value: object, limit: int = 80) -> str:
     """A value found in a file, for a message: escaped, on one line, not too long."""
-    if isinstance(value, Path):  # whole, unless it is absurdly long: the reader looks for it; without quotes where it needs none
+    if isinstance(value, Path):  # in full unless absurdly long, as the reader will look for it; no quotes if printable
         path = str(value) if str(value).isprintable() else ascii(str(value))
         return path if len(path) <= 300 else f"{path[:100]}...{path[-100:]}"
     text = repr(value)
@@ -33,7 +33,7 @@ def one_line(text: str) -> str:
 
 
 def is_text(value: object) -> bool:
-    """A string, and not one with half a surrogate pair, which \\u in JSON can make."""
+    """Whether this is a string of valid Unicode: \\u in JSON can make one with half a surrogate pair."""
     return isinstance(value, str) and (value.isascii() or value == value.encode("utf-8", "replace").decode())
 
 

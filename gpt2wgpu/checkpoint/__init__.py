@@ -25,14 +25,14 @@ __all__ = [
     "load_checkpoint",
 ]
 
-# what decides how a text becomes tokens, in the transformer's folder
+# the files in the transformer's folder that decide how a text becomes tokens
 TEXT_FILES = (
     *(f"sentence_{name}_config.json" for name in LENGTH_FILES),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "sentencepiece.bpe.model"),
     *("chat_template.jinja", "chat_template.json"),
 )
-PARTS = {".linear.": "linear.", ".layer_norm.": "norm."}  # of a module's weight in the graph -> in its file
+PARTS = {".linear.": "linear.", ".layer_norm.": "norm."}  # in a module's weight names: in the graph -> in its file
 
 
 @dataclass(frozen=True)
@@ -40,28 +40,28 @@ class Checkpoint:
     """A model folder whose files are checked; the values of its weights are read when they are asked for."""
 
     path: Path
-    folder: Path  # of the transformer and its tokenizer: `path`, or a folder in it that modules.json names
+    folder: Path  # holds the transformer and its tokenizer: `path`, or a folder in it that modules.json names
     architecture: str  # config.json's model_type
     config: Architecture
     modules: tuple[Module, ...]  # what follows the transformer, a Pooling first
     sentence_model: bool  # has a modules.json
     max_seq_length: int  # tokens, special ones included
     lower_case: bool
-    tokenizer_arguments: dict[str, Any]  # of sentence_bert_config.json; they override the tokenizer's files
+    tokenizer_arguments: dict[str, Any]  # from sentence_bert_config.json; they override the tokenizer's files
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: str
     truncate_dim: int | None
-    parameters: int  # of the transformer; heads and buffers do not count
+    parameters: int  # numbers in the transformer's weights, without heads and buffers
     files_read: tuple[Path, ...]  # every file inside `path` that a vector may depend on, the tokenizer's included; sorted
     _body: TransformerWeights = field(repr=False)
-    _tensors: dict[str, Tensors] = field(repr=False)  # of the modules that have some, by their folders
+    _tensors: dict[str, Tensors] = field(repr=False)  # of the modules that have weights, by folder
 
     def weights(self, t: Tensor) -> Array:
         """The values of a weight of the transformer's graph or of a module: t.shape, t.dtype, matrices laid out (in, out).
 
-        f32 weights that are stored like that are views of the mapped file. Raises UserError on NaN and infinity, and where a
-        file changed. Of the files no more than this one stays in memory.
+        A weight that is stored in this form is a view of the mapped file. Raises UserError for NaN or infinity, and if a file
+        changed. Pages of other weights are given back, so only this one occupies memory.
         """
         for tensors in self._all_tensors():
             tensors.forget()
@@ -89,11 +89,11 @@ class Checkpoint:
         return None, name
 
     def beside(self) -> dict[str, Array]:
-        """f32 copies of tensors that `transformers` expects in the transformer's file though no vector depends on them."""
+        """f32 copies of tensors that `transformers` expects in the transformer's file although no vector depends on them."""
         return self._body.beside()
 
     def check_unchanged(self) -> None:
-        """Raise UserError if a file of weights that is in use was written over or cut; cheap enough for every batch."""
+        """Raise UserError if a file of weights was overwritten or truncated while in use. Cheap enough for every batch."""
         for tensors in self._all_tensors():
             tensors.check_unchanged()
 

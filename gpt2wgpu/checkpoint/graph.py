@@ -1,4 +1,4 @@
-"""The whole graph of an embedding model: a transformer's hidden state, and what makes one vector per text of it."""
+"""The whole graph of an embedding model: a transformer's hidden state, then the modules that turn it into vectors."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from .modules import Module
 
 
 def default_layer(c: Checkpoint) -> int:
-    """The last of a sentence-transformers folder; of others, what their architecture says."""
+    """The last layer for a sentence-transformers folder; otherwise the architecture's default."""
     return c.config.layers if c.sentence_model else c.config.default_layer
 
 
 def choose_modules(c: Checkpoint, pooling: str | None) -> tuple[Module, ...]:
-    """What follows the transformer, with the pooling replaced if one is asked for."""
+    """The modules after the transformer, with another pooling if one is asked for. Raises UserError for an unknown one."""
     if pooling is None:
         return c.modules
     if pooling not in ops.POOLINGS:
@@ -26,10 +26,11 @@ def choose_modules(c: Checkpoint, pooling: str | None) -> tuple[Module, ...]:
 
 
 def build_graph(c: Checkpoint, layer: int, operand_dtype: str, after: Sequence[Module], *, int8: bool = False) -> Tensor:
-    """The whole graph, tokens of packed texts to vectors (B, C).
+    """The whole graph, from the tokens of packed texts to vectors (B, C).
 
-    layer: how many of the transformer's blocks run. operand_dtype: of matrices and what is multiplied with them, "f32" or
-    "f16". after: the modules that follow. int8: the transformer's matrices in 8 bits. Raises UserError if sizes do not fit.
+    layer: how many of the transformer's blocks run. operand_dtype: "f32" or "f16", the dtype of matrices and of what they are
+    multiplied with. after: the modules that follow. int8: store the transformer's matrices in int8. Raises UserError if
+    sizes do not fit.
     """
     x = c.config.hidden(layer, operand_dtype)
     x = graph_to_int8(x) if int8 else x
@@ -54,13 +55,13 @@ def build_graph(c: Checkpoint, layer: int, operand_dtype: str, after: Sequence[M
 
 
 def check_width(x: Tensor, inputs: int, name: str) -> None:
-    """Refuse a pooling of the caller that gives a module another width than its weights have."""
+    """Raise UserError if the caller's pooling gives a module another width than its weights have."""
     if x.shape[1] != inputs:
         raise UserError(f"{name} takes {inputs} inputs, the pooling gives {x.shape[1]}: choose another pooling")
 
 
 def concat_layers(outputs: Sequence[Tensor]) -> Tensor:
-    """Several graphs' vectors (B, C) in one row, (B, sum of C); what the graphs have in common is computed once."""
+    """The vectors (B, C) of several graphs side by side, (B, sum of C); common parts of the graphs are computed once."""
     x, *others = merge_graphs(outputs)
     for more in others:
         x = ops.concat(x, more)
@@ -68,7 +69,7 @@ def concat_layers(outputs: Sequence[Tensor]) -> Tensor:
 
 
 def describe_graph(c: Checkpoint, layer: int, modules: Sequence[Module]) -> dict[str, str | int]:
-    """What a model card says of a checkpoint, of the layer that is used and of what follows it."""
+    """The rows of the model card on the checkpoint, the layer that is used and the modules after it."""
     layers = c.config.layers
     why = {layers: "the last", 0: "the embeddings"}.get(layer, f"blocks 1 to {layer} are run")
     if layer == default_layer(c) != layers:

@@ -1,6 +1,6 @@
-"""What follows the transformer: modules.json of sentence-transformers and the files of the modules that it lists.
+"""The modules after the transformer: sentence-transformers' modules.json and the files of the modules that it lists.
 
-Followed: version 6.2 and the older formats that it reads.
+Supported: the format of version 6.2, and the older ones that it reads.
 """
 
 import re
@@ -16,7 +16,7 @@ from .tensors import Tensors
 class Pooling:
     """Hidden states of a text's tokens -> one vector; several modes are concatenated in order."""
 
-    modes: tuple[str, ...]  # of ops.POOLINGS
+    modes: tuple[str, ...]  # each one of ops.POOLINGS
     include_prompt: bool = True
 
 
@@ -27,7 +27,7 @@ class Dense:
     name: str  # its folder
     inputs: int
     outputs: int
-    activation: str  # of ops.ACTIVATIONS
+    activation: str  # one of ops.ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ MODULE_KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dr
 def read_modules(path: Path) -> list[tuple[str, str]]:
     """(kind, folder inside the model folder) for each entry of modules.json, the transformer first. Raises UserError.
 
-    Of a type only the first and the last part are compared: those between them differ from version to version. A class that
+    Only the first and last parts of a type are compared: those in between differ from version to version. A class that
     does not come from sentence-transformers is the repository's own code, whatever its name.
     """
     file = path / "modules.json"
@@ -108,7 +108,7 @@ def open_modules(path: Path, listed: list[tuple[str, str]], width: int) -> tuple
             check_feature_names(fields)
             fields.refuse_unknown()
             modules.append(Normalize())
-        else:  # Dropout, which does nothing but in training
+        else:  # Dropout, which only has an effect in training
             read_fields(file, optional=True).refuse_unknown(("dropout",))
     return tuple(modules), tensors
 

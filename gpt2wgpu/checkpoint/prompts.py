@@ -1,9 +1,9 @@
 """The prompts of a model: the text to put before a query or a document, because the model was trained with it.
 
-One default differs from sentence-transformers 6.2. A model whose prompts are "query" and "passage" was trained with the second
-before its documents, and `encode_document` takes it, as sentence-transformers' documentation says: the first of "document",
-"passage" and "corpus". There, every model also has an empty "document", which comes first, so that its documents go without.
-A "document" that the folder or the user gives comes first here too, even an empty one.
+One default differs from sentence-transformers 6.2. `encode_document` takes the first of "document", "passage" and "corpus" that
+the model has, as sentence-transformers' documentation says; a model with the prompts "query" and "passage" was trained with
+the latter. In sentence-transformers every model also has an empty "document", which wins, so such documents get no prompt.
+A "document" that the folder or the user gives wins here too, even an empty one.
 """
 
 import re
@@ -20,16 +20,16 @@ NOMIC |= {"clustering": "clustering: ", "classification": "classification: "}
 
 
 class Family(NamedTuple):
-    """Models that expect prompts which their model cards give and their files do not."""
+    """Models whose prompts are in their model cards but not in their files."""
 
-    names: str  # a pattern for the last part of a model's name
+    names: str  # a regular expression for the last part of a model's name
     prompts: dict[str, str]
 
 
 FAMILIES = (
     # intfloat: Wang et al. 2022, 2024
     Family(r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", {"query": "query: ", "passage": "passage: "}),
-    # BAAI: Xiao et al. 2023; documents go without
+    # BAAI: Xiao et al. 2023; documents get no prompt
     Family(r"bge-(small|base|large)-en(-v1\.5)?", {"query": QUERY, "document": ""}),
     Family(r"bge-(small|base|large)-zh(-v1\.5)?", {"query": "为这个句子生成表示以用于检索相关文章：", "document": ""}),
     Family(r"uae-large-v1", {"query": QUERY, "document": ""}),  # WhereIsAI: Li and Li 2023
@@ -52,7 +52,7 @@ def family_prompts(names: Iterable[str | None]) -> dict[str, str]:
 
 
 def model_names(given: str, c: Checkpoint) -> list[str | None]:
-    """The names of a model: the user's, that of the hub's cache, that of its folder, and `_name_or_path` of config.json."""
+    """The names of a model: the user's, the one in the hub's cache, its folder's, and `_name_or_path` of config.json."""
     cached = re.fullmatch(r"models--.*--(.+)", c.path.resolve().parent.parent.name)
     own = read_fields(c.folder / "config.json").values.get("_name_or_path")
     return [given, cached[1] if cached else None, c.path.resolve().name, own if isinstance(own, str) else None]

@@ -1,4 +1,4 @@
-"""A checkpoint with other options -> a model folder that this package and sentence-transformers load."""
+"""A checkpoint and the current options -> a model folder that this package and sentence-transformers load."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def save_checkpoint(
 ) -> None:
     """Copy the files that vectors depend on, with these options written into them. The folder appears when it is complete.
 
-    modules: what follows the transformer; they differ from the checkpoint's in the pooling at most. settings: fields of
+    modules: those after the transformer, which may differ from the checkpoint's only in the pooling. settings: fields of
     config_sentence_transformers.json. Weights keep the dtype of their files. Raises UserError if `target` holds anything.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -68,7 +68,7 @@ def list_module(i: int, path: str, kind: str) -> dict[str, Any]:
 
 
 def update_json(path: Path, values: Mapping[str, Any], keep: bool = False) -> None:
-    """Set fields of an object in a file, which may be a new one; None removes a field. keep: leave those that there are."""
+    """Set fields of the JSON object in a file, which need not exist; None removes a field. keep: leave existing fields alone."""
     found = json.loads(path.read_text("utf-8-sig")) if path.exists() else {}
     found = {**values, **found} if keep else {**found, **values}
     write_object(path, {name: value for name, value in found.items() if value is not None})

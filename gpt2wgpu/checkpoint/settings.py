@@ -1,6 +1,6 @@
-"""How a folder of sentence-transformers says that texts are prepared and vectors compared.
+"""The settings in a sentence-transformers folder: how texts are prepared and vectors compared.
 
-Followed: version 6.2 and the older formats that it reads.
+Supported: the format of version 6.2, and the older ones that it reads.
 """
 
 import math
@@ -19,7 +19,7 @@ HUB_ARGUMENTS |= {"trust_remote_code", "use_auth_token"}
 # arguments of a model that change its speed, its memory or its rounding
 MODEL_ARGUMENTS = {"add_pooling_layer", "attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype"}
 MODEL_ARGUMENTS |= {"use_safetensors"}
-# fields of config.json that can be changed alone: no other field is computed from them
+# fields of config.json that can be overridden: no other field is computed from them
 HEAD_COUNTS = {"num_attention_heads", "n_head", "n_heads", "num_heads"}
 CHANGEABLE = HEAD_COUNTS | {"activation", "activation_function", "hidden_act", "hidden_activation", "layer_norm_eps"}
 CHANGEABLE |= {"layer_norm_epsilon", "norm_eps", "rms_norm_eps", "pad_token_id"}
@@ -76,7 +76,7 @@ def read_transformer_settings(folder: Path, sentence_model: bool) -> Transformer
         tokenizer=read_arguments(fields, "tokenizer_args", "processor_kwargs"),
         config=config,
     )
-    fields.refuse_unknown(("unpad_inputs",))  # which saves padding
+    fields.refuse_unknown(("unpad_inputs",))  # only saves padding
     return settings
 
 
@@ -101,20 +101,20 @@ def check_transformer(fields: Fields) -> None:
 
 
 def set_length(values: dict[str, Any], tokens: int) -> dict[str, Any]:
-    """The values of sentence_bert_config.json with another limit, also where an argument of the tokenizer comes before it."""
+    """The values of sentence_bert_config.json with another limit, also in an argument of the tokenizer that would override it."""
     given = {name: values[name] for name in ("tokenizer_args", "processor_kwargs") if isinstance(values.get(name), dict)}
     changed = {name: {**v, "model_max_length": tokens} for name, v in given.items() if "model_max_length" in v}
     return {**values, **changed, "max_seq_length": tokens}
 
 
 def read_arguments(fields: Fields, old: str, new: str) -> dict[str, Any]:
-    """Arguments that are passed to transformers; where both names stand, sentence-transformers takes the old one."""
+    """Arguments that are passed to transformers; if both names occur, sentence-transformers takes the old one."""
     found = fields.object(old, new, default={})
     return {name: value for name, value in found.items() if name not in HUB_ARGUMENTS}
 
 
 def check_modalities(fields: Fields) -> None:
-    """Raise UserError unless a text goes through the model as it is, and its last hidden state comes out."""
+    """Raise UserError unless the model takes the text unchanged and returns its last hidden state."""
     found = fields.object("modality_config", default={})
     if "message" in found:
         what = "modality_config has a message: sentence-transformers renders each text through the model's chat template"
@@ -126,7 +126,7 @@ def check_modalities(fields: Fields) -> None:
 
 
 def check_chat_template(folder: Path) -> None:
-    """Raise UserError if sentence-transformers would render texts: as it does where it makes a model of a plain folder."""
+    """Raise UserError for a plain folder with a chat template, through which sentence-transformers would render each text."""
     config = read_fields(folder / "tokenizer_config.json", optional=True)
     where = "tokenizer_config.json" if config.present("chat_template") else None
     for name in ("chat_template.jinja", "additional_chat_templates"):
@@ -163,5 +163,5 @@ def read_sentence_settings(fields: Fields) -> SentenceSettings:
     if similarity not in SIMILARITIES:
         raise fields.refuse("similarity_fn_name", f"one of {', '.join(SIMILARITIES)}")
     dims = fields.integer("truncate_dim") if fields.present("truncate_dim") else None
-    fields.refuse_unknown(("__version__", "requirements"))  # of other libraries
+    fields.refuse_unknown(("__version__", "requirements"))  # facts about other libraries
     return SentenceSettings(prompts, default, similarity, dims)

@@ -1,4 +1,4 @@
-"""The tensors in a folder's safetensors files. Headers are read and checked at once, values when they are asked for."""
+"""The tensors in a folder's safetensors files. Headers are read and checked at load, values when they are asked for."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from ..graph.tensor import Array
 from ..models.fields import LARGEST_FILE, check_regular, is_absent, read_fields
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what is read; bf16 is the upper half of an f32
-INDEX = "model.safetensors.index.json"  # of weights in several files
+INDEX = "model.safetensors.index.json"  # lists the tensors of each file, if there are several files
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -31,14 +31,14 @@ class Entry:
     end: int
 
 
-Stamp = tuple[int, int, int]  # of a file: its inode, its size in bytes, the time of its last change in nanoseconds
+Stamp = tuple[int, int, int]  # a file's inode, size in bytes, and time of last change in nanoseconds
 
 
 class Tensors:
     """All tensors of a folder's `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
 
-    Views of the mapped files are what numpy computes with. A file that is replaced by another of its name stays mapped as it
-    was; one that is written over or cut is refused: `check_unchanged`.
+    Numpy computes with views of the mapped files. If a file is replaced by another of the same name, the old one stays mapped;
+    if it is overwritten or truncated, `check_unchanged` refuses it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class Tensors:
         self._maps: dict[Path, mmap.mmap] = {}
 
     def check(self, name: str, shape: tuple[int, ...], because: str) -> None:
-        """Refuse a tensor that is missing, has another shape, or no floating-point type. `because` says who asks."""
+        """Raise UserError if a tensor is missing, has another shape, or is not floating-point. `because` says who expects it."""
         if (entry := self.entries.get(name)) is None:
             raise UserError(f"{show(self.folder)}: tensor {name} is missing, expected with shape {list(shape)} ({because})")
         if entry.shape != shape:
@@ -58,12 +58,12 @@ class Tensors:
             raise UserError(f"{show(entry.file)}: tensor {name} is {entry.dtype}, expected F32, F16 or BF16 (not quantised)")
 
     def refuse_others(self, *known: str) -> None:
-        """Refuse tensors that no name in `known` has: nothing would read them."""
+        """Raise UserError for tensors other than `known`, which nothing would read."""
         if others := sorted(self.entries.keys() - {*known}):
             raise UserError(f"{show(self.folder)}: unexpected tensor {show(others[0])}, expected {' and '.join(known)} only")
 
     def check_unchanged(self) -> None:
-        """Raise UserError if a mapped file was written over or cut since its header was read."""
+        """Raise UserError if a mapped file was overwritten or truncated since its header was read."""
         for file in self._maps:
             try:
                 now = stamp_of(file.stat())
@@ -91,7 +91,8 @@ class Tensors:
         return self._maps[file]
 
     def read(self, name: str) -> Array:
-        """The values of a checked tensor, f32 or f16: a view of the mapped file where possible. Refuses NaN and infinity."""
+        """The values of a checked tensor, f32 or f16: a view of the mapped file where possible. Raises UserError
+        for NaN or infinity, and if the file changed."""
         entry = self.entries[name]
         try:
             raw = np.frombuffer(self._map(entry.file), np.uint8)[entry.start : entry.end]
@@ -121,7 +122,7 @@ def changed_file_error(file: Path) -> UserError:
 
 
 def is_finite(array: Array) -> bool:
-    """Whether no value is NaN or infinite. The sum is finite then, unless it overflows, so that one pass mostly decides."""
+    """Whether no value is NaN or infinite. A finite sum proves it, so one pass usually suffices."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(array.sum(dtype=np.float32)) or np.isfinite(array).all())
 
@@ -135,7 +136,7 @@ def find_tensors(folder: Path) -> dict[str, Entry]:
         return read_shards(index)
     try:
         names = sorted(path.name for path in folder.iterdir())
-    except OSError:  # no folder, or no right to list it
+    except OSError:  # the folder is missing or cannot be listed
         names = []
     if pickles := [name for name in names if name.endswith(PICKLES)]:
         found = f"only {show(pickles[0])}, a pickle, which could run code and is never read"
@@ -189,7 +190,7 @@ def read_header(path: Path) -> dict[str, Entry]:
             raise UserError(f"{show(path)} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder") from None
         why = show(str(e).removeprefix("Error while deserializing header: "))
         raise UserError(f"{show(path)} is truncated or not a safetensors file ({why}): download it again") from None
-    except MemoryError:  # of addresses: the file is mapped, not read
+    except MemoryError:  # address space: the file is mapped, not read
         raise UserError(f"{show(path)} is larger than all the memory that this process may use (see ulimit -v)") from None
     except OSError as e:
         raise UserError(f"{show(path)} cannot be read: {e.strerror or 'no access'}") from None

@@ -23,7 +23,7 @@ class TransformerWeights:
         self.parameters = 0
         self.absent: set[str] = set()  # names of weights of the graph that the files do not hold
         known = set()
-        # the table and the last block first: after that the graph is as large as the files, whatever config.json claims
+        # the token table and the last block first: then the graph is no larger than the files, whatever config.json claims
         self._check(config.table, (config.vocab, config.width))
         self._check(config.block.format(config.layers - 1), (config.width,))
         for leaf in schedule(config.hidden(config.layers)):
@@ -42,7 +42,7 @@ class TransformerWeights:
                 raise UserError(f"{show(tensors.folder)}: unexpected tensor {show(name)}, expected {expected} (config.json)")
 
     def weights(self, leaf: Tensor) -> Array:
-        """The values of a weight of the graph: its shape, its dtype, laid out (in, out)."""
+        """The values of a weight of the graph, in its shape and dtype, matrices as (in, out)."""
         shape = tuple(int(d) for d in leaf.shape)
         arrays = [self.tensors.read(self._stored(name)) for name in self.config.parts(leaf.name, shape)]
         if not arrays:
@@ -55,7 +55,7 @@ class TransformerWeights:
         return {part: a.T if transposed else a for part, a in self.config.split(name, array).items()}
 
     def beside(self) -> dict[str, Array]:
-        """f32 copies of tensors that `transformers` expects in the files though no vector depends on them: the pooler's, ..."""
+        """f32 copies of tensors that `transformers` expects in the files although no vector needs them, such as the pooler's."""
         entries = self.tensors.entries.items()
         names = [n.removeprefix(self.prefix) for n, e in entries if n.startswith(f"{self.prefix}pooler.") and e.dtype in FLOATS]
         found = {name: self.tensors.read(self.prefix + name).astype(np.float32) for name in names}
@@ -66,7 +66,7 @@ class TransformerWeights:
         return len(leaf.shape) == 2 and not leaf.name.startswith(self.config.as_is)
 
     def _stored(self, name: str) -> str:
-        """The name in the files: with the prefix, and with the names that LayerNorm had in TensorFlow if they are used."""
+        """The name in the files: with the prefix, and with TensorFlow's names for LayerNorm (gamma, beta) where they use them."""
         old = re.sub(r"LayerNorm\.(weight|bias)$", lambda m: "LayerNorm." + {"weight": "gamma", "bias": "beta"}[m[1]], name)
         return self.prefix + (old if self.prefix + name not in self.tensors.entries and old != name else name)
 

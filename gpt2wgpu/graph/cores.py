@@ -29,7 +29,7 @@ def container_cores() -> int | None:
     """A container's quota of CPU time (cgroup v2) in whole cores, rounded up; None if there is none."""
     with suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text("utf-8").split()
-        return max(1, -(-int(quota) // int(period)))  # "max" is no number
+        return max(1, -(-int(quota) // int(period)))  # "max" is not a number
     return None
 
 
@@ -48,7 +48,7 @@ class OneThreadBLAS:
     """While any thread is inside, BLAS has one thread.
 
     The setting is the whole process's, and threadpoolctl ignores every thread but the one that changed it first. So the
-    first thread to enter starts a holder thread that changes the setting, and the last one to leave has it changed back.
+    first thread to enter starts a holder thread, which changes the setting and restores it when the last thread leaves.
     """
 
     def __init__(self) -> None:
@@ -103,8 +103,8 @@ def forget_threads() -> None:
     ONE_THREAD_BLAS.reset()
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has the pool but not its threads, and would wait for ever
-    # The lock is held across the fork, so that no thread is halfway in or out and the child knows the setting.
+if hasattr(os, "register_at_fork"):  # a forked child inherits the pool without its threads, and would wait for ever
+    # The lock is held during the fork, so that no thread is halfway in or out and the child knows the setting.
     os.register_at_fork(
         before=lambda: ONE_THREAD_BLAS.lock.acquire(),
         after_in_parent=lambda: ONE_THREAD_BLAS.lock.release(),

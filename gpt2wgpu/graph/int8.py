@@ -22,7 +22,7 @@ def graph_to_int8(output: Tensor) -> Tensor:
         if t.op is None:
             new[t] = t
         elif t.op in TWINS:
-            at = 2 if t.op is embed else 1  # the matrix among the inputs
+            at = 2 if t.op is embed else 1  # which input is the matrix
             weight = inputs[at]
             if weight not in leaves:
                 leaves[weight] = int8_leaves(weight, is_table=t.op is embed)
@@ -34,7 +34,7 @@ def graph_to_int8(output: Tensor) -> Tensor:
 
 
 def int8_leaves(weight: Tensor, *, is_table: bool) -> tuple[Tensor, Tensor]:
-    """A matrix (K, N) in int8 and its scales (J, N), or a table (V, C) and its scales (V, J), in place of one in f32 or f16."""
+    """A matrix (K, N) in int8 and its scales (J, N), or a table (V, C) and its scales (V, J), in place of an f32 or f16 leaf."""
     rows, columns = map(int, weight.shape)
     scales = (rows, cdiv(columns, GROUP)) if is_table else (cdiv(rows, GROUP), columns)
     return Tensor(weight.shape, "i8", weight.name, attrs={"table": is_table}), Tensor(scales, "f32", f"{weight.name} scale")

@@ -10,12 +10,12 @@ from pathlib import Path
 from ..errors import UserError
 from .tensor import DTYPES, Tensor, schedule
 
-ALWAYS_FITS = 1 << 28  # bytes of a result for which nobody asks the system how much memory is free
+ALWAYS_FITS = 1 << 28  # bytes; a smaller result is not checked against free memory
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes of a graph's weights, and of a batch's arrays and results together."""
+    """Bytes: of a graph's weights, and of the arrays and results of one batch."""
 
     weights: int
     activations: int
@@ -30,7 +30,7 @@ class MemoryNeed:
 
 
 def memory_needed(output: Tensor, capacity: Mapping[str, int]) -> MemoryNeed:
-    """What a graph needs for batches of up to `capacity`, which has a size for each symbol in the graph."""
+    """The memory a graph needs for batches of up to `capacity`: the largest size of each symbol in the graph."""
     tensors = schedule(output)
     weights = sum(tensor_bytes(t, capacity) for t in tensors if t.is_weight)
     arrays = sum(tensor_bytes(t, capacity) for t in tensors if t.op is None and not t.is_weight)
@@ -71,7 +71,7 @@ def plan_buffers(
 
 
 def too_large_error(model: str, need: MemoryNeed, dtype: str, room: str, *, half: bool, shorter: bool) -> UserError:
-    """The error that says what a model needs, what there is (`room`), and which options need less memory.
+    """The error that says what a model needs, how much memory there is (`room`, a phrase), and which options need less.
 
     half: whether the device computes in f16. shorter: whether a smaller max_tokens would help.
     """
@@ -91,7 +91,7 @@ def check_result_fits(need: int, what: str, advice: str) -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that are available (installed, where the system says no more); None if unknown."""
+    """Bytes of main memory that are available (where the system does not say, installed); None if unknown."""
     found = []
     with suppress(OSError, ValueError):
         found.append(1024 * proc_field(Path("/proc/meminfo"), "MemAvailable:"))

@@ -6,13 +6,14 @@ import numpy as np
 
 from .tensor import Array
 
-QUERY_TILE = 32  # queries that one workgroup of the attention kernels handles: their QUERIES
+QUERY_TILE = 32  # queries per workgroup of the attention kernels: QUERIES in the shaders
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int) -> list[list[int]]:
-    """Cut texts into batches of at most `max_tokens` tokens (a longer text goes alone) and `max_sequences` texts.
+    """Cut texts into batches of at most `max_tokens` tokens (a longer text is a batch of its own) and `max_sequences` texts.
 
-    Returns the indices of each batch, the longest texts first: texts of about one length share a batch.
+    lengths: tokens of each text. Returns the indices of each batch, the longest texts first, so texts of similar length
+    share a batch.
     """
     batches: list[list[int]] = []
     tokens = 0
@@ -28,8 +29,9 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int) ->
 def pack_batch(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int] | Array) -> dict[str, Array]:
     """The arrays of one batch, all uint32.
 
-    ids, positions, types (T): of every token; every type is 0. spans (B, 2): first and one-past-last token of each sequence.
-    tiles (G, 2): sequence and first query in it, the work list of attention. skip (B): leading tokens that pooling leaves out.
+    ids, positions, types (T,): of each token; every type is 0. spans (B, 2): first and one-past-last token of each sequence.
+    tiles (G, 2): a sequence and the first query of a tile in it, the work list of attention. skip (B,): leading tokens that
+    pooling leaves out.
     """
     lengths = np.array([len(s) for s in sequences])
     ends = np.cumsum(lengths)
@@ -46,7 +48,7 @@ def pack_batch(sequences: Sequence[Array], positions: Sequence[Array], skip: Seq
 
 
 def split_batch(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int], dict[str, Array]]]:
-    """A batch as up to `parts` batches of about as many tokens each, with the sequences that each one holds.
+    """Up to `parts` batches with about as many tokens each, and the indices of the sequences in each.
 
     Each sequence goes to the part with the fewest tokens so far.
     """
@@ -65,13 +67,13 @@ def split_batch(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int],
 
 
 def max_tiles(max_tokens: int, max_sequences: int) -> int:
-    """The largest number of tiles of a batch: each sequence may end in a partly filled one."""
+    """The most tiles that a batch can have: each sequence may end in a partly filled one."""
     return max_tokens // QUERY_TILE + max_sequences
 
 
 def position_ids(ids: Array, pad: int | None) -> Array:
-    """The position ids (n,) of one sequence: 0, 1, ... With `pad`, as in RoBERTa: pad + 1, pad + 2, ..., and `pad` where the
-    token is `pad` itself, which does not count.
+    """The position ids (n,) of one sequence: 0, 1, ... With `pad`, as in RoBERTa: pad + 1, pad + 2, ...;
+    a token with the id `pad` gets the position `pad` and is not counted.
     """
     if pad is None:
         return np.arange(len(ids))

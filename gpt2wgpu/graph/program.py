@@ -15,8 +15,8 @@ class CompiledGraph(Protocol):
     batch has its own T and B in place of those in `output.shape`: one row per sequence for an output ("B", C), one row per
     token, in the batch's order, for an output ("T", C).
 
-    output: what is computed. bytes: the memory that the weights take, on a device also that of the buffers for a batch.
-    weights: the value of each weight, arrays or a device's buffers; another program of the same device may be made of them.
+    output: the tensor that is computed. bytes: memory of the weights and, on a device, of the buffers for a batch.
+    weights: the value of each weight, an array or a device's buffers; another program on the same device can share them.
     """
 
     output: Tensor

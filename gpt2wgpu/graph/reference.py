@@ -29,7 +29,7 @@ class NumpyProgram(CompiledGraph):
         self._check_open()
         values = {t: widen(batch[t.name]) for t in self.tensors if t.op is None and not t.is_weight}
         values |= self.weights
-        with np.errstate(all="ignore"):  # what overflows shows in the output, which the engine checks
+        with np.errstate(all="ignore"):  # an overflow shows in the output, which the engine checks
             for t in self.tensors:
                 if t.op is None:
                     continue
@@ -84,5 +84,5 @@ class NumpyProgram(CompiledGraph):
 
 
 def widen(array: Array) -> Array:
-    """f16 arrays as f32, as the computation is in f32."""
+    """f16 arrays as f32, in which numpy computes."""
     return array.astype(np.float32) if array.dtype == np.float16 else array

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-DTYPES: dict[str, np.dtype[Any]] = {  # of tensors, by the names that WGSL has for them; i8 is stored four to a u32
+DTYPES: dict[str, np.dtype[Any]] = {  # by their names in WGSL; i8 is stored four to a u32
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
     "u32": np.dtype(np.uint32),
@@ -63,7 +63,7 @@ class Tensor:
 
 
 def schedule(*outputs: Tensor) -> list[Tensor]:
-    """Every tensor that the outputs need, inputs before what is computed from them."""
+    """Every tensor that the outputs depend on, each after its inputs."""
     seen: set[Tensor] = set()
     stack = list(outputs)
     while stack:
@@ -74,7 +74,7 @@ def schedule(*outputs: Tensor) -> list[Tensor]:
 
 
 def merge_graphs(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The same outputs, where what their graphs have in common is computed once. Leaves of the same name become one."""
+    """The same outputs, with common parts of their graphs computed once. Leaves of the same name become one."""
     known: dict[tuple[object, ...], Tensor] = {}
     new: dict[Tensor, Tensor] = {}
     for t in schedule(*outputs):
@@ -153,7 +153,7 @@ def is_type_letter(dtype: str) -> bool:
 
 
 def parse_dim(dim: str) -> tuple[int, str]:
-    """A factor and a letter, "" in a number: "3C" -> (3, "C"), "C" -> (1, "C"), "2" -> (2, "")."""
+    """A factor and a letter, which is "" for a plain number: "3C" -> (3, "C"), "C" -> (1, "C"), "2" -> (2, "")."""
     match = re.fullmatch(r"(\d*)([A-Z]?)", dim)
     if match is None:
         raise ValueError(f"a dimension is a letter, a number or a multiple of a letter, not {dim!r}")

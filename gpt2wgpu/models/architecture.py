@@ -29,20 +29,20 @@ ACTIVATION_NAMES |= dict.fromkeys(
     ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), "gelu_tanh"
 )
 
-MOST_LAYERS = 1 << 12  # bounds memory against a hostile number of layers
+MOST_LAYERS = 1 << 12  # bounds memory if config.json claims an absurd number of layers
 
-Shapes = dict[str, tuple[int, ...]]  # by name
+Shapes = dict[str, tuple[int, ...]]  # of tensors, by name
 
 
 class Architecture(ABC):
     """A transformer's configuration, its graph, and how a folder's files hold the weights of that graph.
 
     Subclasses are frozen dataclasses, one file each, listed in models/__init__.py. They repeat each other on purpose, BERT,
-    DistilBERT and MPNet almost line by line: each is one page, read from top to bottom beside `transformers`, and a change to
+    DistilBERT and MPNet almost line by line: each is one page, to be read side by side with `transformers`, and a change to
     one model cannot change another.
 
-    The graph names its weights as the files do where it can, and lays matrices out (in, out). It may store several tensors
-    of the files side by side as one weight. Five methods say how. In DistilBERT, with x for "transformer.layer.0.attention":
+    The graph names its weights as the files do where it can, and lays matrices out (in, out). It may join several
+    tensors of the files into one weight. Five methods say how. In DistilBERT, with x for "transformer.layer.0.attention":
 
         parts("x.qkv_lin.weight", (768, 2304)) -> {"x.q_lin.weight": (768, 768), "x.k_lin.weight": ..., "x.v_lin.weight": ...}
         join("x.qkv_lin.weight", [q, k, v])    -> one array (768, 2304), to load a model
@@ -52,7 +52,7 @@ class Architecture(ABC):
 
         parts("angles", (2048, 64)) -> {};  made("angles", (2048, 64)) -> the table of rotary positions
 
-    And the files may hold a tensor that is no weight of the graph. BERT adds row 0 of its token types to its positions, so
+    And the files may hold a tensor that is not a weight of the graph. BERT adds row 0 of its token types to its positions, so
 
         beside(read) -> {"embeddings.token_type_embeddings.weight": the types without row 0}, saved for `transformers`
     """
@@ -60,13 +60,13 @@ class Architecture(ABC):
     layers: int
     heads: int
     width: int
-    context: int  # rows of the position table, or the longest text that the model was made for
+    context: int  # rows of the position table; with rotary positions, the longest text that the model was made for
     vocab: int
-    pad: int | None = None  # positions count from pad + 1 and skip tokens with this id; None: they count from 0, over all tokens
+    pad: int | None = None  # positions start at pad + 1 and skip tokens with this id; None: they start at 0 and skip none
 
     title: ClassVar[str]  # the name in messages
     model: ClassVar[str]  # the class in `transformers`, without a head
-    tokenizer: ClassVar[str] = ""  # the kind of tokenizer (tokenizer/settings.py) of a folder that names no class
+    tokenizer: ClassVar[str] = ""  # the kind of tokenizer (tokenizer/settings.py) if the folder does not name a class
     decoder: ClassVar[bool] = False  # attends to earlier tokens only
 
     table: ClassVar[str]  # the weight that holds the vectors of tokens, (V, C)
@@ -74,8 +74,8 @@ class Architecture(ABC):
     prefixes: ClassVar[tuple[str, ...]]  # what names in the files may begin with
     body: ClassVar[re.Pattern[str]]  # matches the names of the transformer's tensors; others belong to a head
     buffers: ClassVar[re.Pattern[str]]  # matches tensors of the body that are not weights
-    unused: ClassVar[tuple[str, ...]] = ()  # fields of config.json that change no vector, beside those of unused.UNUSED
-    as_is: ClassVar[tuple[str, ...]]  # beginnings of names of matrices that the files hold (in, out); a Linear's are (out, in)
+    unused: ClassVar[tuple[str, ...]] = ()  # fields of config.json that change no vector, in addition to unused.UNUSED
+    as_is: ClassVar[tuple[str, ...]]  # prefixes of matrices that the files hold as (in, out); a torch Linear's are (out, in)
 
     @classmethod
     @abstractmethod
@@ -86,32 +86,35 @@ class Architecture(ABC):
     def hidden(self, layer: int, operand_dtype: str = "f32") -> Tensor:
         """The hidden state after block `layer` (0: the embeddings), f32 (T, C): `hidden_states[layer]` of `transformers`.
 
-        operand_dtype: "f32" or "f16", of matrices and of what is multiplied with them.
+        operand_dtype: "f32" or "f16", the dtype of matrices and of what they are multiplied with.
         """
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
-        """The tensors in the files that a weight of the graph holds side by side, with their shapes, matrices (in, out).
+        """The tensors in the files that make up a weight of the graph, with their shapes, matrices as (in, out).
 
-        None: the files do not hold it, and `made` computes it.
+        {} if the files do not hold the weight: then `made` computes it.
         """
         return {name: shape}
 
     def made(self, name: str, shape: tuple[int, ...]) -> Array:
-        """The values of a weight without parts, f32: zeros (a missing bias), or a computed table."""
+        """The values of a weight that has no parts, f32: zeros for a missing bias, or a computed table."""
         return np.zeros(shape, np.float32)
 
     def join(self, name: str, arrays: list[Array]) -> Array:
-        """The values of a weight of the graph, from those of its parts in the order of `parts`."""
+        """The values of a weight of the graph, from those of its parts, in the order of `parts`."""
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
 
     def split(self, name: str, array: Array) -> dict[str, Array]:
-        """The inverse of `join`: parts by name. Files written from `split` and `beside` give the same bits when they are read."""
+        """The inverse of `join`: parts by name. Files written from `split` and `beside` load with the same bits."""
         parts = self.parts(name, array.shape)
         ends = np.cumsum([shape[-1] for shape in parts.values()])
         return dict(zip(parts, np.split(array, ends[:-1], axis=-1), strict=True))
 
     def beside(self, read: Callable[[str], Array]) -> dict[str, Array]:
-        """Tensors that `transformers` expects in the files though no vector depends on them, besides the pooler's."""
+        """Tensors, other than the pooler's, that `transformers` expects in the files although no vector depends on them.
+
+        read: gives a tensor of the files by name, f32.
+        """
         return {}
 
     @property
@@ -121,7 +124,7 @@ class Architecture(ABC):
 
     @property
     def default_layer(self) -> int:
-        """The block whose output to take where no sentence-transformers folder says which."""
+        """The block whose output is used if the folder has no modules.json."""
         return self.layers
 
 
@@ -140,7 +143,7 @@ class Weights:
 
 
 def read_activation(fields: Fields, name: str, default: str) -> str:
-    """One of ops.ACTIVATIONS, from its name in `transformers`."""
+    """One of ops.ACTIVATIONS, by its name in `transformers`. Raises UserError for others."""
     if (found := fields.text(name, default=default)) not in ACTIVATION_NAMES:
         raise fields.refuse(name, f"one of {', '.join(ACTIVATION_NAMES)}")
     return ACTIVATION_NAMES[found]

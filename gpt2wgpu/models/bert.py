@@ -17,7 +17,7 @@ from ..graph.tensor import Array, Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, Architecture, Shapes, Weights, read_activation, read_heads
 from .fields import Fields
 
-TABLE, TYPES = "embeddings.positions_and_type.weight", "embeddings.token_type_embeddings.weight"
+POSITION_TABLE, TYPE_TABLE = "embeddings.positions_and_type.weight", "embeddings.token_type_embeddings.weight"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BertConfig(Architecture):
         def norm(x: Tensor, name: str) -> Tensor:
             return layer_norm(x, *w.pair(name, C), eps=self.eps)
 
-        x = embed(IDS, POSITIONS, w(self.table, self.vocab, C), w(TABLE, self.context, C))  # (T, C)
+        x = embed(IDS, POSITIONS, w(self.table, self.vocab, C), w(POSITION_TABLE, self.context, C))  # (T, C)
         x = norm(x, "embeddings.LayerNorm")  # (T, C)
         for i in range(layer):
             at = f"encoder.layer.{i}"
@@ -75,22 +75,22 @@ class BertConfig(Architecture):
         return x
 
     def parts(self, name: str, shape: tuple[int, ...]) -> Shapes:
-        if name == TABLE:
-            return {"embeddings.position_embeddings.weight": shape, TYPES: (self.types, self.width)}
+        if name == POSITION_TABLE:
+            return {"embeddings.position_embeddings.weight": shape, TYPE_TABLE: (self.types, self.width)}
         if ".self.qkv." in name:
             return {name.replace("qkv", part): (*shape[:-1], self.width) for part in ("query", "key", "value")}
         return {name: shape}
 
     def join(self, name: str, arrays: list[Array]) -> Array:
-        if name == TABLE:
+        if name == POSITION_TABLE:
             positions, types = arrays
             return positions.astype(np.float32) + types[0].astype(np.float32)
         return super().join(name, arrays)
 
     def split(self, name: str, array: Array) -> dict[str, Array]:
-        """Row 0 of the types stays in the positions; `beside` gives types whose row 0 is zero."""
-        return {"embeddings.position_embeddings.weight": array} if name == TABLE else super().split(name, array)
+        """Row 0 of the types stays added to the positions; `beside` gives types whose row 0 is zero."""
+        return {"embeddings.position_embeddings.weight": array} if name == POSITION_TABLE else super().split(name, array)
 
     def beside(self, read: Callable[[str], Array]) -> dict[str, Array]:
-        types = read(TYPES)
-        return {TYPES: types - types[0]}
+        types = read(TYPE_TABLE)
+        return {TYPE_TABLE: types - types[0]}

@@ -1,4 +1,4 @@
-"""The JSON files of a model folder. Every field is checked as it is read; a refusal names file, field and what was found."""
+"""The JSON files of a model folder. Every field is checked as it is read; errors name the file, the field and its value."""
 
 import json
 import stat
@@ -12,11 +12,11 @@ from ..errors import UserError, is_text, show
 LARGEST_FILE = 1 << 24  # bytes of JSON; the largest real ones, lists of tensors and of added tokens, have a few million
 DEEPEST = 100  # objects and lists inside each other
 LARGEST_INTEGER = (1 << 31) - 1  # sizes and indices are 32 bits in shaders
-LARGEST_NUMBER = 3.4028234663852886e38  # of float32
+LARGEST_NUMBER = 3.4028234663852886e38  # the largest float32
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises UserError if the file is missing, no regular file, no JSON, or absurdly large or deep."""
+    """The value in a JSON file. Raises UserError if it is missing, not a regular file, not JSON, or absurdly large or deep."""
     try:
         if (size := check_regular(path)) > LARGEST_FILE:
             raise UserError(f"{show(path)} has {size} bytes, expected at most {LARGEST_FILE}: download it again")
@@ -36,7 +36,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_regular(path: Path) -> int:
-    """The size in bytes of a file that is about to be opened. Raises UserError for a pipe, which would be waited for."""
+    """The size in bytes of a file that is about to be opened. Raises UserError for a pipe, where opening would block."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{show(path)} cannot be read: it is not a regular file")
@@ -55,7 +55,7 @@ def is_too_deep(value: Any) -> bool:
 
 
 def is_absent(path: Path) -> bool:
-    """Whether nothing has this name. A broken link, or a folder without access, is there: reading it says what is wrong."""
+    """Whether nothing has this name. A broken link or an unreadable folder is not absent: reading it says what is wrong."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -69,7 +69,7 @@ def is_absent(path: Path) -> bool:
 class Fields:
     """The object in a JSON file. A field that is null counts as absent, as it does for `transformers`.
 
-    The methods take one field's name, or several in the order of precedence, and a default; without one the field is required.
+    The methods take one field's name, or several in order of precedence, and a default; without a default the field is required.
     `known` collects the names that were asked for, so that `refuse_unknown` can name the others.
     """
 
@@ -78,7 +78,7 @@ class Fields:
     known: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def refuse(self, name: str, expected: str) -> UserError:
-        """The error for a field: what it is, and what was expected."""
+        """The error for a field: what was found, and what was expected."""
         found = f"is {show(self.values[name])}" if self.values.get(name) is not None else "is missing"
         return UserError(f"{show(self.path)}: {name} {found}, expected {expected}")
 
@@ -107,7 +107,7 @@ class Fields:
         return int(value)
 
     def number(self, *names: str, default: float | None = None) -> float:
-        """A positive float, though JSON may write it without a point: `float` decides how a shader reads its bits."""
+        """A positive float, even if JSON writes it without a point: its type decides how a shader reads the bits."""
 
         def fits(v: object) -> bool:
             return isinstance(v, int | float) and not isinstance(v, bool) and 0 < v <= LARGEST_NUMBER
@@ -115,7 +115,7 @@ class Fields:
         return float(self._field(names, default, "a positive number", fits))
 
     def flag(self, *names: str, default: bool | None = None) -> bool:
-        """true or false, or 1 or 0, which transformers and sentence-transformers take for them."""
+        """true or false; also 1 or 0, which transformers and sentence-transformers accept."""
         return bool(self._field(names, default, "true or false", lambda v: isinstance(v, int) and v in (0, 1)))
 
     def text(self, *names: str, default: str | None = None) -> str:

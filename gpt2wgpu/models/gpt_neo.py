@@ -23,7 +23,7 @@ class GPTNeoConfig(Architecture):
     inner: int = 8192
     context: int = 2048
     vocab: int = 50257
-    local: tuple[bool, ...] = (False, True) * 12  # of each block
+    local: tuple[bool, ...] = (False, True) * 12  # for each block, whether its attention is local
     window: int = 256  # tokens that local attention sees, the query's own included
     activation: str = "gelu_tanh"
     eps: float = 1e-5

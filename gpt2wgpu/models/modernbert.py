@@ -25,16 +25,16 @@ class ModernBertConfig(Architecture):
     vocab: int = 50368
     activation: str = "gelu_erf"
     eps: float = 1e-5
-    local: tuple[bool, ...] = (False, True, True) * 7 + (False,)  # of each block: whether a token sees only near ones
+    local: tuple[bool, ...] = (False, True, True) * 7 + (False,)  # whether a token sees only near ones, for each block
     window: int = 64  # how far a token sees in local blocks
-    thetas: tuple[float, float] = (160_000.0, 10_000.0)  # of rotary positions, in the other blocks and in local ones
-    biases: tuple[str, ...] = ()  # of norm, attn, mlp: those whose layers have a bias
+    thetas: tuple[float, float] = (160_000.0, 10_000.0)  # bases of rotary positions: in global blocks, in local ones
+    biases: tuple[str, ...] = ()  # which of norm, attn, mlp have a bias
 
     title, model = "ModernBERT", "ModernBertModel"
     table, block, prefixes = "embeddings.tok_embeddings.weight", "layers.{}.mlp_norm.weight", ("", "model.")
     body, buffers = re.compile(r"(embeddings|layers|final_norm)\."), re.compile(r"(?!)")
     unused = (
-        *("layer_norm_eps", "position_embedding_type", "rope_theta"),  # of the first releases, beside other names
+        *("layer_norm_eps", "position_embedding_type", "rope_theta"),  # superseded names of the first releases
         *("reference_compile", "repad_logits_with_grad", "deterministic_flash_attn", "initializer_cutoff_factor"),
         *("decoder_bias", "sparse_prediction", "sparse_pred_ignore_index"),
     )

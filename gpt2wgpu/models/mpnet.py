@@ -99,8 +99,8 @@ class MPNetConfig(Architecture):
 def distance_bucket(distance: Array) -> Array:
     """The row of the table of biases for a distance, key - query (Raffel et al. 2020, T5).
 
-    Rows 0 to 15 are for keys before and at the query, 16 to 31 for keys after it. Of each, 8 are for the distances 0 to 7, and 8
-    for ranges that grow by a factor of sqrt(2) up to 128.
+    Rows 0 to 15 are for keys at or before the query, 16 to 31 for keys after it. In each half, 8 rows are for the distances 0
+    to 7, and 8 for ranges that grow by a factor of sqrt(2) up to 128.
     """
     n = np.abs(distance)
     far = 8 + np.floor(2 * np.log2(np.maximum(n, 8) / 8)).astype(int)

@@ -1,4 +1,4 @@
-"""Qwen3 (Yang et al. 2025): a decoder with RMS norms, also of each query and key, rotary positions, gated linear units, and keys
+"""Qwen3 (Yang et al. 2025): a decoder with RMS norms, also for each query and key, rotary positions, gated linear units, and keys
 and values that several heads of queries share.
 
 Follows `Qwen3Model` of `transformers`. Weights keep its names, but layers with the same input lie side by side as
@@ -31,9 +31,9 @@ class Qwen3Config(Architecture):
     activation: str = "silu"
     eps: float = 1e-6
     theta: float = 10_000.0
-    bias: bool = False  # of the four layers of attention
-    causal: bool = True  # a token sees earlier ones only; false in encoders made of a decoder
-    local: tuple[bool, ...] = (False,) * 32  # of each block: whether a token sees only those at most `window` away
+    bias: bool = False  # whether the four linear layers of attention have one
+    causal: bool = True  # a token sees earlier ones only; false in encoders made from a decoder
+    local: tuple[bool, ...] = (False,) * 32  # whether a token sees only those at most `window` away, for each block
     window: int = 0
 
     title, model, tokenizer, decoder = "Qwen3", "Qwen3Model", "qwen2", True

@@ -1,5 +1,5 @@
 """RoBERTa (Liu et al. 2019), XLM-R (Conneau et al. 2019) and CamemBERT (Martin et al. 2019): BERT whose positions count from
-pad + 1 and skip the padding token where a text holds it.
+pad + 1 and skip padding tokens that occur in a text.
 
 Follows `RobertaModel` of `transformers`.
 """

@@ -8,7 +8,7 @@ from ..graph.tensor import Array
 from .architecture import MOST_LAYERS
 from .fields import Fields
 
-ATTENTION_KINDS = ("full_attention", "sliding_attention")  # of blocks; in the second a token sees near ones only
+ATTENTION_KINDS = ("full_attention", "sliding_attention")  # of a block: a token sees all others, or only near ones
 
 
 def rotary_table(positions: int, head_size: int, theta: float) -> Array:

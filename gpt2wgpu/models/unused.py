@@ -1,7 +1,7 @@
-"""Fields of config.json that no vector depends on, whatever the architecture. Fields of one architecture stand in its `unused`.
+"""Fields of config.json that no vector depends on, in any architecture. Those that only one ignores are in its `unused`.
 
-Collected from the configuration classes of `transformers` 4 and 5 and from published models. A field that is on no list and
-that nothing reads is refused: it may belong to a variant of the architecture that our graph does not compute.
+Collected from the configuration classes of `transformers` 4 and 5 and from published models. A field that is on no list
+and that nothing reads is refused: it may belong to a variant that our graph does not compute.
 """
 
 ORIGIN = """

@@ -10,17 +10,17 @@ from .quantized import dequantize
 
 @op("ids:u32[T] positions:u32[T] wte:W[V,C] wpe:W[S,C] -> out[T,C]", grid=per_element("C", "T"))
 def embed(ids: Array, positions: Array, wte: Array, wpe: Array, *, first: int = 0) -> Array:
-    """wte[ids] + wpe[positions]: rows of the vocabulary's table and of the positions' table.
+    """wte[ids] + wpe[positions]: rows of the token table and of the position table.
 
-    A device that cannot bind the whole table is given pieces of it, one after the other: `wte` then begins with row `first`,
-    and tokens whose ids lie in another piece keep what they have.
+    A device that cannot bind the whole token table gets it in pieces, one dispatch each: `wte` then begins with row `first`,
+    and a dispatch leaves tokens whose ids are in another piece unchanged.
     """
     return wte[ids - first] + wpe[positions]
 
 
 @op("ids:u32[T] positions:u32[T] wte:i8[V,C] scale[V,J] wpe:W[S,C] -> out[T,C]", grid=per_element("C", "T"))
 def embed_int8(ids: Array, positions: Array, wte: Array, scale: Array, wpe: Array, *, first: int = 0) -> Array:
-    """`embed` with a vocabulary table in int8. `scale` holds the scales of all its rows, also where `wte` is a piece."""
+    """`embed` with a vocabulary table in int8. `scale` holds the scales of all rows, even if `wte` is a piece."""
     return dequantize(wte[ids - first].T, scale[ids].T).T + wpe[positions]
 
 

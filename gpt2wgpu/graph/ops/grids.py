@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from ..tensor import Grid
 from .blocks import cdiv
 
-ELEMENT_THREADS = 64  # of a workgroup, in a kernel with a thread per element: its `@workgroup_size(64)`
+ELEMENT_THREADS = 64  # threads per workgroup, `@workgroup_size(64)`, of kernels with a thread per element
 
 
 def per_element(columns: str, rows: str) -> Callable[[SimpleNamespace], Grid]:
-    """A thread for each element of a matrix, whose sizes are letters of the signature: `per_element("C", "T")`."""
+    """A thread for each element of a matrix. The sizes are letters of the signature: `per_element("C", "T")`."""
     return lambda p: (cdiv(getattr(p, columns), ELEMENT_THREADS), getattr(p, rows), 1)
 
 

@@ -1,4 +1,4 @@
-"""Linear layers: a product with a matrix laid out (in, out), and what is done to it before it is stored.
+"""Linear layers: a product with a matrix laid out (in, out), then bias and activation or residual before it is stored.
 
 The twins that end in _int8 read their matrix in int8 (quantized.py).
 """
@@ -35,7 +35,7 @@ def linear_add_int8(x: Array, weight: Array, scale: Array, bias: Array, residual
 
 
 def finish_linear(out: Array, bias: Array, activation: str) -> Array:
-    """activation(out + bias), in place and block by block: each block is read once from memory."""
+    """activation(out + bias), in place and block by block: each block is read from memory once."""
     for at in row_blocks(out):
         out[at] += bias
         ACTIVATIONS[activation](out[at])

@@ -15,7 +15,7 @@ from ..tensor import Array, Grid, op
 
 QUERY_BLOCK = 64  # 64 x 512 scores take 128 KiB of a core's cache
 CAUSAL_MASK = np.where(np.tri(QUERY_BLOCK, dtype=bool), np.float32(0), np.float32(-np.inf))
-TOKENS_TOGETHER = 1024  # short sequences of one length share numpy's calls up to so many tokens
+TOKENS_TOGETHER = 1024  # neighbouring sequences of equal length share numpy calls, up to this many tokens
 
 
 class Heads(NamedTuple):
@@ -65,8 +65,8 @@ def attention(
 
     qkv: queries (T, C), keys and values (T, KV D each) side by side. spans: first and one-past-last token of each sequence.
     tiles: (sequence, first query inside it), the GPU's work list. causal: a token sees itself and those before it.
-    window: a token sees at most so many tokens before and after it (Beltagy et al. 2020); 0: all. kv_heads: KV; each is
-    shared by H / KV neighbouring heads of queries (Ainslie et al. 2023); 0: KV = H.
+    window: a token sees at most this many tokens before and after it (Beltagy et al. 2020); 0: all. kv_heads: KV; each is
+    shared by H / KV neighbouring query heads (Ainslie et al. 2023); 0: KV = H.
     """
     return softmax_attention(qkv, spans, None, head_size, scale, causal, window, kv_heads)
 
@@ -94,7 +94,7 @@ def softmax_attention(
     window: int = 0,
     kv_heads: int = 0,
 ) -> Array:
-    """Both ops, a block of queries at a time: exp(s - max(s)) v / sum(exp(s - max(s))) with scores s."""
+    """Both ops, one block of queries at a time: exp(s - max(s)) v / sum(exp(s - max(s))), s being the scores."""
     heads = count_heads(qkv.shape[1], head_size, kv_heads)
     out = np.empty((len(qkv), heads.queries * head_size), qkv.dtype)
     for start, count, n in equal_runs(spans):
@@ -110,7 +110,7 @@ def softmax_attention(
 
 
 def equal_runs(spans: Array) -> list[tuple[int, int, int]]:
-    """Neighbouring sequences of one length: (first token, how many sequences, their length)."""
+    """Runs of neighbouring sequences of equal length: (first token, how many sequences, their length)."""
     runs: list[tuple[int, int, int]] = []
     for start, end in spans.tolist():
         n = end - start
@@ -154,7 +154,7 @@ def masked_scores(
 
 
 def distance_bias(queries: slice, keys: slice, causal: bool, window: int, bias: Array | None) -> Array:
-    """What is added to a block's scores, (H or 1, 1, queries, keys): bias and mask, which depend on key - query only."""
+    """The bias and mask added to a block's scores, (H or 1, 1, queries, keys); they depend on key - query only."""
     distance = np.arange(keys.start - queries.stop + 1, keys.stop - queries.start)
     added = np.zeros((1, len(distance)), np.float32)
     if bias is not None:

@@ -1,4 +1,4 @@
-"""From token rows to one vector per text, and what is done with vectors."""
+"""Pooling: token rows to one vector per text; and ops on those vectors."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ from ..tensor import Array, op
 from .blocks import cdiv
 from .grids import ELEMENT_THREADS, per_element, per_row
 
-PAIRS = 32  # a workgroup of shaders/similarity.wgsl compares 32 rows with 32
+PAIRS = 32  # a workgroup of shaders/similarity.wgsl compares 32 rows with 32 others
 POOLINGS = ("mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean")
 SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> metric of `similarity`
 
 
 @op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=per_element("C", "B"))
 def pool(x: Array, spans: Array, skip: Array, *, mode: str) -> Array:
-    """One row per sequence, made of its tokens from `skip` on: the skipped ones are a prompt. mode: one of POOLINGS.
+    """One row per sequence, from its tokens after the first `skip`, which are a prompt. mode: one of POOLINGS.
 
     "cls" and "last" are the first and the last of these tokens, "sqrt_len_mean" is their sum / sqrt(their number), and
     "weighted_mean" weights a token by its position in the sequence, 1, 2, ... (Muennighoff 2022, SGPT).
