@@ -1,4 +1,7 @@
-"""The command line: parses and prints, holds no logic. `main` is the entry point."""
+"""The command line: parses and prints, holds no logic. `main` runs it.
+
+The commands import numpy and wgpu inside, so that --help does not wait for them.
+"""
 
 import sys
 import warnings
@@ -9,13 +12,13 @@ import typer
 from .. import __version__
 from ..errors import UserError
 from ..progress import notice
-from .commands import similarity_command
 from .console import say_error, shorten_line
 from .diagnose import doctor_command, info_command, profile_command, tune_command
 from .embed import embed_command
 from .evaluate import evaluate_command
 from .models import models_command, pull_command
 from .process import flush_stdout, open_streams, stop_on_signals
+from .similarity import similarity_command
 from .tokens import app as tokens
 from .train import train_command
 

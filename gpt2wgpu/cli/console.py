@@ -1,18 +1,9 @@
 """What people read: one line each, safe to show on a terminal."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import one_line
 from ..progress import notice
-
-if TYPE_CHECKING:
-    from ..encoder import Encoder
-
-
-def say_if_numpy(encoder: "Encoder", asked: str) -> None:
-    """Say on stderr why no GPU is used, unless numpy was asked for."""
-    if encoder.device == "numpy" and asked == "auto":
-        notice(encoder.engine.place.reason)
 
 
 def say_error(message: str) -> None:

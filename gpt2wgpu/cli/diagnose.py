@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import table
-from .options import Json, encoder_options, load_encoder, model_options, vector_options, with_options
+from .options import Json, encoder_options, model_options, vector_options, with_options
 
 if TYPE_CHECKING:
     from ..devices.selftest import Check
@@ -31,10 +31,11 @@ LIMITS = (
 def info_command(ctx: typer.Context, as_json: Json = False) -> None:
     """Show the GPUs found, the device chosen and why, and the model's card."""
     from ..diagnose.doctor import describe_adapter
+    from ..encoder import Encoder
     from ..gpu import list_adapters
 
     found = list_adapters()
-    encoder = load_encoder(ctx)
+    encoder = Encoder(**encoder_options(ctx))
     chosen = next((a for a in found if str(a) == encoder.device), None)
     limits = {} if chosen is None else {k: v for k, v in chosen.limits.items() if k in LIMITS}
     features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in FEATURES}

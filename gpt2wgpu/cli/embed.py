@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..progress import notice, on_terminal, show_progress
-from .console import say_if_numpy
 from .options import (
     TEXT,
     Column,
@@ -107,7 +106,6 @@ def embed_at_once(ctx: typer.Context, given: list[str], input: str | None, colum
 
     def rows() -> "files.Rows":
         encoder = load_encoder(ctx)
-        say_if_numpy(encoder, ctx.params["device"])
         bar = input is not None and on_terminal() and not (output is None and sys.stdout.isatty())
         vectors = encoder.encode_stream(rest, show_progress_bar=bar, **encode_options(ctx))
         # The vectors come first: zip then runs their generator to its end, where it warns of texts that were cut.
@@ -141,7 +139,6 @@ def embed_resumable(ctx: typer.Context, input: str, column: str | None, output: 
         if p["resume"] and work.state is None:
             notice(f"nothing to resume in {work.folder}: starting from the first text")
         encoder = load_encoder(ctx)
-        say_if_numpy(encoder, p["device"])
         asked = encoder.options(**encode_options(ctx))
         with show_progress() as shown:
             report = CorpusProgress(shown, command_to_resume(ctx))

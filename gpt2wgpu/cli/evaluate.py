@@ -9,7 +9,6 @@ import typer
 
 from ..errors import one_line
 from ..progress import on_terminal
-from .console import say_if_numpy
 from .options import TEXT, Json, encode_options, load_encoder, model_options, text_options, vector_options, with_options
 
 if TYPE_CHECKING:
@@ -69,7 +68,6 @@ def evaluate_command(
     from ..evaluation.scores import evaluate_pairs
 
     encoder = load_encoder(ctx)
-    say_if_numpy(encoder, ctx.params["device"])
     scores = evaluate_pairs(encoder, pairs, **options)
     if as_json:
         print(
@@ -95,7 +93,6 @@ def compare_layers(ctx: typer.Context, data: str, pairs: "Pairs", asked: str, pl
     from ..evaluation.scores import evaluate_layers, parse_layers
 
     encoder = load_encoder(ctx)
-    say_if_numpy(encoder, ctx.params["device"])
     numbers = parse_layers(asked, encoder.layers)
     if plot is not None:
         plots.need_matplotlib()

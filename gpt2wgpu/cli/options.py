@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import UserError, show
+from ..progress import notice
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
@@ -131,10 +132,13 @@ def with_options(*shared: Command) -> Callable[[Command], Command]:
 
 
 def load_encoder(ctx: typer.Context) -> "Encoder":
-    """The Encoder that a command's options describe."""
+    """The Encoder that a command's options describe. Says on stderr why no GPU is used, unless numpy was asked for."""
     from ..encoder import Encoder
 
-    return Encoder(**encoder_options(ctx))
+    encoder = Encoder(**encoder_options(ctx))
+    if encoder.device == "numpy" and ctx.params["device"] == "auto":
+        notice(encoder.engine.place.reason)
+    return encoder
 
 
 def encoder_options(ctx: typer.Context) -> dict[str, Any]:

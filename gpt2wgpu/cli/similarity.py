@@ -1,4 +1,4 @@
-"""The commands `similarity`, `info` and `doctor`: parse and print. --help does not wait for numpy and wgpu, imported inside."""
+"""The command `similarity`: parse and print."""
 
 import json
 import sys
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import one_line
-from .console import say_if_numpy
 from .options import (
     TEXT,
     Column,
@@ -64,7 +63,6 @@ def similarity_command(
 
     check_decoded(sentence1, sentence2)
     encoder = load_encoder(ctx)
-    say_if_numpy(encoder, ctx.params["device"])
     a, b = encoder.encode([sentence1, sentence2], **encode_options(ctx))
     chosen = METRICS if all_metrics else {"cosine_similarity": METRICS["cosine_similarity"]}
     values = {name: metric.function(a, b) for name, metric in chosen.items()}
@@ -86,7 +84,6 @@ def similarity_matrix(ctx: typer.Context, path: str, column: str | None, output:
 
     def compute() -> "tuple[Encoder, Array]":
         encoder = load_encoder(ctx)
-        say_if_numpy(encoder, ctx.params["device"])
         return encoder, encoder.similarity_matrix(sentences, **encode_options(ctx))
 
     if output is not None:
