@@ -1,4 +1,4 @@
-"""sentence-transformers' keywords: which of them mean the same here, which mean nothing, and what to use in place of others."""
+"""sentence-transformers' keywords: accepted, accepted without effect, or refused with what to use instead."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from .errors import UserError, between, is_text, show
 from .vectors.quantize import check_precision
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings", None)
-INSTEAD = {  # for entries of model_kwargs and the like
+INSTEAD = {  # what to use instead of entries of model_kwargs and the like
     "torch_dtype": "dtype='float32', 'float16' or 'int8'",
     "dtype": "dtype='float32', 'float16' or 'int8'",
     "device_map": "device=",
@@ -22,7 +22,7 @@ INSTEAD = {  # for entries of model_kwargs and the like
 
 
 class ModelKeywords(TypedDict, total=False):
-    """Of the constructor, beside Encoder's own."""
+    """Keywords of SentenceTransformer that `Encoder` accepts in addition to its own."""
 
     model_name_or_path: str | Path | None  # another name for `model`
     use_auth_token: str | bool | None  # another name for `token`
@@ -37,7 +37,7 @@ class ModelKeywords(TypedDict, total=False):
 
 
 class VectorOptions(TypedDict, total=False):
-    """Of the calls that encode, beside prompts. The last six are accepted where they change nothing."""
+    """Keywords of the calls that encode, except prompts. The last five are accepted where they change nothing."""
 
     batch_size: int | None
     show_progress_bar: bool | None
@@ -53,7 +53,7 @@ class VectorOptions(TypedDict, total=False):
 
 
 class OutputOptions(VectorOptions, total=False):
-    """Of the calls that may also give tensors, or more than a vector for each text."""
+    """Keywords of the calls that can also return tensors, or more than a vector for each text."""
 
     output_value: str | None
     convert_to_numpy: bool
@@ -68,7 +68,7 @@ def check_model_name(model: object) -> None:
 
 
 def check_prompts(prompts: object) -> dict[str, str]:
-    """Prompts by name; a text may be None for none. Raises UserError."""
+    """Prompts by name, with None replaced by "". Raises UserError."""
     if not isinstance(prompts, Mapping):
         raise UserError(f"prompts must be a dict of names and texts, not {show(prompts, 40)}")
     for name, text in prompts.items():
@@ -78,7 +78,7 @@ def check_prompts(prompts: object) -> dict[str, str]:
 
 
 def check_model_keywords(given: ModelKeywords) -> None:
-    """Refuse what Encoder has no equal for, in a line that says what to use. Raises UserError."""
+    """Raise UserError, saying what to use instead, for a keyword without an equivalent here; TypeError for an unknown one."""
     if unknown := given.keys() - ModelKeywords.__annotations__.keys():
         raise TypeError(f"Encoder() got an unexpected keyword argument {min(unknown)!r}")
     if given.get("trust_remote_code"):

@@ -1,4 +1,4 @@
-"""What an Encoder is: its facts and options as attributes, and SentenceTransformer's methods that tell or change them."""
+"""An Encoder's facts and options as attributes, and the methods of SentenceTransformer that read or change them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class ModelFacts:
 
     @property
     def dtype(self) -> str:
-        """Of the weights: "float32", "float16" or "int8"."""
+        """The dtype of the weights: "float32", "float16" or "int8"."""
         return self.engine.place.dtype
 
     @property
@@ -91,7 +91,7 @@ class ModelFacts:
 
     @property
     def truncate_dim(self) -> int | None:
-        """Dimensions of a vector that are kept, the first ones; None for all. More than there are is all."""
+        """How many leading dimensions of a vector are kept; None, or more than there are, keeps all."""
         return self._truncate_dim
 
     @truncate_dim.setter
@@ -100,7 +100,7 @@ class ModelFacts:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """Texts that are put before others, by name. Raises UserError where it is set to anything else."""
+        """Texts to prepend, by name. Setting anything else raises UserError."""
         return self._prompts
 
     @prompts.setter
@@ -126,7 +126,7 @@ class ModelFacts:
     def similarity_fn_name(self, name: object) -> None:
         self._similarity_fn_name = check_similarity(name)
 
-    # --- the names that sentence-transformers has for these
+    # --- sentence-transformers' names for these
 
     def get_embedding_dimension(self) -> int:
         """Length of a vector."""
@@ -142,7 +142,7 @@ class ModelFacts:
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
-        """Inside the block `truncate_dim` has another value."""
+        """Inside the block, `truncate_dim` has another value."""
         before = self.truncate_dim
         self.truncate_dim = truncate_dim
         try:
@@ -151,14 +151,14 @@ class ModelFacts:
             self.truncate_dim = before
 
     def tokenize(self, texts: Inputs, prompt: str | None = None) -> dict[str, Array]:
-        """The tokens that are read of texts: input_ids, attention_mask and, where the architecture has them, token_type_ids,
-        int64 (n, longest), padded. Raises UserError as `encode` does."""
+        """The tokens of texts, cut at `max_seq_length`: input_ids, attention_mask and, if the architecture has them,
+        token_type_ids, int64 (n, longest), padded. Raises UserError as `encode` does."""
         given = list_texts(texts, "tokenize")
         ids, _ = self.tokenizer.encode([prompt + t for t in given] if prompt else given, self.max_seq_length)
         return pad_tokens(ids, self.tokenizer.pad_id(), self.tokenizer.has_types())
 
     def preprocess(self, inputs: Inputs, prompt: str | None = None) -> dict[str, Array]:
-        """`tokenize`; the new name."""
+        """The new name of `tokenize`."""
         return self.tokenize(inputs, prompt)
 
     def save_pretrained(
@@ -172,9 +172,9 @@ class ModelFacts:
         """Write a folder that this package and sentence-transformers load, with the prompts, lengths, pooling and similarity
         as they are now. It appears when it is complete. Weights keep the dtype of the model's files, whatever `dtype` is.
 
-        model_name, create_model_card, train_datasets: accepted; the model's README.md is copied.
-        Raises UserError for a folder that holds anything, for safe_serialization=False, and where `layer` is not the last one,
-        which no folder can say.
+        model_name, create_model_card, train_datasets: accepted without effect; the model's README.md is copied.
+        Raises UserError if the folder is not empty, for safe_serialization=False, and if `layer` is not the last one, which
+        no folder can express.
         """
         c = self.checkpoint
         if self._layers or self.layer != c.config.layers:

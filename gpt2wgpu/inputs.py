@@ -1,16 +1,16 @@
-"""What a caller gives -> texts. Every call that takes texts takes them from here, so all of them refuse the same things."""
+"""What a caller passes -> texts. Every call that takes texts uses this module, so all of them refuse the same things."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any, NamedTuple
 
 from .errors import UserError, show
 
-TextInput = str | Mapping[str, str]  # a text; {"text": text} is the form of sentence-transformers' inputs of several kinds
+TextInput = str | Mapping[str, str]  # a text; {"text": text} is how sentence-transformers marks a text among other kinds of input
 Inputs = TextInput | Iterable[TextInput]  # a text, or several in any ordered form
 
 
 class TextInputs(NamedTuple):
-    """single: one text was given, not several. total: how many, None where that is not known."""
+    """single: one text was given, not several. total: how many there are, None if unknown."""
 
     texts: Iterator[str]
     total: int | None
@@ -20,20 +20,20 @@ class TextInputs(NamedTuple):
 def read_inputs(given: object, call: str) -> TextInputs:
     """The texts of a string, {"text": string}, or anything ordered that holds these: lists, arrays, columns, generators.
 
-    What is no string inside is left to the tokenizer, which names it by its place. call: for messages, such as "encode".
-    Raises UserError for what holds no texts, or holds them in no order.
+    An item that is not a string is left to the tokenizer, which names its position. call: the name of the call for messages,
+    such as "encode". Raises UserError for anything that holds no texts, or has no order.
     """
     if isinstance(given, str) or is_text_record(given):
         return TextInputs(iter([read_text(given, 0)]), 1, True)
     if (found := describe_wrong_inputs(given)) is not None:
         raise UserError(f"{call} takes a text or a list of texts, got {found}")
-    several: Any = given.to_pylist() if hasattr(given, "to_pylist") else given  # Arrow's arrays hold no strings of Python
+    several: Any = given.to_pylist() if hasattr(given, "to_pylist") else given  # Arrow's scalars are not Python strings
     texts = (t if isinstance(t, str) else read_text(t, i) for i, t in enumerate(several))
     return TextInputs(texts, len(several) if isinstance(several, Sized) else None, False)
 
 
 def read_several(given: object, call: str) -> TextInputs:
-    """`read_inputs` for calls to which one text alone means nothing. Raises UserError for one."""
+    """`read_inputs` for calls that make no sense for a single text. Raises UserError for one."""
     found = read_inputs(given, call)
     if found.single:
         raise UserError(f"{call} takes several texts, not one: give a list")
@@ -50,7 +50,7 @@ def is_text_record(given: object) -> bool:
 
 
 def read_text(given: Any, i: int) -> Any:
-    """Text i: a string, or what the tokenizer will refuse."""
+    """Text i: a string, or something that the tokenizer will refuse. Raises UserError for a mapping with other keys."""
     if not isinstance(given, Mapping):
         return given
     if not is_text_record(given):
@@ -61,7 +61,7 @@ def read_text(given: Any, i: int) -> Any:
 
 
 def describe_wrong_inputs(given: object) -> str | None:
-    """What is wrong with inputs that are no texts, and what to do; None for what can be read in order."""
+    """What is wrong with inputs, and what to do instead; None if they can be read in order."""
     kind = type(given).__name__
     if isinstance(given, bytes | bytearray | memoryview):
         return f"{kind}: decode it, as in given.decode('utf-8')"

@@ -1,4 +1,4 @@
-"""What a call of `encode` gives back: a matrix, rows one by one, or what is known of each token; in arrays or tensors."""
+"""What `encode` returns: a matrix, rows one by one, or the states of each token; as arrays or tensors."""
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from .vectors.quantize import RANGED, quantize_embeddings
 
 
 def text_windows(texts: TextInputs) -> Iterator[list[str]]:
-    """The texts in windows that bound memory, none empty."""
+    """The texts in windows, which bound memory. No window is empty."""
     return iter(lambda: take_window(texts.texts), [])
 
 
@@ -40,7 +40,7 @@ def stream_rows(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, options
 
 
 def vector_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, options: EncodeOptions) -> Any:
-    """The vectors of all texts, (n, dims), or of a single one, (dims,), as the options ask for them."""
+    """The vectors of all texts, (n, dims), or of a single text, (dims,), in the container that the options ask for."""
     matrix = fill_matrix(engine, tokenizer, texts, options)
     found = to_container(quantize_embeddings(matrix, options.precision), options.container)
     return found[0] if texts.single else found
@@ -66,7 +66,7 @@ def fill_matrix(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, options
 
 
 def token_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, options: EncodeOptions) -> Any:
-    """For each text the states of its tokens, (n, width); or a dict of these, of its tokens and of its vector (dims,)."""
+    """For each text the states of its tokens, (n, width); or a dict with these, its tokens and its vector (dims,)."""
     held = [*texts.texts]
     again = TextInputs(iter(held), len(held), texts.single)
     ids: list[Array] = []
@@ -97,7 +97,7 @@ def token_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, option
 
 
 def pad_tokens(ids: Sequence[Array], pad: int, types: bool) -> dict[str, Array]:
-    """Tokens of texts as `transformers` names them, int64 (n, longest): padded, with 1 in the mask where there is a token."""
+    """Tokens of texts under the names that `transformers` uses, int64 (n, longest): padded; the mask is 1 for real tokens."""
     longest = max(map(len, ids), default=0)
     found = {"input_ids": np.full((len(ids), longest), pad, np.int64), "attention_mask": np.zeros((len(ids), longest), np.int64)}
     for i, row in enumerate(ids):

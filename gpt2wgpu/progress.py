@@ -12,7 +12,7 @@ from .errors import one_line
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-EVERY = 30.0  # seconds between lines where there is no terminal
+EVERY = 30.0  # seconds between lines if stderr is not a terminal
 
 
 class Lines:
@@ -22,7 +22,7 @@ class Lines:
         self.begin()
 
     def say(self, message: str) -> None:
-        """A line that does not wait."""
+        """Print a line now."""
         notice(message)
 
     def begin(self, done: float = 0, total: float | None = None) -> None:
@@ -42,14 +42,14 @@ class Lines:
         return max(time.monotonic() - self.start, 1e-9)
 
     def left(self, done: float) -> str:
-        """What the rest takes if it goes on like this, such as ", 1:05 left"; nothing if that is unknown."""
+        """The time left at this rate, such as ", 1:05 left"; "" if unknown."""
         if self.total is None or done <= self.first:
             return ""
         return f", {duration(self.elapsed / (done - self.first) * (self.total - done))} left"
 
 
 class Bar(Lines):
-    """A bar that moves, with the text beside it, below the lines."""
+    """A progress bar with the text next to it, below the lines."""
 
     def __init__(self, bar: "Progress") -> None:
         self.bar = bar
@@ -126,7 +126,7 @@ def downloading(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a terminal. A process may have none: Python sets it to None then."""
+    """Whether stderr is a terminal. In a process without stderr, Python sets it to None."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 

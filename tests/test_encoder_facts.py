@@ -143,9 +143,9 @@ def test_keywords_that_change_nothing_are_accepted(given: dict[str, Any], built_
         ({"tokenizer_kwargs": {"padding_side": "left"}}, "tokenizer_kwargs holds 'padding_side', .* put what it stands for into"),
         ({"config_kwargs": {"num_hidden_layers": 1}}, "config_kwargs holds 'num_hidden_layers', .* use layer="),
         ({"modules": [object()]}, "modules holds objects of sentence-transformers: save that model to a folder"),
-        ({"device": "cuda"}, "device 'cuda' is one of torch, which is not used here: use 'gpu'"),
-        ({"device": "cuda:0"}, "device 'cuda:0' is one of torch"),
-        ({"device": "mps"}, "device 'mps' is one of torch"),
+        ({"device": "cuda"}, "device 'cuda' is a torch device, and torch is not used here: use 'gpu'"),
+        ({"device": "cuda:0"}, "device 'cuda:0' is a torch device"),
+        ({"device": "mps"}, "device 'mps' is a torch device"),
     ],
 )
 def test_keywords_that_cannot_be_done_say_what_to_use(given: dict[str, Any], message: str):

@@ -138,7 +138,7 @@ def test_options_that_change_nothing_are_accepted(built_in: Encoder):
     [
         ({"device": "gpu"}, "device='gpu': an Encoder stays where it was opened"),
         ({"device": ["cpu", "cpu"]}, "an Encoder stays where it was opened"),
-        ({"device": "cuda:1"}, "device 'cuda:1' is one of torch"),
+        ({"device": "cuda:1"}, "device 'cuda:1' is a torch device"),
         ({"pool": {"processes": []}}, "pool: one Encoder uses all cores"),
         ({"processing_kwargs": {"text": {}}}, "use max_seq_length"),
         ({"output_value": "pooler"}, "output_value must be one of 'sentence_embedding', 'token_embeddings', None, not 'pooler'"),

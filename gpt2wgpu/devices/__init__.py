@@ -1,1 +1,1 @@
-"""Where a graph is computed, and whether that device can be trusted."""
+"""Chooses where a graph is computed, and tests that device before it is trusted."""

@@ -1,4 +1,4 @@
-"""Where a graph runs and in which dtype: a WebGPU device or numpy."""
+"""Chooses where a graph runs, a WebGPU device or numpy, and in which dtype."""
 
 import os
 import re
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def device_name(asked: object) -> str:
-    """What names a device, as text: None is "auto", torch's cpu is "numpy". Raises UserError for torch's GPUs."""
+    """The name of a device as text: None is "auto", torch's cpu is "numpy". Raises UserError for torch's GPUs."""
     name = "auto" if asked is None else str(asked)
     if re.fullmatch(r"(cuda|mps|xpu|hpu|npu|musa|xla)(:\d+)?", name):
         advice = "use 'gpu' for the best GPU, or a part of its name (`gpt2wgpu info` lists them)"
-        raise UserError(f"device {name!r} is one of torch, which is not used here: {advice}")
+        raise UserError(f"device {name!r} is a torch device, and torch is not used here: {advice}")
     return "numpy" if name in ("numpy", "cpu", "cpu:0") else name
 
 
 def find_device(asked: object) -> "tuple[Device | None, str]":
-    """The opened device, None for numpy, and one line saying why. GPT2WGPU_DEVICE decides what "auto" means.
+    """The opened device (None for numpy), and one line saying why. GPT2WGPU_DEVICE sets what "auto" means.
 
-    Raises UserError if a GPU does not compute as numpy does.
+    Raises UserError if there is no such device, or if a GPU's results differ from numpy's.
     """
     device, reason = open_chosen(asked)
     if device is not None and not device.adapter.software:
@@ -54,8 +54,8 @@ def open_chosen(asked: object) -> "tuple[Device | None, str]":
 
 
 def has_gpu_node() -> bool:
-    """Whether a GPU is possible at all. On Linux every driver has a device file; looking for it is a thousand times cheaper
-    than loading wgpu and every Vulkan driver."""
+    """Whether this machine can have a GPU. On Linux every driver has a device file, and looking for one is a thousand times
+    cheaper than loading wgpu and every Vulkan driver."""
     nodes = ("dri", "nvidia0", "nvidiactl", "dxg", "kgsl-3d0", "mali0", "pvr_sync", "nvgpu", "nvmap", "kfd")
     return not sys.platform.startswith("linux") or any(Path("/dev", node).exists() for node in nodes)
 
@@ -107,7 +107,7 @@ def find_matmul(device: "Device | None", dtype: str) -> "tuple[Device | None, st
 
 @contextmanager
 def enough_memory(refuse: Callable[[str], UserError]) -> Iterator[None]:
-    """Turn a lack of memory, on the host or on a device, into the UserError that `refuse` makes of who lacks it."""
+    """Turn a MemoryError, of the host or of a device, into `refuse(phrase)`; the phrase says that {device} lacks memory."""
     try:
         yield
     except MemoryError:  # gpu.OutOfDeviceMemory is one too

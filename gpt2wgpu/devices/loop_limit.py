@@ -1,8 +1,8 @@
-"""The longest text that a software driver can attend to.
+"""The longest text over which a software driver can compute attention.
 
 llvmpipe (lavapipe) silently ends a thread's loops after 65,535 iterations of all of them together (Mesa's gallivm:
 LP_MAX_TGSI_LOOP_ITERATIONS). Unrolled loops do not count, and what it unrolls depends on its version and on the model. So
-the longest loops of a graph are tried once, on inputs of which only the last iteration contributes to the result.
+the longest loops of a graph are tried once, with inputs for which only the last iteration contributes to the result.
 """
 
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def matmul_completes(device: Device, t: Tensor) -> bool:
     x[0, -1] = 256
     weight = np.ones((k, n), np.int8 if t.op is not None and "int8" in t.op.name else np.float32)
     given = {"x": x, "weight": weight, "scale": np.ones((cdiv(k, GROUP), n), np.float32), "bias": bias[0], "residual": bias}
-    return bool(run_case(device, case_of(t, {"K": k, "N": n}, 1, given)).min() > 0.5)  # it is 256, or less with an activation
+    return bool(run_case(device, case_of(t, {"K": k, "N": n}, 1, given)).min() > 0.5)  # 256, or less after an activation
 
 
 def case_of(t: Tensor, sizes: dict[str, int], tokens: int, given: dict[str, Array]) -> Case:

@@ -1,4 +1,4 @@
-"""Every kernel on a device against numpy: what `gpt2wgpu doctor`, the start-up self-test and the op tests run."""
+"""Compares every kernel on a device with numpy, for `gpt2wgpu doctor`, the start-up self-test and the op tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,19 +16,17 @@ from ..graph.tensor import Array, Op, Tensor, output_dim
 # by a few units in the last place. f16: one rounding of the output, 2^-11; attention on matrix units rounds its weights
 # too, and int8 the matrix.
 TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
-SYMBOLS = ("T", "B", "G", "M")
-
-
 # A row is also compared relative to its own largest value, so that a wrong row of small values is found. As the sums of a
 # row may cancel, it may be off by this many times the tolerance.
 ROW = 8
+SYMBOLS = ("T", "B", "G", "M")  # sizes that a batch decides
 
 
 @dataclass(frozen=True)
 class Check:
     """How far a device is from numpy. error: max |difference| / max |expected|, see `compare_results`.
 
-    failure: why there is no result to compare, such as the compiler's message; "" where there is one.
+    failure: why there is no result to compare, such as the compiler's message; "" if there is one.
     """
 
     name: str
@@ -57,9 +55,9 @@ class Case:
     sizes: dict[str, int]
     lengths: Sequence[int] = (1, 5, 33)
     attrs: dict[str, Any] = field(default_factory=dict)
-    half: bool = False  # its type letters stand for f16
-    given: dict[str, Array] = field(default_factory=dict)  # inputs that are not random
-    nan: bool = False  # the first number of the second token is NaN
+    half: bool = False  # whether its type letters stand for f16
+    given: dict[str, Array] = field(default_factory=dict)  # inputs that are given, not random
+    nan: bool = False  # whether the first number of the second token is NaN
 
     def __str__(self) -> str:
         details = [f"{k}={v}" for k, v in {"T": sum(self.lengths), **self.sizes, **self.attrs}.items()]
@@ -207,9 +205,9 @@ MATRIX_TOLERANCE = 1e-4
 
 
 def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UNITS) -> tuple[Device, str]:
-    """The device with the first matrix units of `choices` that agree with numpy; else the device unchanged, and one line why.
+    """The device with the first matrix units of `choices` that agree with numpy; else the same device, and one line why.
 
-    A driver may list matrix units and compute nonsense with other fragment sizes, read with wrong strides, or add in f16.
+    A driver may list matrix units and yet compute nonsense with other fragment sizes, use wrong strides, or add in f16.
     """
     if "cooperative-matrix" not in device.granted:
         return device, f"cooperative-matrix is not granted: {device.refused}"
@@ -225,7 +223,7 @@ def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UN
 def matrix_error(device: Device) -> str:
     """What is wrong with the device's matrix units; "" if nothing is. No size is a multiple of a tile.
 
-    linear_add has results in f32: once they are rounded to f16, an f16 accumulator would not show.
+    linear_add has f32 results: rounding them to f16 would hide an f16 accumulator.
     """
     lengths = (1, 70, 132)
     for case in (
@@ -252,7 +250,7 @@ INT8 = (ops.embed_int8, ops.linear_int8, ops.linear_add_int8)
 def self_test(device: Device, some: Sequence[Op] = FIRST) -> None:
     """Compare a few ops on the device with numpy before it is trusted with a model. Raises UserError if one is wrong.
 
-    With the default ops NaN is tried too.
+    With the default ops, NaN inputs are tried too.
     """
     for case in forward_cases(device.has_f16):
         if "window" in case.attrs:

@@ -1,1 +1,1 @@
-"""What is done with vectors: measures, all pairs, quantisation, other containers."""
+"""Work on finished vectors: measures, all pairs, quantisation, other containers."""

@@ -22,7 +22,7 @@ ROWS_COMPARED = 2048  # rows compared at a time
 
 
 def check_similarity(name: object) -> str:
-    """A similarity's name from that name, sentence-transformers' enum of it, or None for cosine. Raises UserError."""
+    """The name of a similarity, from its name, sentence-transformers' enum, or None (cosine). Raises UserError for others."""
     found = "cosine" if name is None else getattr(name, "value", name)
     if not isinstance(found, str) or found not in SIMILARITIES:
         raise UserError(f"similarity_fn_name must be one of {', '.join(SIMILARITIES)}, not {found!r}")
@@ -58,7 +58,7 @@ def all_pairs(a: Any, b: Any, name: str, device: "Device | None" = None) -> Arra
 
 
 def row_by_row(a: Any, b: Any, name: str) -> Array:
-    """a[i] with b[i], both (n, C): float32 (n,). One of them may be a single vector, (C,) or (1, C); of two (C,) it is a
+    """a[i] with b[i], both (n, C): float32 (n,). One of them may be a single vector, (C,) or (1, C); two (C,) give a
     scalar, (). Raises UserError for other shapes."""
     a, b = to_array(a), to_array(b)
     fits = 1 <= a.ndim <= 2 and 1 <= b.ndim <= 2 and a.shape[-1] == b.shape[-1] > 0
@@ -76,7 +76,7 @@ def row_by_row(a: Any, b: Any, name: str) -> Array:
 
 
 def as_matrix(vectors: Any) -> Array:
-    """Vectors as rows, float32 (n, C); a lone one is one row."""
+    """Vectors as rows, float32 (n, C); a single vector becomes one row. Raises UserError for other shapes."""
     found = np.atleast_2d(to_array(vectors))
     if found.ndim != 2 or not found.shape[1]:
         raise UserError(f"expected vectors as rows of a matrix, got an array of {found.ndim} dimensions, {found.shape}")

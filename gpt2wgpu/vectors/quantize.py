@@ -24,11 +24,11 @@ def quantize_embeddings(
 
     "int8", "uint8", of the vectors' shape: 256 steps from the lowest to the highest value of each dimension, numbered from -128
         or 0; a value outside gets the nearest. `ranges` (2, C) holds the lowest and the highest values; without it they are
-        those of `calibration_embeddings`, or of the embeddings themselves, of which there must be two. A number q stands for
+        those of `calibration_embeddings`, or of the embeddings themselves, at least two of them. A number q stands for
         values from lowest + step (q + 128) on (uint8: lowest + step q), with step = (highest - lowest) / 255.
     "binary" int8, "ubinary" uint8, (n, ceil(C / 8)) or (ceil(C / 8),): the signs, 1 for values above 0, eight to a byte, the
         first dimension in the highest bit, missing ones as 0; "binary" is that byte minus 128.
-    "float32": as they are.
+    "float32": unchanged.
 
     Raises UserError for another precision, vectors that are quantized already, or arrays that do not fit together.
     """
@@ -47,7 +47,7 @@ def quantize_embeddings(
         return embeddings.astype(precision)
     if ranges is None:
         sample = embeddings if calibration_embeddings is None else to_array(calibration_embeddings)
-        if sample.ndim != 2 or len(sample) < 2:  # of one, every number would be the lowest
+        if sample.ndim != 2 or len(sample) < 2:  # with one vector, every number would be the lowest
             raise UserError(f"{precision} needs ranges, or at least two vectors to take them from")
         ranges = np.stack([sample.min(axis=0), sample.max(axis=0)])
     ranges = to_array(ranges)
