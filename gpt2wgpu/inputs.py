@@ -64,7 +64,7 @@ def describe_wrong_inputs(given: object) -> str | None:
     """What is wrong with inputs, and what to do instead; None if they can be read in order."""
     kind = type(given).__name__
     if isinstance(given, bytes | bytearray | memoryview):
-        return f"{kind}: decode it, as in given.decode('utf-8')"
+        return f"{kind}: decode it, as in str(given, 'utf-8')"
     if isinstance(given, Mapping):
         return f"{kind} with the keys {show([*given], 60)}: give a list of its texts, or {{'text': string}}"
     if isinstance(given, set | frozenset):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 from tokenizers import Tokenizer as Rust
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 from vocabularies import ID, bert, bert_folder, gpt2, ids, refusal
 
 from gpt2wgpu import Encoder
@@ -32,6 +32,11 @@ def test_a_token_before_texts_that_is_also_the_unknown_one(tmp_path: Path):
     rust.post_processor = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)])
     rust.save(str(tmp_path / "tokenizer.json"))
     assert ids(plain(tmp_path), "a b c", 3) == [0, 1, 0]
+    rust.pre_tokenizer = pre_tokenizers.Split("b", "isolated")  # what is tried becomes several tokens
+    rust.model = models.WordLevel({"<|endoftext|>": 0, "b": 1, "a": 2}, unk_token="<|endoftext|>")
+    rust.normalizer = normalizers.Replace("a", "ab")
+    rust.save(str(tmp_path / "tokenizer.json"))
+    assert ids(plain(tmp_path), "ab") == [2, 1, 1, 0]
 
 
 def test_two_spaces_of_xlm_roberta_are_as_in_tokenizer_json(tmp_path: Path):
@@ -60,14 +65,73 @@ def test_a_class_decides_whose_vocabulary_files_are_read(tmp_path: Path):
         refusal(lambda: bert(folder), "config.json: tokenizer_class is 'BertJapaneseTokenizer'", "BertTokenizer")
 
 
+PARTS = {
+    "always": pre_tokenizers.Metaspace(prepend_scheme="always"),
+    "first": pre_tokenizers.Metaspace(prepend_scheme="first"),
+    "never": pre_tokenizers.Metaspace(prepend_scheme="never"),
+    "with": pre_tokenizers.ByteLevel(add_prefix_space=True),
+    "without": pre_tokenizers.ByteLevel(add_prefix_space=False),
+    "splits": pre_tokenizers.WhitespaceSplit(),
+}
+
+
+@pytest.mark.parametrize(
+    ("parts", "prepends"),
+    [("always", True), ("first", True), ("never", False), ("splits with", True), ("with without", True), ("splits", None)],
+)
+def test_a_space_before_texts_that_contradicts_tokenizer_json(tmp_path: Path, parts: str, prepends: bool | None):
+    rust = Rust(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    steps = [PARTS[part] for part in parts.split()]
+    rust.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
+    rust.save(str(tmp_path / "tokenizer.json"))
+    for value in (True, False, None):
+        tiny.write_json(tmp_path / "tokenizer_config.json", {"add_prefix_space": value})
+        if None in (value, prepends) or value == prepends:
+            assert ids(plain(tmp_path), "a") == [0]
+        else:
+            refusal(lambda: plain(tmp_path), f"add_prefix_space is {value}", str(prepends).lower(), "as in tokenizer.json")
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta", "camembert", "bert", "mpnet", "roberta"])
+def test_special_tokens_around_texts_are_those_of_tokenizer_json(tmp_path: Path, kind: str):
+    """A class has defaults for them, which count where there is no tokenizer.json; what the folder names may not differ."""
+    rust = Rust(models.WordLevel({"<x>": 0, "a": 1, "<y>": 2, "<s>": 3, "[CLS]": 4}, unk_token="<x>"))
+    rust.post_processor = processors.TemplateProcessing(single="<x> $A <y>", special_tokens=[("<x>", 0), ("<y>", 2)])
+    rust.save(str(tmp_path / "tokenizer.json"))
+    assert ids(plain(tmp_path, kind), "a") == [0, 1, 2]
+    names = ("bos_token", "eos_token") if kind in ("xlm-roberta", "camembert") else ("cls_token", "sep_token")
+    tiny.write_json(tmp_path / "tokenizer_config.json", dict(zip(names, ("<x>", "<y>"), strict=True)))
+    assert ids(plain(tmp_path, kind), "a") == [0, 1, 2]
+    for name, other, side in zip(names, ("<y>", "<x>"), ("before", "after"), strict=True):
+        tiny.write_json(tmp_path / "tokenizer_config.json", {name: other})
+        refusal(lambda: plain(tmp_path, kind), f"{name} is '{other}'", f"what tokenizer.json puts {side} texts")
+
+
+@pytest.mark.parametrize("kind", ["", "xlm-roberta"])
+def test_a_token_that_is_only_named_keeps_its_flags(tmp_path: Path, kind: str):
+    """Those of tokenizer.json, where <mask> takes the spaces before it along."""
+    rust = Rust.from_file(str(GOLDEN / "tokenizer_fields" / "xlm_roberta.json"))
+    rust.save(str(tmp_path / "tokenizer.json"))
+    tiny.write_json(tmp_path / "tokenizer_config.json", {"mask_token": "<mask>", "additional_special_tokens": ["<mask>"]})
+    assert ids(plain(tmp_path, kind), "the  <mask>") == rust.encode("the  <mask>").ids != rust.encode("the").ids
+
+
+def test_special_tokens_map_overrides_the_configuration(tmp_path: Path):
+    folder = bert_folder(tmp_path, cls_token="[CLS]", sep_token="[SEP]")
+    tiny.write_json(folder / "special_tokens_map.json", {"cls_token": "[PAD]"})
+    assert ids(bert(folder), "hello") == [ID[w] for w in ("[PAD]", "hello", "[SEP]")]
+
+
 def test_arguments_override_the_files(tmp_path: Path):
     folder = bert_folder(tmp_path, do_lower_case=True, truncation_side="right", cls_token="[CLS]")
     arguments = {"do_lower_case": False, "truncation_side": "left", "cls_token": "[PAD]", "padding_side": "left"}
     assert ids(bert(folder, arguments=arguments), "world Hello é", 4) == [ID[w] for w in ("[PAD]", "Hello", "é", "[SEP]")]
     named = "sentence_bert_config.json"
-    for name in ("config", "tokenizer_class", "vocab_file", "tokenizer_file", "revision"):  # other files, another class
+    files = ("config", "vocab_file", "tokenizer_file", "fast_tokenizer_files", "added_tokens_decoder", "revision")
+    for name in (*files, "tokenizer_class", "auto_map", "init_inputs"):  # other files, another class
         refusal(lambda name=name: bert(folder, arguments={name: "x"}), named, f"'{name}'")
-    refusal(lambda: gpt2(arguments={"add_eos_token": True}), named, "add_eos_token")
+    for name in ("add_bos_token", "add_eos_token"):
+        refusal(lambda name=name: gpt2(arguments={name: True}), named, name)
     assert ids(gpt2(arguments={"add_eos_token": False, "add_prefix_space": True}), "Hello world") == [18435, 995]
 
 

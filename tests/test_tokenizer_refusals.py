@@ -45,6 +45,10 @@ def test_added_tokens_with_other_ids(tmp_path: Path):
     )
     tiny.write_json(tmp_path / "added_tokens.json", {"<new>": 14})
     assert ids(bert(tmp_path, vocab=15), "hello <new>")[1:-1] == [ID["hello"], 14]
+    tiny.write_json(tmp_path / "added_tokens.json", {"<z>": 14, "<b>": 15, "<A>": 16, "<C>": 17})  # by id, not by name
+    tiny.write_json(tmp_path / "special_tokens_map.json", {"mask_token": "<A>"})  # special: matches before lower-casing
+    expected = [14, 14, 15, 15, 16, ID["[UNK]"], ID["a"], ID["[UNK]"], 17, 17]
+    assert ids(bert(tmp_path, vocab=18), "<z> <Z> <b> <B> <A> <a> <c> <C>")[1:-1] == expected
 
 
 @pytest.mark.parametrize(
