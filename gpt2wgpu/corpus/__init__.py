@@ -1,7 +1,7 @@
 """Vectors of a corpus of any size, into a file or a folder of shards, in bounded memory.
 
-A run can be resumed, and whenever a process ends, no row is torn, doubled or lost.
-Rows go to a journal beside the output (journal.py). The output is written from it at the end, or shard by shard.
+A run can be resumed: whenever the process ends, no row in the output is torn, duplicated or lost.
+Rows go to a journal next to the output (journal.py). The output is written from it at the end, or shard by shard.
 """
 
 import warnings
@@ -29,8 +29,8 @@ def embed_corpus(
 ) -> None:
     """Write the vectors of all texts to the output. After a failure finished rows stay in `work.folder`; the next run resumes.
 
-    Raises UserError: a text cannot be read or encoded; the finished texts, the model or the options are not those of the
-    unfinished work. OSError: a file cannot be read or written.
+    Raises UserError if a text cannot be read or encoded, or if the finished texts, the model or the options differ from those
+    of the unfinished work; OSError if a file cannot be read or written.
     """
     digests = digest_model_files(encoder.checkpoint, work.state.model_files if work.state else {})
     made = fingerprint(encoder, asked, precision, digests)

@@ -16,11 +16,11 @@ OPTIONS = {
     "dimensions": "--truncate-dim or the model's dimensions",
     "max_tokens": "--max-tokens",
 }
-FileDigests = dict[str, list[int | str]]  # path in the model's folder -> what stat says of the file, and its SHA-256
+FileDigests = dict[str, list[int | str]]  # path in the model's folder -> [size, mtime, ctime, inode, SHA-256]
 
 
 def fingerprint(encoder: Encoder, asked: EncodeOptions, precision: str, digests: FileDigests) -> dict[str, Any]:
-    """What all rows of one output have in common. digests: of the model's files."""
+    """What all rows of one output have in common, as JSON values. digests: those of the model's files."""
     return {
         "model": hashlib.sha256("".join(f"{name} {found[-1]}\n" for name, found in digests.items()).encode()).hexdigest(),
         "layer": encoder.layer,
@@ -38,10 +38,10 @@ def fingerprint(encoder: Encoder, asked: EncodeOptions, precision: str, digests:
 
 
 def digest_model_files(checkpoint: Checkpoint, known: Mapping[str, Sequence[int | str]]) -> FileDigests:
-    """The digests of every file that a vector may depend on.
+    """The digest of each file that a vector may depend on.
 
-    A file is read whole, because weights may be replaced by others of the same size. It is not read again where `known`, the
-    digests of an earlier process, has the same size, times and inode: at a resume nothing of gpt2-xl's 6 GB is.
+    Files are read in full, because weights may be replaced by others of the same size. A file is not read again if `known`,
+    the digests of an earlier process, has the same size, times and inode: a resume reads none of gpt2-xl's 6 GB.
     """
     found: FileDigests = {}
     for path in checkpoint.files_read:
@@ -57,7 +57,7 @@ def digest_model_files(checkpoint: Checkpoint, known: Mapping[str, Sequence[int 
 
 
 def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raises UserError naming the first difference."""
+    """Raises UserError if two fingerprints differ, naming the first difference."""
     for name, value in now.items():
         if name == "max_tokens" and None in (value, before.get(name)):
             continue  # one of the two ran on a device
@@ -69,7 +69,7 @@ def check_fingerprint(before: Mapping[str, Any], now: Mapping[str, Any], folder:
 
 
 def chain_digest(digest: str, texts: Sequence[str]) -> str:
-    """The digest of a corpus from that of the texts before and the ones that follow, however they are cut into windows."""
+    """The digest of a corpus: that of the texts so far, continued with more. It does not depend on how windows are cut."""
     found = bytes.fromhex(digest)
     for text in texts:
         found = hashlib.sha256(found + text.encode("utf-8", "surrogatepass")).digest()

@@ -23,16 +23,16 @@ from .fingerprint import chain_digest
 from .journal import Journal, State
 from .workspace import Workspace
 
-WINDOW_SECONDS = 4  # target duration of a window: what a crash can lose, and how often progress is shown
-BATCHES = 16  # most in a window, enough to keep a device busy; at least two, so that preparing and computing overlap
+WINDOW_SECONDS = 4  # target duration of a window, which is what a crash can lose and how often progress is shown
+BATCHES = 16  # most per window, enough to keep a device busy; there are at least two, so that preparing and computing overlap
 SPEED = {"gpu": 1e13, "software": 2e10, "numpy": 2e11}  # FLOP/s, to estimate a window's duration within a factor of ten
-ENGLISH_CHARACTERS = 4  # of a token, about, in WordPiece and byte-pair vocabularies
+ENGLISH_CHARACTERS = 4  # per token, roughly, in WordPiece and byte-pair vocabularies
 COMMIT_SECONDS = 2.0  # between two fsyncs, which cost up to a tenth of a second each on a hard disk
-SHARD_BYTES = 1 << 28  # of vectors, float32: as large as Parquet files usually are; a shard ends with the window that reaches it
+SHARD_BYTES = 1 << 28  # float32 vectors in a shard, a usual size for Parquet; a shard ends with the window that reaches it
 
 
 class CorpusReport(Protocol):
-    """Receives the progress of a run, on the thread that runs it; only `writing` is called on the writer's thread too."""
+    """Receives the progress of a run. Calls come from the thread that runs it; `writing` also from the writer's thread."""
 
     def say(self, line: str) -> None: ...
     def begin(self, rows: int, position: int, size: int) -> None: ...
@@ -45,8 +45,8 @@ class Window(NamedTuple):
     """Texts that are computed and written together."""
 
     texts: list[str]
-    digest: str  # of all texts up to the last of these
-    position: int  # bytes of the input that were read
+    digest: str  # of all texts up to the end of this window
+    position: int  # bytes of the input read so far
 
 
 def choose_window(encoder: Encoder) -> list[int]:
@@ -92,7 +92,7 @@ class Job:
         under_way: deque[Window] = deque()
         self.report.begin(state.rows, texts.position, texts.size)
         try:
-            self._finish_full_shard()  # if the earlier process did not get to it
+            self._finish_full_shard()  # in case an earlier process did not get that far
             with (
                 ThreadPoolExecutor(1, thread_name_prefix="gpt2wgpu-writer") as writer,
                 closing(read_ahead(cut_windows(stream, texts, state))) as windows,
@@ -142,7 +142,7 @@ class Job:
             self.committed = time.monotonic()
 
     def finish(self) -> None:
-        """Write the output, or its next shard, from the journal, and empty that. Doing it twice gives the same files."""
+        """Write the output, or its next shard, from the journal, then empty the journal. Doing it twice gives the same files."""
         state, work, j = self.state, self.work, self.journal
         j.commit()
         path = work.output(state.shards)
@@ -154,9 +154,9 @@ class Job:
         else:
             with files.open_output(path, files.VECTOR_FORMATS, work.folder) as (file, write):
                 write(file, self._rows(ranges), files.About(state.first, facts))
-                if ranges is not None and work.suffix not in files.HOLD_FACTS:  # not earlier: an older output has its own
-                    beside = files.open_output(f"{work.target}.ranges.npy", {".npy": files.write_npy}, work.folder)
-                    with beside as (file, write_ranges):
+                if ranges is not None and work.suffix not in files.HOLD_FACTS:  # not earlier: an older output needs its own
+                    output = files.open_output(f"{work.target}.ranges.npy", {".npy": files.write_npy}, work.folder)
+                    with output as (file, write_ranges):
                         write_ranges(file, (("", row) for row in ranges))
             files.sync_to_disk(work.target.parent)
             if work.sharded:
@@ -196,10 +196,10 @@ def window_texts(windows: Iterator[Window], under_way: deque[Window]) -> Iterato
 
 
 def read_ahead(windows: Iterator[Window]) -> Generator[Window, None, None]:
-    """The same windows, each read on a thread while the one before is computed.
+    """The same windows; each is read on a thread while the previous one is computed.
 
-    Closing this does not wait for the thread, nor does the end of the process: it may be reading from a pipe to which nobody
-    writes any more.
+    Neither closing this nor the end of the process waits for the thread: it may be reading from a pipe to which nobody writes
+    any more.
     """
     future = run_in_background(next, windows, None)
     while (window := future.result()) is not None:

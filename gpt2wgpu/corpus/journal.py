@@ -1,13 +1,13 @@
-"""The rows of an unfinished output, on disk beside it, so that a process that ends at any moment loses only seconds of work.
+"""The rows of an unfinished output, kept on disk next to it, so that a crash at any moment loses only seconds of work.
 
     vectors.npy    float32 (n, C)
     texts.jsonl    the texts, one JSON string a line, where the output holds texts
-    state.json     what is on disk for certain, and what the rows were made with; always replaced as a whole
+    state.json     what is certainly on disk, and what the rows were made with; always replaced as a whole
     lock           held by the process that works here
 
-Rows are appended; `commit` brings them to the disk and then replaces state.json. What lies behind the rows that state.json counts
-was being written when a process ended; it is cut off. Only state.json decides, so no row is torn, doubled or lost. It holds
-checksums of the rows and of itself, so a damaged disk is noticed when the work is resumed.
+Rows are appended; `commit` flushes them to disk and then replaces state.json. Bytes after the rows that state.json counts were
+being written when a process ended, and are cut off. Only state.json decides, so no row is torn, duplicated or lost. It holds
+checksums of the rows and of itself, so damage on disk is noticed when the work is resumed.
 """
 
 import json
@@ -29,7 +29,7 @@ from .fingerprint import FileDigests
 
 VERSION = 3
 VECTORS, TEXTS, STATE, NEW_STATE, LOCK = "vectors.npy", "texts.jsonl", "state.json", "state.json.new", "lock"
-TEMPORARY = ".gpt2wgpu-*.tmp"  # of files.open_output
+TEMPORARY = ".gpt2wgpu-*.tmp"  # temporary files of files.open_output
 ROWS_AT_ONCE = 4096  # read from the journal: 16 MiB of vectors of 1,024 dimensions
 BYTES_AT_ONCE = 1 << 20  # read for a checksum
 START_AGAIN = "delete the folder to start again"
@@ -45,16 +45,16 @@ class State:
     input_size: int  # bytes
     model_files: FileDigests = field(default_factory=dict)  # so that a resume need not read them again
     rows: int = 0  # done
-    first: int = 0  # of the rows in the journal; those before it are in finished shards
+    first: int = 0  # the first row in the journal; those before it are in finished shards
     shards: int = 0  # finished
     vectors_crc: int = 0  # CRC-32 of the vectors in the journal
-    text_bytes: int = 0  # of texts.jsonl
+    text_bytes: int = 0  # length of texts.jsonl
     texts_crc: int = 0
     cut: int = 0  # texts that were longer than the model reads
-    digest: str = ""  # of all texts done
-    lowest: list[float] = field(default_factory=list)  # of each dimension, over the first shard
+    digest: str = ""  # of all finished texts
+    lowest: list[float] = field(default_factory=list)  # for each dimension, over the first shard
     highest: list[float] = field(default_factory=list)
-    handed_over: bool = False  # vectors.npy is becoming the output: if it is gone, it has become it
+    handed_over: bool = False  # vectors.npy is being renamed to the output; if it is gone, that is done
 
 
 class Journal:
@@ -86,17 +86,17 @@ class Journal:
 
     @property
     def bytes(self) -> int:
-        """Of its vectors."""
+        """Length of its vectors."""
         return 4 * self.width * self.count
 
     def _end(self) -> int:
         return self.header + self.bytes
 
     def append(self, texts: Sequence[str], vectors: Array, *, row: int, cut: int, digest: str, ranges: bool) -> None:
-        """A window; `row` is its first. The state does not count it before all of it is written."""
+        """Append a window whose first row is `row`. The state counts it once all of it is written."""
         state = self.state
         if row != state.rows:
-            return  # an earlier window could not be written, which has been raised
+            return  # an earlier window could not be written, and that error was raised
         numbers = vectors.astype("<f4").tobytes()
         write_at(self.vectors, self._end(), numbers)
         data = b""
@@ -115,7 +115,7 @@ class Journal:
         state.rows += len(vectors)
 
     def commit(self) -> None:
-        """When this returns, what was appended is on disk and state.json counts it. vectors.npy is a valid file by itself."""
+        """When this returns, appended rows are on disk and state.json counts them. vectors.npy is a valid .npy file."""
         write_at(self.vectors, 0, npy_header("<f4", self.count, self.width))
         for file in (self.vectors, self.texts):
             if file is not None:
@@ -133,7 +133,7 @@ class Journal:
         self.saved = self.state.rows
 
     def rows(self) -> Iterator[tuple[Iterator[str], Array]]:
-        """Texts and vectors (n, C), a block at a time; empty texts where the output holds none.
+        """Texts and vectors (n, C), one block at a time; the texts are empty if the output holds none.
 
         Each text is read when it is taken: 4,096 long ones need not fit into memory together.
         """
@@ -146,7 +146,7 @@ class Journal:
                 yield islice(texts, n), block
 
     def hand_over(self, target: Path) -> None:
-        """Make vectors.npy the output."""
+        """Rename vectors.npy to the output."""
         self.state.handed_over = True
         keep_rights(self.vectors, target)
         self.commit()
@@ -172,7 +172,7 @@ class Journal:
 
 
 def open_at(path: Path, size: int, *, empty: bool) -> BinaryIO:
-    """A file to append to that has `size` bytes: what is behind them is cut off. `empty`: nothing in it counts."""
+    """A file to append to, cut to `size` bytes. empty: start a new one. Raises UserError if it is shorter."""
     if empty:
         path.unlink(missing_ok=True)
     elif (found := path.stat().st_size if path.exists() else 0) < size:
@@ -183,7 +183,7 @@ def open_at(path: Path, size: int, *, empty: bool) -> BinaryIO:
 
 
 def check_crc(path: Path, file: BinaryIO, position: int, expected: int) -> None:
-    """Raises UserError if what is in the file from `position` to its end has another CRC-32."""
+    """Raises UserError unless the bytes from `position` to the end of the file have this CRC-32."""
     file.seek(position)
     found = 0
     while data := file.read(BYTES_AT_ONCE):
@@ -193,7 +193,7 @@ def check_crc(path: Path, file: BinaryIO, position: int, expected: int) -> None:
 
 
 def write_at(file: BinaryIO, position: int, data: bytes) -> None:
-    """Write all of it: an unbuffered file may take less at a time, and a full disk takes less before it raises."""
+    """Write all of it: an unbuffered file may write less at a time, and a full disk writes a part before it raises."""
     file.seek(position)
     rest = memoryview(data)
     while rest:
@@ -211,7 +211,7 @@ def checksum(values: dict[str, Any]) -> int:
 
 
 def read_journal(folder: Path) -> State | None:
-    """What a folder holds, None where nothing of it counts. Raises UserError if that cannot be known."""
+    """The state in a folder, None if there is none. Raises UserError if it is damaged or of another version."""
     path = folder / STATE
     damaged = UserError(f"{show(path)} is damaged: {START_AGAIN}")
     try:

@@ -8,7 +8,7 @@ from ..files import open_file
 
 
 def take_lock(path: Path) -> BinaryIO | None:
-    """The file, locked until it is closed or the process ends in whatever way; None if another process holds it."""
+    """The file, locked until it is closed or the process ends in any way; None if another process holds it."""
     while True:
         file = open_file(path, "ab")
         if not try_lock(file):
@@ -19,7 +19,7 @@ def take_lock(path: Path) -> BinaryIO | None:
                 return file
         except FileNotFoundError:
             pass
-        file.close()  # the process before removed it after we opened it and before we locked it
+        file.close()  # the previous owner removed it after we opened it and before we locked it
 
 
 if os.name == "nt":

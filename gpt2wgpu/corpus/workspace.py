@@ -1,4 +1,4 @@
-"""The folder beside an output in which it is made, and the names of both."""
+"""The folder next to an output in which it is made, OUTPUT.part, and the names of both."""
 
 import os
 import stat
@@ -20,10 +20,10 @@ OURS = (journal.VECTORS, journal.TEXTS, journal.STATE, journal.NEW_STATE, journa
 
 @dataclass(frozen=True)
 class Workspace:
-    path: str  # of the output, as given; a folder of shards ends in a slash
-    target: Path  # the same, links resolved
-    folder: Path  # of the journal
-    state: State | None  # of an earlier process that did not finish
+    path: str  # the output, as given; a folder of shards ends in a slash
+    target: Path  # the same, with links resolved
+    folder: Path  # holds the journal
+    state: State | None  # left by an earlier process that did not finish
     complete: bool  # nothing is left to do
 
     @property
@@ -45,18 +45,18 @@ def is_folder(output: str) -> bool:
 
 @contextmanager
 def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
-    """The unfinished state of an output, for this process alone; what is left of it afterwards, --resume continues.
+    """The unfinished state of an output, locked for this process. --resume continues from what is left afterwards.
 
-    Raises UserError: the output cannot be written, another process is writing it, or there is unfinished work and no `resume`.
+    Raises UserError if the output cannot be written, another process is writing it, or there is unfinished work and no `resume`.
     """
     target = resolve_workspace(output)
     name = SHARD if is_folder(output) else target.name
     if files.suffix_of(name, files.VECTOR_FORMATS) in files.ARROW_FORMATS:
-        files.import_arrow(output, "Parquet or Arrow")  # now, and not when all rows are computed
+        files.import_arrow(output, "Parquet or Arrow")  # fail now, not after all rows are computed
     folder = Path(f"{target}.part")
     with files.name_output(output, folder):
         with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)  # texts and vectors may be for the user alone
+            folder.mkdir(mode=0o700)  # texts and vectors may be private
         check_work_folder(folder)
         files.sync_to_disk(folder.parent)
         held = take_lock(folder / journal.LOCK)
@@ -82,21 +82,21 @@ def open_workspace(output: str, *, resume: bool) -> Iterator[Workspace]:
             if not left:
                 journal.remove_journal(folder)
     if not left:
-        journal.remove_journal(folder)  # on Windows nobody holds the lock only now
+        journal.remove_journal(folder)  # again: on Windows the lock could not be removed while it was held
 
 
 def trusted_owners(folder: Path) -> set[int] | None:
-    """Users whose folder this may be: this one, root, and the owner of its parent, who could replace it anyway. None: anyone."""
+    """Who may own this folder: this user, root, and the owner of its parent, who could replace it anyway. None: anyone."""
     if os.name == "nt":
         return None
     owners = {os.geteuid(), 0, folder.parent.stat().st_uid}
     with suppress(OSError), TemporaryFile(dir=folder.parent) as probe:
-        owners.add(os.fstat(probe.fileno()).st_uid)  # a file server may give our files to another user, such as nobody
+        owners.add(os.fstat(probe.fileno()).st_uid)  # a file server may map our files to another user, such as nobody
     return owners
 
 
 def check_work_folder(folder: Path) -> None:
-    """Raises UserError if a folder is not one that we made: links that another user put into it would lead elsewhere."""
+    """Raises UserError unless we made this folder: links that another user put into it would lead elsewhere."""
     owners = trusted_owners(folder)
     needed = "its name is needed for unfinished work"
     if not stat.S_ISDIR(folder.lstat().st_mode):
@@ -115,7 +115,7 @@ def check_work_folder(folder: Path) -> None:
 
 
 def resolve_workspace(output: str) -> Path:
-    """Raises UserError where the output cannot be written."""
+    """The output with links resolved. Raises UserError if it cannot be written."""
     if not is_folder(output):
         if Path(output).is_dir():
             raise UserError(f"{output}: is a folder; end the name with a slash to write shards into it")

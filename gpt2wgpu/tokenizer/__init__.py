@@ -17,24 +17,24 @@ from .settings import read_tokenizer_settings
 __all__ = ["Ids", "Tokenizer"]
 
 BATCH = 1024  # texts tokenised at a time: `tokenizers` keeps some hundred bytes per token until a batch is done
-BATCH_CHARACTERS = 1 << 20  # no more in a batch; a longer text goes alone
-# so much of a long text is tokenised at first: these, and so many for each token of the limit (English has 4 to 5 per token)
+BATCH_CHARACTERS = 1 << 20  # most in a batch; a longer text is a batch of its own
+# how much of a long text is tokenised at first: SPARE_CHARACTERS, and for each token of the limit (English has 4 to 5 each)
 SPARE_CHARACTERS = 1 << 12
 CHARACTERS_FOR_TOKEN = 32
-READ_CHARACTERS = 1 << 22  # where these become fewer tokens than the limit, no more of a text are read
+READ_CHARACTERS = 1 << 22  # most of a text that are read, even if they become fewer tokens than the limit
 
 
 class Tokenizer:
     """The tokenizer of a model folder: `tokenizer.json`, or the vocabulary files of GPT-2, RoBERTa or BERT.
 
-    kind: the kind of tokenizer of the model's architecture (a key of `settings.SPECIAL_TOKENS`), for a folder that names no
-        class: whose rules apply, and whose vocabulary files are read where there is no tokenizer.json.
+    kind: the architecture's kind of tokenizer (a key of `settings.SPECIAL_TOKENS`), used if the folder does not name a class:
+        it decides which rules apply, and which vocabulary files are read if there is no tokenizer.json.
     vocab: rows of the model's token table; ids beyond it are refused.
-    lower_case: lower-case texts first, as sentence-transformers does where the folder says do_lower_case.
+    lower_case: lower-case texts first, as sentence-transformers does if the folder sets do_lower_case.
     arguments: overrides fields of tokenizer_config.json: processor_kwargs (tokenizer_args) of sentence_bert_config.json.
         A length among them is for the caller to apply.
-    Raises UserError. May be shared by threads: nothing changes after it is made. What `opening` says on which file counts
-    holds here.
+    Raises UserError. Threads may share it: nothing changes after it is made. `opening.py` says which file wins where two
+    disagree.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Tokenizer:
         self._tokenizer = open_tokenizer(self._settings)
         self._end = self._tokenizer.token_to_id("<|endoftext|>")
         add_special_tokens(self._tokenizer, self._settings)
-        in_file = self._tokenizer.truncation or {}  # this comes second for `transformers`, too
+        in_file = self._tokenizer.truncation or {}  # used second, as in `transformers`
         side = self._settings.fields.text("truncation_side", default=str(in_file.get("direction", "right")).lower())
         self._cut_left = side == "left"
         self._tokenizer.no_truncation()
@@ -59,13 +59,14 @@ class Tokenizer:
         self._head, self._tail = find_special_ends(self._tokenizer, self._settings)
 
     def encode(self, texts: Sequence[str], max_length: int, first: int = 0) -> tuple[list[Ids], list[int]]:
-        """Token ids per text, uint32 (n,), special ones included; and how many there were before the cut to `max_length`.
+        """Token ids per text, uint32 (n,), special ones included; and how many there were before cutting to `max_length`.
 
-        Special tokens stay around a text that is cut. A text without any token becomes <|endoftext|>. Of a text that is much
-        longer than the limit only a part is tokenised, and the number is that of the part: the text has at least so many.
-        That part has at most 4,194,304 characters (or 32 per token of the limit, if that is more), even if they become few
-        tokens, such as spaces do; the number is then more than `max_length`, as the text is cut.
-        Raises UserError naming the text, counted from `first`, that is no string, no valid Unicode, or out of vocabulary.
+        A text that is cut keeps its special tokens. A text without any token becomes <|endoftext|>. If a text is much longer
+        than the limit, only a part is tokenised and counted: the text has at least that many tokens. The part has at most
+        4,194,304 characters (or 32 per token of the limit, if that is more), even if they become few tokens, as spaces do;
+        the count is then more than `max_length`, as the text is cut.
+        Raises UserError naming the text, counted from `first`, that is not a string, not valid Unicode, or has a token
+        beyond the model's vocabulary.
         """
         special = len(self._head) + len(self._tail)
         room = max_length - special
@@ -93,13 +94,14 @@ class Tokenizer:
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens of prompt + text sentence-transformers counts as the prompt.
 
-        All tokens of the prompt alone, less the last one if it is special. (Where prompt and text meet, they may merge.)
+        All tokens of the prompt alone, except the last one if it is special. (In prompt + text, the tokens where they meet may
+        merge.)
         """
         ids = self.encode([prompt], np.iinfo(np.int32).max)[0][0]
         return len(ids) - (int(ids[-1]) in self.special_ids())
 
     def plain(self, texts: Sequence[str], first: int = 0) -> list[Ids]:
-        """Token ids per text, uint32 (n,), whole and without the special tokens around it. Raises UserError as `encode` does."""
+        """Token ids per text, uint32 (n,), uncut and without the special tokens around it. Raises UserError as `encode` does."""
         check_texts(texts, first)
         found: list[Ids] = []
         for begin, batch in take_batches(texts):
@@ -110,23 +112,24 @@ class Tokenizer:
         return found
 
     def _encode_near_limit(self, texts: Sequence[str], room: int, first: int) -> Iterator[tuple[Ids, bool]]:
-        """`plain`, but of a text with far more than `room` tokens only some more are made; and whether they are all.
+        """As `plain`, but stops soon after `room` tokens of a long text; and whether these are all tokens of the text.
 
-        What is tokenised ends between two words where it can, so the tokens that are kept are those of the whole text; in a
-        single word of many thousand characters (base64, Chinese in a byte-level vocabulary) the cut is far behind the limit.
+        The part that is tokenised ends between two words if possible, so the tokens that are kept are those of the whole text.
+        In a single word of many thousand characters (base64, Chinese in a byte-level vocabulary) the cut is far behind the
+        limit.
         """
         characters = SPARE_CHARACTERS + room * CHARACTERS_FOR_TOKEN
         near = [self._cut_text(text, characters) for text in texts]
         for begin, batch in take_batches(near):
             for i, ids in enumerate(self._encode_batch(batch, first + begin), begin):
                 most = characters
-                while len(ids) < 2 * room and most < min(len(texts[i]), READ_CHARACTERS):  # they become few tokens
+                while len(ids) < 2 * room and most < min(len(texts[i]), READ_CHARACTERS):  # few tokens so far
                     most = min(8 * most, READ_CHARACTERS)
                     ids = self._encode_batch([self._cut_text(texts[i], most)], first + i)[0]
                 yield ids, len(texts[i]) <= most
 
     def _cut_text(self, text: str, characters: int) -> str:
-        """The first characters of a text, or the last where it is cut on the left; up to a space behind a word if possible."""
+        """The first characters of a text, or the last if it is cut on the left; cut at a space after a word if possible."""
         if len(text) <= characters:
             return text
         if self._cut_left:
@@ -138,7 +141,7 @@ class Tokenizer:
         return part[: next((i for i in last if part[i] == " " and part[i - 1].isalnum()), characters)]
 
     def _encode_batch(self, texts: Sequence[str], first: int) -> list[Ids]:
-        """Token ids per text. Where one fails, each is tried alone to find its number, which is counted from `first`."""
+        """Token ids per text. If the batch fails, each text is tried alone to find which one; texts are counted from `first`."""
         encode, texts = self._tokenizer.encode_batch_fast, list(texts)
         what = f"text {first}" if len(texts) == 1 else "a text"
         try:
@@ -151,7 +154,7 @@ class Tokenizer:
         return [np.array(encoding.ids, np.uint32) for encoding in encodings]
 
     def _end_of_text(self, text: int) -> Ids:
-        """What stands for a text without tokens: the token that separates texts in training."""
+        """The ids for a text without tokens: the token that separates texts in training. Raises UserError if there is none."""
         if self._end is not None:
             return np.array([self._end], np.uint32)
         for name in ("eos_token", "bos_token"):
@@ -182,11 +185,11 @@ class Tokenizer:
         return self._tokenizer.get_vocab()
 
     def alone(self, size: int) -> list[str]:
-        """The text that each of the first `size` ids stands for by itself, "" where it is none."""
+        """The text of each of the first `size` ids, decoded alone; "" for an id that has none."""
         return [text.strip() for text in self._tokenizer.decode_batch([[i] for i in range(size)])]
 
     def unknown_ids(self) -> set[int]:
-        """The token that stands for what the vocabulary lacks, if there is one: a byte-level vocabulary lacks nothing."""
+        """The ids of the unknown token; empty if there is none, as in a byte-level vocabulary."""
         model = json.loads(self._tokenizer.to_str())["model"]
         token = self._tokenizer.token_to_id(model.get("unk_token") or "")
         return {i for i in (token, model.get("unk_id")) if i is not None}
@@ -197,7 +200,7 @@ class Tokenizer:
 
 
 def check_texts(texts: Sequence[str], first: int) -> None:
-    """Refuse what is no string or no valid Unicode, by the text's number, counted from `first`."""
+    """Raise UserError for a text that is not a string or not valid Unicode, naming its number, counted from `first`."""
     for i, text in enumerate(texts, first):
         if not isinstance(text, str):
             raise UserError(f"text {i} is {show(text, 40)} (type {type(text).__name__}), expected a string")
@@ -210,7 +213,7 @@ def check_texts(texts: Sequence[str], first: int) -> None:
 
 
 def split_text(text: str) -> Iterator[str]:
-    """The text in pieces of BATCH_CHARACTERS or more; each but the first begins with a space behind a word."""
+    """The text in pieces of BATCH_CHARACTERS or more; each except the first begins with a space that follows a word."""
     begin = 0
     while begin < len(text):
         spaces = (m.start() + 1 for m in re.compile(r"[^\W_] ").finditer(text, begin + BATCH_CHARACTERS))

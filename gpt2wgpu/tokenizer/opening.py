@@ -1,11 +1,11 @@
 """A model folder -> a tokenizer of the `tokenizers` library: from tokenizer.json, or from the vocabulary files of old releases.
 
-Which file counts. A field of tokenizer_config.json overrides tokenizer.json where it does so in `transformers` 4 and 5 alike:
-the settings of BERT's normaliser, add_prefix_space of GPT-2 and RoBERTa, the special tokens, split_special_tokens. Version 5
-goes further: it takes no more than the vocabulary from tokenizer.json and builds the rest by the class's name, which splits
-the texts of some models in another way than when they were trained and measured (XLM-R and its kin: spaces at the end of a
-text, or two in a row). Their published figures were made with tokenizer.json, so tokenizer.json is followed there, as
-version 4 and every other program that reads it do. Where a field that is given contradicts it, the folder is refused.
+Which file wins. A field of tokenizer_config.json overrides tokenizer.json if it does so in both `transformers` 4 and 5: the
+settings of BERT's normaliser, add_prefix_space of GPT-2 and RoBERTa, the special tokens, split_special_tokens. Version 5 goes
+further: it takes only the vocabulary from tokenizer.json and builds the rest from the name of the class, which splits the
+texts of some models differently from when they were trained and measured (XLM-R and its relatives: spaces at the end of a
+text, or two in a row). Their published figures were made with tokenizer.json, so tokenizer.json wins there, as in version 4
+and in every other program that reads it. If a field contradicts it, the folder is refused.
 """
 
 import json
@@ -34,7 +34,7 @@ LARGEST = 1 << 28  # bytes of a tokenizer file; the largest known has 35 MB
 TOKENIZER_ADVICE = "save the tokenizer with save_pretrained of transformers, which writes tokenizer.json"
 BYTE_LEVEL = ("vocab.json", "merges.txt")
 VOCABULARY_FILES = {"bert": ("vocab.txt",), "mpnet": ("vocab.txt",), "gpt2": BYTE_LEVEL, "roberta": BYTE_LEVEL}
-# the special tokens around a text, by the classes that `transformers` 5 builds without asking tokenizer.json
+# the special tokens around a text, for the kinds that `transformers` 5 builds without reading them from tokenizer.json
 ENDS = dict.fromkeys(("bert", "mpnet", "roberta"), ("cls_token", "sep_token"))
 ENDS |= dict.fromkeys(("xlm-roberta", "camembert"), ("bos_token", "eos_token"))
 
@@ -56,7 +56,7 @@ def library_errors(what: str, advice: str = "download the tokenizer again") -> I
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether this is a panic of the library, which is no Exception and has no public class."""
+    """Whether this is a panic of the library, which is not an Exception and has no public class."""
     return type(error).__name__ == "PanicException"
 
 
@@ -65,10 +65,10 @@ _stderr_lock = ForkSafeLock()
 
 @contextmanager
 def silent_panics() -> Iterator[None]:
-    """Keep what the library writes to stderr when it panics from the terminal: the UserError says it in a line.
+    """Hide what the library prints to stderr when it panics: the UserError says it in one line.
 
-    Meant for the moment in which a folder is opened: what other threads write meanwhile comes out afterwards, and is lost if
-    there was a panic. Does nothing where stderr is closed or no temporary file can be made.
+    Use it only while a folder is opened: what other threads write to stderr appears afterwards, and is lost if there was a
+    panic. Does nothing if stderr is closed or no temporary file can be made.
     """
     with _stderr_lock, ExitStack() as stack:
         try:
@@ -95,12 +95,12 @@ def silent_panics() -> Iterator[None]:
 
 
 def flush_stderr() -> None:
-    if sys.stderr is not None:  # as in a service without one
+    if sys.stderr is not None:  # a service may have none
         sys.stderr.flush()
 
 
 def open_tokenizer(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
-    """With the tokens that its files name, those of its class left out. Raises UserError."""
+    """The tokenizer, with the added tokens that its files list but not yet the special ones. Raises UserError."""
     file = settings.folder / "tokenizer.json"
     tokenizer = read_vocabulary_files(settings) if is_absent(file) else read_tokenizer_json(file, settings)
     add_listed_tokens(tokenizer, settings)
@@ -109,7 +109,7 @@ def open_tokenizer(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
 
 
 def read_tokenizer_json(file: Path, settings: TokenizerSettings) -> "tokenizers.Tokenizer":
-    """As in tokenizer.json, but for the fields that override it. Raises UserError where a field contradicts it."""
+    """The tokenizer of tokenizer.json, with the fields that override it. Raises UserError if a field contradicts it."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     check_tokenizer_file(file)
@@ -118,7 +118,7 @@ def read_tokenizer_json(file: Path, settings: TokenizerSettings) -> "tokenizers.
     model, normalizer, pre_tokenizer = tokenizer.model, tokenizer.normalizer, tokenizer.pre_tokenizer
     fields, kind = settings.fields, settings.kind
     if isinstance(model, models.BPE):
-        model.dropout = None  # random merges, of use in training only
+        model.dropout = None  # random merges, only useful in training
     if kind in ("bert", "mpnet"):
         if isinstance(normalizer, normalizers.BertNormalizer):
             set_bert_normalizer(normalizer, settings)
@@ -135,7 +135,7 @@ def read_tokenizer_json(file: Path, settings: TokenizerSettings) -> "tokenizers.
 
 
 def prepends_space(pre_tokenizer: Any) -> bool | None:
-    """Whether a pre-tokenizer puts a space before each text; None if it is of a kind that knows no such setting."""
+    """Whether a pre-tokenizer puts a space before each text; None if its kind has no such setting."""
     if pre_tokenizer is None:
         return None
     state = json.loads(pre_tokenizer.__getstate__())
@@ -146,7 +146,7 @@ def prepends_space(pre_tokenizer: Any) -> bool | None:
 
 
 def set_bert_normalizer(normalizer: Any, settings: TokenizerSettings) -> None:
-    """What tokenizer_config.json says, and BERT's own settings where it says nothing, whatever tokenizer.json says."""
+    """Apply tokenizer_config.json, or BERT's defaults where it says nothing; both override tokenizer.json."""
     fields = settings.fields
     normalizer.lowercase = fields.flag("do_lower_case", default=True)
     normalizer.handle_chinese_chars = fields.flag("tokenize_chinese_chars", default=True)
@@ -154,7 +154,7 @@ def set_bert_normalizer(normalizer: Any, settings: TokenizerSettings) -> None:
 
 
 def added_contents(tokenizer: "tokenizers.Tokenizer") -> set[str]:
-    """The tokens that match in texts as a whole."""
+    """The added tokens, which match in texts as a whole."""
     return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
 
 
@@ -177,7 +177,7 @@ def add_listed_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSett
 def add_special_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> None:
     """Register the special tokens that the folder or its class names, as `transformers` does.
 
-    What tokenizer.json pads with is one where they name no pad_token.
+    If neither names a pad_token, the one that tokenizer.json pads with counts as one.
     """
     padding = tokenizer.padding or {}
     known = added_contents(tokenizer)
@@ -190,7 +190,7 @@ def add_special_tokens(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSet
 
 
 def read_vocabulary_files(settings: TokenizerSettings) -> "tokenizers.Tokenizer":
-    """Without its special tokens. Raises UserError where the kind has no such files, or the folder lacks them."""
+    """A tokenizer from vocabulary files, without special tokens. Raises UserError if the kind or the folder has no such files."""
     folder, kind = settings.folder, settings.kind
     files = VOCABULARY_FILES.get(kind, ())
     if kind == "gpt2" and not (folder / "vocab.json").exists() and (folder / "encoder.json").exists():
@@ -262,7 +262,7 @@ def find_special_ends(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSett
     """The special tokens that go before and after each text, such as [CLS] and [SEP].
 
     Adding them here and not in `tokenizers` lets each call cut at its own length without changing a shared tokenizer.
-    Raises UserError where they do not stand around a text, or are others than the folder names.
+    Raises UserError if they do not enclose a text, or differ from those that the folder names.
     """
     file = settings.folder / "tokenizer.json"
     with library_errors(f"{show(file)} fails on any text"):
@@ -276,9 +276,9 @@ def find_special_ends(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSett
 
 
 def probe_special_ends(tokenizer: "tokenizers.Tokenizer", file: Path) -> tuple[Ids, Ids]:
-    """Tokenise a letter, or else the first token that becomes something, and see what the post-processor puts around it."""
-    for text in ("", " É 猫\n1", "a"):  # a broken tokenizer that panics should do so now
-        with suppress(Exception):  # a text may hold letters that the vocabulary lacks; a panic is no Exception
+    """Tokenise a letter, or else the first token that gives any ids, and see what the post-processor puts around it."""
+    for text in ("", " É 猫\n1", "a"):  # if a broken tokenizer panics, let it do so now
+        with suppress(Exception):  # the vocabulary may lack these letters; a panic is not an Exception
             tokenizer.encode(text)
     if tokenizer.post_processor is None:
         return np.empty(0, np.uint32), np.empty(0, np.uint32)
@@ -298,7 +298,7 @@ def probe_special_ends(tokenizer: "tokenizers.Tokenizer", file: Path) -> tuple[I
 
 
 def check_tokenizer_file(path: Path) -> None:
-    """Raise UserError for a pipe or a device, and for what is far too large: the library would read them to the end."""
+    """Raise UserError for a pipe, a device or a file that is far too large: the library would read it to the end."""
     try:
         size = check_regular(path)
     except OSError as e:

@@ -1,6 +1,6 @@
 """What tokenizer_config.json, special_tokens_map.json and added_tokens.json say, merged as `transformers` merges them.
 
-Every key of these files is read, known to change no id, or refused by name.
+Every key of these files is read, known not to change any id, or refused by name.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from ..models.fields import Fields, read_fields
 if TYPE_CHECKING:  # imported where it is used: it takes 50 ms
     from tokenizers import AddedToken
 
-# the class that a folder names -> the kind of tokenizer: whose rules and whose vocabulary files. "": tokenizer.json as it is
+# the class that a folder names -> its kind, which decides rules and vocabulary files; "": tokenizer.json unchanged
 CLASSES = {
     "BertTokenizer": "bert",
     "DistilBertTokenizer": "bert",
@@ -36,7 +36,7 @@ BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_t
 ROBERTA = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "unk_token": "<unk>"}
 ROBERTA |= {"pad_token": "<pad>", "mask_token": "<mask>"}
 END = "<|endoftext|>"
-# the special tokens of a kind, where the folder does not name its own (the defaults of the classes in `transformers`)
+# the special tokens of a kind, if the folder does not name its own (the defaults of the classes in `transformers`)
 SPECIAL_TOKENS: dict[str, dict[str, str]] = {
     "bert": BERT,
     "mpnet": {**ROBERTA, "unk_token": "[UNK]"},
@@ -55,18 +55,18 @@ READ = {
     *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "add_bos_token", "add_eos_token"),
     *("truncation_side", "split_special_tokens", "model_max_length", "max_len"),
 }
-# keys that change no id, whatever the class: of decoding, padding, offsets, slow tokenizers, chats; and notes
+# keys that change no id, whatever the class: about decoding, padding, offsets, slow tokenizers and chats; and notes
 HARMLESS = {
     *("clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors", "trim_offsets", "processor_class"),
     *("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", "model_input_names", "verbose"),
     *("padding", "padding_side", "pad_to_multiple_of", "pad_token_type_id", "pad_token_type", "return_tensors"),
-    *("max_length", "stride", "truncation", "truncation_strategy"),  # those of a call, which sentence-transformers sets itself
+    *("max_length", "stride", "truncation", "truncation_strategy"),  # arguments of a call, set by sentence-transformers itself
     *("do_basic_tokenize", "never_split", "clean_text", "wordpieces_prefix", "basic_tokenizer", "use_fast", "legacy"),
     *("sp_model_kwargs", "keep_accents", "remove_space", "return_token_type_ids", "return_attention_mask"),
     *("chat_template", "chat_control_tokens", "response_template", "response_schema", "device_map", "torch_dtype", "language"),
     *(f"{name}_id" for name in NAMED),
 }
-# keys that say nothing in these files, but as arguments would choose other files or another class
+# keys without effect in these files, which as arguments would choose other files or another class
 NOTES = {
     *("special_tokens", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file", "vocab_size"),
     *("name_or_path", "_name_or_path", "tokenizer_name", "model_type", "tokenizer_type", "from_slow", "backend"),
@@ -82,14 +82,14 @@ class TokenizerSettings:
     folder: Path
     kind: str  # a key of SPECIAL_TOKENS
     fields: Fields
-    added: dict[str, int]  # of added_tokens.json
+    added: dict[str, int]  # token -> id, from added_tokens.json
 
     def named_token(self, name: str) -> "AddedToken | None":
-        """A special token: the folder's, else that of its kind; None where the folder says null, or neither names one."""
+        """A special token: the folder's, else its kind's; None if the folder says null, or neither names one."""
         if name in self.fields.values:
             return read_token(self.fields, name, self.fields.values[name])
         default = SPECIAL_TOKENS[self.kind].get(name)
-        lstrip = name == "mask_token" and default == "<mask>"  # it takes the space before it along
+        lstrip = name == "mask_token" and default == "<mask>"  # it absorbs the space before it
         return None if default is None else new_token(default, lstrip=lstrip)
 
     def listed_tokens(self) -> "list[AddedToken]":
@@ -107,7 +107,7 @@ class TokenizerSettings:
     def special_tokens(self, pad_token: str | None = None) -> "list[AddedToken]":
         """All that the folder or its kind names, in the order in which `transformers` adds them.
 
-        pad_token: that of tokenizer.json, for a folder that names none.
+        pad_token: the one in tokenizer.json, used if the folder names none.
         """
         others = [key for key in self.fields.values if is_token_key(key) and key not in NAMED]
         tokens = [self.named_token(name) for name in (*NAMED, *others)]
@@ -150,7 +150,7 @@ def read_tokenizer_settings(folder: Path, kind: str, arguments: Mapping[str, Any
 
 
 def check_keys(fields: Fields, known: set[str]) -> None:
-    """Raise UserError for a key that is neither known nor harmless, and does not name a special token. Null is no value."""
+    """Raise UserError for a key that is neither known nor harmless and does not name a special token. Null counts as absent."""
     for key, value in fields.values.items():
         names_token = is_token_key(key) and (key in NAMED or isinstance(value, str | dict))
         if value is not None and key not in known and key not in HARMLESS and not names_token:
@@ -159,12 +159,12 @@ def check_keys(fields: Fields, known: set[str]) -> None:
 
 
 def is_token_key(key: str) -> bool:
-    """Whether this is how a folder names a special token: `transformers` takes every key that ends like this for one."""
+    """Whether this key names a special token: `transformers` treats every key with this ending as one."""
     return key.endswith("_token") and key not in READ
 
 
 def check_class_fields(fields: Fields) -> None:
-    """Raise UserError for what makes `transformers` run other code or read other files."""
+    """Raise UserError for fields that make `transformers` run other code or read other files."""
     code = fields.values.get("auto_map")
     if isinstance(code, list) or (isinstance(code, dict) and code.get("AutoTokenizer") is not None):
         raise fields.refuse("auto_map", "none: a tokenizer that is the repository's own code is not supported")
@@ -177,7 +177,7 @@ def check_class_fields(fields: Fields) -> None:
 
 
 def find_kind(folder: Path, kind: str, fields: Fields) -> str:
-    """The kind of the class that tokenizer_config.json names, or config.json where that names none; else `kind`."""
+    """The kind of the class that tokenizer_config.json or else config.json names; without either, `kind`."""
     config = read_fields(folder / "config.json", optional=True)
     if config.text("model_type", default="") in ANY_CLASS:
         return ""
