@@ -1,4 +1,4 @@
-"""Texts from Parquet and Arrow files, vectors into them. pyarrow is imported when such a file is met.
+"""Texts from Parquet and Arrow files, vectors into them. pyarrow is imported only for such a file.
 
 Vectors are written as columns row (int64, from 0), sentence (string) and embedding (fixed-size list of float32, int8 or
 uint8). The schema's metadata holds facts about them, as JSON under the key "gpt2wgpu".
@@ -21,10 +21,10 @@ from .source import Source, import_arrow
 
 ARROW = (".arrow", ".feather", ".arrows", ".ipc")  # files and streams
 MAGIC = b"ARROW1"
-READ_BYTES = 1 << 20  # of Parquet, at a time
-DECODED_ROWS = 4096  # of Parquet, at a time; fewer if they are long
-DELTA_ROWS = 16  # the same, in encodings where a few bytes may stand for a long text
-GROUP_BYTES = 1 << 24  # of a row group that is written, or of rows decoded at a time: bounds memory
+READ_BYTES = 1 << 20  # of a Parquet file, read at a time
+DECODED_ROWS = 4096  # of a Parquet file, decoded at a time; fewer if they are long
+DELTA_ROWS = 16  # the same, for encodings in which a few bytes may stand for a long text
+GROUP_BYTES = 1 << 24  # in a row group that is written, or in rows decoded at a time: bounds memory
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def parquet_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
         file = ParquetFile(raw, buffer_size=READ_BYTES, pre_buffer=False)
         name, total = text_column(source, pyarrow, file.schema_arrow, column), file.metadata.num_rows
         row = 0
-        source.tell = lambda: source.size * min(row, total) // max(1, total)  # the file itself is read back and forth
+        source.tell = lambda: source.size * min(row, total) // max(1, total)  # the position in the file jumps back and forth
         for batch in parquet_batches(raw, file.metadata, name):
             at = batch.schema.get_field_index(name)  # Parquet also gives the field b of a column a where a column is called a.b
             yield from column_texts(source, pyarrow, batch.column(at), name, row)
@@ -71,7 +71,7 @@ def parquet_batches(raw: BinaryIO, metadata: Any, name: str) -> Iterator[Any]:
             done += batch.num_rows
             yield batch
         return
-    except OSError as error:  # not implemented, or damaged, which the second attempt finds too
+    except OSError as error:  # not implemented, or damaged; then the second attempt fails too
         if error.errno is not None:
             raise
     for batch in batches(min(rows, DELTA_ROWS), []):
@@ -81,7 +81,7 @@ def parquet_batches(raw: BinaryIO, metadata: Any, name: str) -> Iterator[Any]:
 
 
 def rows_at_a_time(metadata: Any) -> int:
-    """As many as take about GROUP_BYTES, by what the file says of itself."""
+    """How many rows take about GROUP_BYTES, according to the file's metadata."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     largest = max((group.total_byte_size // group.num_rows for group in groups if group.num_rows), default=0)
     return max(1, min(DECODED_ROWS, GROUP_BYTES // max(1, largest)))
@@ -103,7 +103,7 @@ def arrow_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
 
 
 def ends_with_magic(file: BinaryIO) -> bool:
-    """Whether the end of an IPC file is there. Leaves the position after the first eight bytes."""
+    """Whether an IPC file has its end. Leaves the position after the first eight bytes."""
     file.seek(-len(MAGIC), os.SEEK_END)
     end = file.read()
     file.seek(8)
@@ -130,7 +130,7 @@ def text_column(source: Source, pyarrow: Any, schema: Any, column: ColumnChoice)
 
 
 def column_texts(source: Source, pyarrow: Any, column: Any, name: str, before: int) -> Iterator[str]:
-    """A piece of a column, which `before` rows precede. One text at a time: a small dictionary may repeat a large text often."""
+    """The texts of a piece of a column, after `before` rows. One at a time: a small dictionary may repeat a large text often."""
     for row, value in enumerate(column_values(pyarrow, checked_binary(pyarrow, column)), before + 1):
         if value is None or not value.is_valid:
             wrong = "is null, expected a text: fill it or leave the row out"
@@ -154,7 +154,7 @@ def column_values(pyarrow: Any, column: Any) -> Iterator[Any]:
 
 
 def checked_binary(pyarrow: Any, column: Any) -> Any:
-    """The same column as binary, whose offsets and indices are in bounds: a wrong one would read memory that is not its own."""
+    """The same column as binary, with offsets and indices checked: a wrong one would read memory outside the file."""
     column.validate()
     if isinstance(column, pyarrow.DictionaryArray):
         values = checked_binary(pyarrow, column.dictionary)
@@ -170,7 +170,7 @@ def checked_binary(pyarrow: Any, column: Any) -> Any:
 
 
 def record_batches(rows: Rows, about: About) -> Iterator[tuple[Any, Any]]:
-    """Schema and record batch, again and again."""
+    """Record batches, each with its schema."""
     pyarrow = import_arrow("the output", ".parquet and .arrow")
     row = about.first
     for texts, vectors in stack_rows(rows, GROUP_BYTES):
@@ -192,7 +192,7 @@ def record_batches(rows: Rows, about: About) -> Iterator[tuple[Any, Any]]:
 
 
 def write_parquet(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
-    """Row groups of about 16 MiB. Texts are packed with zstd; the numbers hardly shrink."""
+    """Row groups of about 16 MiB. Texts are compressed with zstd; the numbers are not, as they hardly shrink."""
     found = record_batches(rows, about)
     schema, first = next(found)
     from pyarrow.parquet import ParquetWriter

@@ -11,7 +11,7 @@ USUAL_COLUMNS = ("text", "sentence")
 
 @dataclass
 class ColumnChoice:
-    """asked: a name or, of a .csv or .tsv file, a number. found: what the first file made of it; the others of a folder agree."""
+    """asked: a name or, for .csv and .tsv, a number. found: the column taken in the first file, and so in the whole folder."""
 
     asked: str | None
     found: str | None = None
@@ -23,8 +23,8 @@ class ColumnChoice:
     def find(self, where: str, columns: Mapping[str, bool | None], how: str) -> str:
         """The column asked for; else one with a usual name, whatever it holds; else the only one that can be the texts.
 
-        columns: for each name, whether it holds texts; None where it might (a null, a list, an object; no header). A column that
-        was guessed must stay the only one with texts. Raises UserError.
+        columns: for each name, whether it holds texts; None if unknown (a null, a list, an object, a column of a table). A column
+        that was guessed must stay the only one with texts. how: the option to choose one, for messages. Raises UserError.
         """
         wanted = USUAL_COLUMNS if self.asked is None else (self.asked,)
         if self.found is not None:
@@ -45,12 +45,12 @@ class ColumnChoice:
 
 
 def find_only_text(columns: Mapping[str, bool | None]) -> str | None:
-    """None if it is not certain. A column of identifiers is never taken: its vectors would mean nothing."""
+    """The only column that holds texts, None if uncertain. Never one of identifiers: their vectors would mean nothing."""
     candidates = [name for name, holds_texts in columns.items() if holds_texts is not False]
     only = candidates[0] if len(candidates) == 1 and columns[candidates[0]] else None
     return None if only is None or is_identifier(only) else only
 
 
 def is_identifier(name: str) -> bool:
-    """Whether a column of this name identifies rows: id, _id, doc_id, docId, uuid."""
+    """Whether the name suggests identifiers of rows: id, _id, doc_id, docId, uuid."""
     return re.search(r"(?i:(^|[^a-z])(uu)?id)$|[a-z]I[dD]$", name) is not None

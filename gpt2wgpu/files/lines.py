@@ -1,4 +1,4 @@
-"""Lines of text files: UTF-8 and nothing else, none so long that it fills the memory."""
+"""Lines of text files: UTF-8 only, and none so long that it fills the memory."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,16 +6,16 @@ from functools import partial
 from ..errors import UserError
 from .source import Source
 
-TEXT_BYTES = 1 << 26  # of a line, cell or row: more than any text that people embed; parsed as JSON it takes up to 2 GB
+TEXT_BYTES = 1 << 26  # most in a line, cell or row, more than any text that people embed; parsing it as JSON takes up to 2 GB
 BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r\x1b"))
-ISO_2022 = b"\x1b$"  # begins every switch to a double-byte character set; terminals' sequences begin otherwise
+ISO_2022 = b"\x1b$"  # starts every switch to a double-byte character set; no terminal sequence starts like this
 
 
 def read_lines(source: Source) -> Iterator[str]:
-    """Decoded lines, each with its end. Only \\n ends a line: str.splitlines knows ten others, which may stand in a text.
+    """Decoded lines, each with its end. Only \\n ends a line: str.splitlines knows ten others, which may occur in a text.
 
-    Raises UserError naming the line: another encoding, or a line of more than TEXT_BYTES.
+    Raises UserError naming the line, for another encoding or more than TEXT_BYTES.
     """
     with source.open() as file:
         for number, line in enumerate(iter(partial(file.readline, TEXT_BYTES + 1), b""), 1):
@@ -34,10 +34,10 @@ def read_lines(source: Source) -> Iterator[str]:
 
 
 def wide_encoding(line: bytes, number: int) -> str | None:
-    """Whether the first or second line of a file is UTF-16 or UTF-32, with or without a byte order mark.
+    """The name of the encoding if the first or second line of a file is UTF-16 or UTF-32, with or without a byte order mark.
 
-    Without one it may be valid UTF-8: Latin text has a zero in every character, Cyrillic a 4. In all of them a line's end has
-    a zero, which stands before \\n, or at the beginning of the next line.
+    Without one it may be valid UTF-8: Latin text has a zero in every character, Cyrillic a 4. In all of them the end of
+    a line has a zero, before \\n or at the start of the next line.
     """
     if number == 1:
         for mark, name in BYTE_ORDER_MARKS.items():

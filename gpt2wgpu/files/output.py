@@ -11,18 +11,18 @@ from uuid import uuid4
 from ..errors import UserError, show
 
 Format = TypeVar("Format")
-unfinished: set[Path] = set()  # temporary files, to be removed if the process is ended at once
+unfinished: set[Path] = set()  # temporary files, to be removed if a signal ends the process immediately
 
 
 def suffix_of(name: str, formats: Mapping[str, Format]) -> str | None:
-    """The longest of the suffixes that a file's name has after at least one other letter."""
+    """The longest suffix in `formats` that a file's name ends in, after at least one other letter; None if there is none."""
     found = (s for s in formats if name.lower().endswith(s) and len(name) > len(s))
     return max(found, key=len, default=None)
 
 
 def resolve_output(path: str, formats: Mapping[str, Format]) -> tuple[Path, Format]:
-    """The file that an output's name means, and its format. Raises UserError if it cannot be one."""
-    target, shown = Path(os.path.realpath(path)), show(Path(path))  # of a link the file it points to is replaced, not the link
+    """The file that an output's name means, and its format. Raises UserError if the name cannot be an output."""
+    target, shown = Path(os.path.realpath(path)), show(Path(path))  # a link's target is replaced, not the link
     if (suffix := suffix_of(target.name, formats)) is None:
         raise UserError(f"{shown}: the name must end in one of {' '.join(formats)}")
     with suppress(FileNotFoundError):
@@ -35,9 +35,9 @@ def resolve_output(path: str, formats: Mapping[str, Format]) -> tuple[Path, Form
 
 @contextmanager
 def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = None) -> Iterator[tuple[BinaryIO, Format]]:
-    """A file to write to, and its format. It replaces `path` if the block succeeds, keeping its rights, else it vanishes.
+    """A file to write to, and its format. If the block succeeds it replaces `path`, keeping its permissions; else it vanishes.
 
-    Until then it is in `folder`, by default that of `path`. Whether it can be written is found on entry, before any work.
+    Until then it lies in `folder`, by default that of `path`. Whether it can be written is checked on entry, before any work.
     Raises UserError or OSError.
     """
     target, write = resolve_output(path, formats)
@@ -61,7 +61,7 @@ def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = 
 
 
 def open_file(path: Path, mode: str, *, rights: int = 0o666, buffering: int = 1 << 20) -> BinaryIO:
-    """A file of ours, never one that a link at `path` points to. rights: of a new file, less the umask."""
+    """Open a file, never following a link at `path`. rights: the permissions of a new file, before the umask."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), rights)  # Windows has no such flag
@@ -70,7 +70,7 @@ def open_file(path: Path, mode: str, *, rights: int = 0o666, buffering: int = 1 
 
 
 def keep_rights(file: BinaryIO, target: Path) -> None:
-    """Give a file the rights and the group of the one that it will replace, if there is one."""
+    """Give a file the permissions and the group of the one that it will replace, if there is one."""
     if os.name == "nt" or not target.exists():
         return
     old = target.stat()
@@ -78,13 +78,13 @@ def keep_rights(file: BinaryIO, target: Path) -> None:
         os.fchown(file.fileno(), old.st_uid if os.geteuid() == 0 else -1, old.st_gid)
     rights = stat.S_IMODE(old.st_mode)
     if os.fstat(file.fileno()).st_gid != old.st_gid:
-        rights &= ~0o070  # they were meant for another group
+        rights &= ~0o070  # these were meant for another group
     os.fchmod(file.fileno(), rights)
 
 
 @contextmanager
 def name_output(path: str, *hidden: Path) -> Iterator[None]:
-    """OSErrors name the output `path` instead of a file beside it that the user does not know, or of none, as of a full disk."""
+    """Make OSErrors name the output `path` instead of a `hidden` file next to it, or of none (a full disk)."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
 """Labelled pairs of sentences from files, for `evaluate` and for training.
 
 A .tsv or .csv file has a header with sentence1, sentence2 and a target, label or score; other columns are ignored. Without a
-header the columns are score, sentence1, sentence2, as in STS data, or, where no target is needed, two sentences. A .jsonl file
-has an object a line with these names.
+header the columns are score, sentence1, sentence2, as in STS data, or, if no target is needed, two sentences. A .jsonl file has
+one object per line with these names.
 """
 
 import math
@@ -22,7 +22,7 @@ from .texts import JSON_LINES, TABLES, json_values, read_texts, show_json, table
 
 SENTENCES = ("sentence1", "sentence2")
 TARGETS = ("label", "score")
-STEPS = 6  # of the scale from 0 to 5 that STS data use
+STEPS = 6  # values of STS data's scale, 0 to 5
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Pairs:
 
 
 def read_pairs(path: str, *, target: bool = True) -> Pairs:
-    """All pairs of a file. Raises UserError naming file and row: anything unclear, or no target though `target` needs one."""
+    """All pairs of a file. target: whether each needs a label or score. Raises UserError naming file and row."""
     first: list[str] = []
     second: list[str] = []
     values: list[float] = []
@@ -74,7 +74,7 @@ def read_pairs(path: str, *, target: bool = True) -> Pairs:
 
 
 def read_sentences(path: str, column: str | None = None) -> Iterator[str]:
-    """All texts of a file: of pairs both sentences, else, or where a column is named, what `read_texts` finds."""
+    """All texts of a file: both sentences of each pair in a file of pairs, unless a column is named; else as `read_texts`."""
     source = Source(path)
     if column is None and source.kind in (*TABLES, *JSON_LINES) and holds_pairs(source):
         return pair_sentences(path)
@@ -140,7 +140,7 @@ def names_row(cell: str) -> bool:
 
 
 def first_record(source: Source) -> Any:
-    """Of a .jsonl file the first value, of a table the first row; None where there is none."""
+    """The first value of a .jsonl file, or the first row of a table; None if there is none."""
     with closing(source):
         return next(json_values(source), (0, None))[1] if source.kind in JSON_LINES else next(table_rows(source), None)
 
@@ -150,14 +150,14 @@ def names_sentences(first: Any) -> bool:
 
 
 def holds_pairs(source: Source) -> bool:
-    """Whether that is certain: two columns without a header may as well be a name and a text."""
+    """Whether a file certainly holds pairs: two columns without a header may also be a name and a text."""
     first = first_record(source)
     return names_sentences(first) or (source.kind in TABLES and bool(first) and pair_columns(first) == ["score", *SENTENCES])
 
 
 def read_number(value: Any) -> float | None:
-    """A finite number, or the text of one as a file may hold it."""
-    if isinstance(value, str) and "_" not in value:  # float() takes 1_000
+    """A finite number, given as a number or as text; None for anything else."""
+    if isinstance(value, str) and "_" not in value:  # float() accepts 1_000
         try:
             value = float(value)
         except ValueError:

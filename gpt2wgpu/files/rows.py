@@ -13,7 +13,7 @@ Rows = Iterable[tuple[str, Array]]  # a text and its vector (C,): float32, or in
 
 @dataclass(frozen=True)
 class About:
-    """first: number of the first row. facts: how the vectors were made, for the formats that can hold them."""
+    """first: number of the first row. facts: how the vectors were made, for formats that can store that."""
 
     first: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -23,7 +23,7 @@ NOTHING = About()
 
 
 def stack_rows(rows: Rows, size: int) -> Iterator[tuple[list[str], Array]]:
-    """Texts and vectors (n, C), as many rows at a time as take about `size` bytes."""
+    """Texts and vectors (n, C), about `size` bytes at a time."""
     texts: list[str] = []
     vectors: list[Array] = []
     taken = 0

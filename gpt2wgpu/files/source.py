@@ -16,7 +16,7 @@ PACKED = (".gz", ".zst")
 
 
 class Source:
-    """One file, or standard input ("-"). `kind` is its suffix, without .gz or .zst; `size` is in bytes, 0 where it has none."""
+    """One file, or standard input ("-"). `kind`: its suffix, ignoring .gz and .zst. `size`: in bytes, 0 if unknown."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -28,7 +28,7 @@ class Source:
         with suppress(OSError):  # reported when it is opened
             self.size = 0 if path == "-" else Path(path).stat().st_size
         self.tell: Callable[[], int] = lambda: 0
-        self.close: Callable[[], None] = lambda: None  # the open file, though a reader may hold it still
+        self.close: Callable[[], None] = lambda: None  # closes the open file, even if a reader still holds it
 
     @property
     def position(self) -> int:
@@ -41,7 +41,7 @@ class Source:
     def open(self) -> Iterator[BinaryIO]:
         """The bytes, unpacked as they are read. Raises UserError if the packing is damaged; OSError."""
         if self.path == "-":
-            if sys.stdin is None:  # as after <&-
+            if sys.stdin is None:  # closed by the shell, as with <&-
                 raise UserError("standard input is closed: give it a file or a pipe")
             yield sys.stdin.buffer
             return

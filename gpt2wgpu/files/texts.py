@@ -5,7 +5,7 @@ lines are empty texts, and a row that cannot be read is an error with its number
 
     .jsonl         one JSON value a line: an object of which a field is the text, or the text itself (blank lines are skipped)
     .csv           comma-separated, cells in double quotes may hold commas and line ends
-    .tsv           tab-separated; cells are taken as they are, quotes and backslashes mean nothing
+    .tsv           tab-separated; cells are taken unchanged; quotes and backslashes have no special meaning
     .parquet, .arrow, .feather, .arrows    a column of texts (needs pyarrow)
     other names    one text a line
 
@@ -14,9 +14,9 @@ several files of one kind, read in the order of their names.
 
 In .csv and .tsv the first row is a header, unless the column is chosen by its number (from 1).
 
-The column of texts is the one asked for, else one called text or sentence. A null or a missing text in it is an error. Where no
-column has such a name, .jsonl, .parquet and .arrow take the only one that can hold texts: all others are numbers, truth values or
-times, in every row and file, and it is not called id.
+The column of texts is the one asked for, else one called text or sentence. A null or a missing text in it is an error. If no
+column has such a name, .jsonl, .parquet and .arrow use the only one that can hold texts: all others are numbers, truth values
+or times, in every row and file, and it is not called id.
 """
 
 import json
@@ -40,7 +40,8 @@ class Texts:
     """The texts of a file, of a folder of files, or of standard input ("-", one a line), in order. They can be read once.
 
     The constructor reads the first text, so most of what can be wrong with a file is found before any work.
-    Raises UserError: no texts, not UTF-8, no such column, a broken row. OSError: a file cannot be read.
+    Raises UserError if there are no texts, no such column, a broken row or another encoding than UTF-8; OSError if a file
+    cannot be read.
     """
 
     def __init__(self, path: str, column: str | None = None) -> None:
@@ -62,7 +63,7 @@ class Texts:
 
     def close(self) -> None:
         """Close the open file."""
-        with suppress(ValueError):  # another thread waits for its next text, and cannot be made to stop
+        with suppress(ValueError):  # another thread is waiting for the next text and cannot be stopped
             self._rest.close()
 
     @property
@@ -99,7 +100,7 @@ def json_values(source: Source) -> Iterator[tuple[int, Any]]:
 
 
 def json_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
-    """One field of the objects, or the values themselves. A field that was guessed must stay the only text of every object."""
+    """One field of the objects, or the values themselves. A guessed field must be the only text of every object."""
     for number, value in json_values(source):
         where = f"{source.name}: line {number}"
         if isinstance(value, dict):
@@ -118,7 +119,7 @@ def json_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
 
 
 def is_text_field(value: object) -> bool | None:
-    """None where another record may hold a text instead."""
+    """Whether a field of a record is a text; None if it might be one in another record."""
     return True if isinstance(value, str) else False if isinstance(value, int | float) else None
 
 
@@ -128,7 +129,7 @@ def show_json(value: object) -> str:
 
 
 def load_csv() -> ModuleType:
-    """A copy of Python's CSV parser for this package alone: its limit of 128 KiB for a cell is one for the whole process."""
+    """A private copy of Python's CSV parser, because its limit of 128 KiB per cell is a setting of the whole process."""
     spec = find_spec("_csv")
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
@@ -169,7 +170,7 @@ TABLES: Mapping[str, Callable[[Source], Iterator[list[str]]]] = {".csv": csv_row
 
 
 def table_rows(source: Source) -> Iterator[list[str]]:
-    """The rows of a .csv or .tsv file. Raises UserError if one has another length than the first: a separator too many or few."""
+    """The rows of a .csv or .tsv file. Raises UserError if a row has another length than the first."""
     width = None
     for number, row in enumerate(TABLES[source.kind](source), 1):
         width = width or len(row)

@@ -1,4 +1,4 @@
-"""Vectors into files of every kind, row by row. A writer keeps no row in memory."""
+"""Writers of vectors for every file format. They write row by row and keep no row in memory."""
 
 import gzip
 import io
@@ -81,7 +81,7 @@ def safetensors_header(dtype: str, *shape: int) -> bytes:
 
 
 def write_binary(file: BinaryIO, rows: Rows, header: Callable[..., bytes]) -> int:
-    """Write header and values (n, C), little-endian, and return n. It is known at the end, so the header is written twice."""
+    """Write header and values (n, C), little-endian; return n. It is known only at the end, so the header is written twice."""
     n, width, dtype = 0, 0, "<f4"
     for _, vector in rows:
         if n == 0:

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 BUILT_IN = Path(__file__).parent.parent / "model"
-BUILT_IN_NAME = "built-in"  # what stands for it where a model is named
+BUILT_IN_NAME = "built-in"  # its name on the command line and in model cards
 # The bare names that sentence-transformers 6.2 uses unchanged (util/misc.py), of architectures that are supported here; any
 # other bare name means sentence-transformers/name.
 BARE = frozenset(
@@ -68,7 +68,7 @@ def find_model(
 ) -> Path:
     """The folder of a model: the built-in one for None, a folder that exists, or a repository on the hub by its name.
 
-    Files that are not in the cache are downloaded; those in the cache are used unchanged (`pull` looks for newer ones).
+    Files that are not in the cache are downloaded; those in the cache are used unchanged (`pull_model` looks for newer ones).
     The options are those of sentence-transformers. Raises UserError.
     """
     if model is None or model == BUILT_IN_NAME or isinstance(model, Path) or not is_name(model) or Path(model).exists():
@@ -140,7 +140,7 @@ def complete_folder(snapshot: Snapshot) -> Path:
 
 
 def usable_folder(storage: Storage, commit: str) -> Path | None:
-    """The folder of a snapshot that can be opened, None if it cannot; warns if it may lack files that change vectors."""
+    """The folder of a snapshot, None if it cannot be opened; warns if it may lack files that change vectors."""
     snapshot = Snapshot(storage, commit, trust=True)
     try:
         folder = complete_folder(snapshot)
@@ -153,7 +153,7 @@ def usable_folder(storage: Storage, commit: str) -> Path | None:
 
 
 def download_model(storage: Storage, revision: str, token: str | bool | None) -> Path:
-    """Download what is missing, and give the folder. An unsupported model is refused before its weights are downloaded."""
+    """Download what is missing and return the folder. An unsupported model is refused before its weights are downloaded."""
     from .download import Repository
 
     found = Repository(storage, revision, token)
@@ -163,6 +163,6 @@ def download_model(storage: Storage, revision: str, token: str | bool | None) ->
 
 
 def offline_variable() -> str | None:
-    """The variable that forbids the network, if one does."""
+    """The name of the environment variable that forbids the network; None if no variable does."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return next((name for name in names if is_set(name)), None)

@@ -23,7 +23,7 @@ class NotCached(UserError):
 
 
 def cache_folder(given: str | Path | None) -> Path:
-    """The folder given, or the one that the environment names, by sentence-transformers' and huggingface_hub's rules."""
+    """The given folder, else the one that environment variables name, by sentence-transformers' and huggingface_hub's rules."""
     e = os.environ.get
     choices = (
         (None if given is None else str(given), ""),
@@ -62,7 +62,7 @@ class Storage:
         return self.folder / "refs" / revision
 
     def commit(self, revision: str) -> str | None:
-        """The commit that the cache has for a branch, tag or commit."""
+        """The commit that the cache holds for a branch, tag or commit; None if it holds none."""
         if COMMIT.fullmatch(revision):
             return revision if self.snapshot(revision).is_dir() else None
         try:
@@ -76,7 +76,7 @@ class Storage:
 class Snapshot:
     """The files of one commit in the cache.
 
-    trust: a file that is not here is taken to be absent even if the cache does not say so; its name is added to `doubts`.
+    trust: a missing file counts as absent from the repository even if the cache does not say so; it is added to `doubts`.
     """
 
     storage: Storage

@@ -1,7 +1,7 @@
 """Downloads the files of a repository on the hub into the cache, in huggingface_hub's layout.
 
-Added to what that package does (2.4): a download resumes in the next process, checksums are compared, no file may be larger
-than announced, and a lack of disk space is found before the download.
+Beyond what that package does (2.4): a download resumes in the next process, checksums are verified, no file may be larger than
+announced, and a lack of disk space is found before the download.
 """
 
 import errno
@@ -23,7 +23,7 @@ from .session import TRIES, Remote, Session, error_reason
 
 
 class Failure(NamedTuple):
-    """Why a file did not arrive. wait: seconds that the hub asks for. restart: what is here cannot be continued."""
+    """Why a file did not arrive. wait: seconds that the hub asks for. restart: the part that arrived is useless."""
 
     why: str
     wait: float | None = None
@@ -48,7 +48,7 @@ class Repository:
         with self.writing():
             absent.parent.mkdir(parents=True, exist_ok=True)
             if file not in self.files:
-                if not absent.exists():  # a read-only cache may be complete
+                if not absent.exists():  # do not write into a complete, read-only cache
                     absent.touch()
                 return None
         if is_complete_file(here, self.files[file]):
@@ -92,7 +92,7 @@ class Repository:
         return self.blob(remote).with_name(f"{remote.etag}.incomplete")
 
     def fetch(self, remote: Remote, advance: Callable[[int], None]) -> None:
-        """Download a file to its place. Of two processes at the same time the second one waits, and finds it there."""
+        """Download a file to its place. If two processes ask for it, the second waits and then finds it."""
         here, blob, part = self.storage.snapshot(self.commit) / remote.file, self.blob(remote), self.part(remote)
         lock = self.storage.cache / ".locks" / self.storage.folder.name / f"{remote.etag}.lock"
         with self.writing():
@@ -124,9 +124,9 @@ class Repository:
         raise UserError(f"{what}: try again later; if it stays so, the file there or a proxy in between is broken")
 
     def receive(self, remote: Remote, part: Path, advance: Callable[[int], None]) -> int:
-        """Receive a file, from where `part` ends; gives its size in bytes. Asks again after an attempt that failed.
+        """Receive a file, starting where `part` ends, and return its size in bytes. Repeats failed attempts.
 
-        Returns only with a complete file: of the size that the hub announces, if it announces one.
+        Returns only when the file is complete: of the size that the hub announces, if it does. Raises UserError.
         """
         tries = restarts = 0
         advance(file_size(part))
@@ -149,7 +149,7 @@ class Repository:
         return before
 
     def attempt(self, remote: Remote, part: Path, advance: Callable[[int], None]) -> Failure | None:
-        """Ask once for what `part` lacks and append it; None if the file is complete then."""
+        """Request what `part` lacks once and append it. Returns None if the file is then complete."""
         before = file_size(part)
         try:
             with self.hub.stream(remote, before) as (begin, total, chunks):
@@ -162,7 +162,7 @@ class Repository:
                     advance(-before)
                 write_download(part, "ab" if begin else "wb", chunks, advance, expected)
         except self.hub.status_error as e:
-            if e.response.status_code == 416:  # there is nothing after what is here
+            if e.response.status_code == 416:  # there is nothing after the part that arrived
                 return Failure("it answers 416", restart=True)
             why, wait = self.hub.busy(e, remote.file)
             return Failure(why, wait)
@@ -198,9 +198,9 @@ def no_space_error(name: str, folder: Path, needed: int, free: int) -> UserError
 
 
 def write_download(part: Path, mode: str, chunks: Iterator[bytes], advance: Callable[[int], None], limit: int | None) -> None:
-    """Write what comes, as it comes, until it is more than `limit` bytes.
+    """Write the chunks as they come, stopping after more than `limit` bytes.
 
-    fsync before the file gets its name: after a power loss the name could be there without the content.
+    fsync before the file gets its name: otherwise, after a power loss, the name could exist without the content.
     """
     with part.open(mode) as file:
         for chunk in chunks:
@@ -230,7 +230,7 @@ def file_checksum(path: Path, etag: str) -> str:
 
 
 def link_blob(blob: Path, here: Path) -> None:
-    """Put the blob at `here`: as a relative link, or by moving it where the system has no links (Windows)."""
+    """Put the blob at `here`: as a relative link, or by moving it if the system has no links (Windows)."""
     here.unlink(missing_ok=True)  # a link to a blob that was deleted
     try:
         here.symlink_to(os.path.relpath(blob, here.parent))

@@ -1,4 +1,4 @@
-"""Models on the hub whose architectures are tested here. Sizes, dimensions and poolings are those that their authors publish."""
+"""Models on the hub with tested architectures. Sizes, dimensions and poolings are the published ones."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ class Known(NamedTuple):
     parameters: int  # millions
     download: int  # MB, of weights and tokenizer
     dimensions: int
-    pooling: str  # the default; of this package if the folder does not say
-    own: tuple[str, ...] = ()  # names of the prompts in its folder
+    pooling: str  # the folder's, or this package's default if the folder does not say
+    own: tuple[str, ...] = ()  # names of the prompts that its folder has
 
     @property
     def prompts(self) -> tuple[str, ...]:

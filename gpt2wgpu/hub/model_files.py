@@ -1,4 +1,4 @@
-"""Which files of a repository a model needs. The files say so themselves, so they are asked for one by one."""
+"""Which files of a repository a model needs. Each file may name others, so they are requested one by one."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,9 +14,9 @@ VOCABULARIES = ("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.
 
 
 def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
-    """Ask `get` for every file that is needed; gives the path of the transformer's config.json. Weights are not read.
+    """Ask `get` for every file that is needed, and return the path of the transformer's config.json. Weights are not read.
 
-    others: the names of all files of the repository if they are known, to say in an error what is there instead.
+    others: the names of all files of the repository, if known, so that an error can say what is there instead.
     Raises UserError if a required file is missing or a module is unsupported.
     """
 
@@ -38,15 +38,15 @@ def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
             config = path
             get(f"{inside}adapter_config.json")
             if not modules:
-                get("chat_template.jinja")  # which sentence-transformers would render every text through
+                get("chat_template.jinja")  # through which sentence-transformers would render every text
             else:
                 next((True for kin in LENGTH_FILES if get(f"{inside}sentence_{kin}_config.json")), None)
             settings = get(f"{inside}tokenizer_config.json")
             if settings is None or not read_fields(settings).present("added_tokens_decoder"):
-                for file in ("special_tokens_map.json", "added_tokens.json"):  # which `transformers` reads only then
+                for file in ("special_tokens_map.json", "added_tokens.json"):  # `transformers` reads these only then
                     get(inside + file)
             if get(f"{inside}tokenizer.json") is None:
-                found = [get(inside + file) for file in VOCABULARIES]  # all that there are
+                found = [get(inside + file) for file in VOCABULARIES]  # every one that exists
                 if not any(found):
                     raise NotCached(f"{name} has no {inside}tokenizer.json, and no vocabulary of GPT-2, RoBERTa or BERT instead")
         if kind != "Pooling" and get(f"{inside}model.safetensors") is None:

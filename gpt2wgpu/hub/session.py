@@ -1,6 +1,6 @@
 """Requests to a hub, through huggingface_hub: its session, addresses and tokens.
 
-Added here: every request waits as long as the hub asks, and every failure is one line that says what to do, without passwords.
+In addition, a request waits as long as the hub asks, and every failure is one line that says what to do and shows no password.
 """
 
 import os
@@ -18,10 +18,10 @@ from ..progress import notice
 
 T = TypeVar("T")
 BUSY = (408, 429, 500, 502, 503, 504)  # statuses after which a request is repeated
-TRIES = 5  # of a request to a busy hub, or of a download that brings no new byte
-PIECE = 1 << 16  # bytes that are written at a time; requests loses those of the piece in which a connection breaks
-LONGEST_WAIT = 600  # seconds that a hub may ask for
-HEADERS = {"user-agent": f"gpt2wgpu/{__version__}"}  # huggingface_hub's own names the other packages that are installed
+TRIES = 5  # attempts at a request while the hub is busy, or at a download that brings no new byte
+PIECE = 1 << 16  # bytes written at a time; when a connection breaks, `requests` loses those of the current piece
+LONGEST_WAIT = 600  # seconds; a hub that asks for more is an error
+HEADERS = {"user-agent": f"gpt2wgpu/{__version__}"}  # huggingface_hub's own lists the other installed packages
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Session:
             self.utils: Any = utils
             self.utils.get_session()
             found = self.utils.get_token_to_send(token)
-        except Exception as e:  # a variable that it cannot read, token=True without a token, a proxy whose package is missing
+        except Exception as e:  # an invalid variable, token=True without a token, a proxy whose package is missing
             what = f"huggingface_hub cannot ask for {name}: {error_reason(e)}"
             raise UserError(f"{what}: see its variables (HF_...), and those of proxies") from None
         if found is not None and not (isinstance(found, str) and re.fullmatch(r"[!-~]+", found)):  # the token is not shown
@@ -55,7 +55,7 @@ class Session:
         self.name, self.revision = name, revision
         self.token: str | bool = found or False
         self.status_error = HfHubHTTPError
-        # What is raised without an answer depends on the library under huggingface_hub: requests, httpx or httpx2.
+        # The errors for no answer depend on the library under huggingface_hub: requests, httpx or httpx2.
         bases = {c.__name__: c for c in HfHubHTTPError.__mro__}
         self.no_answer: tuple[type[Exception], ...] = (bases.get("RequestException", bases["HTTPError"]), ConnectionError)
         self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
@@ -63,7 +63,7 @@ class Session:
         self.address = hide_password(self.endpoint)  # for messages
 
     def contents(self) -> tuple[str, dict[str, int | None]]:
-        """The commit that the revision means now, and its files with their sizes in bytes (None if the hub does not say)."""
+        """The commit that the revision means now, and its files with their sizes in bytes (None if unknown)."""
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self.endpoint, token=self.token, headers=HEADERS)
@@ -107,7 +107,7 @@ class Session:
             if response.status_code == 206:
                 found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
                 begin = int(found[1]) if found else -1
-            # a proxy that compresses in spite of the header gives the compressed length
+            # a proxy that compresses despite the header announces the compressed length
             known = length.isdecimal() and "Content-Encoding" not in response.headers
             chunks = response.iter_bytes() if hasattr(response, "iter_bytes") else response.iter_content(PIECE)
             yield begin, begin + int(length) if known else None, chunks
