@@ -40,7 +40,7 @@ class Update:
 
     @classmethod
     def of_step(cls, step: int, lr: float, weight_decay: float, factor: float) -> "Update":
-        """Of step 1, 2, ..."""
+        """The update of a step; `step` counts from 1."""
         unbiased = math.sqrt(1 - BETA2**step)
         return cls(factor, lr * unbiased / (1 - BETA1**step), EPS * unbiased, 1 - lr * weight_decay)
 

@@ -14,8 +14,8 @@ def card_text(
 ) -> str:
     """What the model is, what it learnt from and how, how good it is, and how to use it.
 
-    examples: how many there are, such as "60 pairs". steps: how far training is, such as "20 of 30". scores: of the last
-    validation.
+    examples: how many there are, such as "60 pairs". steps: how far training is, such as "20 of 30". scores: those of the
+    last validation.
     """
     if s.model is None:
         begin = "trained from random weights"

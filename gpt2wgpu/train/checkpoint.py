@@ -1,7 +1,7 @@
 """Checkpoints: RUN/model is a plain model folder, and RUN/model/training holds what a resumed run needs.
 
-A new folder is written under another name, fsynced, and then renamed over the old one, which stays until then. So there is a
-complete one whenever the process ends; `recover_run` finds it.
+A new folder is written under another name, fsynced, and then renamed over the old one, which stays until then. So whenever
+the process ends there is a complete one, which `recover_run` finds.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ from .vocabulary import END_OF_TEXT
 
 MODEL, NEW, PREVIOUS, CARD = "model", ".model-new", ".model-previous", "README.md"
 STATE, PROGRESS = "training/state.safetensors", "training/state.json"
-DEFAULT_POOLINGS = {"mean": "mean_tokens", "last": "lasttoken"}  # of a folder without modules.json; their names in its config
-KEPT_SUFFIXES = (".json", ".txt", ".model", ".bpe")  # of what a model folder holds beside weights
+DEFAULT_POOLINGS = {"mean": "mean_tokens", "last": "lasttoken"}  # for a folder without modules.json: mode -> flag
+KEPT_SUFFIXES = (".json", ".txt", ".model", ".bpe")  # of files other than weights in a model folder
 
 
 @dataclass(frozen=True)
 class Template:
-    """A model folder without the weights of its graph, in memory, as the folder itself may be the one that is replaced."""
+    """A model folder without the weights of its graph, held in memory because the folder itself may be replaced."""
 
     checkpoint: Checkpoint
     files: dict[str, bytes]  # by path in the folder
-    beside: dict[str, Array]  # tensors of the transformer's file that are no weights of the graph (Checkpoint.beside)
+    beside: dict[str, Array]  # tensors of the transformer's file that are not weights of the graph (Checkpoint.beside)
     absent: set[str]  # names of weights of the graph that the files do not hold (Checkpoint.absent)
-    dtype: str  # of the saved weights, "float32" or "float16"
+    dtype: str  # the dtype of the saved weights, "float32" or "float16"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Progress:
     batch: int
     digest: str  # of the data and the validation file
     device: str
-    state: str  # digest of the state of the program
+    state: str  # digest of the file with the program's state
     scores: dict[str, float]  # of the last validation
     settings: TrainSettings
 
@@ -77,7 +77,7 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
         values = {k: v for k, v in (read(path) | changes).items() if v is not None}
         files[path.as_posix()] = json.dumps(values, indent=2).encode() + b"\n"
 
-    # Whatever the weights are stored in, others are to compute in float32: float16 is slow on a CPU and overflows.
+    # Other libraries should compute in float32, whatever dtype is stored: float16 is slow on a CPU and overflows.
     change(body / "config.json", architectures=[c.config.model], torch_dtype="float32", dtype=None)
     texts = body / "sentence_bert_config.json"
     change(texts, **{**set_length(read(texts), max_seq_length), "do_lower_case": c.lower_case})
@@ -100,14 +100,14 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
 
 
 def undeclared_prefix_space(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> bool | None:
-    """What tokenizer_config.json must say of add_prefix_space so that all versions of `transformers` give the same ids.
+    """The add_prefix_space that tokenizer_config.json must declare so that all versions of `transformers` give the same ids.
 
-    With its general class, `transformers` 4.46 to 4.57 takes a missing value as false, and 5 takes that of tokenizer.json,
-    as we do. None where nothing needs to be said.
+    For the general tokenizer class, `transformers` 4.46 to 4.57 treats a missing value as false; 5 takes the value in
+    tokenizer.json, as we do. None if nothing need be declared.
     """
     if "add_prefix_space" in config or config.get("tokenizer_class") not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
         return None
-    step = tokenizer.get("pre_tokenizer") or {}  # they leave a sequence of several steps as it is
+    step = tokenizer.get("pre_tokenizer") or {}  # all versions leave a sequence of several steps alone
     return bool(step.get("add_prefix_space")) if step.get("type") == "ByteLevel" else None
 
 
@@ -133,8 +133,8 @@ def weight_files(t: Template, weights: Mapping[str, Array]) -> dict[str, dict[st
 
 
 def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
-    """Replace RUN/model, atomically. state: of the program; its weights become the model. progress: what else a resumed run
-    needs, as JSON."""
+    """Replace RUN/model, atomically. state: the program's; its weights become the model. progress: what else a resumed run
+    needs, as JSON values."""
     new, model, previous = run / NEW, run / MODEL, run / PREVIOUS
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
@@ -161,7 +161,7 @@ def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Arra
 def recover_run(run: Path) -> bool:
     """Repair a run whose process ended at any moment. Returns whether it holds a checkpoint to resume from."""
     new, model, previous = run / NEW, run / MODEL, run / PREVIOUS
-    if not model.exists() and previous.exists():  # it ended between the two renames: the new one is complete
+    if not model.exists() and previous.exists():  # it ended between the two renames, so the new one is complete
         (new if new.exists() else previous).rename(model)
     for leftover in (new, previous):
         with suppress(FileNotFoundError):
@@ -192,7 +192,7 @@ def read_progress(run: Path) -> Progress:
 
 
 def read_train_state(run: Path, digest: str) -> dict[str, Array]:
-    """The state of the program in a checkpoint. digest: of the file. Raises UserError if it is damaged."""
+    """The state of the program in a checkpoint. digest: the file's. Raises UserError if it is damaged."""
     path = run / MODEL / STATE
     try:
         if digest_file(path) != digest:

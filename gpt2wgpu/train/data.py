@@ -17,7 +17,7 @@ from ..graph.tensor import Array
 from ..tokenizer import Ids, Tokenizer
 from .losses import LOSSES
 
-SORTED_BATCHES = 16  # whose examples are sorted by length together
+SORTED_BATCHES = 16  # batches whose examples are sorted by length together
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Examples:
         return np.diff(self.texts.ends[:: self.group])
 
     def batch(self, examples: Sequence[int], pad: int | None) -> dict[str, Array]:
-        """A packed batch of examples; the texts of an example lie in neighbouring rows. pad: of the model (position_ids)."""
+        """A packed batch of examples; the texts of an example lie in neighbouring rows. pad: the model's (see position_ids)."""
         texts = [self.texts[self.group * e + i] for e in examples for i in range(self.group)]
         return packing.pack_batch(texts, [position_ids(ids, pad) for ids in texts], [0] * len(texts))
 
@@ -78,7 +78,7 @@ def tokenize_texts(tokenizer: Tokenizer, texts: Iterable[str], max_length: int) 
 
 
 def epoch_batches(tokens: Array, budget: int, seed: int, epoch: int) -> list[Array]:
-    """The examples of each micro-batch of an epoch, in the order of training. It depends on the arguments alone.
+    """The examples of each micro-batch of an epoch, in the order of training. It depends only on the arguments.
 
     tokens: how many each example has (n,). A batch has at most `budget` tokens; an example with more is a batch of its own.
     Examples are shuffled, then sorted by length within windows of some batches, so that a batch holds texts of similar
@@ -109,7 +109,7 @@ def dropout_seed(seed: int, epoch: int, batch: int) -> int:
 
 
 def choose_loss(asked: str | None, paths: Sequence[str], teacher: str | None) -> str:
-    """The loss asked for, else the one that fits the data. Raises UserError where loss and data do not fit together."""
+    """The loss asked for, else the one that fits the data. Raises UserError for an unknown one, or a teacher it cannot use."""
     if teacher is not None:
         if asked not in (None, "distillation"):
             raise UserError(f"loss {asked} learns from pairs: leave the teacher out, or choose distillation")
@@ -187,7 +187,7 @@ def pair_examples(pairs: Pairs, tokenize: Callable[[Iterable[str]], TokenizedTex
 
 
 def digest_data(paths: Iterable[str | Path]) -> str:
-    """SHA-256 of what files hold, in hexadecimal: the same only if all of them are the same, in this order."""
+    """SHA-256 of the contents of files, in order, in hexadecimal."""
     found = hashlib.sha256()
     for path in paths:
         with Path(path).open("rb") as file:

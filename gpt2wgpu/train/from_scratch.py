@@ -20,7 +20,7 @@ STD = 0.02  # standard deviation of random weights, as in GPT-2
 
 
 def write_model(folder: Path, config: GPT2Config, end_of_text: int | None, seed: int) -> None:
-    """Write configuration and weights beside the tokenizer, which is there already. end_of_text: the id of <|endoftext|>.
+    """Write configuration and weights into a folder that already holds the tokenizer. end_of_text: the id of <|endoftext|>.
 
     Raises UserError if the model cannot be made.
     """

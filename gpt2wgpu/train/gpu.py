@@ -14,15 +14,15 @@ from . import adamw
 from .gradients import TrainGraph
 from .program import Loss, TrainProgram, check_state
 
-CHUNK = 4096  # numbers that a workgroup of square_sum.wgsl and adamw.wgsl takes
-TOKEN_MULTIPLE = 128  # batches are refused above a multiple of so many tokens
+CHUNK = 4096  # numbers per workgroup of square_sum.wgsl and adamw.wgsl
+TOKEN_MULTIPLE = 128  # the largest allowed batch is a multiple of this many tokens
 
 
 class GPUTrainProgram(TrainProgram):
     """A graph in training on a device, for batches of up to `capacity`. Weights, gradients and moments stay there.
 
-    `weights(tensor)` gives the array of a named weight. A micro-batch takes two submissions: up to the vectors, which the
-    host computes the loss of, and from their gradient on.
+    `weights(tensor)` gives the array of a named weight. A micro-batch takes two submissions: the forward pass up to the
+    vectors, whose loss the host computes, and the backward pass from their gradient on.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class GPUTrainProgram(TrainProgram):
             buffer, params = self.program.kept[gradient], {"N": square_size(t)}
             squares.append(Dispatch([buffer, self.sums], {**params, "first": first}, (groups[t], 1, 1)))
             undecayed = {} if len(t.shape) == 2 else {"decay": 1.0}
-            [(_, weight)] = self.program.weights[t]  # in one piece, as its gradient is
+            [(_, weight)] = self.program.weights[t]  # one piece, because its gradient is one
             changed = [weight, self.m[t], self.v[t]]
             updates.append(Dispatch([buffer, *changed], {**params, **undecayed}, (groups[t], 1, 1)))
             first += groups[t]
@@ -108,7 +108,7 @@ class GPUTrainProgram(TrainProgram):
 
 
 def check_bindings(device: Device, graph: TrainGraph, tokens: int) -> None:
-    """Raises UserError if a gradient, or a result of a batch of so many tokens, does not fit in one binding of the device."""
+    """Raises UserError if a gradient, or a result of a batch of `tokens` tokens, does not fit in one binding of the device."""
     adapter = device.adapter
     for t in graph.trained:
         if square_size(t) * DTYPES[t.dtype].itemsize > adapter.limit:

@@ -12,19 +12,19 @@ from ..graph.tensor import Array, Tensor, schedule
 from . import ops
 
 TOKENS, SEED = Tensor(("T",), "u32", "tokens"), Tensor((1,), "u32", "seed")
-Gradients = Sequence[Tensor | None]  # in an op's inputs; None for an input without gradient
+Gradients = Sequence[Tensor | None]  # one for each input of an op; None for an input without gradient
 
 
 def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
-    """The same graph, with the input of every activation as a tensor of its own, and with dropout.
+    """The same graph, with the input of every activation as a separate tensor, and with dropout.
 
-    Dropout (a probability) follows the embedding and ends every residual branch; the probabilities of attention get none.
+    Dropout (a probability) follows the embedding and ends every residual branch; attention probabilities get none.
     Raises ValueError unless everything is f32.
     """
     sites = itertools.count()
 
     def drop(x: Tensor) -> Tensor:
-        """Zero with probability `dropout`, which is the share of all u32 below the threshold."""
+        """x with dropout. The probability is the share of all u32 below the threshold."""
         if not dropout:
             return x
         return ops.dropout(x, TOKENS, SEED, threshold=int(dropout * 2**32), scale=1 / (1 - dropout), site=next(sites))
@@ -48,9 +48,9 @@ def trainable(output: Tensor, dropout: float = 0.0) -> Tensor:
 
 
 def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tensor, Tensor]:
-    """The gradient of sum(seed * output) in each leaf of `of` that the output depends on, by reverse accumulation.
+    """The gradient of sum(seed * output) with respect to each leaf of `of` that the output depends on (reverse accumulation).
 
-    Raises UserError if an op on the way has no gradient, or if a weight is used twice.
+    Raises UserError if an op in between has no gradient, or if a weight is used twice.
     """
     wanted = set(of)
     for t in schedule(output):
@@ -64,13 +64,13 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
             for x, g in zip(t.inputs, VJP[t.op.name](t, found[t]), strict=True):
                 if g is None or x not in wanted:
                     continue
-                if x.is_weight and x in found:  # micro-batches accumulate in the buffer of one gradient, not in that of a sum
+                if x.is_weight and x in found:  # micro-batches accumulate in a gradient's buffer, and a sum of two has none
                     raise UserError(f"a model that uses the weight {x.name} twice cannot be trained: freeze it")
                 found[x] = ops.add(found[x], g) if x in found else g
     return {t: found[t] for t in of if t in found}
 
 
-# --- the table: an op's output and the gradient in it -> the gradients in the op's inputs
+# --- the table: an op's output and the gradient with respect to it -> the gradients with respect to the op's inputs
 
 
 def linear_vjp(t: Tensor, dout: Tensor) -> Gradients:
@@ -150,7 +150,7 @@ class TrainGraph:
         self.tables = {t.name: int(t.shape[0]) for t in self.inputs if t.name.endswith("_rows")}
 
     def memory_needed(self, capacity: Mapping[str, int]) -> MemoryNeed:
-        """Bytes of weights, their gradients and both moments; and of the arrays and results of a batch of `capacity`."""
+        """Bytes: of weights, gradients and both moments of AdamW; and of the arrays and results of a batch of size `capacity`."""
 
         def size(t: Tensor) -> int:
             return tensor_bytes(t, capacity)

@@ -26,9 +26,9 @@ from .data import dropout_seed, epoch_batches
 from .start import Run, Validation, too_large
 
 METRICS_FILE = "metrics.jsonl"
-MATRICES_WEIGHT = 10.0  # of the cosine matrices in distillation, as the built-in model was made
-ALIKE, SPREAD = 0.99, 0.01  # mean of all cosines in a batch, and their standard deviation, that show a collapse
-PATIENCE = 10  # steps in a row
+MATRICES_WEIGHT = 10.0  # weight of the cosine matrices in distillation, as for the built-in model
+ALIKE, SPREAD = 0.99, 0.01  # a mean of all cosines in a batch above, or a standard deviation below, shows a collapse
+PATIENCE = 10  # steps in a row, after which a collapse is reported
 SEQUENCES = 1024  # most texts in a batch of the validation
 LOSS_ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was last saved"
 
@@ -36,7 +36,7 @@ LOSS_ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was last saved"
 @dataclass(frozen=True)
 class TrainStep:
     """A step of the optimiser. metrics: its line in metrics.jsonl: step and epoch (from 1), loss, lr, norm (of the gradient),
-    cosine_mean and cosine_std (of the texts of a batch), texts (how many it learnt from) and seconds."""
+    cosine_mean and cosine_std (over the texts of a batch), texts (how many it learnt from) and seconds."""
 
     metrics: dict[str, float]
 
@@ -69,7 +69,7 @@ def run_training(run: Run) -> Generator[Event, None, None]:
     """Train to the end, or to the next step after SIGINT or SIGTERM; then the last event is `Stopped`.
 
     RUN/model is saved before the first step, every `save_every` steps, after every epoch, and when a signal stops the run.
-    `run` says where training stands, at every event. Raises UserError if a loss is not finite or memory runs out.
+    At every event `run` says where training stands. Raises UserError if a loss is not finite or memory runs out.
     """
     s = run.settings
     watch = Watch(run.warmup, s.loss == "contrastive")
@@ -95,7 +95,7 @@ def run_training(run: Run) -> Generator[Event, None, None]:
 
 
 def train_steps(run: Run, watch: "Watch") -> Iterator[TrainStep]:
-    """The steps that are left. `run` is moved on before each is yielded."""
+    """The remaining steps. `run` is advanced before each is yielded."""
     s = run.settings
     while run.epoch <= s.epochs:
         order = epoch_batches(run.examples.tokens, s.batch_tokens, s.seed, run.epoch)
@@ -110,8 +110,8 @@ def train_steps(run: Run, watch: "Watch") -> Iterator[TrainStep]:
 
 
 def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> TrainStep:
-    """One step of the optimiser, on micro-batches `first`, `first` + 1, ... of the epoch. Raises UserError if the loss or the
-    gradient is not finite."""
+    """One step of the optimiser, on `batches`, which are micro-batches `first`, `first` + 1, ... of the epoch. Raises UserError
+    if the loss or the gradient is not finite."""
     began = time.perf_counter()
     s = run.settings
     loss = float(np.mean([batch_gradients(run, rows, first + i, watch) for i, rows in enumerate(batches)]))
@@ -126,7 +126,7 @@ def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> Tr
 
 
 def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
-    """The loss of micro-batch number `batch` of the epoch, whose gradient the program keeps. rows: its examples."""
+    """The loss of micro-batch number `batch` of the epoch; the program keeps its gradient. rows: its examples."""
     s = run.settings
     targets = np.empty(0) if run.examples.targets is None else np.asarray(run.examples.targets[rows])
 
@@ -155,7 +155,7 @@ def validate_and_save(run: Run, metrics: TextIO) -> Iterator[Validated]:
 
 
 def validate(run: Run, validation: Validation) -> dict[str, float]:
-    """The model as it is now: Spearman's correlation of cosines and targets, and for labels the accuracy at the best
+    """Scores of the current model: Spearman's correlation of cosines and targets and, for labels, the accuracy at the best
     threshold."""
     pairs, texts = validation.pairs, validation.texts
     assert pairs.targets is not None
@@ -169,7 +169,7 @@ def validate(run: Run, validation: Validation) -> dict[str, float]:
 
 
 def save(run: Run, metrics: TextIO) -> None:
-    """Write RUN/model, after the metrics up to here are on the disk."""
+    """Write RUN/model, once the metrics so far are on disk."""
     metrics.flush()
     os.fsync(metrics.fileno())
     s = run.settings
@@ -194,7 +194,7 @@ def not_finite(run: Run, loss: float, norm: float, lr: float) -> str:
 class Watch:
     """Notices a collapse: all texts are getting the same vector, from which a model seldom recovers.
 
-    A resumed run starts to watch anew, so it may warn a second time.
+    A resumed run counts anew, so it may warn a second time.
     """
 
     def __init__(self, warmup: int, contrastive: bool) -> None:
@@ -204,7 +204,7 @@ class Watch:
         self.in_a_row = 0
 
     def look(self, vectors: Array) -> None:
-        """Mean and standard deviation of the cosines of all pairs of texts of a batch, (B, C)."""
+        """Note the mean and standard deviation of all cosines between the vectors (B, C) of a batch."""
         if len(vectors) < 4:
             return
         with np.errstate(all="ignore"):
@@ -213,7 +213,7 @@ class Watch:
         self.values = {"cosine_mean": float(cosines.mean()), "cosine_std": float(cosines.std())}
 
     def message(self, step: int) -> str | None:
-        """One line, once the vectors have been alike for PATIENCE steps."""
+        """A warning, once the vectors have been alike for PATIENCE steps; else None."""
         if not self.values or step <= self.warmup:
             return None
         mean, std = self.values["cosine_mean"], self.values["cosine_std"]
@@ -227,8 +227,8 @@ class Watch:
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """A first SIGINT or SIGTERM is only noted in the list, so that the step under way is finished and saved. The same signal
-    a second time does what it did before."""
+    """The first SIGINT or SIGTERM is only noted in the list, so that the current step is finished and saved. The same signal a
+    second time goes to the previous handler."""
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
         yield signals
@@ -241,7 +241,7 @@ def interruptible() -> Iterator[list[int]]:
         signals.append(number)
 
     before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # nohup ignores on purpose
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # keep what nohup ignores
     for number in before:
         signal.signal(number, note)
     try:
@@ -268,7 +268,7 @@ def write_line(metrics: TextIO, values: dict[str, float]) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl: those of steps have a "loss", those of validations do not. It ends before a line that is
+    """The lines of RUN/metrics.jsonl: those of steps have a "loss", those of validations do not. Reading stops at a line that is
     incomplete or damaged."""
     path = folder / METRICS_FILE
     found = []

@@ -1,4 +1,4 @@
-"""The longest loops of the backward pass that a software driver completes; devices/loop_limit.py says why that is tried."""
+"""Tests whether a software driver completes the longest loops of the backward pass; devices/loop_limit.py says why."""
 
 from functools import partial
 
@@ -30,8 +30,8 @@ def check_loops(device: Device, output: Tensor, length: int, batch_tokens: int) 
 def attention_gradient_completes(device: Device, t: Tensor, tokens: int) -> bool:
     """Whether the loop of a text's first key reaches the last query that sees it, which is the only one with a gradient.
 
-    Keys are 0, everything else is 1, and so is each attention weight: then the gradient of the key is the sum over columns of
-    values times queries.
+    Keys, `out` and `lse` are 0; queries, values and that gradient are 1. So the attention weight exp(score - lse) is 1, and the
+    gradient of the key is the sum over columns of values times queries, times the scale.
     """
     size, kv_heads = t.attrs["head_size"], t.attrs.get("kv_heads") or 1
     width = kv_heads * size

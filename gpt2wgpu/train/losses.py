@@ -1,4 +1,4 @@
-"""Losses on the vectors of one micro-batch: each returns the loss and its gradient in the vectors, float32 (n, C).
+"""Losses on the vectors of one micro-batch: each returns the loss and its gradient with respect to them, f32 (n, C).
 
 All are functions of cosines. They are computed in float64, because they subtract nearly equal numbers and a micro-batch
 has few vectors. The two vectors of a pair lie in neighbouring rows: rows 0 and 1 are pair 0.
@@ -70,20 +70,20 @@ def normalized(vectors: Array) -> tuple[Array, Array]:
 
 
 def unit_gradient(dunits: Array, units: Array, norms: Array) -> Array:
-    """The gradient in vectors from the gradient in their unit vectors."""
+    """The gradient with respect to vectors, from that with respect to their unit vectors."""
     inward = np.einsum("nc,nc->n", dunits, units)[:, None]
     return ((dunits - inward * units) / norms).astype(np.float32)
 
 
 def pair_gradient(slope: Array, units: Array, norms: Array) -> Array:
-    """The gradient in vectors from the gradient in the cosines of pairs, slope (p,)."""
+    """The gradient with respect to vectors, from that with respect to the cosines of pairs, slope (p,)."""
     dunits = np.empty_like(units)
     dunits[::2], dunits[1::2] = slope[:, None] * units[1::2], slope[:, None] * units[::2]
     return unit_gradient(dunits, units, norms)
 
 
 def cross_entropy(logits: Array) -> tuple[float, Array]:
-    """The mean of -log(softmax) on the diagonal of logits (n, n), and its gradient in the logits."""
+    """The mean of -log(softmax) on the diagonal of logits (n, n), and its gradient with respect to them."""
     shifted = logits - logits.max(1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     n = len(logits)

@@ -1,11 +1,11 @@
-"""The ops of training: those that a trainable forward graph has beside the ops of inference, and every backward op.
+"""The ops of training: the forward ops that only a trainable graph has, and every backward op.
 
-Letters and grids are as in gpt2wgpu/graph/ops; the kernel of an op is shaders/<name>.wgsl. `dout` is the gradient of the
-loss in the output of an op, `dx` the gradient in its input. Everything is f32; the numpy functions keep the dtype of their
-inputs, so that gradients can be checked in float64.
+Letters and grids are those of gpt2wgpu/graph/ops; the kernel of an op is shaders/<name>.wgsl. `dout` is the gradient of the
+loss with respect to the output of an op, `dx` with respect to its input. Everything is f32; the numpy functions keep
+the dtype of their inputs, so that gradients can be checked in float64.
 
-The ops that sum over tokens give the gradients of weights. On a device they add to what their output buffer holds if
-`onto` is 1, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the gradients itself.
+The ops that sum over tokens give the gradients of weights. On a device, if `onto` is 1, they add to what their output
+buffer holds, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the gradients itself.
 """
 
 import numpy as np
@@ -47,9 +47,9 @@ def activate(x: Array, *, activation: str) -> Array:
 def dropout(x: Array, tokens: Array, seed: Array, *, threshold: int, scale: float, site: int) -> Array:
     """Srivastava et al. 2014: zero where a hash is below the threshold, else scale * x. It is also its own backward op.
 
-    tokens: the index of each token in the micro-batch. site: which dropout of the graph this is. The hash of an element is
-    that of (seed, site, token, column), so a mask need not be kept for the backward pass, and is the same however a
-    micro-batch is divided among cores.
+    tokens: the index of each token in the micro-batch. site: which dropout of the graph this is. The hash is of
+    (seed, site, token, column), so no mask need be kept for the backward pass, and it does not depend on how a micro-batch is
+    divided among cores.
     """
     rows = scramble(scramble(tokens ^ scramble(seed)) + np.uint32(site))
     columns = np.arange(x.shape[1], dtype=np.uint32) * np.uint32(0x9E3779B9)
@@ -211,7 +211,7 @@ def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str =
 def attention_lse(
     qkv: Array, spans: Array, tiles: Array, *, head_size: int, scale: float, causal: bool, window: int = 0, kv_heads: int = 0
 ) -> Array:
-    """log(sum(exp(scores))) of each token and head, with which the backward pass gets the softmax of a score in one step."""
+    """log(sum(exp(scores))) of each token and head, from which the backward pass gets the softmax of a score in one step."""
     heads = count_heads(qkv.shape[1], head_size, kv_heads)
     lse = np.empty((len(qkv), heads.queries), qkv.dtype)
     for start, count, n in equal_runs(spans):
@@ -280,7 +280,7 @@ def attention_dqkv(
 
 @op("dout[T,C] order:u32[T] rows:u32[V,2] -> dtable[V,C]", grid=lambda p: (cdiv(p.C, 32), cdiv(p.V, 8), 1))
 def scatter_rows(dout: Array, order: Array, rows: Array, *, onto: int | str = 0) -> Array:
-    """The gradient in a table: for each row the sum over the tokens that took it, in the order of the tokens.
+    """The gradient in a table: for each row, the sum over the tokens that took it, in token order.
 
     order: the tokens, sorted by the row they took. rows: where in `order` the tokens of each row begin and end (exclusive).
     """
@@ -308,7 +308,7 @@ def sorted_rows(taken: Array, count: int) -> tuple[Array, Array]:
 
 @op("x[T,C] dout[B,C] spans:u32[B,2] skip:u32[B] -> dx[T,C]", grid=per_element("C", "B"))
 def pool_dx(x: Array, dout: Array, spans: Array, skip: Array, *, mode: str) -> Array:
-    """The part of a sequence's gradient that each of its tokens gets. Of several equal maxima the first one gets it."""
+    """The part of a sequence's gradient that each of its tokens gets. If several tokens share the maximum, the first gets it."""
     dx = np.zeros_like(x)
     for row, (start, end), leave in zip(dout, spans.tolist(), skip.tolist(), strict=True):
         rows = dx[start + leave : end]

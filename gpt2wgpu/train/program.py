@@ -13,13 +13,13 @@ from ..graph.tensor import Array, Tensor
 from . import adamw, ops
 from .gradients import TrainGraph
 
-Loss = Callable[[Array], tuple[float, Array]]  # vectors (B, C) -> loss, and its gradient in them
+Loss = Callable[[Array], tuple[float, Array]]  # vectors (B, C) -> loss, and its gradient with respect to them, (B, C)
 Block = tuple[Tensor, slice]  # a part of a weight, flattened
 BLOCK_SIZE = 1 << 16  # numbers that are updated together, so that they stay in the cache
 
 
 class TrainProgram(Protocol):
-    """A graph in training, whatever computes it: NumpyTrainProgram or gpu.GPUTrainProgram.
+    """A graph in training. Implemented by NumpyTrainProgram and gpu.GPUTrainProgram.
 
     The same weights, batches and seeds give the same bits on the same device. A batch is what packing.pack_batch makes.
     """
@@ -31,7 +31,7 @@ class TrainProgram(Protocol):
         ...
 
     def gradients(self, batch: Mapping[str, Array], loss: Loss, seed: int) -> float:
-        """The loss of one micro-batch. Its gradient is added to what `step` will use. seed: of the dropout, a u32."""
+        """The loss of one micro-batch. Its gradient is added to what `step` will use. seed: for dropout, a u32."""
         ...
 
     def step(self, lr: float, *, weight_decay: float, clip: float) -> float:
@@ -42,7 +42,7 @@ class TrainProgram(Protocol):
         ...
 
     def state(self) -> dict[str, Array]:
-        """A copy of all that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
+        """A copy of everything that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
         ...
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -53,14 +53,14 @@ class TrainProgram(Protocol):
 class NumpyTrainProgram(TrainProgram):
     """A graph in training in numpy. `weights(tensor)` gives the array of a named weight, which is copied.
 
-    As in inference, every core takes some of a micro-batch's sequences, its share, through the whole graph. How a sum is
-    rounded depends on the shares, so the same bits need the same number of cores.
+    As in inference, every core computes the whole graph for its share of a micro-batch's sequences. How a sum is rounded
+    depends on the shares, so the same bits need the same number of cores.
     """
 
     def __init__(self, graph: TrainGraph, weights: Callable[[Tensor], Array]) -> None:
         self.graph = graph
         self.steps = 0
-        self.micro_batches = 0  # since the last step, as are the sums of their gradients in `total`
+        self.micro_batches = 0  # since the last step; `total` holds the sums of their gradients
         self.total: dict[Tensor, Array] = {}
         self.weights = {t: np.array(weights(t), np.float32) for t in self.graph.weights}
         self.m, self.v = ({t: np.zeros_like(self.weights[t]) for t in self.graph.trained} for _ in range(2))
@@ -79,7 +79,7 @@ class NumpyTrainProgram(TrainProgram):
             rows.append(part)
             shares.append({t: named[t.name] for t in self.graph.inputs})
         vectors = np.empty((len(spans), int(self.graph.output.shape[1])), np.float32)
-        with cores.ONE_THREAD_BLAS:  # also in the loss: the threads of a BLAS spin when they are done
+        with cores.ONE_THREAD_BLAS:  # also for the loss: a BLAS's own threads keep spinning when they are done
             for part, result in zip(rows, on_all_cores(self._forward, shares), strict=True):
                 vectors[part] = result
             value, dvectors = loss(vectors)
@@ -108,7 +108,7 @@ class NumpyTrainProgram(TrainProgram):
                 if t not in self.weight_of:
                     values[t] = t.op.reference(*inputs, **t.attrs)
                 else:
-                    # most rows of a table get nothing
+                    # most rows of a table have no gradient
                     rows, result = (
                         ops.row_sums(*inputs) if t.op is ops.scatter_rows else (..., t.op.reference(*inputs, **t.attrs))
                     )
@@ -120,7 +120,7 @@ class NumpyTrainProgram(TrainProgram):
         return [self.weights[x] if x in self.weights else values[x] for x in t.inputs]
 
     def _free_inputs(self, t: Tensor, values: dict[Tensor, Array]) -> None:
-        """Free what nobody reads after t."""
+        """Free the inputs that nothing reads after t."""
         for x in set(t.inputs):
             if self.last_reader[x] is t and x not in self.weights:
                 del values[x]
@@ -185,14 +185,14 @@ def check_state(shapes: Mapping[str, Sequence[Any]], state: Mapping[str, Array])
 
 
 def on_all_cores(work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
-    """The results of `work` for all parts, each in a thread of its own. To be called inside ONE_THREAD_BLAS."""
+    """The results of `work` for all parts, each in a thread of its own. Call it inside ONE_THREAD_BLAS."""
     return list(cores.core_threads().map(work, parts))
 
 
 class Turns:
     """Makes the shares of a micro-batch add to a gradient in their order, so that the sum has the same bits every time.
 
-    All shares compute the same list of ops, so one hardly ever waits for the one before it.
+    All shares compute the same list of ops at the same pace, so they hardly ever wait for each other.
     """
 
     def __init__(self) -> None:
@@ -211,7 +211,7 @@ class Turns:
 
     @contextmanager
     def ended_by_failure(self) -> Iterator[None]:
-        """If this share fails, no other waits for it."""
+        """If this share fails, the others stop waiting for it."""
         try:
             yield
         except BaseException:

@@ -1,4 +1,4 @@
-"""RUN, the folder of a run: made if need be, one process at a time, and nobody else's."""
+"""RUN, the folder of a run: created if missing, locked for one process, owned by this user."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ LOCK = ".lock"
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder until the block ends. A new folder in which nothing was made goes again.
+    """Keep other processes from training in a folder until the block ends. A new folder that is still empty is removed.
 
     Raises UserError if another process trains there, or if the folder belongs to another user.
     """
@@ -34,7 +34,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                if os.name != "nt":  # while it is locked: nobody else's is removed
+                if os.name != "nt":  # while it is locked, so that no other process's lock is removed
                     (folder / LOCK).unlink(missing_ok=True)
     finally:
         if os.name == "nt":

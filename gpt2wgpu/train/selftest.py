@@ -1,4 +1,4 @@
-"""Every kernel of training on a device against numpy, for `gpt2wgpu doctor`."""
+"""Compares every training kernel on a device with numpy, for `gpt2wgpu doctor`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -106,7 +106,7 @@ def layer_norm_case(width: int, lengths: Sequence[int] = LENGTHS) -> list[Case]:
 def attention_cases(
     width: int, head_size: int, causal: bool, lengths: Sequence[int], window: int = 0, kv_heads: int = 0
 ) -> list[Case]:
-    """Both ops of attention's backward pass. width: of all queries of a token, in numbers; window and kv_heads as in the op."""
+    """Both ops of attention's backward pass. width: columns of all queries of a token. window, kv_heads: as in the op."""
     attrs = {"head_size": head_size, "scale": 0.3, "causal": causal, "window": window, "kv_heads": kv_heads}
     heads = width // head_size
     row = width + 2 * (kv_heads or heads) * head_size

@@ -1,4 +1,4 @@
-"""The settings of a training run: all that its result depends on, except the device."""
+"""The settings of a training run: everything that its result depends on, except the device."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from ..errors import UserError, between, show
 from ..hub import BUILT_IN_NAME, is_name
 
 PATHS = ("data", "validation", "model", "tokenizer", "teacher")
-READ_AGAIN = ("data", "validation", "teacher")  # files that a resumed run reads again, and checks that they are the same
+READ_AGAIN = ("data", "validation", "teacher")  # files that a resumed run reads again; they must be unchanged
 OPTIONS_OF_LOSSES = {"margin": "contrastive", "temperature": "info_nce", "token_vectors": "distillation"}
 SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # defaults of a model from scratch
 
@@ -99,8 +99,8 @@ class TrainSettings:
         return cls(**values | {name: map_paths(values[name], partial(resolve_path, run)) for name in PATHS})
 
     def as_json(self, run: Path) -> dict[str, Any]:
-        """Values for JSON. Paths are relative to the folder of the run, so that it can be moved together with its data, and does
-        not tell where it was."""
+        """Values for JSON. Paths are relative to the folder of the run, so that it can be moved together with its data and does
+        not reveal where it was."""
         return asdict(self) | {name: map_paths(getattr(self, name), partial(relative_path, run)) for name in PATHS}
 
     def chosen(self, **values: Any) -> "TrainSettings":

@@ -30,9 +30,9 @@ from .run_folder import hold_folder
 from .settings import OPTIONS_OF_LOSSES, READ_AGAIN, SIZES, TrainSettings, absolute_paths, check_same, frozen_weights
 
 Say = Callable[[str], None]
-START = ".start"  # a model from scratch, until the first checkpoint is written
-PASSES = 10**9  # most examples of all epochs together: their order is computed before the first step, 1e7 of them a second
-MANY_PASSES = 10**8  # from here on that takes so long that the user is told
+START = ".start"  # holds a model from scratch until the first checkpoint is written
+PASSES = 10**9  # most examples in all epochs together: their order is computed before the first step, 1e7 per second
+MANY_PASSES = 10**8  # above this the wait is long enough to be announced
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Model:
     template: checkpoint.Template
     tokenizer: Tokenizer
     length: int  # tokens of a text that are read
-    width: int  # of a vector
+    width: int  # length of a vector
 
     def tokenize(self, texts: Iterable[str]) -> TokenizedTexts:
         return data.tokenize_texts(self.tokenizer, texts, self.length)
@@ -56,7 +56,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Validation:
-    """Pairs with labels or scores, and their sentences one by one: those of pair i are texts 2 i and 2 i + 1."""
+    """Pairs with labels or scores, and their sentences one by one: texts 2 i and 2 i + 1 are those of pair i."""
 
     pairs: Pairs
     texts: Examples
@@ -72,7 +72,7 @@ class Run:
     examples: Examples
     validation: Validation | None
     digest: str  # of the data and the validation file
-    steps: int  # of all epochs
+    steps: int  # in all epochs
     warmup: int  # steps
     step: int = 0
     epoch: int = 1
@@ -82,8 +82,8 @@ class Run:
 
 @contextmanager
 def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, say: Say) -> Iterator[Run]:
-    """A new run with settings `given`; or the one that the folder holds, if `resume`. No other process can train in the folder
-    until the block ends. Raises UserError."""
+    """A new run with the settings `given` or, with `resume`, the run in the folder. Until the block ends, no other process can
+    train in the folder. Raises UserError."""
     with hold_folder(folder):
         yield find_run(folder, given, resume, device, say)
 
@@ -141,7 +141,7 @@ def digest_files(s: TrainSettings) -> str:
 
 
 def start_from_scratch(folder: Path, s: TrainSettings) -> Path:
-    """A folder with a model that has learnt nothing yet."""
+    """A folder with an untrained model."""
     folder.mkdir()
     texts = learning_texts(s) if s.tokenizer is None else []
     vocab, end = from_scratch.add_tokenizer(folder, s.tokenizer, s.vocab or SIZES["vocab"], texts)
@@ -158,7 +158,7 @@ def learning_texts(s: TrainSettings) -> list[str]:
 
 
 def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: Say) -> Run:
-    """Model, examples and validation. source: the model folder that training starts from, or that of the run itself."""
+    """Model, examples and validation. source: the model folder that training starts from; for a resumed run, its own."""
     model = open_model(s, source, device)
     if prompts := expected_prompts(s.model, model.template.checkpoint):
         found = f"the model expects prompts ({', '.join(prompts)})"
@@ -171,7 +171,7 @@ def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: 
         validation = None if s.validation is None else open_validation(s.validation, s.limit_validation, model)
     except MemoryError:
         raise UserError("the data do not fit in memory: use fewer with --limit-train") from None
-    if model.device == "numpy":  # it takes no more than a batch needs
+    if model.device == "numpy":  # where a batch takes only the memory it needs
         check_room(model.program.graph, min(s.batch_tokens, int(examples.tokens.sum())))
     steps = count_steps(examples.tokens, s, say)
     trained = sum(math.prod(int(d) for d in t.shape) for t in model.program.graph.trained)
@@ -201,7 +201,7 @@ def open_model(s: TrainSettings, source: Path, device: str) -> Model:
 
 
 def expected_prompts(name: str | None, c: Checkpoint) -> list[str]:
-    """The names of the prompts that a model has, or that its family expects (see Encoder)."""
+    """The names of the prompts that the model has or, like Encoder, of those that its family expects."""
     prompts = c.prompts if any(c.prompts.values()) else family_prompts(model_names(name or "", c))
     return [name for name, text in prompts.items() if text]
 
@@ -234,7 +234,7 @@ def batch_capacity(tokens: int) -> dict[str, int]:
 
 
 def check_room(graph: TrainGraph, tokens: int) -> None:
-    """Refuse what main memory has no room for, before the system ends the process for it."""
+    """Raise UserError if main memory is too small, before the system kills the process."""
     room = memory.available_memory()
     if room is not None and graph.memory_needed(batch_capacity(tokens)).total > room:
         raise too_large(graph, tokens, f"and this machine has {memory.readable_bytes(room)} free")
@@ -242,12 +242,12 @@ def check_room(graph: TrainGraph, tokens: int) -> None:
 
 def too_large(graph: TrainGraph, tokens: int, room: str) -> UserError:
     need = graph.memory_needed(batch_capacity(tokens))
-    help = "lower --batch-tokens or --max-seq-length, or train a smaller model"
-    return UserError(f"training with batches of {tokens:,} tokens needs {need}, {room}: {help}")
+    advice = "lower --batch-tokens or --max-seq-length, or train a smaller model"
+    return UserError(f"training with batches of {tokens:,} tokens needs {need}, {room}: {advice}")
 
 
 def teacher_examples(folder: Path, s: TrainSettings, model: Model, source: Path, device: str) -> Examples:
-    """Texts and their teacher's vectors. A model from scratch gets its first weights from these."""
+    """Texts and their teacher's vectors. A model from scratch takes its first weights from these."""
     texts = data.read_training_texts(s.data, s.limit_train)
     taught = teacher.ask_teacher(folder, str(s.teacher), texts, model.width, device, source == folder / checkpoint.MODEL)
     examples = Examples(model.tokenize(texts), 1, taught.vectors)

@@ -23,8 +23,8 @@ HALVING_SHARE = 1e-3  # share of a token in the texts at which its vector is hal
 
 @dataclass(frozen=True)
 class Teacher:
-    """The targets of texts. vectors: float32 (n, width), mapped from a file. directions: (C, width), what every vector of the
-    teacher is multiplied by to have `width` dimensions; None if it has as many already."""
+    """The targets of texts. vectors: float32 (n, width), mapped from a file. directions: (C, width), by which the
+    teacher's vectors are multiplied to have `width` dimensions; None if they have as many already."""
 
     encoder: Encoder
     vectors: Array
@@ -34,8 +34,8 @@ class Teacher:
 def ask_teacher(run: Path, model: str, texts: Sequence[str], width: int, device: str, resumed: bool = False) -> Teacher:
     """The teacher's vectors of texts, made once and kept in the folder of the run.
 
-    The names of the files hold a digest of the texts and of every file that the teacher was read from, so that a file is only
-    used again for the same texts and teacher. Raises UserError if a resumed run has no such file, or if the teacher's vectors
+    The file names hold a digest of the texts and of every file of the teacher, so a file is reused only for the same texts and
+    teacher. Raises UserError if a resumed run has no such file, or if the teacher's vectors
     have fewer than `width` dimensions.
     """
     encoder = Encoder(model, device=device)
@@ -65,8 +65,8 @@ def write_vectors(path: Path, projection: Path, encoder: Encoder, texts: Sequenc
             moments += rows.T.astype(np.float64) @ rows
         directions = leading_directions(moments, width)
         if encoder.dimensions > width:
-            with files.open_output(str(projection), {".npy": files.write_npy}) as (beside, write_directions):
-                write_directions(beside, (("", row) for row in directions))
+            with files.open_output(str(projection), {".npy": files.write_npy}) as (directions_file, write_directions):
+                write_directions(directions_file, (("", row) for row in directions))
 
         def projected() -> files.Rows:
             raw.seek(0)
@@ -78,13 +78,13 @@ def write_vectors(path: Path, projection: Path, encoder: Encoder, texts: Sequenc
 
 
 def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, texts: TokenizedTexts) -> dict[str, Array]:
-    """First weights of a GPT-2, with which the vector of a text is about the mean of the vectors of its tokens.
+    """First weights of a GPT-2 that make the vector of a text about the mean of its tokens' vectors.
 
-    The vector of a token is what the teacher makes of that token alone, times a / (a + the token's share of the texts), so
-    that frequent tokens count less (Arora et al. 2017). The last norm would make all tokens equally long. So every position
+    The vector of a token is the teacher's vector of that token alone, times a / (a + the token's share of the texts), so that
+    frequent tokens count less (Arora et al. 2017). The last norm would make all tokens equally long. So every position
     starts with the same vector, four times as long as that of a rare token: then the norm divides all tokens by about the
-    same number, and its bias subtracts that vector again. Values are about 1, so that steps of the optimiser are small
-    beside them.
+    same number, and its bias subtracts that vector again. Values are about 1, so that steps of the optimiser are
+    small in comparison.
     """
     size, width = config.vocab, config.width
     vectors = teacher.encoder.encode(tokenizer.alone(size), normalize_embeddings=True)

@@ -45,9 +45,9 @@ def train_tokenizer(texts: Iterable[str], *, vocab: int, min_frequency: int, low
 
 
 def make_byte_tokenizer(*, lower_case: bool) -> "tokenizers.Tokenizer":
-    """A tokenizer to study models with: each byte of a text's UTF-8 is a token, whose id is the byte.
+    """A tokenizer for studying models: each byte of a text's UTF-8 is a token, whose id is the byte.
 
-    An ASCII character is its code point ("Hello" is 72, 101, 108, 108, 111); no character is unknown. <|endoftext|> is 256.
+    An ASCII character's id is its code point ("Hello" is 72, 101, 108, 108, 111); no character is unknown. <|endoftext|> is 256.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -74,7 +74,7 @@ def byte_signs() -> list[str]:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Raise UserError, before any work, for a folder that a tokenizer cannot or should not be written to."""
+    """Raise UserError, before any work, if a tokenizer cannot or should not be written to this folder."""
     if (folder / "model.safetensors").exists():
         raise UserError(f"{show(folder)} holds a model, whose weights belong to its own tokenizer: choose another folder")
     if folder.exists() and not folder.is_dir():
