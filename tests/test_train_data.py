@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from refusals import one_line
+from vocabularies import ID, WORDS, bert_folder
 
 from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.cli.train import train_command
@@ -16,7 +17,7 @@ from gpt2wgpu.diagnose.token_report import find_tokenizer
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.train import data
 from gpt2wgpu.train.settings import SIZES, TrainSettings, check_same, frozen_weights
-from gpt2wgpu.train.start import expected_prompts
+from gpt2wgpu.train.start import expected_prompts, open_model
 from gpt2wgpu.train.vocabulary import make_byte_tokenizer, save_tokenizer
 
 LABELS = "sentence1\tsentence2\tlabel\nab\tcd\t1\nef\tgh\t0\nij\tkl\t1\n"
@@ -253,3 +254,13 @@ def test_prompts_that_a_model_expects(tmp_path: Path):
     assert expected_prompts("intfloat/e5-small-v2", load_checkpoint(folder)) == ["query", "passage"]
     tiny.write_json(folder / "config_sentence_transformers.json", {"prompts": {"query": "find: ", "document": ""}})
     assert expected_prompts("intfloat/e5-small-v2", load_checkpoint(folder)) == ["query"]
+
+
+@pytest.mark.parametrize("settings", [{"do_lower_case": True}, {"tokenizer_args": {"do_lower_case": True}}])
+def test_texts_are_tokenized_as_the_folder_says(settings: dict[str, Any], tmp_path: Path):
+    folder = bert_folder(tiny.sentence_model(tmp_path, tiny.bert_config(vocab_size=len(WORDS))), do_lower_case=False)
+    for given, word in (({}, "Hello"), (settings, "hello")):
+        tiny.write_json(folder / "sentence_bert_config.json", given)
+        model = open_model(TrainSettings(loss="info_nce"), folder, "numpy")
+        assert model.tokenize(["Hello"]).ids.tolist() == [ID["[CLS]"], ID[word], ID["[SEP]"]]
+        assert find_tokenizer(folder, None).encode(["Hello"], 9)[0][0].tolist() == [ID["[CLS]"], ID[word], ID["[SEP]"]]

@@ -88,7 +88,8 @@ def test_resuming_a_finished_run_changes_nothing(run: Run, data: Path, tmp_path:
 
 
 def test_what_keeps_a_run_from_being_resumed(run: Run, data: Path, tmp_path: Path):
-    args = ("--data", data / "labels.tsv", *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
+    files = ("--data", data / "labels.tsv", "--validation", data / "scores.tsv")
+    args = (*files, *SCRATCH, "--epochs", 1, "-o", tmp_path / "run")
     assert run("train", *args)[0] == 0
     before = model_files(tmp_path / "run")
 
@@ -100,8 +101,11 @@ def test_what_keeps_a_run_from_being_resumed(run: Run, data: Path, tmp_path: Pat
     assert "already holds a run: resume it with --resume" in refused(*args)
     assert "--lr is 0.5 here and 0.001 in the run" in refused(*args, "--resume", "--lr", 0.5)
     assert "--epochs is 2" in refused("--resume", "-o", tmp_path / "run", "--epochs", 2)
-    (data / "labels.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t0\n")
-    assert "changed since the run began" in refused("--resume", "-o", tmp_path / "run")
+    for name in ("scores.tsv", "labels.tsv"):
+        text = (data / name).read_text()
+        (data / name).write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t0\n")
+        assert "changed since the run began" in refused("--resume", "-o", tmp_path / "run")
+        (data / name).write_text(text)
 
 
 def test_a_run_that_was_moved(run: Run, data: Path, tmp_path: Path):
