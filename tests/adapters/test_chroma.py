@@ -85,7 +85,7 @@ def test_a_collection_keeps_its_model(folder: Path, tmp_path: Path):
     """Its stored vectors would not compare with new ones. The device may change."""
     collection = open_store(tmp_path).create_collection("texts", embedding_function=Gpt2WgpuEmbeddingFunction(folder))
     collection.modify(configuration={"embedding_function": Gpt2WgpuEmbeddingFunction(folder, device="numpy")})
-    for options in ({"model": "built-in"}, {"model": folder, "normalize": True}):
+    for options in ({"model": "built-in"}, {"model": folder, "normalize": True}, {"model": folder, "revision": "v2"}):
         other = Gpt2WgpuEmbeddingFunction(**options)
         with pytest.raises(UserError, match="make a new collection"):
             other.validate_config_update(Gpt2WgpuEmbeddingFunction(folder).get_config(), other.get_config())
@@ -101,7 +101,9 @@ def test_a_relative_folder_is_stored_whole(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_one_text_is_no_list_of_letters(folder: Path):
-    assert "several texts" in refusal(lambda: Gpt2WgpuEmbeddingFunction(folder).embed_query("alpha"))
+    function = Gpt2WgpuEmbeddingFunction(folder)
+    for call in (function, function.embed_query):
+        assert "several texts" in refusal(lambda call=call: call("alpha"))
 
 
 def test_errors_are_the_encoders(tmp_path: Path):

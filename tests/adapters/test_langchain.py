@@ -49,6 +49,9 @@ def test_the_keywords_of_langchains_own_class(folder: Path, encoder: Encoder):
     assert embeddings.embed_query("t3") == encoder.encode_query("t3", **options).tolist()
     plain = Gpt2WgpuEmbeddings(folder, encode_kwargs=options, query_encode_kwargs={"truncate_dim": 3})
     assert plain.embed_query("t3") == encoder.encode_query("t3", truncate_dim=3).tolist()
+    for name, value in {"dtype": "float12", "revision": "main"}.items():  # over options of its own
+        wrong = Gpt2WgpuEmbeddings(folder, model_kwargs={name: value})
+        assert value in refusal(lambda wrong=wrong: wrong.embed_query("t3"))
     assert "model_name" in refusal(lambda: Gpt2WgpuEmbeddings(folder, model_name="b"))
     assert repr(Gpt2WgpuEmbeddings("a", normalize=True)) == (
         "Gpt2WgpuEmbeddings('a', device='auto', dtype='auto', revision=None, normalize=True)"
