@@ -4,13 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 from refusals import refusal
+from vocabularies import WORDS, bert_folder
 
-from gpt2wgpu.checkpoint import load_checkpoint
+from gpt2wgpu import Encoder
+from gpt2wgpu.checkpoint import Checkpoint, load_checkpoint
+from gpt2wgpu.checkpoint.graph import build_graph
 from gpt2wgpu.checkpoint.settings import set_length
-from gpt2wgpu.train.checkpoint import make_template
+from gpt2wgpu.graph.tensor import Array, schedule
+from gpt2wgpu.train.checkpoint import make_template, write_checkpoint
 
 FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 
@@ -173,6 +178,8 @@ def test_old_names_of_the_length_file(tmp_path: Path, name: str):
         ("sentence_bert_config.json", {"max_seq_length": "long"}, ("max_seq_length is 'long'",)),
         ("sentence_bert_config.json", {"do_lower_case": "no"}, ("do_lower_case is 'no'", "true or false")),
         ("sentence_bert_config.json", {"query_expansion": {"length": 32}}, ("query_expansion is",)),
+        ("sentence_bert_config.json", {"query_length": 32}, ("query_length is 32",)),
+        ("sentence_bert_config.json", {"document_length": 32}, ("document_length is 32",)),
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, ("transformer_task is 'fill-mask'",)),
         ("sentence_bert_config.json", {"module_output_name": "sentence_embedding"}, ("module_output_name is",)),
         ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 4}}}, ("processing_kwargs is",)),
@@ -262,6 +269,32 @@ def test_a_limit_that_is_saved_wins_over_an_argument_of_the_tokenizer(tmp_path: 
     assert c.max_seq_length == 7
     saved = json.loads(make_template(c, max_seq_length=3, dtype="float32").files["sentence_bert_config.json"])
     assert saved["max_seq_length"] == saved[name]["model_max_length"] == 3
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_a_folder_says_of_texts_is_saved(tmp_path: Path, plain: bool):
+    """In the file that was read, whatever its name; what was not read stays out, as it would be read with a modules.json."""
+    folder = bert_folder(tiny.sentence_model(tmp_path / "model", tiny.bert_config(vocab_size=len(WORDS))))
+    arguments = {"do_lower_case": False, "cls_token": "[PAD]"}
+    tiny.write_json(folder / "sentence_bert_config.json", {})
+    tiny.write_json(folder / "sentence_roberta_config.json", {"max_seq_length": 5, "tokenizer_args": arguments})
+    tiny.write_json(folder / "config_sentence_transformers.json", {"prompts": {"a": "q"}, "default_prompt_name": "a"})
+    if plain:
+        (folder / "modules.json").unlink()
+    before = Encoder(folder, device="numpy")
+    c = before.checkpoint
+    assert c.tokenizer_arguments == ({} if plain else arguments)
+    before.save_pretrained(tmp_path / "saved")
+    write_checkpoint(tmp_path, make_template(c, max_seq_length=c.max_seq_length, dtype="float32"), "", weights_of(c), {})
+    for name in ("saved", "model"):
+        after = Encoder(tmp_path / name, device="numpy")
+        assert (after.max_seq_length, after.prompts) == (before.max_seq_length, before.prompts)
+        np.testing.assert_array_equal(after.encode("Hello hello"), before.encode("Hello hello"))
+
+
+def weights_of(c: Checkpoint) -> dict[str, Array]:
+    graph = build_graph(c, c.config.layers, "f32", c.modules)
+    return {f"weight/{t.name}": c.weights(t) for t in schedule(graph) if t.is_weight and t.name not in c.absent()}
 
 
 def test_a_trained_model_keeps_modules_in_folders_inside_each_other(tmp_path: Path):

@@ -61,6 +61,17 @@ def test_a_sentence_model_comes_with_its_modules(hub: Hub, tmp_path: Path):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("empty", [None, {}])
+def test_the_old_file_of_lengths_comes_along(hub: Hub, tmp_path: Path, empty: object):
+    """sentence-transformers reads the first that says anything."""
+    folder = sentence_model(tmp_path / "original")
+    (folder / "sentence_bert_config.json").rename(folder / "sentence_xlnet_config.json")
+    if empty is not None:
+        tiny.write_json(folder / "sentence_bert_config.json", empty)
+    hub.add("me/bert", folder)
+    assert Encoder("me/bert", device="numpy").max_seq_length == 5
+
+
 def test_a_repository_that_was_renamed(hub: Hub, gpt2: Path):
     """As gpt2 is openai-community/gpt2 now: the hub redirects, within itself and then to its CDN."""
     hub.repositories["community/gpt2"] = hub.repositories.pop("gpt2")

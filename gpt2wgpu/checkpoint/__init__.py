@@ -12,7 +12,7 @@ from ..graph.tensor import Array, Tensor
 from ..models import Architecture, read_config
 from ..models.fields import Fields, is_absent, read_fields
 from .modules import Dense, LayerNorm, Module, Normalize, Pooling, default_pooling, open_modules, read_modules
-from .settings import LENGTH_FILES, read_sentence_settings, read_transformer_settings
+from .settings import LENGTH_FILES, SENTENCE_FILE, read_sentence_settings, read_transformer_settings
 from .tensors import INDEX, Tensors
 from .weights import TransformerWeights, cast_weight
 
@@ -27,7 +27,6 @@ __all__ = [
 
 # the files in the transformer's folder that decide how a text becomes tokens
 TEXT_FILES = (
-    *(f"sentence_{name}_config.json" for name in LENGTH_FILES),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "vocab.txt", "sentencepiece.bpe.model"),
     *("chat_template.jinja", "chat_template.json"),
@@ -125,7 +124,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     architecture, config = read_config(fields)
     body = TransformerWeights(config, Tensors(folder))
     modules, tensors = open_modules(path, listed[1:], config.width)
-    file = path / "config_sentence_transformers.json"
+    file = path / SENTENCE_FILE
     sentence = read_sentence_settings(read_fields(file, optional=True) if sentence_model else Fields(file, {}))
     return Checkpoint(
         path=path,
@@ -142,7 +141,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         similarity_fn_name=sentence.similarity_fn_name,
         truncate_dim=sentence.truncate_dim,
         parameters=body.parameters,
-        files_read=list_files_read(path, folder, [name for _, name in listed[1:]], [body.tensors, *tensors.values()]),
+        files_read=list_files_read(path, folder, [name for _, name in listed], [body.tensors, *tensors.values()]),
         _body=body,
         _tensors=tensors,
     )
@@ -165,9 +164,10 @@ def check_folder(path: Path) -> None:
 
 
 def list_files_read(path: Path, folder: Path, modules: list[str], tensors: list[Tensors]) -> tuple[Path, ...]:
-    """The files of `Checkpoint.files_read` that exist. folder: of the transformer; modules: the folders of the others."""
-    found = {path / "modules.json", path / "config_sentence_transformers.json", folder / "config.json"}
-    found |= {folder / name for name in TEXT_FILES} | {path / name / "config.json" for name in modules}
+    """The files of `Checkpoint.files_read` that exist. folder: of the transformer; modules: the folders in modules.json."""
+    found = {folder / name for name in ("config.json", *TEXT_FILES)} | {path / name / "config.json" for name in modules}
+    if modules:  # without modules.json the files of sentence-transformers are not read
+        found |= {path / "modules.json", path / SENTENCE_FILE, *(folder / name for name in LENGTH_FILES)}
     for part in tensors:
         found |= {part.folder / INDEX, *(entry.file for entry in part.entries.values())}
     return tuple(sorted(file for file in found if file.is_file()))

@@ -10,7 +10,7 @@ from uuid import uuid4
 from ..errors import UserError, show
 from . import Checkpoint
 from .modules import MODE_FLAGS, MODES, Module, Pooling, read_modules
-from .settings import LENGTH_FILES, set_length
+from .settings import SENTENCE_FILE, find_length_file, set_length
 
 POOLING_FLAGS = {MODES[mode]: flag for mode, flag in MODE_FLAGS.items()}  # by the names of ops.POOLINGS
 
@@ -40,11 +40,9 @@ def save_checkpoint(
                 update_json(part / body / "tokenizer_config.json", {"pad_token": "<|endoftext|>"}, keep=True)
         if modules[0] != c.modules[0] or not c.sentence_model:
             update_pooling(part, modules[0], c.config.width)
-        lengths = (part / body / f"sentence_{name}_config.json" for name in LENGTH_FILES)
-        lengths_file = next((file for file in lengths if file.exists()), part / body / "sentence_bert_config.json")
-        update_json(lengths_file, {"do_lower_case": c.lower_case})
-        update_json(lengths_file, set_length(json.loads(lengths_file.read_text("utf-8-sig")), max_seq_length))
-        update_json(part / "config_sentence_transformers.json", settings)
+        lengths = find_length_file(part / body)
+        update_json(lengths.path, {**set_length(lengths.values, max_seq_length), "do_lower_case": c.lower_case})
+        update_json(part / SENTENCE_FILE, settings)
         if target.exists():
             target.rmdir()
         part.rename(target)

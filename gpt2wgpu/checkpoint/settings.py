@@ -12,7 +12,11 @@ from ..errors import UserError, is_text, show
 from ..graph.ops.vectors import SIMILARITIES
 from ..models.fields import Fields, is_absent, read_fields
 
-LENGTH_FILES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+# the first of these that says anything counts; old releases named it after the architecture
+LENGTH_FILES = tuple(
+    f"sentence_{name}_config.json" for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+SENTENCE_FILE = "config_sentence_transformers.json"
 # arguments that say where files come from; sentence-transformers sets most of them itself
 HUB_ARGUMENTS = {"cache_dir", "code_revision", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"}
 HUB_ARGUMENTS |= {"trust_remote_code", "use_auth_token"}
@@ -61,9 +65,7 @@ def read_transformer_settings(folder: Path, sentence_model: bool) -> Transformer
     if not sentence_model:
         check_chat_template(folder)
         return TransformerSettings(None, False, {}, {})
-    paths = (folder / f"sentence_{name}_config.json" for name in LENGTH_FILES)
-    found = (read_fields(path, optional=True) for path in paths)
-    fields = next((f for f in found if f.values), Fields(folder / "sentence_bert_config.json", {}))
+    fields = find_length_file(folder)
     check_transformer(fields)
     config = read_arguments(fields, "config_args", "config_kwargs")
     for name in config:
@@ -78,6 +80,12 @@ def read_transformer_settings(folder: Path, sentence_model: bool) -> Transformer
     )
     fields.refuse_unknown(("unpad_inputs",))  # only saves padding
     return settings
+
+
+def find_length_file(folder: Path) -> Fields:
+    """The first of LENGTH_FILES in a folder that says anything; without any field where none does. Raises UserError."""
+    found = (read_fields(folder / name, optional=True) for name in LENGTH_FILES)
+    return next((fields for fields in found if fields.values), Fields(folder / LENGTH_FILES[0], {}))
 
 
 def check_transformer(fields: Fields) -> None:

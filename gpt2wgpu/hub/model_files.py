@@ -40,7 +40,7 @@ def list_model_files(name: str, get: Get, others: Collection[str] = ()) -> Path:
             if not modules:
                 get("chat_template.jinja")  # through which sentence-transformers would render every text
             else:
-                next((True for kin in LENGTH_FILES if get(f"{inside}sentence_{kin}_config.json")), None)
+                next((True for file in LENGTH_FILES if (said := get(inside + file)) and read_fields(said).values), None)
             settings = get(f"{inside}tokenizer_config.json")
             if settings is None or not read_fields(settings).present("added_tokens_decoder"):
                 for file in ("special_tokens_map.json", "added_tokens.json"):  # `transformers` reads these only then

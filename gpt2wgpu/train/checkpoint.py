@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ..checkpoint import Checkpoint, Pooling
-from ..checkpoint.settings import set_length
+from ..checkpoint.settings import LENGTH_FILES, SENTENCE_FILE, find_length_file, set_length
 from ..errors import UserError, between, show
 from ..files import sync_to_disk
 from ..graph.tensor import Array
@@ -65,6 +65,8 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
     found = {p for folder in folders for p in folder.iterdir() if p.is_file() and p.suffix in KEPT_SUFFIXES}
     files = {p.relative_to(c.path).as_posix(): p.read_bytes() for p in found if not p.name.endswith(".index.json")}
     body = c.folder.relative_to(c.path)
+    if not c.sentence_model:  # they were not read, and would be with the modules.json that is added
+        files = {name: data for name, data in files.items() if name not in (*LENGTH_FILES, SENTENCE_FILE)}
     for openai, name in {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}.items():
         if (data := files.pop((body / openai).as_posix(), None)) is not None:  # names that `transformers` does not know
             files.setdefault((body / name).as_posix(), data)
@@ -79,7 +81,7 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
 
     # Other libraries should compute in float32, whatever dtype is stored: float16 is slow on a CPU and overflows.
     change(body / "config.json", architectures=[c.config.model], torch_dtype="float32", dtype=None)
-    texts = body / "sentence_bert_config.json"
+    texts = body / (find_length_file(c.folder).path.name if c.sentence_model else LENGTH_FILES[0])
     change(texts, **{**set_length(read(texts), max_seq_length), "do_lower_case": c.lower_case})
     tokenizer = body / "tokenizer_config.json"
     change(tokenizer, model_max_length=max_seq_length)  # for pipelines of `transformers`, which read nothing else
