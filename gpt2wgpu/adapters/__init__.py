@@ -1,4 +1,4 @@
-"""Encoder as other frameworks expect an embedding model, one small file for each; only that file imports the framework.
+"""An Encoder behind the interfaces of other frameworks, one small file each; only that file imports the framework.
 
 langchain.py              Gpt2WgpuEmbeddings          a LangChain `Embeddings`
 llama_index.py            Gpt2WgpuEmbedding           a LlamaIndex `BaseEmbedding`
@@ -10,7 +10,7 @@ sentence_transformers.py  as_sentence_transformer     a real SentenceTransformer
 mteb.py                   Gpt2WgpuModel               a model for mteb's benchmarks
 
 The options of the first six are model, device, dtype and revision, which are Encoder's, and normalize, which makes vectors of
-length 1. Their model is loaded at its first use, by Ray's workers when they start. Errors are Encoder's.
+length 1. Their model is loaded on first use, or when Ray's workers start. Errors are Encoder's.
 """
 
 from functools import cached_property
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class LazyEncoder:
-    """Holds an Encoder from its first use on, and opens another one when it is called with other options.
+    """Opens an Encoder on first use, keeps it, and opens another when it is called with other options.
 
-    Copies and pickles leave the Encoder out: what holds one can be cloned, stored and sent to another process.
+    Copies and pickles leave the Encoder out, so the owner can be cloned, stored and sent to another process.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class LazyEncoder:
 
 
 class EncoderAdapter:
-    """The options that adapters have in common, as they were given, and their Encoder."""
+    """The common options of the adapters, stored unchanged, and the Encoder that they describe."""
 
     def __init__(
         self,

@@ -18,14 +18,14 @@ from ..graph.tensor import Array
 from ..inputs import list_texts
 from . import EncoderAdapter
 
-STORED = {  # what a collection keeps of a function, and of which types it is
+STORED = {  # what a collection stores of the function, with the allowed types
     "model": (str, type(None)),
     "device": (str, int, type(None)),
     "dtype": (str,),
     "revision": (str, type(None)),
     "normalize": (bool,),
 }
-SAME_VECTORS = ("model", "revision", "normalize")  # a collection cannot change these: its vectors would not compare
+SAME_VECTORS = ("model", "revision", "normalize")  # fixed in a collection: others would give incomparable vectors
 
 
 @register_embedding_function
@@ -58,7 +58,7 @@ class Gpt2WgpuEmbeddingFunction(EncoderAdapter, EmbeddingFunction[Documents]):
 
     @staticmethod
     def name() -> str:
-        """What a stored collection calls it."""
+        """Its name in stored collections."""
         return "gpt2wgpu"
 
     def default_space(self) -> str:
@@ -66,7 +66,7 @@ class Gpt2WgpuEmbeddingFunction(EncoderAdapter, EmbeddingFunction[Documents]):
         return "cosine"
 
     def get_config(self) -> dict[str, Any]:
-        """What a stored collection keeps of it: texts, numbers, None."""
+        """The configuration that a collection stores: texts, numbers, None."""
         model = str(self.model) if isinstance(self.model, Path) else self.model
         options = {"device": self.device, "dtype": self.dtype, "revision": self.revision, "normalize": self.normalize}
         return {"model": model, **options}
@@ -79,7 +79,7 @@ class Gpt2WgpuEmbeddingFunction(EncoderAdapter, EmbeddingFunction[Documents]):
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:
-        """Raises UserError where a key is unknown, or its value of another type."""
+        """Raises UserError for an unknown key, or a value of another type."""
         for name, value in config.items():
             if name not in STORED:
                 known = ", ".join(STORED)
@@ -90,7 +90,7 @@ class Gpt2WgpuEmbeddingFunction(EncoderAdapter, EmbeddingFunction[Documents]):
                 raise UserError(f"the collection's gpt2wgpu function has {name}={show(value)}: expected another type")
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Raises UserError for a change after which new vectors would not compare with the stored ones."""
+        """Raises UserError for a change that would make new vectors incomparable with the stored ones."""
         for name in SAME_VECTORS:
             old, new = old_config.get(name), new_config.get(name)
             if old != new:
@@ -99,5 +99,5 @@ class Gpt2WgpuEmbeddingFunction(EncoderAdapter, EmbeddingFunction[Documents]):
 
 @lru_cache(maxsize=4)
 def _build(**options: Any) -> Gpt2WgpuEmbeddingFunction:
-    """Chroma asks for the function of a stored collection at every query; with the function its loaded model is kept."""
+    """Chroma rebuilds the function of a stored collection for every query; keeping the function keeps its model loaded."""
     return Gpt2WgpuEmbeddingFunction(**options)

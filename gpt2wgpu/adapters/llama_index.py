@@ -47,7 +47,7 @@ class Gpt2WgpuEmbedding(BaseEmbedding):
         return self._lazy(model=self.model_name, device=self.device, dtype=self.dtype, revision=self.revision)
 
     def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **options: Any) -> list[list[float]]:
-        """One vector of C floats for each text. Raises UserError for one text alone: LlamaIndex would take its letters."""
+        """One vector of C floats for each text. Raises UserError for a single text, which LlamaIndex would split into letters."""
         return super().get_text_embedding_batch(list_texts(texts, "get_text_embedding_batch"), show_progress, **options)
 
     async def aget_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **options: Any) -> list[list[float]]:

@@ -20,7 +20,7 @@ from . import EncoderAdapter
 
 
 class CommandError(click.ClickException, UserError):
-    """A UserError that the command `llm` shows as one line, too."""
+    """A UserError that `llm` also shows as one line."""
 
 
 class Gpt2WgpuEmbeddingModel(EncoderAdapter, llm.EmbeddingModel):
@@ -40,7 +40,7 @@ class Gpt2WgpuEmbeddingModel(EncoderAdapter, llm.EmbeddingModel):
 
 
 def registered_file() -> Path:
-    """Beside what llm itself keeps: models by the id that they were registered with."""
+    """The file, in llm's folder, that holds registered models by id."""
     return llm.user_dir() / "gpt2wgpu.json"
 
 

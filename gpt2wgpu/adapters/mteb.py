@@ -15,7 +15,7 @@ from ..graph.tensor import Array
 
 
 class Gpt2WgpuModel:
-    """What mteb calls an encoder. Queries and documents get the prompts that the model has for them.
+    """A model in the sense of mteb's encoder protocol. Queries and documents get the prompts that the model has for them.
 
     model: as of Encoder, or an Encoder. revision, device, dtype: Encoder's.
     """
@@ -57,7 +57,7 @@ class Gpt2WgpuModel:
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """What mteb writes into its results."""
+        """The facts that mteb writes into its results."""
         name = self.encoder.model
         known = {
             "name": name if name.count("/") == 1 else f"gpt2wgpu/{Path(name).name}",  # mteb wants org/name

@@ -5,9 +5,9 @@ dataset.map_batches(
     compute=ray.data.ActorPoolStrategy(size=2), resources={"wgpu": 1}, num_cpus=0,
 )
 
-Ray counts the GPUs of some makers only. Say how many a machine has when its Ray is started, under a name of our own, and ask
-for one of them for each worker: `ray start --resources='{"wgpu": 2}'` or `ray.init(resources={"wgpu": 2})`. num_cpus=0 leaves
-the CPUs to those who read and write: workers that keep them all would wait for their first batch for ever.
+Ray counts only the GPUs of some makers. So when you start Ray, say how many GPUs the machine has, as a custom resource, and
+ask for one per worker: `ray start --resources='{"wgpu": 2}'` or `ray.init(resources={"wgpu": 2})`. num_cpus=0 leaves
+the CPUs to the tasks that read and write: if workers reserved all of them, they would wait for a batch for ever.
 """
 
 import os
@@ -31,8 +31,8 @@ from ..errors import UserError
 class Gpt2WgpuEmbedder:
     """A worker: batches of rows in, the same rows and a column of their vectors, float32 (n, C), out.
 
-    column: of the texts. output: of the vectors. device: "auto" gives each worker of a machine a GPU of its own, and numpy
-    where there is none. prompt_name: one of the model's prompts. The other options are those of all adapters.
+    column: holds the texts. output: gets the vectors. device: "auto" gives each worker on a machine its own GPU, or numpy if
+    there is none. prompt_name: one of the model's prompts. The other options are those of all adapters.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Gpt2WgpuEmbedder:
         self.encoder = Encoder(model, device=device, dtype=dtype, revision=revision)
 
     def __call__(self, batch: Any) -> Any:
-        """The batch, which is Ray's memory and stays as it is, with its vectors.
+        """The batch with its vectors. The batch itself is Ray's memory and stays unchanged.
 
         Of `batch_format="pyarrow"` the column is a FixedSizeList<float32>, which any reader of Parquet understands; else it is
         one of Ray's tensors.
@@ -76,7 +76,7 @@ class Gpt2WgpuEmbedder:
 
 
 def own_gpu() -> tuple[str | int, FileLock | None]:
-    """The best GPU that no other worker on this machine has, by its number, and the lock that holds it as long as we live.
+    """The number of the best GPU that no other worker on this machine has, and the lock that reserves it until we end.
 
     "auto" where there is no GPU, or where GPT2WGPU_DEVICE says what that means. Raises UserError if all are taken.
     """

@@ -51,12 +51,12 @@ class EncoderModule(InputModule):
         return {**features, "sentence_embedding": torch.from_numpy(np.ascontiguousarray(vectors))}
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Refused: the Encoder itself knows how it is saved."""
+        """Raises UserError: save the Encoder itself instead."""
         raise UserError("an Encoder inside a SentenceTransformer is not saved by it: use Encoder.save_pretrained(folder)")
 
 
 def as_sentence_transformer(encoder: Encoder) -> SentenceTransformer:
-    """A SentenceTransformer that computes with this Encoder: `encode` and all that is built on it, with the same prompts,
+    """A SentenceTransformer that computes with this Encoder: `encode` and everything built on it, with the same prompts,
     similarity and truncate_dim. `encode` hands over batch_size texts at a time; larger ones are faster here (256, say).
 
     Token embeddings and training are SentenceTransformer's own business and not available.

@@ -42,7 +42,7 @@ class Gpt2WgpuVectorizer(EncoderAdapter, ClassNamePrefixFeaturesOutMixin, Transf
         return self
 
     def transform(self, X: Iterable[str]) -> Array:
-        """The vectors of texts, float32 (n, C). Raises UserError for one text alone, or a table of several columns."""
+        """The vectors of texts, float32 (n, C). Raises UserError for a single text or a table of several columns."""
         shape: tuple[int, ...] = getattr(X, "shape", ())
         if len(shape) == 2 and shape[1] == 1:
             X = np.asarray(X)[:, 0]

@@ -1,1 +1,1 @@
-"""What a model and a device do: self-checks, profiles, token counts."""
+"""Looks at a model and a device: checks against numpy, profiles, token counts."""

@@ -1,4 +1,4 @@
-"""Is this device right? Every kernel and the chosen model against numpy, and the facts that a report needs."""
+"""Is this device right? Compares every kernel and the chosen model with numpy, and collects the facts for a report."""
 
 import platform
 import warnings
@@ -23,7 +23,7 @@ TEXTS = (
     "",
     "one two three four five six seven eight nine ten " * 5,
 )
-MODEL_TOLERANCE = 1e-4  # of a model's vectors: relative to the largest value in f32, 1 - cosine in f16
+MODEL_TOLERANCE = 1e-4  # for a model's vectors: in f32 relative to the largest value, in f16 as 1 - cosine
 
 
 def check_kernels(device: Device) -> Iterator[Check]:
@@ -33,7 +33,7 @@ def check_kernels(device: Device) -> Iterator[Check]:
 
 
 def check_model(encoder: Encoder, twin: Encoder) -> Iterator[Check]:
-    """The vectors of an encoder on a device against its twin's in numpy; then each text alone against its vector in a batch."""
+    """The vectors of an encoder on a device against its twin's in numpy; then each text alone against the batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # texts may be too long for the model
         expected, found = twin.encode(TEXTS), encoder.encode(TEXTS)

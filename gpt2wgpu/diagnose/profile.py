@@ -20,7 +20,7 @@ from ..graph import packing
 from ..graph.packing import position_ids
 from ..graph.tensor import DTYPES, Array, Tensor, schedule
 
-MEASURED_SECONDS = 1.0  # that each measurement takes, about
+MEASURED_SECONDS = 1.0  # approximate duration of each measurement
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ProfileLine:
 
     op: str
     shape: str
-    tile: str  # of a matmul, rows x columns
-    matrix: bool  # on matrix units
+    tile: str  # for a matmul, rows x columns
+    matrix: bool  # whether it runs on matrix units
     calls: int
     seconds: float
     flops: float
@@ -62,9 +62,9 @@ class Profile:
 
 
 def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
-    """Profile a batch of so many texts of so many random tokens.
+    """Profile a batch of `texts` texts with `tokens` random tokens each.
 
-    Raises UserError if it does not fit, and if the device has no clock or one that is too coarse.
+    Raises UserError if the batch does not fit, or if the device's clock is missing or too coarse.
     """
     device = encoder.engine.place.device
     if device is None or not device.clock:
@@ -96,7 +96,7 @@ def profile_model(encoder: Encoder, texts: int, tokens: int) -> Profile:
 
 
 def measure_throughput(program: GPUProgram, device: Device, pack: Callable[[], dict[str, Array]]) -> tuple[float, float]:
-    """Seconds of wall time per batch, and seconds in which the device computes; two batches are under way, as in the engine."""
+    """Seconds per batch: of wall time, and while the device computes. Two batches are under way, as in the engine."""
     start = time.perf_counter()
     program.run(pack())
     count = max(4, min(100, int(MEASURED_SECONDS / (time.perf_counter() - start))))

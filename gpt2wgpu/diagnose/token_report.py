@@ -15,7 +15,7 @@ from ..tokenizer import Tokenizer
 
 
 def find_tokenizer(model: str | Path | None, revision: str | None = None) -> Tokenizer:
-    """The tokenizer of a model (see `hub.find`), or of a folder without a model. Raises UserError."""
+    """The tokenizer of a model (see `hub.find_model`), or of a folder without a model. Raises UserError."""
     folder = find_model(model, revision=revision)
     if not folder.is_dir() or (folder / "config.json").exists() or (folder / "modules.json").exists():
         c = load_checkpoint(folder)
@@ -28,7 +28,7 @@ def find_tokenizer(model: str | Path | None, revision: str | None = None) -> Tok
 
 @dataclass(frozen=True)
 class TokenReport:
-    """What a tokenizer makes of texts. Special tokens that it puts around a text are not counted."""
+    """Counts of a tokenizer's tokens in texts. Special tokens that it puts around a text are not counted."""
 
     vocabulary: int  # special tokens included
     texts: int
@@ -39,15 +39,15 @@ class TokenReport:
     percentile_95: float
     longest: int
     tokens_per_word: float
-    unused: int  # tokens of the vocabulary that do not occur, apart from special ones
+    unused: int  # tokens of the vocabulary that do not occur, except special ones
     unused_share: float
-    unknown: int  # occurrences of the token that stands for what the vocabulary lacks
+    unknown: int  # occurrences of the unknown token
     unknown_share: float
     frequent: list[tuple[str, int, int]]  # token, id, occurrences
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], most_frequent: int = 20) -> TokenReport:
-    """Count the tokens of texts in bounded memory, apart from a number per text. Raises UserError if there are no texts."""
+    """Count the tokens of texts, in bounded memory except for one number per text. Raises UserError if there are no texts."""
     vocabulary = tokenizer.vocabulary()
     counts: Counter[int] = Counter()  # by the ids that occur: an id in a broken file may be a billion
     lengths: list[int] = []

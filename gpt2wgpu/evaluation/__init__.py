@@ -1,1 +1,1 @@
-"""How well similarities agree with people's scores."""
+"""Scores of a model: how well its similarities agree with people's judgements."""

@@ -8,7 +8,7 @@ from ..errors import UserError
 
 
 def need_matplotlib() -> None:
-    """Raises UserError if matplotlib is not installed; called before the work whose result is to be drawn."""
+    """Raises UserError if matplotlib is not installed. Call it before the work whose result is to be drawn."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""How well a model's similarities agree with what people say about pairs of sentences.
+"""How well a model's similarities agree with people's judgements of pairs of sentences.
 
 The measures are those of sentence-transformers' EmbeddingSimilarityEvaluator and BinaryClassificationEvaluator, except that
 pairs of equal similarity are never separated: a threshold lies between two different values, as in scikit-learn.
@@ -19,7 +19,7 @@ from ..graph.tensor import Array
 from ..vectors.measures import Vector, pearson_correlation
 from ..vectors.pairwise import row_by_row
 
-LAYER_NUMBERS = 1 << 28  # most numbers in the vectors of all layers together: 1 GiB
+LAYER_NUMBERS = 1 << 28  # most numbers in the vectors of all layers that are encoded together: 1 GiB
 Scores = dict[str, dict[str, float]]  # similarity -> measure -> value
 
 
@@ -50,7 +50,7 @@ def distinct_sentences(pairs: Pairs) -> list[str]:
 
 
 def pair_scores(vectors: Array, sentences: Sequence[str], pairs: Pairs) -> Scores:
-    """The measures for every similarity, from vectors (n, C) of n different sentences, which are those of the pairs."""
+    """The measures for every similarity, from the vectors (n, C) of the pairs' n distinct sentences."""
     assert pairs.targets is not None
     row = {text: i for i, text in enumerate(sentences)}
     a, b = (vectors[[row[text] for text in texts]] for texts in (pairs.sentences1, pairs.sentences2))
