@@ -1,4 +1,4 @@
-// The activations; ACTIVATION is set when the pipeline is built. The formulas are those of ACTIVATIONS in
+// The activations; ACTIVATION is set when the source is specialised. The formulas are those of ACTIVATIONS in
 // graph/ops/activations.py, with 0.5 (1 + tanh(u)) written as 1 / (1 + exp(-2u)): no overflow, and small results stay exact.
 // Used by activate, activate_dx, glu, linear, linear_int8.
 const NONE: u32 = 0u;

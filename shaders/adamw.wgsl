@@ -1,4 +1,4 @@
-// A step of AdamW, in place, as train/adamw.py explains it.
+// One step of AdamW, in place; train/adamw.py explains it.
 // Grid: a workgroup per CHUNK numbers. Dispatched by train/gpu.py.
 struct Params { N: u32, factor: f32, rate: f32, eps: f32, decay: f32 }
 const CHUNK: u32 = 4096u;

@@ -1,10 +1,10 @@
-// The bindings of softmax attention: over all tokens, in a window, or with keys and values that heads of queries share.
+// The bindings of softmax attention: over all tokens, in a window, or with keys and values that several query heads share.
 // The computation and its grid are in softmax_attention.wgsl. Declared in graph/ops/self_attention.py.
 struct Params { T: u32, N: u32, B: u32, G: u32, C: u32, scale: f32 }
 alias X = f32;
 alias O = f32;
 const WINDOW: u32 = 0u; // a query sees keys at most this far away; 0: all
-const KV_HEADS: u32 = 0u; // heads of keys and values; 0: as many as of queries
+const KV_HEADS: u32 = 0u; // heads of keys and values; 0: as many as query heads
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<X>;
 @group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;

@@ -1,4 +1,4 @@
-// The bindings of softmax attention with a bias, per head, by the distance from query to key.
+// The bindings of softmax attention with a bias per head that depends on the distance from query to key.
 // The computation and its grid are in softmax_attention.wgsl. Declared in graph/ops/self_attention.py.
 struct Params { T: u32, N: u32, B: u32, G: u32, H: u32, R: u32, C: u32, scale: f32 }
 alias X = f32;

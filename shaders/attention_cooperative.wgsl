@@ -19,15 +19,15 @@ const FRAGMENT: u32 = 16u;
 const SUBGROUP: u32 = 32u; // lanes
 const PARTS: u32 = QUERIES / FRAGMENT;
 const LANES: u32 = PARTS * SUBGROUP;
-const SHARES: u32 = LANES / QUERIES; // lanes of a query; SUBGROUP is a multiple of FRAGMENT
-const KEYS: u32 = 2u * FRAGMENT; // of a block
+const SHARES: u32 = LANES / QUERIES; // lanes per query; SUBGROUP is a multiple of FRAGMENT
+const KEYS: u32 = 2u * FRAGMENT; // keys in a block
 const D4: u32 = HEAD_SIZE / 4u;
 const PITCH: u32 = HEAD_SIZE + 8u; // rows are padded, so that fragments are read without bank conflicts
 const WEIGHT_PITCH: u32 = KEYS + 8u;
 const SCORE_PITCH: u32 = KEYS + 4u;
 const LAZY: f32 = 5.5; // weights stay below exp(5.5) = 245, far inside f16
 const HIDDEN: f32 = -3.0e38; // the score of a key that a query does not see
-const LOWEST: f32 = -1.0e38; // the first maximum: a hidden key has a weight of 0 even before a key is seen
+const LOWEST: f32 = -1.0e38; // the initial maximum, above HIDDEN: so a hidden key's weight is 0 even before any key is seen
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<X>>;
 @group(0) @binding(2) var<storage, read> spans: array<vec2<u32>>;
@@ -36,7 +36,7 @@ const LOWEST: f32 = -1.0e38; // the first maximum: a hidden key has a weight of 
 
 var<workgroup> keys: array<f16, QUERIES * PITCH>; // first used for the queries
 var<workgroup> values: array<f16, KEYS * PITCH>;
-var<workgroup> scores: array<f32, QUERIES * SCORE_PITCH>; // also of results, KEYS columns at a time
+var<workgroup> scores: array<f32, QUERIES * SCORE_PITCH>; // also results, KEYS columns at a time
 var<workgroup> weights: array<f16, QUERIES * WEIGHT_PITCH>;
 var<workgroup> totals: array<f32, QUERIES * SHARES>;
 var<workgroup> grown: array<u32, 4>;
@@ -238,7 +238,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
   }
 
-  if (subgroups < PARTS) { total = bitcast<f32>(p.C | 0x7fc00000u); } // subgroups are wider than SUBGROUP: NaN, rather than a part that is missing
+  if (subgroups < PARTS) { total = bitcast<f32>(p.C | 0x7fc00000u); } // subgroups are wider than SUBGROUP: give NaN rather than leave a part out
   totals[lane] = total;
   coopStoreT(o0, &scores[at], SCORE_PITCH);
   coopStoreT(o1, &scores[beside], SCORE_PITCH);

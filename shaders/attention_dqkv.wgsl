@@ -1,9 +1,10 @@
 // The gradients of q, k and v; the softmax is recomputed from its log-sum-exp (Dao et al. 2022, appendix B).
 // Grid: a workgroup per tile of the work list and head, a thread per token. Declared in train/ops.py.
 //
-// A token is first a query that walks over its keys (dq), then twice a key that walks over its queries (dv, then dk): a thread
-// has no registers for both at once. The tokens walked over pass through workgroup memory in blocks: keys and values, then
-// queries (scaled) and dout. Where several heads of queries share one of keys, the first of them walks over the queries of all.
+// A thread's token is first a query that walks over its keys (dq), then twice a key that walks over its queries (dv, then
+// dk): there are no registers for both at once. The tokens walked over pass through workgroup memory in blocks: keys and
+// values, then queries (scaled) and dout. If several query heads share a head of keys, the first
+// one walks over the queries of all.
 struct Params { T: u32, N: u32, C: u32, H: u32, B: u32, G: u32, scale: f32 }
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;

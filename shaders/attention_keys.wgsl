@@ -1,4 +1,4 @@
-// Which keys a query sees and which queries see a key, in a sequence from `start` to before `end`, and how a row is loaded.
+// Which keys a query sees and which queries see a key, in the sequence from `start` to before `end`; and how a row is loaded.
 // Used by attention, attention_bias, attention_dqkv, attention_lse, which set CAUSAL, WINDOW, KV_HEADS and HEAD_SIZE.
 fn first_key(query: u32, start: u32) -> u32 { return select(start, max(query, start + WINDOW) - WINDOW, WINDOW > 0u); }
 
@@ -10,7 +10,7 @@ fn first_query(key: u32, start: u32) -> u32 { return select(first_key(key, start
 
 fn past_query(key: u32, end: u32) -> u32 { return select(end, min(key + WINDOW + 1u, end), WINDOW > 0u); }
 
-// The number of heads of queries, `width` columns together, that share a head of keys and values.
+// How many query heads share one head of keys and values. width: columns of all query heads.
 fn sharing(width: u32) -> u32 { return select(width / (max(KV_HEADS, 1u) * HEAD_SIZE), 1u, KV_HEADS == 0u); }
 
 // Four elements of a head's row of q, k or v, which begins at `column`; zeros past the head's end.

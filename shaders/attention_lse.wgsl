@@ -6,7 +6,7 @@ const CAUSAL: u32 = 1u;
 const WINDOW: u32 = 0u;
 const KV_HEADS: u32 = 0u;
 const QUERIES: u32 = 32u;
-const KEYS: u32 = 16u; // of a block
+const KEYS: u32 = 16u; // keys in a block
 const D4: u32 = (HEAD_SIZE + 3u) / 4u; // groups of four in a head's row, the last one padded with zeros
 const LOWEST: f32 = -3.0e38; // below every score
 @group(0) @binding(0) var<uniform> p: Params;

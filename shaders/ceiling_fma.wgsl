@@ -1,7 +1,7 @@
 // How fast this device multiplies and adds: chains of fma in registers, the ceiling of matmuls.
 // Grid: as many threads as keep the device busy. Dispatched by gpu/ceilings.py.
 struct Params { rounds: u32 }
-const FLOPS: u32 = 128u; // of a thread in a round: 16 vectors of four, multiplied and added
+const FLOPS: u32 = 128u; // per thread and round: 16 vectors of four, multiplied and added
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
 

@@ -8,7 +8,7 @@ const FRAGMENT: u32 = 16u;
 const PRODUCTS: u32 = 8u; // products of fragments that a subgroup computes in a round
 const AREA: u32 = FRAGMENT * FRAGMENT;
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>; // the number of subgroups, and from AREA on the sums
+@group(0) @binding(1) var<storage, read_write> out: array<f32>; // the number of subgroups; from AREA on, the sums
 
 var<workgroup> operands: array<f16, 6u * AREA>;
 

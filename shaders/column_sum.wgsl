@@ -1,4 +1,4 @@
-// The sum of value(t, c) over all tokens t, for every column c, in an order that only the number of tokens decides.
+// The sum of value(t, c) over all tokens t, for every column c, in an order that depends only on the number of tokens.
 // Grid: a workgroup per COLUMNS columns. ROWS rows of lanes walk through the tokens side by side; a tree adds their sums.
 // Used by layer_norm_dweight, sum_rows.
 const COLUMNS: u32 = 16u;

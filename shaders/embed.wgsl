@@ -1,5 +1,5 @@
-// A row of the vocabulary's table plus a row of the positions' table.
-// A vocabulary table larger than a binding comes in pieces of V rows from `first` on, one dispatch for each.
+// A row of the token table plus a row of the position table.
+// A token table larger than a binding comes in pieces of V rows, starting with row `first`, one dispatch each.
 // Grid: a thread per element, x over columns and y over tokens. Declared in graph/ops/embedding.py.
 struct Params { T: u32, V: u32, C: u32, S: u32, first: u32 }
 alias W = f32;
@@ -15,7 +15,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
   let t = id.y;
   if (c >= p.C) { return; }
-  let row = ids[t] - p.first; // wraps around below `first`
+  let row = ids[t] - p.first; // wraps around for ids below `first`, so they are skipped too
   if (row >= p.V) { return; }
   out[t * p.C + c] = f32(wte[row * p.C + c]) + f32(wpe[positions[t] * p.C + c]);
 }

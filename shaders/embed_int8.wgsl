@@ -1,5 +1,5 @@
-// embed.wgsl with the vocabulary's table in int8, and a scale for each GROUP columns of a row.
-// A table larger than a binding comes in pieces of V rows from `first` on, one dispatch for each; the scales are whole.
+// embed.wgsl with the token table in int8, and a scale for each GROUP columns of a row.
+// A table larger than a binding comes in pieces of V rows, starting with row `first`, one dispatch each; the scales are not cut.
 // Grid: a thread per element, x over columns and y over tokens. Declared in graph/ops/embedding.py.
 struct Params { T: u32, V: u32, C: u32, J: u32, S: u32, first: u32 }
 alias W = f32;
@@ -18,7 +18,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let c = id.x;
   let t = id.y;
   if (c >= p.C) { return; }
-  let row = ids[t] - p.first; // wraps around below `first`
+  let row = ids[t] - p.first; // wraps around for ids below `first`, so they are skipped too
   if (row >= p.V) { return; }
   let at = row * p.C + c;
   let q = f32(extractBits(i32(wte[at / 4u]), at % 4u * 8u, 8u));

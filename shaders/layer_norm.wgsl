@@ -1,4 +1,4 @@
-// (x - mean) / sqrt(variance + eps) * weight + bias, for each row. The variance is taken around the mean, which keeps all digits.
+// (x - mean) / sqrt(variance + eps) * weight + bias, for each row. Two passes: mean(x^2) - mean^2 would lose digits.
 // Grid: a workgroup per row. Declared in graph/ops/norms.py.
 struct Params { T: u32, C: u32, eps: f32 }
 alias O = f32;

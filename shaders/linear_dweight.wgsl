@@ -1,14 +1,14 @@
 // x transposed @ dout, the gradient of a linear layer's matrix; t ascends.
 // Grid: a workgroup per TILE_K x TILE_N outputs. Declared in train/ops.py.
 //
-// Both operands lie in memory in the order in which they are needed, so nothing is staged: for every token a thread loads
-// THREAD_ROWS inputs and two groups of four outputs, and adds each product to a sum of its own.
+// Both operands are read in memory order, so nothing is staged: for each token a thread loads THREAD_ROWS elements of x and
+// two groups of four of dout, and adds each product to its own sum.
 struct Params { T: u32, K: u32, N: u32, onto: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> dout: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> dweight: array<vec4<f32>>;
-const TILE_K: u32 = 64u; // gpu/kernels.py sets another tile where the device is a CPU
+const TILE_K: u32 = 64u; // gpu/kernels.py sets another tile if the device is a CPU
 const TILE_N: u32 = 64u;
 const THREAD_ROWS: u32 = 8u;
 const THREADS_N: u32 = TILE_N / 8u;

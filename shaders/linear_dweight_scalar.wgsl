@@ -1,4 +1,4 @@
-// linear_dweight.wgsl where K or N is not a multiple of four; t ascends as well.
+// linear_dweight.wgsl where K or N is not a multiple of four; t ascends, too.
 // Grid: a thread per element, x over columns n and y over rows k. Declared in train/ops.py.
 struct Params { T: u32, K: u32, N: u32, onto: u32 }
 const TILE_K: u32 = 8u;

@@ -5,14 +5,14 @@
 // k ascends, so every tile shape gives the same bits. Slices of both matrices are staged in workgroup memory, and the next slice
 // is loaded into registers while one is multiplied. A shader cannot address the elements of a fragment, so results pass through
 // workgroup memory to `finish`. No subgroup arithmetic: some drivers crash where it meets matrix units. Rows in workgroup memory
-// are multiples of 16 bytes long. gpu/tiles.py sets the tile, first that of the fastest public kernel of this kind (cmf's zi_mm).
+// are multiples of 16 bytes long. gpu/tiles.py sets the tile; its default is that of the fastest public kernel (cmf's zi_mm).
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
 const FRAGMENT: u32 = 16u;
 const TILE_T: u32 = 128u;
 const TILE_N: u32 = 128u;
-const THREAD_ROWS: u32 = 64u; // rows and columns of a subgroup
+const THREAD_ROWS: u32 = 64u; // rows and columns per subgroup
 const SUBGROUP: u32 = 32u; // lanes
 const LARGE: bool = THREAD_ROWS == 4u * FRAGMENT; // 4 x 4 fragments
 const PARTS_N: u32 = TILE_N / THREAD_ROWS;
@@ -29,7 +29,7 @@ var<workgroup> x_slice: array<f16, TILE_T * X_PITCH>;
 var<workgroup> weight_slice: array<f16, SLICE * WEIGHT_PITCH>;
 var<workgroup> results: array<f32, PARTS * FRAGMENT * STRIP>;
 
-// The i-th group of four elements of a slice from k on; zeros outside the matrix, as they are multiplied all the same.
+// The i-th group of four elements of a slice from k on; zeros outside the matrix, as these are multiplied too.
 fn load_x(t0: u32, k: u32, i: u32) -> vec4<f16> {
   let t = t0 + i / (SLICE / 4u);
   let k4 = k / 4u + i % (SLICE / 4u);
@@ -70,7 +70,7 @@ fn finish_strips(t0: u32, n0: u32, row: u32, column: u32, lane: u32, subgroups: 
     let t = t0 + part / PARTS_N * THREAD_ROWS + row + i / (STRIP / 4u) % FRAGMENT;
     let n = n0 + part % PARTS_N * THREAD_ROWS + column + i % (STRIP / 4u) * 4u;
     var v = vec4(results[4u * i], results[4u * i + 1u], results[4u * i + 2u], results[4u * i + 3u]);
-    if (subgroups < PARTS) { v = vec4(bitcast<f32>(p.K | 0x7fc00000u)); } // subgroups are wider than SUBGROUP: NaN, rather than a part that is missing
+    if (subgroups < PARTS) { v = vec4(bitcast<f32>(p.K | 0x7fc00000u)); } // subgroups are wider than SUBGROUP: give NaN rather than leave a part out
     finish(t, n / 4u, v);
   }
   workgroupBarrier();

@@ -1,10 +1,10 @@
-// x @ weight for drivers that compute on a CPU: a large tile in the registers of one thread, so each value loaded is used often.
+// x @ weight for drivers that compute on a CPU: a large tile in one thread's registers, so each loaded value is used often.
 // Grid: a thread per THREAD_ROWS rows x 4 groups of four columns.
 // Used by linear, linear_add, linear_add_int8, linear_int8, matmul.
 //
 // It stages nothing: on such a driver workgroup memory is ordinary memory. Rows past T repeat the last one, columns past N are
-// read from the padding of the buffers; neither is stored. The four steps of k are written out: in a loop the driver no longer
-// unrolls, and takes ten times as long.
+// read from the padding of the buffers; neither is stored. The four steps of k are written out: with a loop
+// for them the driver stops unrolling, and takes ten times as long.
 const TILE_T: u32 = 16u;
 const TILE_N: u32 = 128u; // 8 threads side by side
 const THREAD_ROWS: u32 = 16u;

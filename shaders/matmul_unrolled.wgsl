@@ -2,8 +2,8 @@
 // Grid: a thread per 12 rows x 3 groups of four columns.
 // Used by linear, linear_add, linear_add_int8, linear_int8, matmul.
 //
-// Without unrolling, an array in registers is memory, read and written lane by lane: so each sum is a variable of its own. A
-// function for the four steps of k, in place of nested fma, takes 20 % longer.
+// Without unrolling, a local array is memory that is read and written lane by lane, so each sum is a separate variable. A
+// function for the four steps of k, instead of nested fma, takes 20 % longer.
 const TILE_T: u32 = 12u;
 const TILE_N: u32 = 96u; // 8 threads side by side
 

@@ -2,16 +2,15 @@
 // Grid: a workgroup per TILE_T x TILE_N outputs, a thread per THREAD_ROWS rows x 2 groups of four columns.
 // Used by linear, linear_add, linear_add_int8, linear_int8, matmul.
 //
-// Slices of SLICE4 x 4 k of both matrices are staged in workgroup memory, so each element is read once per tile. Every output is
-// one f32 accumulator with k ascending: its bits depend neither on the tile nor on T. gpu/tiles.py sets the tile that is
-// fastest.
+// Slices of SLICE4 x 4 k of both matrices are staged in workgroup memory, so each element is read once per tile. Each output has
+// one f32 accumulator with k ascending: its bits depend neither on the tile nor on T. gpu/tiles.py sets the fastest tile.
 const TILE_T: u32 = 64u;
 const TILE_N: u32 = 64u;
 const THREAD_ROWS: u32 = 8u;
 const SLICE4: u32 = 4u; // groups of four k staged at a time
 const THREADS_N: u32 = TILE_N / 8u;
 const THREADS_T: u32 = TILE_T / THREAD_ROWS;
-const PITCH: u32 = TILE_T + 1u; // padded: what threads read together lies in different banks
+const PITCH: u32 = TILE_T + 1u; // padded, so that simultaneous reads hit different banks
 
 var<workgroup> x_slice: array<vec4<f32>, SLICE4 * PITCH>;
 var<workgroup> weight_slice: array<vec4<f32>, SLICE4 * TILE_N>;

@@ -1,5 +1,5 @@
 // Each token's share of the gradient of its sequence's row; MODE is one of pooling_modes.wgsl.
-// Grid: a thread per column x and sequence y; it walks through the sequence. Declared in train/ops.py.
+// Grid: a thread per column x and sequence y; it loops over the tokens. Declared in train/ops.py.
 struct Params { T: u32, C: u32, B: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

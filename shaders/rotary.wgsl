@@ -1,5 +1,5 @@
-// Rotary positions: an element and the one half a head away from it are a point in a plane, which is turned by an angle.
-// The angles' cosines and sines lie in a table: what a GPU computes for large angles is not exact enough.
+// Rotary positions: an element and the one half a head further on are a point in a plane, which is rotated by an angle.
+// Cosines and sines come from a table: those that a GPU computes for large angles are not exact enough.
 // Grid: a thread per element of a row of q|k|v, x over columns and y over tokens. Declared in graph/ops/embedding.py.
 struct Params { T: u32, N: u32, S: u32, D: u32, heads: u32 }
 alias X = f32;

@@ -11,6 +11,6 @@ fn row_sum(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let total = partial[0];
-  workgroupBarrier(); // before the next call overwrites it
+  workgroupBarrier(); // before the next call overwrites `partial`
   return total;
 }

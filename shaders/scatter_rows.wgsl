@@ -1,4 +1,4 @@
-// The gradient of a table: for each row the sum over the tokens that took it, in their order. No atomics.
+// The gradient of a table: for each row, the sum over the tokens that took it, in token order, without atomics.
 // Grid: a thread per element of the table, x over columns and y over rows. Declared in train/ops.py.
 struct Params { T: u32, C: u32, V: u32, onto: u32 }
 @group(0) @binding(0) var<uniform> p: Params;

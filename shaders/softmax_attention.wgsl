@@ -1,6 +1,6 @@
-// Softmax attention over packed sequences, online (Milakov & Gimelshein 2018): the T x T scores are never in memory.
-// Grid: a workgroup per tile of the work list and head, a thread per EACH queries.
-// Used by attention, attention_bias, which declare the bindings and `biased`: what is added to a score.
+// Softmax attention over packed sequences, online (Milakov & Gimelshein 2018): the n x n scores are never stored.
+// Grid: a workgroup per tile of the work list and per head, a thread per EACH queries.
+// Used by attention, attention_bias, which declare the bindings and `biased`, a score plus its bias.
 //
 // A thread holds its queries' rows of q and of the result in registers. Keys and values pass through workgroup memory in blocks;
 // blocks that no query of the tile sees are skipped. Blocks count from the start of the sequence, so a text's bits do not depend
@@ -8,12 +8,12 @@
 const HEAD_SIZE: u32 = 64u;
 const CAUSAL: u32 = 1u;
 const QUERIES: u32 = 32u;
-const EACH: u32 = 1u; // queries of a thread, which share the keys and values that it loads
+const EACH: u32 = 1u; // queries per thread, which share the keys and values that it loads
 const LANES: u32 = QUERIES / EACH;
-const KEYS: u32 = 16u; // of a block
+const KEYS: u32 = 16u; // keys in a block
 const D4: u32 = (HEAD_SIZE + 3u) / 4u; // groups of four in a head's row, the last one padded with zeros
 const HIDDEN: f32 = -3.0e38; // the score of a key that a query does not see
-const LOWEST: f32 = -1.0e38; // the first maximum: a hidden key has a weight of 0 even before a key is seen
+const LOWEST: f32 = -1.0e38; // the initial maximum, above HIDDEN: so a hidden key's weight is 0 even before any key is seen
 
 var<workgroup> keys: array<vec4<f32>, KEYS * D4>;
 var<workgroup> values: array<vec4<f32>, KEYS * D4>;
@@ -43,8 +43,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
 
   let last = min(start + tile.y + QUERIES, end) - 1u;
-  let seen_by_all = past_key(start + tile.y, end); // keys before this one need no mask
-  let seen_from = first_key(last, start); // and neither do keys from this one on
+  let seen_by_all = past_key(start + tile.y, end); // keys before this one are seen by all queries: no mask
+  let seen_from = first_key(last, start); // with a window, keys from this one on are seen by all
   let last_key = past_key(last, end);
   let first_block = first_key(start + tile.y, start);
   for (var block = first_block - (first_block - start) % KEYS; block < last_key; block += KEYS) {
@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var scores: array<f32, EACH * KEYS>;
     for (var j = 0u; j < KEYS; j++) {
-      var s = array<vec4<f32>, EACH>(); // naga 29 would zero an implicit initial value once, not in every round
+      var s = array<vec4<f32>, EACH>(); // explicit: naga 29 would zero a variable without a value only once, not in each round
       for (var d = 0u; d < D4; d++) {
         let k = keys[j * D4 + d];
         for (var e = 0u; e < EACH; e++) { s[e] = fma(q[e * D4 + d], k, s[e]); }

@@ -1,4 +1,4 @@
-// Sums of squares, for the norm of a gradient: one for each CHUNK numbers, in `sums` from `first` on. The host adds them up.
+// Sums of squares, for the norm of a gradient: one for each CHUNK numbers, written to `sums` from `first` on. The host adds them.
 // Grid: a workgroup per CHUNK numbers. Dispatched by train/gpu.py.
 struct Params { N: u32, first: u32 }
 const CHUNK: u32 = 4096u;

@@ -1,4 +1,4 @@
-// A matrix with rows and columns exchanged. Threads side by side write neighbouring elements.
+// The transpose of a matrix. Neighbouring threads write neighbouring elements.
 // Grid: a thread per element, x over the columns of the result and y over its rows. Declared in train/ops.py.
 struct Params { K: u32, N: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
