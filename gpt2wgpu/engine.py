@@ -313,7 +313,8 @@ class Engine:
             self.checkpoint.check_unchanged()
 
     def _tokens(self) -> CompiledGraph:
-        """The program of the hidden states that the pooling reads. It shares the weights."""
+        """The program of the hidden states that the pooling reads. It shares the weights, so the engine must be open."""
+        self.check_open()
         if self._token_program is None:
             states = {t.inputs[0] for t in schedule(self.program.output) if t.op is ops.pool}
             if len(states) > 1:

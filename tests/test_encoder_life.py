@@ -75,6 +75,13 @@ def test_a_closed_encoder_says_so(make: Callable[..., Encoder], tmp_path: Path):
     np.testing.assert_array_equal(model.encode(TEXTS), expected)
 
 
+def test_token_embeddings_that_a_closed_encoder_never_gave(make: Callable[..., Encoder], tmp_path: Path):
+    """Their program would be made of weights that are gone."""
+    model = make(tiny_gpt2(tmp_path))
+    model.close()
+    assert refusal(lambda: model.encode("t1", output_value="token_embeddings")).startswith("this Encoder was closed")
+
+
 def test_closing_one_of_two_layers_leaves_the_other(make: Callable[..., Encoder], tmp_path: Path):
     model = make(tiny_gpt2(tmp_path, layers=2))
     expected = model.encode(TEXTS)

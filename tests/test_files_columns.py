@@ -41,6 +41,7 @@ def write_arrow(path: Path, columns: dict[str, object]) -> str:
         ([ONE, {"id": "a2"}], "line 2 has no 'text', expected a text in it"),
         ([{"id": "a1"}, TWO], "no column 'text' or 'sentence', the columns are 'id'; choose one with --column NAME"),
         ([{"_id": "a1", "score": 0.5}], "choose one with --column NAME"),
+        ([{"uuid": "a1"}], "choose one with --column NAME"),
         ([{"docId": "a1", "body": None}], "choose one with --column NAME"),
         ([{"url": "a", "body": None}], "choose one with --column NAME"),
         ([{"url": "a", "messages": [{"content": "hello"}]}], "choose one with --column NAME"),
@@ -69,6 +70,13 @@ def test_what_is_still_guessed(tmp_path: Path):
         assert [*files.read_texts(write_arrow(tmp_path / name, columns))] == ["a", "b"]
     for name in ("idea", "paid", "valid", "Centroid"):
         assert [*files.read_texts(write_lines(tmp_path / "a.jsonl", {"n": 1, name: "a"}))] == ["a"]
+
+
+def test_a_column_that_is_asked_for_is_not_replaced_by_another(tmp_path: Path):
+    paths = write_lines(tmp_path / "a.jsonl", {"n": 1, "title": "a"}), write_arrow(tmp_path / "a.parquet", {"title": ["a"]})
+    for path in paths:
+        found = refusal(lambda path=path: files.read_texts(path, "body"))
+        assert f"{path}: no column 'body', the columns are " in found
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])

@@ -53,6 +53,9 @@ def test_pairs_without_a_target(tmp_path: Path):
         assert not pairs.labelled
         with pytest.raises(UserError, match="neither a label nor a score"):
             read_pairs(path)
+    path = write(tmp_path, "b.jsonl", '{"sentence1": "a", "sentence2": "b", "label": 1}\n{"sentence1": "c", "sentence2": "d"}\n')
+    with pytest.raises(UserError, match="line 2 has no target, the first has label"):
+        read_pairs(path, target=False)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +74,8 @@ def test_pairs_without_a_target(tmp_path: Path):
         ("a.tsv", "5\ta\tb\n4\t\td\n", ["row 2", "sentence1 is empty"]),
         ("a.tsv", "5\ta\tb\n4\tc\td\te\n", ["row 2 has 4 columns, the first has 3"]),
         ("a.csv", 'sentence1,sentence2,label\na,"b,1\n', ["line 2"]),
-        ("a.tsv", "".join(f"{i}\ta\tb\n" for i in range(1, 9)), ["counts the rows", "header"]),
-        ("a.tsv", "".join(f"{i}\ta\tb\n" for i in range(8)), ["counts the rows", "header"]),
+        ("a.tsv", "".join(f"{i}\ta\tb\n" for i in range(1, 8)), ["counts the rows", "header"]),
+        ("a.tsv", "".join(f"{i}\ta\tb\n" for i in range(7)), ["counts the rows", "header"]),
         ("a.tsv", "id\ttitle\nx1\ta\n", ["row 1", "'id', 'title'", "expected a header"]),
         ("a.jsonl", '{"sentence1": "a", "sentence2": null, "label": 1}\n', ["line 1", "sentence2 is null"]),
         ("a.jsonl", '{"sentence1": "a", "label": 1}\n', ["line 1 has no sentence2"]),
@@ -96,6 +99,8 @@ def test_sentences_of_other_files(tmp_path: Path):
     table = write(tmp_path, "a.tsv", "id\ttext\n1\ta\n2\tb\n")
     assert list(read_sentences(table)) == ["a", "b"] and list(read_sentences(table, "id")) == ["1", "2"]
     assert list(read_sentences(write(tmp_path, "a.jsonl", '{"text": "a"}\n"b"\n'[:14]))) == ["a"]
+    pairs = write(tmp_path, "pairs.tsv", "sentence1\tsentence2\tlabel\na\tb\t1\n")
+    assert list(read_sentences(pairs)) == ["a", "b"] and list(read_sentences(pairs, "sentence2")) == ["b"]
     with pytest.raises(UserError, match="there are no texts"):
         read_sentences(write(tmp_path, "b.tsv", ""))
 
@@ -113,7 +118,7 @@ def test_two_columns_are_pairs_only_where_pairs_are_wanted(tmp_path: Path):
     with pytest.raises(UserError, match="no column 'text' or 'sentence', the columns are 'x1', 'one'"):
         read_sentences(path)
     assert list(read_sentences(path, "2")) == ["one", "two"]
-    for first in ("id\ttitle", "1\tone", "docId\tbody"):
+    for first in ("id\ttitle", "1\tone", "docId\tbody", "uuid\tbody", "title\ttext", "sentence1\tlabel"):
         with pytest.raises(UserError, match="row 1 holds"):
             read_pairs(write(tmp_path, "b.tsv", f"{first}\n2\ttwo\n"), target=False)
 
