@@ -55,9 +55,13 @@ def test_files_read_of_a_plain_folder(tmp_path: Path):
     for name in ("README.md", "training_args.json", "pytorch_model.bin", "modules.txt"):
         (tmp_path / name).write_text("none of the model's")
     assert names(tmp_path) == ["config.json", "model.safetensors"]
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+    decide_tokens = [
+        *("added_tokens.json", "encoder.json", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json"),
+        *("tokenizer.json", "tokenizer_config.json", "vocab.bpe", "vocab.json", "vocab.txt"),
+    ]
+    for name in decide_tokens:
         (tmp_path / name).write_text("{}")
-    assert names(tmp_path) == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    assert names(tmp_path) == sorted(["config.json", "model.safetensors", *decide_tokens])
 
 
 def test_files_read_of_modules_in_any_folder(tmp_path: Path):
@@ -73,8 +77,12 @@ def test_files_read_of_modules_in_any_folder(tmp_path: Path):
     move_modules(tmp_path, Dense="head", Pooling="pooling")
     for name in ("body/sentence_bert_config.json", "3_Normalize/config.json", "config_sentence_transformers.json"):
         tiny.write_json(tmp_path / name, {})
+    for name in ("jinja", "json"):
+        (tmp_path / f"body/chat_template.{name}").write_text("")
     assert names(tmp_path) == [
         "3_Normalize/config.json",
+        "body/chat_template.jinja",
+        "body/chat_template.json",
         "body/config.json",
         "body/model.safetensors",
         "body/sentence_bert_config.json",

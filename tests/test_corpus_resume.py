@@ -43,6 +43,8 @@ def test_what_must_be_as_it_was(encoder: Encoder, stopped: tuple[Path, str], tmp
     assert "--no-truncate is False now and was True" in message(truncate=False)
     folder = encoder.checkpoint.path
     assert "layer is 0 now and was 1" in message(Encoder(folder, device="numpy", layer=0))
+    assert "pooling is 'max' now and was 'mean'" in message(Encoder(folder, device="numpy", pooling="max"))
+    assert "dtype is 'int8' now and was 'float32'" in message(Encoder(folder, device="numpy", dtype="int8"))
     assert "max_seq_length is 5 now" in message(Encoder(folder, device="numpy", max_seq_length=5))
     assert "dimensions is 4 now and was 8" in message(Encoder(folder, device="numpy", truncate_dim=4))
     other = tiny_gpt2(tmp_path / "other", change={"h.0.mlp.c_fc.bias": lambda a: a + np.float32(1e-6)})

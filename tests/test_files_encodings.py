@@ -116,6 +116,22 @@ def test_a_text_without_end(
     assert message in found and "\n" not in found
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.tsv", "a.csv"])
+def test_the_limit_is_one_of_a_row_and_not_of_a_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    for module in (lines, texts):
+        monkeypatch.setattr(module, "TEXT_BYTES", 100)
+    rows = {"a.txt": ["a" * 99], "a.jsonl": [f'"{"a" * 97}"']}.get(name, ["text", "a" * 99])
+    rows += rows[-1:] * 9
+    if name == "a.csv":
+        rows += [f'"{"a" * 47}\n{"b" * 49}"'] * 9
+    (tmp_path / name).write_text("".join(f"{row}\n" for row in rows))
+    found = [*files.read_texts(str(tmp_path / name))]
+    assert len(found) == (19 if name == "a.csv" else 10) and min(map(len, found)) >= 97
+    with (tmp_path / name).open("a") as out:
+        out.write(f'"{"a" * 47}\n{"b" * 50}"\n' if name == "a.csv" else f'"{"a" * 98}"\n')
+    assert "is longer than 0 MiB" in refusal(lambda: [*files.read_texts(str(tmp_path / name))])
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_a_text_of_a_column_that_is_too_long(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("gpt2wgpu.files.arrow.TEXT_BYTES", 1000)
