@@ -191,7 +191,7 @@ def test_the_csv_limit_of_the_process_stays_as_it_was(tmp_path: Path):
     """Others in the process, and in other threads, rely on their own."""
     long = "word " * 100_000
     (tmp_path / "a.csv").write_text(f"text\n{long}\n")
-    before = csv.field_size_limit()
+    original, before = csv.field_size_limit(1000), 1000
     seen = set()
 
     def read() -> None:
@@ -200,8 +200,11 @@ def test_the_csv_limit_of_the_process_stays_as_it_was(tmp_path: Path):
 
     jobs: list[Callable[[], None]] = [read] * 4
     threads = [threading.Thread(target=job) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen == {(True, before)} and csv.field_size_limit() == before
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == {(True, before)} and csv.field_size_limit() == before
+    finally:
+        csv.field_size_limit(original)
