@@ -44,7 +44,10 @@ def nudge_weights(path: Path) -> None:
     save_file({name: array + np.float32(1e-3) for name, array in weights.items()}, path)
 
 
-@pytest.mark.parametrize("name", ["head/model.safetensors", "body/model.safetensors", "head/config.json", "body/tokenizer.json"])
+CHANGED = ["head/model.safetensors", "body/model.safetensors", "head/config.json", "body/tokenizer.json", "modules.json"]
+
+
+@pytest.mark.parametrize("name", CHANGED)
 def test_a_changed_file_of_any_module_is_another_model(model: Path, tmp_path: Path, name: str):
     """Rows of two models would stand in one output."""
     source, output = stop_early(Encoder(model, device="numpy", max_tokens=64), tmp_path)
