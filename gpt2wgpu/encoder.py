@@ -35,29 +35,30 @@ class Encoder(ModelFacts):
     """A model on a device, ready to turn texts into vectors.
 
     model: a folder in Hugging Face or sentence-transformers layout, or the name of a model on the hub ("org/name"; a bare
-        name means sentence-transformers/name, but for some such as "gpt2"); None for the built-in model.
-    device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE comes first), "numpy" or
-        "cpu", "gpu" (a software adapter where there is no GPU), or an adapter's number or a part of its name.
-    dtype: of weights and matmul operands; everything else is float32. "float32", "float16", or "auto": float16 on a GPU
-        that has it, float32 on software adapters, which are slower with float16, and in numpy. "int8": the weights of linear
-        layers and the vocabulary table in a quarter of float32's memory, anywhere; all else as with "auto".
+        name means sentence-transformers/name, except for some such as "gpt2"); None for the built-in model.
+    device: "auto" (a GPU if there is one, else numpy; the environment variable GPT2WGPU_DEVICE changes that), "numpy" or
+        "cpu", "gpu" (a software adapter if there is no GPU), or an adapter's number or part of its name.
+    dtype: of weights and matmul operands; everything else is float32. "float32"; "float16"; "auto": float16 on a GPU that
+        supports it, else float32 (software adapters are slower with float16); "int8", on any device: linear layers and the
+        token table in a quarter of float32's memory, the rest as with "auto".
     layer: take the hidden state after this block (0: the embeddings), as `hidden_states[layer]` of `transformers`; only
-        these blocks are loaded and run. Default: the last one; in a GPT-2 folder without modules.json 7/12 of the depth, as
-        the middle layers hold most meaning there.
-    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: what the folder
-        says; else "last" for a decoder (a class that ends in ForCausalLM in its config.json), "mean" for others.
-    max_tokens: most tokens in a batch. It bounds memory and never changes a vector on a GPU.
+        these blocks are loaded and run. Default: the last one; for a GPT-2 folder without modules.json, the block at 7/12 of
+        the depth, because its middle layers represent meaning best.
+    pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: the folder's
+        own; without one, "last" for a decoder (its config.json names a class ending in ForCausalLM), else "mean".
+    max_tokens: most tokens in a batch. It bounds memory; on a GPU it never changes a vector.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
-    prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers; default: what the folder says,
-        and where it has no prompts, those that the model's family is known to expect (`checkpoint/prompts.py`).
-    revision, token, cache_folder, local_files_only: of a model on the hub, as in sentence-transformers. A model in the cache
-        is taken as it is, without the network.
-    Other keywords of SentenceTransformer are accepted where they change nothing, such as backend="torch" (`compat.py`).
+    prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers. Default: what the folder says;
+        if it has no prompts, those that the model's family is known to expect (`checkpoint/prompts.py`).
+    revision, token, cache_folder, local_files_only: for a model on the hub, as in sentence-transformers. A model in the cache
+        is used unchanged, without the network.
+    Other keywords of SentenceTransformer are accepted if they change nothing, such as backend="torch" (`compat.py`).
 
-    Threads may share an Encoder. While it encodes in numpy, the BLAS of the whole process has one thread, as each core
-    computes texts of its own. A forked child may use an Encoder in numpy; for a device it has to open one of its own.
-    Pickles and copies hold the arguments and options, not the weights: the model is opened again where they arrive.
-    `close()`, the end of a `with` block and the end of the last reference give the memory back.
+    Threads may share an Encoder. While it encodes several texts in numpy, the BLAS of the whole process has one thread,
+    because each core computes its own texts. A forked child may use an Encoder that it inherits in numpy; on a device
+    it has to open its own.
+    Pickles and copies hold the arguments and options, not the weights: unpickling or copying opens the model again.
+    `close()`, the end of a `with` block and dropping the last reference free the memory.
 
     Raises UserError if the model or the device cannot be used.
     """
@@ -97,7 +98,7 @@ class Encoder(ModelFacts):
         self._layer = default_layer(c) if layer is None else between("layer", layer, 0, c.config.layers)
         self._pooling = pooling
         self._modules = choose_modules(c, pooling)
-        own = any(c.prompts.values())  # sentence-transformers saves empty ones where a model has none
+        own = any(c.prompts.values())  # sentence-transformers writes empty prompts if a model has none
         expected = {} if own else family_prompts(model_names(self.model, c))
         self.prompts = {**(expected or c.prompts), **check_prompts(prompts or {})}
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
@@ -110,11 +111,11 @@ class Encoder(ModelFacts):
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if max_tokens is not None:
             between("max_tokens", max_tokens, 1, 1 << 24)
-        self._layers: tuple[int, ...] = ()  # several side by side; none: `layer`
+        self._layers: tuple[int, ...] = ()  # several layers side by side; empty: only `layer`
         self.engine = self._open()
 
     def _open(self) -> Engine:
-        """The model on its device."""
+        """Choose the device and compile the model for it."""
         given = self._arguments
         device, reason = find_device(given["device"])
         dtype = find_dtype(given["dtype"], device)
@@ -126,16 +127,16 @@ class Encoder(ModelFacts):
         )
 
     def _graph(self, place: Placement) -> Tensor:
-        """A batch's tokens to its vectors (B, C)."""
+        """The graph from a batch's tokens to its vectors (B, C)."""
         layers = self._layers or (self.layer,)
         int8 = place.dtype == "int8"
         graphs = [build_graph(self.checkpoint, n, place.operand_dtype, self.modules, int8=int8) for n in layers]
         return concat_layers(graphs) if self._layers else graphs[0]
 
     def with_layers(self, layers: Sequence[int]) -> "Encoder":
-        """This encoder, but for its vectors: those of several layers side by side, uncut, (n, layers x C) from one pass.
+        """An Encoder like this one whose vectors are those of several layers side by side, untruncated, (n, layers x C).
 
-        It computes on the same device, one of the two at a time, and is closed by itself.
+        One pass computes them all. The two share the device, take turns on it, and are closed separately.
         """
         self.engine.check_open()
         other = object.__new__(type(self))
@@ -148,12 +149,12 @@ class Encoder(ModelFacts):
         return other
 
     def close(self) -> None:
-        """Give the memory back, here and on the device. A closed Encoder refuses to encode until `reopen`."""
+        """Free the memory, on the host and on the device. A closed Encoder refuses to encode until `reopen`."""
         self.engine.close()
 
     def reopen(self) -> None:
-        """Choose the device and load the model anew, with the options as they are now: after `close`, after the device was
-        lost, or after the model's files changed."""
+        """Choose the device and load the model again, keeping the current options: after `close`, after the device was lost,
+        or after the model's files changed."""
         self.close()
         self.__dict__ |= open_copy(*self.__reduce__()[1]).__dict__
 
@@ -197,21 +198,21 @@ class Encoder(ModelFacts):
     ) -> Any:
         """Vectors of texts, float32 (n, C) in the order given; a lone text gives (C,), no texts give (0, C).
 
-        inputs: a text, or several in anything that has an order: a list, an array, a column of a table, a generator. A text
-        is a string, or {"text": string}.
-        prompt, or the one named prompt_name, or the default one, is put before each text.
-        batch_size: most texts in a batch; without it the token budget alone decides.
-        show_progress_bar: on stderr; None: where logging is set to INFO or DEBUG.
+        inputs: a text, or several in anything ordered: a list, an array, a column of a table, a generator. A text is a
+        string, or {"text": string}.
+        prompt: put before each text; without it, the prompt called prompt_name, else the default one.
+        batch_size: most texts in a batch; by default only the token budget limits it.
+        show_progress_bar: on stderr; None: if logging is set to INFO or DEBUG.
         truncate: texts over `max_seq_length` tokens are cut, and a UserWarning counts them; False refuses them.
-        truncate_dim: keep the first dimensions only. normalize_embeddings: to length 1, after that.
-        precision: of the numbers, as of `quantize_embeddings`; "int8" and "uint8" take their ranges from these vectors.
+        truncate_dim: keep only the first dimensions. normalize_embeddings: scale to length 1, after truncation.
+        precision: as for `quantize_embeddings`; "int8" and "uint8" take their ranges from these vectors.
         convert_to_tensor: one tensor of torch; convert_to_numpy=False: a list of tensors.
-        output_value: "token_embeddings" gives for each text the states that the pooling reads, float32 (n, width), special
-        tokens and prompt included; None a dict of these, of the tokens and of the vector. Nothing is padded or normalised.
-        device, pool, chunk_size, task, processing_kwargs, sentences: as in SentenceTransformer, where they change nothing.
+        output_value: "token_embeddings" gives for each text the hidden states before pooling, float32 (n, width), special
+        tokens and prompt included; None gives a dict with these, the tokens and the vector. Nothing is padded or normalised.
+        device, pool, chunk_size, task, processing_kwargs: accepted if they change nothing. sentences: the old name of inputs.
 
-        On a device a text has the same bits in any company; in numpy its last bits depend on what is encoded with it.
-        Empty text is encoded as its special tokens, in a model without them (GPT-2) as <|endoftext|>.
+        On a device a text's vector has the same bits in any batch; in numpy its last bits depend on what is encoded with it.
+        An empty text is encoded as its special tokens or, in a model without them (GPT-2), as <|endoftext|>.
         Raises UserError naming the text that cannot be encoded or whose vector is not finite.
         """
         given = {name: value for name, value in locals().items() if name not in ("self", "inputs", "others")}
@@ -227,7 +228,7 @@ class Encoder(ModelFacts):
     def encode_query(self, inputs: Inputs, prompt_name: Text = ..., prompt: Text = ..., **o: Unpack[OutputOptions]) -> Any: ...
 
     def encode_query(self, inputs: Any = None, prompt_name: Text = None, prompt: Text = None, *more: Any, **options: Any) -> Any:
-        """`encode` with the prompt "query", if the model has one and no other is given."""
+        """`encode` with the prompt "query", if the model has it, unless one is given."""
         if prompt is None and prompt_name is None:
             prompt = first_prompt(self.prompts, "query")
         return self.encode(inputs, prompt_name, prompt, *more, **options)
@@ -243,7 +244,7 @@ class Encoder(ModelFacts):
     def encode_document(
         self, inputs: Any = None, prompt_name: Text = None, prompt: Text = None, *more: Any, **options: Any
     ) -> Any:
-        """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, if no other is given."""
+        """`encode` with the first of the prompts "document", "passage" and "corpus" that the model has, unless one is given."""
         if prompt is None and prompt_name is None:
             prompt = first_prompt(self.prompts, "document", "passage", "corpus")
         return self.encode(inputs, prompt_name, prompt, *more, **options)
@@ -251,9 +252,9 @@ class Encoder(ModelFacts):
     def encode_stream(
         self, inputs: Inputs, prompt_name: str | None = None, prompt: str | None = None, **options: Unpack[VectorOptions]
     ) -> Generator[Array, None, None]:
-        """The vectors of `encode` one by one, (C,), for corpora that do not fit in memory. Each is an array of its own.
+        """The vectors of `encode` one by one, (C,), for corpora that do not fit in memory. No vector shares memory with others.
 
-        Reads ahead some thousand texts, which are tokenised while earlier ones are computed.
+        It reads a few thousand texts ahead, which are tokenised while earlier ones are computed.
         """
         texts = read_several(inputs, "encode_stream")
         return stream_rows(self.engine, self.tokenizer, texts, self.options(prompt_name, prompt, **options))
@@ -261,7 +262,7 @@ class Encoder(ModelFacts):
     def encode_windows(
         self, windows: Iterator[Sequence[str]], options: EncodeOptions, *, first: int = 0
     ) -> Generator[tuple[Array, int], None, None]:
-        """`encode_stream` in windows that the caller chooses, float32 (n, dims) each (see `Engine.windows`)."""
+        """The vectors of each window of texts, float32 (n, dims), and how many texts were cut (see `Engine.windows`)."""
         return self.engine.windows(windows, self.tokenizer, options, first=first)
 
     def options(self, prompt_name: Text = None, prompt: Text = None, **given: Unpack[OutputOptions]) -> EncodeOptions:
@@ -293,7 +294,7 @@ class Encoder(ModelFacts):
             return all_pairs(a, b, self.similarity_fn_name, self.engine.place.device)
 
     def similarity_pairwise(self, a: Any, b: Any) -> Array:
-        """Row by row, float32 (n,): a[i] with b[i]; one of them may be a single vector. Of two single ones a scalar, ()."""
+        """Row by row, float32 (n,): a[i] with b[i]. One of them may be a single vector; two single vectors give a scalar, ()."""
         return row_by_row(a, b, self.similarity_fn_name)
 
     def similarity_matrix(self, sentences: Inputs, **options: Unpack[VectorOptions]) -> Array:
@@ -302,7 +303,7 @@ class Encoder(ModelFacts):
         return self.similarity(vectors, vectors)
 
     def info(self) -> dict[str, str | int]:
-        """The model card: what was loaded, where it runs and what of it."""
+        """The model card: what was loaded, where it runs, and which layer and modules."""
         place = self.engine.place
         return {
             "model": self.model,
@@ -320,7 +321,7 @@ class Encoder(ModelFacts):
 
 
 def open_copy(arguments: dict[str, Any], layers: tuple[int, ...], options: dict[str, Any]) -> Encoder:
-    """What a pickle or a deep copy of an Encoder becomes: the model opened again, with the options of the original."""
+    """Unpickle or copy an Encoder: open the model again and set the options of the original."""
     encoder = Encoder(**arguments)
     encoder = encoder.with_layers(layers) if layers else encoder
     for name, value in options.items():

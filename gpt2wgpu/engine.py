@@ -1,4 +1,4 @@
-"""Token ids -> vectors: a graph compiled for a device, its memory, and the batches that are under way."""
+"""Token ids -> vectors: a graph compiled for a device, its memory, and the batches in progress."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
-LONG = 8192  # tokens of a text that a device has room for, whatever max_tokens is; more if max_seq_length asks for it
+LONG = 8192  # a device gets buffers for texts this long, whatever max_tokens is; for longer ones if max_seq_length asks
 
 
 def truncation_message(cut: int, of: int, limit: int) -> str:
@@ -39,21 +39,21 @@ class EncodeOptions:
     """The options of a call of `Encoder.encode`, checked."""
 
     prompt: str
-    skip: int  # leading tokens, those of the prompt, that the pooling leaves out
-    limit: int  # tokens of a text
-    truncate: bool  # cut texts that are longer; else refuse them
-    sequences: int  # most in a batch
-    dims: int  # of a vector
+    skip: int  # leading tokens, those of the prompt, that pooling leaves out
+    limit: int  # most tokens of a text that are read
+    truncate: bool  # cut longer texts; else refuse them
+    sequences: int  # most texts in a batch
+    dims: int  # length of a vector, after truncation
     normalize: bool
     show_progress_bar: bool
     precision: str = "float32"
     output_value: str | None = "sentence_embedding"
-    container: str = "numpy"  # what the caller gets: "numpy", "tensor" or "list" of tensors
+    container: str = "numpy"  # what the caller gets: "numpy", one "tensor", or a "list" of tensors
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a graph is computed: on an opened device, or in numpy (None); why there, in which dtype, with which matmul."""
+    """Where a graph is computed: on an opened device or, if that is None, in numpy; why, in which dtype, with which matmul."""
 
     device: "Device | None"
     reason: str
@@ -67,18 +67,18 @@ class Placement:
 
     @property
     def operand_dtype(self) -> str:
-        """What matmuls take beside their weights: "f32" or "f16"."""
+        """The dtype of what weights are multiplied with: "f32" or "f16"."""
         return find_operand_dtype(self.dtype, self.device)
 
     def __str__(self) -> str:
         return f"{self.name}, {self.dtype}"
 
 
-Tokenized = tuple[list[Array], list[int]]  # ids of each text, and how many there were
+Tokenized = tuple[list[Array], list[int]]  # ids of each text, and how many there were before cutting
 
 
 class TokenWindow(NamedTuple):
-    """The texts of a window as tokens. first: the number of its first text. cut: how many were over the limit."""
+    """The texts of a window as tokens. first: the number of its first text. cut: how many texts were cut."""
 
     sequences: list[Array]
     first: int
@@ -87,7 +87,7 @@ class TokenWindow(NamedTuple):
 
 @contextmanager
 def waiting_for(under_way: Iterable[Future[Tokenized]]) -> Iterator[None]:
-    """On the way out, wait for what is under way; but a second at most, as the way out may be that of Ctrl-C."""
+    """On leaving the block, wait for work in progress, for a second at most: the reason may be Ctrl-C."""
     try:
         yield
     finally:
@@ -97,7 +97,7 @@ def waiting_for(under_way: Iterable[Future[Tokenized]]) -> Iterator[None]:
 def tokenize_window(
     tokenizer: Tokenizer, texts: Sequence[str], limit: int, first: int, before: Future[Tokenized] | None
 ) -> Tokenized:
-    """Runs in the background, one window after the other: once `before` is done."""
+    """Runs in the background, after `before`: windows are tokenised one after the other."""
     if before is not None:
         wait_until_done(before)
     return tokenizer.encode(texts, limit, first)
@@ -106,11 +106,11 @@ def tokenize_window(
 class Engine:
     """A compiled graph and the place where it is computed. One thread computes at a time.
 
-    graph: batch arrays -> vectors (B, C). name: of the model, for messages. max_tokens: of a batch; None for what suits the
-    device. longest: tokens of a text that there must be room for, whatever max_tokens is. lock: that of another engine on the
-    same device.
+    graph: batch arrays -> vectors (B, C). name: the model's, for messages. max_tokens: most in a batch; None for the default
+    of the device. longest: tokens of the longest text that must fit, whatever max_tokens is. lock: shared with another engine
+    on the same device.
 
-    Raises UserError if there is no memory for it.
+    Raises UserError if it does not fit in memory.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ class Engine:
         self.checkpoint, self.place, self.name = checkpoint, place, name
         self.lock = lock or ForkSafeLock()
         self.max_tokens = max_tokens or MAX_TOKENS[device_kind(place.device)]
-        self.longest_text = checkpoint.config.usable_length  # tokens that can be computed
-        self.limited = False  # whether the device, and not the room that was asked for, sets `longest_text`
+        self.longest_text = checkpoint.config.usable_length  # most tokens of a text that can be computed
+        self.limited = False  # whether the device, not `longest`, sets `longest_text`
         self._longest = longest
         self.program = self._compile(graph, quantize_weights(checkpoint.weights) if place.dtype == "int8" else checkpoint.weights)
         self._token_program: CompiledGraph | None = None  # compiled when it is first asked for
@@ -149,7 +149,7 @@ class Engine:
             tokens = fitting_tokens(device, graph, wanted)
             self.max_tokens = min(self.max_tokens, tokens)
         else:
-            tokens = max(self.max_tokens, min(self._longest, LONG))  # an estimate: numpy takes what a batch needs
+            tokens = max(self.max_tokens, min(self._longest, LONG))  # an estimate: numpy allocates what a batch needs
         sequences = min(tokens, MAX_SEQUENCES)
         self._capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         self._need = memory.memory_needed(graph, self._capacity)
@@ -175,7 +175,7 @@ class Engine:
         return memory.too_large_error(self.name, self._need, self.place.dtype, room, half=half, shorter=shorter)
 
     def close(self) -> None:
-        """Give the memory back. What is asked of a closed engine is refused."""
+        """Free the memory. A closed engine refuses every call."""
         with self.lock:
             self.closed = True
             for program in (self._token_program, self.program):
@@ -184,7 +184,7 @@ class Engine:
             self.checkpoint.release()
 
     def check_open(self) -> None:
-        """Raises UserError after `close`, and where files of weights that numpy reads as it computes have changed."""
+        """Raises UserError after `close`, or if files of weights changed that numpy reads while it computes."""
         if self.closed:
             raise UserError("this Encoder was closed: reopen() opens it again")
         if self.place.device is None:
@@ -199,12 +199,11 @@ class Engine:
         first: int = 0,
         total: int | None = None,
     ) -> Generator[tuple[Array, int], None, None]:
-        """Texts in windows of the caller's choice, none empty -> of each its vectors, float32 (n, options.dims), and how many
-        texts were cut.
+        """For each window of texts, none empty: its vectors, float32 (n, options.dims), and how many texts were cut.
 
-        On a device a vector has the same bits in every window. In numpy its last bits depend on the texts of its window;
+        On a device a vector has the same bits in any window. In numpy its last bits depend on the texts of its window;
         equal windows give equal bits there.
-        first: the number of the first text, for messages. total: of texts, for the progress bar.
+        first: the number of the first text, for messages. total: how many texts there are, for the progress bar.
         """
         with progress(options.show_progress_bar, total) as advance:
             for window in self._tokenized(windows, tokenizer, options, first):
@@ -214,8 +213,8 @@ class Engine:
     def token_windows(
         self, windows: Iterator[Sequence[str]], tokenizer: Tokenizer, options: EncodeOptions, total: int | None = None
     ) -> Generator[tuple[list[Array], list[Array], int], None, None]:
-        """As `windows`: of each its texts' token ids, uint32 (n,), the hidden states of these, float32 (n, C), before the
-        pooling, and how many texts were cut."""
+        """For each window of texts: their token ids, uint32 (n,), their hidden states before pooling, float32 (n, C), and how
+        many texts were cut."""
         with progress(options.show_progress_bar, total) as advance:
             for window in self._tokenized(windows, tokenizer, options, 0):
                 hidden = [np.empty(0, np.float32)] * len(window.sequences)
@@ -280,8 +279,8 @@ class Engine:
     def _batches(
         self, program: CompiledGraph, window: TokenWindow, texts: Sequence[int], options: EncodeOptions
     ) -> Generator[tuple[list[int], Array], None, None]:
-        """These texts of a window in batches: which texts, and the program's output for them. Two batches are under way at a
-        time: one is computed, one is prepared."""
+        """Compute these texts of a window in batches: for each batch its texts and the program's output. Two batches are in
+        progress at a time: one is computed while the next is prepared."""
         self.check_open()
         pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
         sequences, pad = window.sequences, self.checkpoint.config.pad
@@ -297,23 +296,23 @@ class Engine:
             while pending:
                 yield self._result(*pending.popleft())
         finally:
-            while pending:  # an error: what is under way must end before anything else begins
+            while pending:  # after an error: batches in progress must end before anything else begins
                 pending.popleft()[1]()
 
     def _result(self, rows: list[int], wait: Callable[[], Array]) -> tuple[list[int], Array]:
-        """A batch that is done: its texts and the program's output."""
+        """Wait for a batch: its texts and the program's output."""
         found = wait()
         self._check_files()
         return rows, found
 
     def _check_files(self) -> None:
-        """Raise UserError if the files that numpy computes with changed: before a batch, as reading what was cut off ends the
-        process, and after it."""
+        """Raise UserError if the files that numpy computes with changed. Called before a batch, because reading a truncated file
+        kills the process, and after it."""
         if self.place.device is None:
             self.checkpoint.check_unchanged()
 
     def _tokens(self) -> CompiledGraph:
-        """The program of the hidden states that the pooling reads. It shares the weights, so the engine must be open."""
+        """The program that computes the hidden states before pooling. It shares the weights, so the engine must be open."""
         self.check_open()
         if self._token_program is None:
             states = {t.inputs[0] for t in schedule(self.program.output) if t.op is ops.pool}

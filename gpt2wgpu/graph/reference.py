@@ -43,9 +43,10 @@ class NumpyProgram(CompiledGraph):
     def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
         """Start computing the output of a packed batch, (B, C) or (T, C). The returned call waits for it.
 
-        Every core computes the whole graph for some of the sequences, with a BLAS of one thread, so no core waits for
-        another; the threads of a BLAS would meet after every matrix and spin in between. The next batch may be submitted
-        before this one is collected: it starts on the core that is done first.
+        Each core computes the whole graph for some of the sequences, with a BLAS of one thread, so no core waits for another;
+        a BLAS's own threads would meet after every matrix and spin in between. The next batch may be submitted before this
+        one is collected: it starts on the first free core. A single sequence is computed before this returns, on BLAS's own
+        threads.
         """
         self._check_open()
         parts = split_batch(batch, cores.usable_cores())
