@@ -5,8 +5,8 @@ kernels.py   an op and its sizes -> WGSL source -> compute pipeline
 tiles.py     which tile shape a matmul gets on this adapter, and the cache of the measurements
 tuning.py    measures the tile shapes
 program.py   a graph and its weights -> buffers, bind groups, dispatches
-inplace.py   kernels outside any graph that change buffers, for training
-failures.py  errors of a device, by class
+inplace.py   kernels outside any graph that update buffers in place, for training
+failures.py  wgpu's errors -> DeviceLost, OutOfDeviceMemory
 clock.py     the device's timestamps
 ceilings.py  the highest rates that the device can reach
 native.py    calls that wgpu-py lacks or makes slowly

@@ -14,7 +14,7 @@ from .device import Device
 from .failures import named_failures
 from .kernels import bind_group_layout, compile_pipeline, for_matrix_units, read_shader
 
-THREADS = 1 << 18  # of the loop of fma
+THREADS = 1 << 18  # that run the fma loop
 COPIED = 128 << 20  # bytes, more than a GPU's cache
 COPIED_BY_SOFTWARE = 32 << 20
 LONG_ENOUGH = 0.01  # seconds
@@ -72,9 +72,9 @@ def loop_rate(device: Device, label: str, source: str, out: Any, groups: int) ->
 
 
 def run_ceiling(device: Device, label: str, source: str, param: int, buffers: list[Any], groups: int, repeats: int = 1) -> float:
-    """Seconds of so many dispatches of a shader: the best of three passes, after one that does not count.
+    """Seconds that `repeats` dispatches of a shader take: the best of three passes, after one to warm up.
 
-    A clock too coarse for so short a time says zero: then it is done again with eight times as many.
+    A clock that is too coarse shows zero: then eight times as many are timed.
     """
     pipeline = compile_pipeline(device, label, source, 1 + len(buffers))
     uniform = device.raw.create_buffer(size=16, usage=wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST)

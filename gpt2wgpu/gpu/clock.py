@@ -12,7 +12,7 @@ from .failures import named_failures
 
 
 class Clock:
-    """Timestamps of `passes` compute passes: give `around(i)` to pass i, `resolve` after the last one, then read `seconds`."""
+    """Timestamps of `passes` compute passes: pass `around(i)` to pass i, call `resolve` after the last one, then `seconds`."""
 
     @named_failures
     def __init__(self, device: Device, passes: int) -> None:

@@ -74,7 +74,7 @@ class MatrixUnits(NamedTuple):
 
 
 class Handle:
-    """Owns wgpu's device: its memory is freed with the last reference to this and to what was made on the device."""
+    """Owns wgpu's device. Its memory is freed with the last reference to this and to everything made on the device."""
 
     def __init__(self, raw: Any) -> None:
         self._raw, self.pid = raw, os.getpid()
@@ -82,7 +82,7 @@ class Handle:
 
     @property
     def raw(self) -> Any:
-        """Raises UserError in a process forked since then, where every call would hang."""
+        """wgpu's device. Raises UserError in a process forked after it was opened, where every call would hang."""
         if os.getpid() != self.pid:
             raise UserError(FORKED)
         return self._raw
@@ -90,17 +90,17 @@ class Handle:
 
 @dataclass(frozen=True)
 class Device:
-    """An opened adapter, for this process only. `checked`: shaders keep wgpu's bounds checks and loop counters, as in tests."""
+    """An opened adapter, for this process only. checked: shaders keep wgpu's bounds checks and loop counters, as in tests."""
 
     adapter: Adapter
     handle: Handle = field(repr=False)
     checked: bool = False
     granted: frozenset[str] = frozenset()  # the features asked for and got
     refused: str = ""  # why cooperative-matrix was not granted
-    matrix_units: MatrixUnits | None = None  # for f16 matmuls, once devices/selftest.py has found them right
+    matrix_units: MatrixUnits | None = None  # for f16 matmuls, once devices/selftest.py has approved them
     # Shared by all programs of the device and kept until it is freed.
     kernels: "dict[str, Kernel]" = field(default_factory=dict, repr=False)  # by their source
-    layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by (bindings, written ones)
+    layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by (bindings, written)
     tuned: "dict[str, TileTable]" = field(default_factory=dict, repr=False)  # filled by tiles.py and tuning.py
 
     @property
@@ -110,7 +110,7 @@ class Device:
 
     @property
     def clock(self) -> bool:
-        """Whether it records when a compute pass began and ended."""
+        """Whether it can record when a compute pass begins and ends."""
         return "timestamp-query" in self.granted
 
     @property
@@ -140,7 +140,7 @@ def list_adapters() -> tuple[Adapter, ...]:
 @cache
 def find_adapters() -> tuple[Adapter, ...]:
     with quiet_layer():
-        with suppress(RuntimeError):  # the application has used wgpu already; the filter below suffices
+        with suppress(RuntimeError):  # the application already uses wgpu; the filter below suffices
             extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
         found = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
     return tuple(

@@ -43,12 +43,12 @@ def named_failures(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def name_failure(error: BaseException, adapter: Any) -> UserError | None:
-    """The error that stands for a lost device or a lack of memory; None if it is neither."""
+    """DeviceLost or OutOfDeviceMemory if that is what an error of wgpu means; else None."""
     text = str(error).lower()
     lost = any(words in text for words in LOST)
     if not lost and not isinstance(error, wgpu.GPUOutOfMemoryError) and not any(words in text for words in NO_MEMORY):
         return None
-    error.__traceback__ = None  # wgpu's frame holds the error: what failed would live until a garbage collection
+    error.__traceback__ = None  # wgpu's frame holds the error: this cycle would keep everything alive until a garbage collection
     if lost:
         return DeviceLost(
             f"{adapter} was lost: its driver was reset or updated, or the GPU is gone; open the model again (Encoder.reopen)"
@@ -57,7 +57,7 @@ def name_failure(error: BaseException, adapter: Any) -> UserError | None:
 
 
 def last_cause(error: BaseException) -> str:
-    """What an error names as its cause, else all of it, on one line."""
+    """The last cause that an error names, else all of its text, on one line."""
     return " ".join(str(error).split("Caused by:")[-1].split())[:200]
 
 

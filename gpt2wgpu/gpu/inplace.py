@@ -1,4 +1,4 @@
-"""Kernels that change buffers outside any graph, as an optimiser does, and such buffers."""
+"""Kernels outside any graph that update buffers in place, as an optimiser does; and such buffers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Dispatch:
 
 
 class InPlace:
-    """A kernel and its dispatches, all in one pass. files: its shader, and those that it shares with others."""
+    """A kernel and its dispatches, all in one pass. files: its shader, then shared ones."""
 
     @named_failures
     def __init__(self, device: Device, files: Sequence[str], dispatches: Sequence[Dispatch], written: int) -> None:
@@ -54,7 +54,7 @@ class InPlace:
 
     @named_failures
     def run(self, **params: int | float) -> None:
-        """Start the dispatches, with these uniform values beside the fixed ones."""
+        """Start the dispatches, with these uniform values in addition to the fixed ones."""
         for row, fixed in zip(self.uniforms, self.fixed, strict=True):
             values = {**params, **fixed}
             for column, (name, kind) in enumerate(self.fields):

@@ -1,6 +1,6 @@
 """An op and its sizes -> WGSL source -> compute pipeline.
 
-Shaders are plain WGSL. What varies stands on a line of its own, which is replaced here: `alias X = f32;` (a type letter of
+Shaders are plain WGSL. Whatever varies is on a line of its own, which is replaced here: `alias X = f32;` (a type letter of
 the signature) and `const HEAD_SIZE: u32 = 64u;` (an attribute, or the shape of a tile).
 """
 
@@ -19,7 +19,7 @@ from . import native
 from .device import Device
 
 PACKAGE = Path(__file__).parents[1]
-SHADERS = PACKAGE / "shaders" if (PACKAGE / "shaders").is_dir() else PACKAGE.parent / "shaders"  # a wheel, or a checkout
+SHADERS = PACKAGE / "shaders" if (PACKAGE / "shaders").is_dir() else PACKAGE.parent / "shaders"  # in a wheel, or in a checkout
 
 
 class Tile(NamedTuple):
@@ -36,7 +36,7 @@ class Tile(NamedTuple):
         return f"{self.rows}x{self.columns}/{self.thread_rows}"
 
 
-MATRIX_HEADS = (32, 64)  # sizes of attention heads that divide into fragments of 16 x 16 and of 8 x 8
+MATRIX_HEADS = (32, 64)  # head sizes for which the shader of attention on matrix units is written
 
 
 class Kernel:
@@ -61,20 +61,20 @@ class Kernel:
 
 
 def uniform_fields(source: str) -> list[tuple[str, str]]:
-    """Names and types of the fields of a shader's uniform block, which stands on one line."""
+    """Names and types of the fields in a shader's `struct Params { ... }`, which must be on one line."""
     block = re.search(r"struct Params \{(.*?)\}", source)
     assert block is not None, "the shader has no line 'struct Params { ... }'"
     return re.findall(r"(\w+): (\w+)", block[1])
 
 
 def uniform_bits(value: float, kind: str) -> int:
-    """A value as the 32 bits of a uniform field. The type that the shader declares decides, as JSON may write a float as 1."""
+    """A value as the 32 bits of a uniform field. kind: the shader's type, as Python's may differ: JSON may write a float as 1."""
     return int(np.float32(value).view(np.uint32)) if kind == "f32" else int(value)
 
 
 MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8", "matmul")  # the ops of Device.matmul
 
-# the files that the other ops share
+# the shared files that other ops use
 SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx", "l2_normalize", "l2_normalize_dx"), ("row_sum",)),
     "rms_norm": ("row_sum",),
@@ -88,7 +88,7 @@ SHARED: dict[str, tuple[str, ...]] = {
 
 
 def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
-    """The shader files of an op: its own, then those that it shares with others. `matmul`: what Device.matmul chooses.
+    """The shader files of an op: its own, then shared ones. matmul: what Device.matmul chose.
 
     All variants give the same bits, except the one on matrix units, which rounds sums differently: a device uses it in
     every f16 matmul or in none.
@@ -108,7 +108,7 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
 
 
 def suits_matrix_units(t: Tensor) -> bool:
-    """Whether attention has heads of a size that matrix units take, each with its own keys, and no window."""
+    """Whether an attention can run on matrix units: a head size of MATRIX_HEADS, its own keys per head, no window."""
     a = t.attrs
     return a["head_size"] in MATRIX_HEADS and not a.get("window") and a.get("kv_heads") in (None, 0, t.dims.get("H"))
 
@@ -129,14 +129,14 @@ def is_tiled(t: Tensor) -> bool:
 
 
 def operand_types(t: Tensor) -> str:
-    """The dtypes of a matmul's operands: "f32" or "f16"; with int8 weights "i8" beside f32, "i8f16" beside f16."""
+    """The dtypes of a matmul's operands: "f32" or "f16"; "i8" or "i8f16" for int8 weights with f32 or f16."""
     if t.op is not None and t.op.name.endswith("int8"):
         return "i8f16" if "f16" in t.types.values() else "i8"
     return t.types.get("W") or t.types.get("X", "f32")
 
 
 def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> str:
-    """The source of an op's kernel, with its types, its constant attributes and its tile set."""
+    """The source of an op's kernel, with its types, constant attributes and tile filled in."""
     parts = shader_files(t, device.matmul(operand_types(t)))
     source = "\n".join(read_shader(name) for name in parts)
     for letter, dtype in t.types.items():
@@ -145,9 +145,9 @@ def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> st
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
     if device.adapter.software and "softmax_attention" in parts:
-        constants["each"] = 2 if device.adapter.unrolls else 4  # queries of a thread; a GPU lacks the registers
+        constants["each"] = 2 if device.adapter.unrolls else 4  # queries per thread; a GPU lacks the registers for more than one
     if device.adapter.software and "row_sum" in parts:
-        constants["lanes"] = 8  # as many as run at once; more would wait for each other at every barrier
+        constants["lanes"] = 8  # as many as run simultaneously; more would wait at every barrier
     if device.adapter.software and "linear_dweight" in parts:
         constants |= {"tile_k": 32, "thread_rows": 32}  # a tile of one thread, as in matmul_registers.wgsl
     source = set_constants(source, constants)
@@ -164,7 +164,7 @@ def set_constants(source: str, constants: Mapping[str, Any]) -> str:
 
 
 def for_matrix_units(device: Device, source: str) -> str:
-    """The source for the device's sizes of fragments and subgroups."""
+    """The source with the device's fragment and subgroup sizes filled in."""
     assert device.matrix_units is not None
     size, lanes = device.matrix_units
     source = set_constants(source, {"fragment": size, "subgroup": lanes}).replace("coop_mat16x16", f"coop_mat{size}x{size}")
@@ -172,7 +172,7 @@ def for_matrix_units(device: Device, source: str) -> str:
 
 
 def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
-    """The kernel of an op; one per device and source."""
+    """The kernel of an op, made once per device and source. Its pipeline is compiled on first use."""
     source = specialise_source(device, t, tile)
     if source not in device.kernels:
         device.kernels[source] = Kernel(t, source)
@@ -180,7 +180,7 @@ def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kerne
 
 
 def compile_pipeline(device: Device, label: str, source: str, bindings: int, written: int = 1) -> Any:
-    """A pipeline with a uniform block, inputs and outputs. The layout depends on their numbers only, so tiles share bind groups.
+    """A pipeline with a uniform block, inputs and outputs. Its layout depends only on how many, so tiles share bind groups.
     `written`: how many bindings, the last ones, are written; more than one in an optimiser.
 
     wgpu's bounds checks and loop counters are off unless the device was opened for checking. The kernels stay in range

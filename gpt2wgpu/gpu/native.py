@@ -1,8 +1,8 @@
 """Calls of wgpu-native that wgpu-py lacks or makes slowly, straight through its cffi binding.
 
-The reason is waiting. wgpu-py maps a buffer with a thread that waits for all submitted work and locks the device
-meanwhile, so a new batch cannot be submitted before the last one is done. Here the caller's thread waits for one
-submission only, and the next batch is in the queue before the device has finished the last one.
+The main reason is waiting. wgpu-py maps a buffer with a thread that waits for all submitted work and meanwhile locks the
+device, so no batch can be submitted before the previous one is done. Here the caller's thread waits for one submission
+only, and the next batch is in the queue before the device has finished the previous one.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ def break_cycles(device: Any) -> None:
 
 
 def is_forked() -> bool:
-    """Whether this process inherited wgpu's instance from its parent: the drivers' threads stayed behind."""
+    """Whether this process inherited wgpu's instance in a fork, without the drivers' threads."""
     return _forked
 
 

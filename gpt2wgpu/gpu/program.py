@@ -20,10 +20,10 @@ from .kernels import Kernel, bind_group_layout, compile_kernel, uniform_bits
 from .tiles import tile_ladder
 from .tuning import prepare_tiles
 
-Pieces = list[tuple[int, Any]]  # a weight as (rows, buffer): one, or several for a table too large for a binding
-ROW_BYTES = 256  # of a row of uniform values, one per dispatch: a multiple of every alignment that WebGPU may ask for
+Pieces = list[tuple[int, Any]]  # a weight as (rows, buffer): one, or several for a table larger than one binding
+ROW_BYTES = 256  # of uniform values per dispatch: a multiple of every alignment that WebGPU may require
 TILE = 128  # capacities are rounded up to it, so that no tile reaches past a buffer
-UPLOAD_BYTES = 16 << 20  # of weights on their way to the device at a time
+UPLOAD_BYTES = 16 << 20  # of weights in flight to the device at a time
 PADDING = 256  # bytes after a weight, as kernels load whole tiles of columns
 
 
@@ -31,8 +31,8 @@ PADDING = 256  # bytes after a weight, as kernels load whole tiles of columns
 class Step:
     """One dispatch.
 
-    kernels: (most rows T, the kernel for them), ascending. params: its uniform values; a string is the name of a size of
-    the batch. kind: steps of one kind have the same kernels and values.
+    kernels: (most rows T, the kernel for up to that many), ascending. params: the uniform values; a string names a size of
+    the batch. kind: a number that steps with the same kernels and values share.
     """
 
     tensor: Tensor
@@ -42,7 +42,7 @@ class Step:
     bind_group: Any = None
 
     def choose(self, sizes: Mapping[str, int]) -> tuple[Kernel, Grid]:
-        """The kernel and its grid for a batch."""
+        """The kernel and its grid for a batch. sizes: of each symbol."""
         params = {name: sizes[v] if isinstance(v, str) and v in sizes else v for name, v in self.params.items()}
         chosen = next(k for most, k in self.kernels if params.get("T", 0) <= most)
         return chosen, chosen.grid(self.tensor, params)
@@ -51,8 +51,8 @@ class Step:
 class GPUProgram(CompiledGraph):
     """A graph compiled for one device, for batches of up to `capacity` (a size for each symbol in the graph).
 
-    `weights(tensor)` gives the array of a named weight, or its buffers in another program. All batch arrays and all
-    uniform values lie in one buffer, so a batch is one upload, one compute pass and one readback.
+    `weights(tensor)` gives the array of a named weight, or its buffers in another program. All batch arrays and uniform
+    values are in one buffer, so a batch takes one upload, one compute pass and one readback.
     keep: extra outputs; each gets a private buffer, see `kept`.
     """
 
@@ -85,11 +85,11 @@ class GPUProgram(CompiledGraph):
             self._set_uniforms()
             self._bind(bindings, sections)
         except BaseException:
-            self.close()  # the error may be kept for long, and keeps this
+            self.close()  # whoever keeps the error keeps this alive
             raise
 
     def _make_batch_buffer(self) -> dict[Tensor, tuple[int, int]]:
-        """One buffer: a row of uniform values per step, then the arrays of the batch, of which it returns (offset, bytes)."""
+        """Make one buffer: a row of uniform values per step, then the batch's arrays. Returns (offset, bytes) of these."""
         offset = ROW_BYTES * len(self.steps)
         sections = {}
         for t in self.inputs:
@@ -104,7 +104,7 @@ class GPUProgram(CompiledGraph):
         return sections
 
     def _set_uniforms(self) -> None:
-        """Set the uniform values that no batch changes, and note where the others are: {symbol: (rows, columns)}."""
+        """Set the uniform values that are the same for all batches; note where the others are: {symbol: (rows, columns)}."""
         varying: dict[str, list[tuple[int, int]]] = {}
         for i, step in enumerate(self.steps):
             for column, (name, kind) in enumerate(step.kernels[0][1].fields):
@@ -148,7 +148,7 @@ class GPUProgram(CompiledGraph):
         return buffer
 
     def _check(self, tensors: Sequence[Tensor]) -> None:
-        """Refuse a weight that one binding cannot hold. A vocabulary table may be larger: it is split into pieces."""
+        """Raise UserError for a weight larger than one binding. A token table may be: it is split into pieces."""
         limit = self.device.adapter.limit - PADDING
         for t in tensors:
             tables = t.inputs[2:3] if t.op is not None and t.op.name.startswith("embed") else ()
@@ -206,7 +206,7 @@ class GPUProgram(CompiledGraph):
                 shared[place[t]] = self._buffer(f"result of {t.op.name}", sizes[place[t]])
             results[t] = shared[place[t]]
             kernels = tuple((most, compile_kernel(self.device, t, tile)) for most, tile in tile_ladder(self.device, t))
-            if len(kernels) == 1:  # of several, each is compiled when a batch needs it
+            if len(kernels) == 1:  # if there are several, each is compiled when a batch first needs it
                 kernels[0][1].compile(self.device)
             for params, table in self._dispatches(t, pieces):
                 kind = kinds.setdefault((kernels, *params.items()), len(kinds))
@@ -218,7 +218,7 @@ class GPUProgram(CompiledGraph):
         return bindings
 
     def _dispatches(self, t: Tensor, pieces: Mapping[Tensor, Any]) -> Iterator[tuple[dict[str, Any], dict[Tensor, Any]]]:
-        """The uniform values of an op's dispatch; an embedding has one dispatch for each piece of its table, with that piece."""
+        """The uniform values of each dispatch of an op: one, or for an embedding one per piece of its table, with that piece."""
         params = {**t.dims, **t.attrs}
         parted = [x for x in t.inputs if len(pieces.get(x, [])) > 1]
         if not parted:
@@ -233,14 +233,14 @@ class GPUProgram(CompiledGraph):
     def submit(self, batch: Mapping[str, Array], clock: Clock | None = None) -> Callable[[], Array]:
         """Start computing one batch of named arrays. The returned call waits for the output.
 
-        clock: times the whole batch if it is for one pass, else every step, each in a pass of its own.
+        clock: with one pass it times the whole batch, otherwise each step, in a pass of its own.
         """
         sizes = self.write(batch)
         return self.read(self.compute(self.steps, sizes, clock), sizes)
 
     @named_failures
     def write(self, batch: Mapping[str, Array], **symbols: int) -> dict[str, int]:
-        """Upload a batch and its uniform values. Returns the size of each symbol; `symbols` are those that no array has."""
+        """Upload a batch and its uniform values. Returns the size of each symbol. symbols: sizes that no array has."""
         if self.closed:
             raise UserError(CLOSED)
         sizes = dict(symbols)
@@ -306,7 +306,7 @@ class GPUProgram(CompiledGraph):
         return made
 
     def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[native.DispatchHandles]:
-        """The dispatches of these steps for a batch of these sizes. A model has many layers but few kinds of steps."""
+        """The dispatches of these steps for a batch. A model has many layers but few kinds of steps, so kinds are cached."""
         chosen: dict[int, tuple[Any, Grid]] = {}
         found = []
         for step in steps:
@@ -331,7 +331,7 @@ class GPUProgram(CompiledGraph):
 
 
 def fitting_tokens(device: Device, output: Tensor, wanted: int) -> int:
-    """How many of the `wanted` tokens a batch can have at most, so that each result fits one binding of the device."""
+    """The most tokens of a batch, up to about `wanted`, for which each result fits one binding of the device."""
     widest = max(
         math.prod(d for d in t.shape if isinstance(d, int)) * DTYPES[t.dtype].itemsize
         for t in schedule(output)

@@ -1,6 +1,6 @@
-"""Which tile shape a matmul gets, by its sizes K and N, its dtype and a bucket of rows: the fastest one on this adapter.
+"""Which tile shape a matmul gets: the fastest on this adapter for its sizes K and N, its dtype and its bucket of rows.
 
-Every shape gives the same bits (k ascending, one accumulator), so the choice only changes speed.
+Every shape gives the same bits (k ascending, one accumulator), so the choice changes only speed.
 """
 
 import json
@@ -18,7 +18,7 @@ from ..progress import notice
 from .device import Device
 from .kernels import Tile, is_tiled, operand_types
 
-# Of shaders/matmul_workgroup.wgsl. Small tiles make more workgroups of a small batch, large ones load less.
+# For shaders/matmul_workgroup.wgsl. Small tiles give a small batch more workgroups; large tiles load less.
 GPU_TILES = (
     Tile(64, 64, 8),
     Tile(32, 32, 4),
@@ -33,12 +33,12 @@ SOFTWARE_TILES = {
     "matmul_registers": (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8)),
     "matmul_unrolled": (Tile(12, 96, 12),),
 }
-# Of shaders/matmul_cooperative.wgsl, for fragments of 16 x 16; halved for 8 x 8. The first one compiles fast.
+# For shaders/matmul_cooperative.wgsl with fragments of 16 x 16; halved for 8 x 8. The first one compiles fast.
 MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64, 128, 32), Tile(128, 64, 64))
-BUCKETS = (32, 128, 512, math.inf)  # the most rows T of each
+BUCKETS = (32, 128, 512, math.inf)  # the most rows T in each bucket
 
 Matmul = tuple[int, int, str]  # K, N and the dtype of its operands
-Choice = tuple[Tile | None, ...]  # one for each of BUCKETS; None where nothing was measured
+Choice = tuple[Tile | None, ...]  # a tile for each of BUCKETS; None if not measured
 TileTable = dict[Matmul, Choice]
 
 
@@ -95,7 +95,7 @@ def chosen_tiles(device: Device) -> TileTable:
 
 
 def cache_file() -> Path:
-    """In the cache folder of this system. Raises FileNotFoundError if there is none."""
+    """Where measurements are kept, in the user's cache folder. Raises FileNotFoundError if there is none."""
     home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or home or "~/.cache").expanduser()
@@ -105,7 +105,7 @@ def cache_file() -> Path:
 
 
 def read_cache() -> dict[str, Any]:
-    """The adapters in the file; none if there is no such file, or if it is broken or another version's."""
+    """The entries of the file by adapter; {} if it is missing, broken or of another version."""
     with suppress(OSError, ValueError, RecursionError):
         found = json.loads(cache_file().read_text("utf-8"))
         if isinstance(found, dict) and found.get("version") == __version__ and isinstance(found.get("adapters"), dict):
@@ -142,7 +142,7 @@ def load_tiles(device: Device) -> TileTable:
 
 
 def save_tiles(device: Device) -> None:
-    """Add this device's choices to the file, atomically. Those of other kernels and adapters stay.
+    """Add this device's choices to the file, atomically. Choices for other kernels and adapters stay.
 
     If the file cannot be written, a notice says so, and the next process measures again.
     """

@@ -1,4 +1,4 @@
-"""Measure the tile shapes of a model's matmuls: for two seconds when a GPU is used first, later from the cache."""
+"""Measures the tile shapes of a model's matmuls: on a GPU's first use, for up to two seconds; then from the cache."""
 
 import math
 import time
@@ -94,8 +94,8 @@ def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = math
 class Bench:
     """One matmul with random operands on a device, and its kernel in every tile shape.
 
-    A shape is left out if the driver cannot compile it or if its bits differ from those of the default shape, which the
-    self-test compared with numpy. complete: whether there was time until `end` to try every shape.
+    A shape is dropped if the driver cannot compile it or if its bits differ from those of the default shape, which the
+    self-test compared with numpy. complete: whether every shape could be tried before `end`.
     """
 
     def __init__(self, device: Device, m: Matmul, end: float = math.inf) -> None:
@@ -114,7 +114,7 @@ class Bench:
             entries=[{"binding": i, "resource": {"buffer": b}} for i, b in enumerate(self.buffers)],
         )
         self.kernels: dict[Tile, Kernel] = {}
-        self.slowest = 0.0  # seconds of CHECKED_ROWS by wall time, waiting included
+        self.slowest = 0.0  # wall time in seconds of the slowest shape at CHECKED_ROWS, waiting included
         self.complete = self._compile(tile_candidates(device, dtype), CHECKED_ROWS * n * size)
 
     def _compile(self, candidates: Sequence[Tile], size: int) -> bool:
@@ -138,7 +138,7 @@ class Bench:
     def measure(self, rows: int) -> dict[Tile, float]:
         """Seconds per matmul of each shape; empty if there is no time left for it.
 
-        A clock that is too coarse shows zero: then more repeats are timed, and after that wall time is taken.
+        A coarse clock may show zero: then more repeats are timed, and if that is not enough, wall time is used.
         """
         repeats = max(1, min(8, 1024 // rows))
         for count, clock in ((repeats, self.device.clock), (64 * repeats, self.device.clock), (repeats, False)):
@@ -150,7 +150,7 @@ class Bench:
         return {}
 
     def _best(self, rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
-        """The best of three rounds in which the shapes take turns; of fewer if a round is long."""
+        """The best of three rounds in which the shapes take turns; fewer rounds if one is long."""
         found = dict.fromkeys(self.kernels, math.inf)
         start = time.perf_counter()
         for _ in range(3):
