@@ -125,7 +125,7 @@ def print_checks(checks: "Iterator[Check]") -> int:
 def tune_command(ctx: typer.Context, as_json: Json = False) -> None:
     """Measure the tile shapes of a model's matmuls on a GPU, and remember the fastest.
 
-    A new GPU is measured on first use, for two seconds at most; this measures all of them again, without a limit.
+    A new GPU is measured on first use, for two seconds at most; this measures every matmul again, without a time limit.
     Software drivers are measured only by this command. The choice changes speed, never a result.
     """
     from ..diagnose.profile import tune_model
@@ -159,7 +159,7 @@ def profile_command(
     tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each text.")] = 24,
     as_json: Json = False,
 ) -> None:
-    """Show where a batch's time goes on a GPU, per op, beside the highest rates that the device can reach."""
+    """Show where a batch's time goes on a GPU, per op, next to the highest rates that the device can reach."""
     from ..diagnose.profile import profile_model
     from ..encoder import Encoder
 

@@ -46,8 +46,8 @@ def embed_command(
             "--input",
             "-i",
             metavar="FILE",
-            help="Texts from a file: one a line, blank lines are empty texts; .jsonl .tsv .csv .parquet .arrow by column; "
-            "with .gz or .zst too. A folder is one data set in several files. - is stdin.",
+            help="Texts of a file: one per line (a blank one is an empty text), or a column of .jsonl .tsv .csv .parquet .arrow; "
+            "also with .gz or .zst. A folder is one data set in several files. - is stdin.",
             rich_help_panel=TEXT,
         ),
     ] = None,
@@ -68,14 +68,14 @@ def embed_command(
     ] = False,
     precision: Annotated[
         str,
-        typer.Option(metavar="TYPE", help="Of the vectors: float32, int8, uint8, binary or ubinary.", rich_help_panel=TEXT),
+        typer.Option(metavar="TYPE", help="Type of the vectors: float32, int8, uint8, binary or ubinary.", rich_help_panel=TEXT),
     ] = "float32",
 ) -> None:
     """Turn texts into vectors.
 
-    One text given here prints {"sentence": ..., "embedding": [...], "dimensions": N}; several, or a file, an array of these.
+    One text prints {"sentence": ..., "embedding": [...], "dimensions": N}; several texts, or a file, print an array of these.
     A file of any size is read and written row by row, in the order of its texts. An output file appears when it is complete.
-    When the command is stopped, by Ctrl-C or a power cut, finished rows stay in OUTPUT.part, and --resume continues from them.
+    If the command is stopped, by Ctrl-C or a power cut, finished rows stay in OUTPUT.part, and --resume continues from them.
     """
     from ..errors import UserError
 
@@ -98,7 +98,7 @@ def embed_command(
 
 
 def embed_at_once(ctx: typer.Context, given: list[str], input: str | None, column: str | None, output: str | None) -> None:
-    """Rows go to stdout, or to a file that vanishes if the command is stopped."""
+    """Write rows to stdout, or to a file that is removed if the command is stopped."""
     from .. import files
 
     formats = {**files.VECTOR_FORMATS, ".json": files.write_jsonl if len(given) == 1 else files.write_json}
@@ -108,7 +108,7 @@ def embed_at_once(ctx: typer.Context, given: list[str], input: str | None, colum
         encoder = load_encoder(ctx)
         bar = input is not None and on_terminal() and not (output is None and sys.stdout.isatty())
         vectors = encoder.encode_stream(rest, show_progress_bar=bar, **encode_options(ctx))
-        # The vectors come first: zip then runs their generator to its end, where it warns of texts that were cut.
+        # The vectors come first, so that zip exhausts their generator, which at its end warns of texts that were cut.
         return ((text, vector) for vector, text in zip(vectors, mine, strict=True))
 
     if output is None:

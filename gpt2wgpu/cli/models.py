@@ -14,9 +14,9 @@ def pull_command(
 ) -> None:
     """Download a model from the Hugging Face hub, and print its folder.
 
-    Only the files that are needed, and never a pickle, go to huggingface_hub's cache (HF_HOME). Files in the cache are not
+    Only the files that are needed, never a pickle, go to huggingface_hub's cache (HF_HOME). Files in the cache are not
     downloaded again, and an interrupted download resumes. Private and gated models need a token: HF_TOKEN, or `hf auth login`.
-    Other commands download a missing model themselves; pull also updates one that is there.
+    Other commands download a missing model themselves; pull also updates a cached one.
     """
     from .. import hub
 
@@ -44,4 +44,4 @@ def models_command(as_json: Json = False) -> None:
             f"{m.name:<{wide}}  {f'{m.parameters:,} M':>8}  {m.download:5}  {m.dimensions:5}  {m.pooling:<18}  "
             f"{', '.join(m.prompts) or '-':<30}  {'yes' if row['cached'] else 'no'}"
         )
-    print("\na bare name means sentence-transformers/NAME, except for gpt2 and its like; MB are those of the files on the hub")
+    print("\na bare name means sentence-transformers/NAME, except for some such as gpt2; MB: size of the files on the hub")

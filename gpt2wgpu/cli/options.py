@@ -1,4 +1,4 @@
-"""Options that several commands share; an option's name is the keyword of `Encoder` or `encode` that it sets."""
+"""Options that several commands share. An option has the name of the keyword of `Encoder` or `encode` that it sets."""
 
 import re
 import sys
@@ -35,8 +35,8 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto: a GPU if there is one, else numpy. numpy. gpu: a software driver if there is no GPU. "
-        "Or an adapter's number or name, as `gpt2wgpu info` lists them.",
+        help="auto: a GPU if there is one, else numpy. numpy: the CPU. gpu: a GPU, or a software driver if there is none. "
+        "Or the number or name of an adapter from `gpt2wgpu info`.",
         envvar="GPT2WGPU_DEVICE",
         rich_help_panel=MODEL,
     ),
@@ -54,7 +54,7 @@ def model_options(
     device: DeviceOption = "auto",
     dtype: Annotated[
         str,
-        typer.Option(metavar="TYPE", help="Of the weights: auto, float32, float16 or int8.", rich_help_panel=MODEL),
+        typer.Option(metavar="TYPE", help="Dtype of the weights: auto, float32, float16 or int8.", rich_help_panel=MODEL),
     ] = "auto",
     layer: Annotated[
         int | None,
@@ -80,7 +80,7 @@ def vector_options(
         ),
     ] = None,
     truncate_dim: Annotated[
-        int | None, typer.Option(metavar="N", help="Keep the first N dimensions only.", rich_help_panel=MODEL)
+        int | None, typer.Option(metavar="N", help="Keep only the first N dimensions.", rich_help_panel=MODEL)
     ] = None,
     max_seq_length: Annotated[
         int | None,
@@ -89,10 +89,10 @@ def vector_options(
         ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="TOKENS", help="Largest batch; it bounds memory.", rich_help_panel=MODEL)
+        int | None, typer.Option(metavar="TOKENS", help="Most tokens in a batch; bounds memory.", rich_help_panel=MODEL)
     ] = None,
 ) -> None:
-    """How the model makes a vector of a text."""
+    """How the model turns a text into a vector."""
 
 
 def text_options(
@@ -113,7 +113,7 @@ def text_options(
 
 
 def with_options(*shared: Command) -> Callable[[Command], Command]:
-    """Give a command the parameters that these functions declare, after its own; it finds their values in `ctx.params`."""
+    """Give a command the parameters that these functions declare, after its own. Their values are in `ctx.params`."""
 
     def decorate(command: Command) -> Command:
         own = [*signature(command).parameters.values()]
@@ -160,7 +160,7 @@ def encode_options(ctx: typer.Context) -> dict[str, Any]:
 
 
 def check_decoded(*texts: str | None) -> None:
-    """Refuse texts of the command line that Python could not decode: they hold the bytes as surrogates. Raises UserError."""
+    """Raise UserError for a text of the command line that Python could not decode, whose bytes are surrogates then."""
     for text in texts:
         if text is not None and re.search("[\udc80-\udcff]", text):
             name = sys.getfilesystemencoding()

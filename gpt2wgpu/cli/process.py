@@ -30,7 +30,7 @@ def stop_on_signals() -> Iterator[None]:
 
     def stop(number: int, _: object) -> None:
         stopped.append(number)
-        # what else fails because of the exception, such as an import, is not shown
+        # hide whatever else fails because of the exception, such as an import
         sys.unraisablehook = lambda _: None
         threading.excepthook = lambda _: None
         raise SystemExit(128 + number)
@@ -46,7 +46,7 @@ def stop_on_signals() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if stopped:  # whatever was raised is a consequence, such as the RuntimeError of a lock that was being taken
+        if stopped:  # the error is a consequence, such as the RuntimeError of a lock that was being acquired
             raise SystemExit(128 + stopped[0]) from None
         raise
     finally:
@@ -57,9 +57,9 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def end_after_grace(received: socket.socket, handler: Callable[..., None], stopped: list[int]) -> None:
-    """End the process where Python cannot: its main thread may be inside a library, and at its end it waits for threads.
+    """End the process when Python cannot: its main thread may be inside a library, and on exit Python waits for threads.
 
-    Python writes the number of each signal to `received` at once, whatever the main thread does.
+    Python writes the number of each signal to `received` immediately, whatever the main thread does.
     """
     with received:
         while number := received.recv(1):
@@ -78,17 +78,17 @@ def remove_unfinished() -> None:
 
 
 class ClosedStdin:
-    """Stands for a stdin that the parent process closed."""
+    """Replaces a stdin that the parent process closed. Raises UserError on any use."""
 
     def __getattr__(self, name: str) -> Any:
         raise UserError("stdin is closed: give a file, or redirect stdin")
 
 
 def open_streams() -> None:
-    """Make print and messages safe where the parent process closed streams. Raises UserError where results have no place to go.
+    """Make printing safe if the parent process closed streams. Raises UserError if stdout is closed.
 
-    A closed descriptor is occupied, as otherwise the next file would get its number and, with it, what is printed. Python sets
-    the stream of a closed descriptor to None, and then prints the messages for stderr on stdout.
+    A closed descriptor is reopened, because otherwise the next file would get its number and receive what is printed. Python
+    sets the stream of a closed descriptor to None, and would then print messages for stderr to stdout.
     """
     for descriptor, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):  # 0 cannot be read, 1 cannot be written
         try:
@@ -107,7 +107,7 @@ def open_streams() -> None:
 
 
 def flush_stdout() -> None:
-    """Write what was printed. Where that fails, what is left is dropped: Python would try again at its end, and complain."""
+    """Write what was printed. If that fails, drop the rest: Python would try again on exit, and complain."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from ..progress import Lines
 
-SMOOTH = 0.9  # share of earlier steps in the loss that is shown
+SMOOTH = 0.9  # weight of earlier steps in the displayed loss
 
 
 class CorpusProgress:
-    """Texts that are done. The time left is estimated from input bytes, as the number of texts is unknown."""
+    """Shows how many texts are done. The time left is estimated from input bytes, as the number of texts is unknown."""
 
     def __init__(self, shown: Lines, again: str) -> None:
         self.shown, self.say = shown, shown.say
@@ -34,7 +34,7 @@ class CorpusProgress:
 
 
 class TrainProgress:
-    """Steps, and the latest validation."""
+    """Shows the steps and the latest validation."""
 
     def __init__(self, shown: Lines) -> None:
         self.shown, self.say = shown, shown.say

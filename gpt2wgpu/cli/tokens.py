@@ -12,12 +12,12 @@ from ..errors import one_line
 from ..progress import notice
 from .options import Column, Json, ModelOption, Revision, check_decoded
 
-app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, or see what one makes of texts.")
+app = typer.Typer(no_args_is_help=True, help="Make a tokenizer, or count and show the tokens of texts.")
 Files = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILES",
-        help="Texts: one per line; of .tsv, .csv and .jsonl the column text, or sentence1 and sentence2.",
+        help="Texts: one per line; in .tsv, .csv and .jsonl the column text, or sentence1 and sentence2.",
         show_default=False,
     ),
 ]
@@ -38,7 +38,7 @@ def create(
 ) -> None:
     """Learn a byte-pair vocabulary from texts.
 
-    `train --tokenizer` takes the folder, and transformers reads it. The same texts give the same files.
+    `train --tokenizer` and transformers read the folder. The same texts give the same files.
     """
     if characters == bool(files):
         raise typer.BadParameter("give either files to learn from, or --characters")

@@ -80,13 +80,13 @@ def train_command(
         ),
     ] = None,
     margin: Annotated[
-        float, option(panel=LEARNING, help="contrastive: cosine distance that pairs of label 0 should have at least.")
+        float, option(panel=LEARNING, help="contrastive: least cosine distance that pairs of label 0 should have.")
     ] = 0.5,
     temperature: Annotated[float, option(panel=LEARNING, help="info_nce: what cosines are divided by.")] = 0.05,
     teacher: Annotated[str | None, option(metavar="MODEL", panel=LEARNING, help="distillation: model to imitate.")] = None,
     token_vectors: Annotated[
         bool,
-        typer.Option(help="distillation from scratch: start from the teacher's vectors of tokens.", rich_help_panel=LEARNING),
+        typer.Option(help="distillation from scratch: start from the teacher's token vectors.", rich_help_panel=LEARNING),
     ] = True,
     epochs: Annotated[int, option(metavar="N", panel=LEARNING, help="Passes through the data.")] = 3,
     batch_tokens: Annotated[
@@ -117,7 +117,7 @@ def train_command(
     """Train a model from scratch, or fine-tune one.
 
     RUN/model is a sentence-transformers folder, RUN/metrics.jsonl has a line for every step, and RUN/loss.png is the curve.
-    Ctrl-C saves and stops. A run that is resumed ends with the same bits as one that was never stopped.
+    Ctrl-C saves and stops. A resumed run ends with the same bits as one that was never stopped.
     """
     from ..train.settings import TrainSettings
 
