@@ -247,7 +247,7 @@ def answer(engine: Engine, work: dict, request: dict) -> dict:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
 
     def say(value: dict) -> None:
         answers.write(json.dumps(value) + "\n")

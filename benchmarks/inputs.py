@@ -129,7 +129,7 @@ class Words:
 
 
 def corpus(file: Path) -> list[str]:
-    """The texts of a file, a line each; of a .tsv every cell that is no number."""
+    """The texts of a file, a line each; in a .tsv every cell that is not a number."""
     lines = file.read_text(encoding="utf-8").split("\n")
     cells = [c for line in lines for c in (line.split("\t") if file.suffix == ".tsv" else [line])]
     return [c for c in cells if c.strip() and not re.fullmatch(r"[-+.\d\s]+", c)]

@@ -7,7 +7,7 @@
 In this order: the adapters and their features; what the device can do at most (ceilings.py, in a process of its own);
 matrix units, each kind against numpy, and the matmul's tiles on them and without them; every kernel against numpy, with
 wgpu's checks on and off; every model against numpy (as `gpt2wgpu doctor`); each op and each model timed in f32 and f16, by
-the device's clock and by wall time; texts in to vectors out; PyTorch beside it where there is one (--python PATH). The JSON
+the device's clock and by wall time; texts in to vectors out; PyTorch for comparison if there is one (--python PATH). The JSON
 is written after every step, so that a run that is cut off leaves what it has. A step that fails is recorded, and the next
 one runs. The exit code is 1 if anything computed wrongly.
 """

@@ -1,4 +1,4 @@
-"""The project beside every peer that is installed: verified against each other, then timed in turns.
+"""The project and every installed peer: verified against each other, then timed in turns.
 
     python benchmarks/peers.py --quick
     python benchmarks/peers.py --corpus ../shared/data/sts/stsb_dev.tsv --output results.json
@@ -184,13 +184,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--skip", default="^$", metavar="REGEX", help="engines to leave out")
     parser.add_argument("--workloads", default="", metavar="REGEX", help='workloads by name: "32 × 24", "corpus"')
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="the Python that has a peer")
-    parser.add_argument("--corpus", type=Path, help="texts, a line each; of a .tsv every cell that is no number")
+    parser.add_argument("--corpus", type=Path, help="texts, a line each; in a .tsv every cell that is not a number")
     parser.add_argument("--corpus-texts", type=int, help="how many of them (default 3000, quick 300; 0: none)")
     parser.add_argument("--rounds", type=int, help="default 7, quick 3")
     parser.add_argument("--patience", type=float, help="seconds that an engine may take for a workload (default 60, quick 15)")
     parser.add_argument("--no-startup", action="store_true", help="leave the whole processes out")
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "gpt2wgpu-benchmarks", help="keeps the models")
-    parser.add_argument("--output", type=Path, help="write everything as JSON; the tables go beside it as .md")
+    parser.add_argument("--output", type=Path, help="write everything as JSON; the tables go next to it as .md")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 7)
     options.patience = options.patience or (15.0 if options.quick else 60.0)

@@ -4,7 +4,7 @@ pip install matplotlib
 python benchmarks/peers.py --models minilm --output results.json
 python benchmarks/plots.py results.json --throughput docs/images/throughput.png     the README's picture
 python benchmarks/peers.py --sweep --output sweep.json
-python benchmarks/plots.py sweep.json               writes sweep-batch.png and sweep-length.png beside it
+python benchmarks/plots.py sweep.json               writes sweep-batch.png and sweep-length.png next to it
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One step of training in numpy beside its own matmuls and beside PyTorch, in turns; and where numpy's time goes.
+"""One training step in numpy, its matmuls alone, and PyTorch, in turns; and where numpy's time goes.
 
     python benchmarks/train_step.py [--texts 64] [--tokens 24] [--rounds 15] [--device gpu] [--python VENV/bin/python]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 SEED = 0
 SIZES = {"train": 1440, "dev": 180, "test": 180}
-# what stands beside each other means the same
+# words separated by / mean the same
 WHO = """child/kid|doctor/physician|soldier/trooper|teacher/instructor|lawyer/attorney|farmer/grower|thief/robber|writer/author|
 cook/chef|dog/hound|cat/feline|rabbit/bunny|sailor/seaman|boss/manager|pupil/student|stranger/unknown person|king/monarch|
 woman/lady""".replace("\n", "").split("|")

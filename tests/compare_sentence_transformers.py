@@ -236,7 +236,7 @@ def same(ours: Any, theirs: Any) -> bool:
         return False
     if x.dtype == np.int64:
         return np.array_equal(x, y)
-    if x.dtype.kind in "iu":  # a value beside the border of two steps, or beside zero, may fall on either side
+    if x.dtype.kind in "iu":  # a value close to the border of two steps, or to zero, may fall on either side
         close = np.abs(x.astype(int) - y.astype(int)).max() <= 1 or (x != y).mean() <= 0.02
         return x.dtype == y.dtype and bool(close)
     return bool(np.abs(x - y).max() <= 2e-5 * max(1.0, np.abs(y).max()))

@@ -32,7 +32,7 @@ def qwen3(width: int, heads: int, kv_heads: int, head_dim: int, inner: int, laye
 
 
 def old_modernbert(config: Config) -> Config:
-    """As in answerdotai/ModernBERT-base: the kind of a block by its number, and rotary bases beside each other."""
+    """As in answerdotai/ModernBERT-base: the kind of a block by its number, and the two rotary bases as separate fields."""
     kept = {k: v for k, v in config.items() if k not in ("layer_types", "rope_parameters")}
     kept |= {"global_attn_every_n_layers": 2, "global_rope_theta": 80000.0, "local_rope_theta": 5000.0}
     return kept | {"layer_norm_eps": 1e-5, "position_embedding_type": "absolute", "reference_compile": None}

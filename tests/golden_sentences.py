@@ -98,7 +98,7 @@ def old_layout(
     prompts: dict[str, str] | None = None,
     known_poolings: list[str] = OLD_POOLINGS,
 ) -> None:
-    """The files that sentence-transformers 2 to 5 wrote beside the transformer's own."""
+    """The files that sentence-transformers 2 to 5 wrote in addition to the transformer's own."""
     listed = ["Transformer", "Pooling", *(["Dense"] if dense else []), *(["Normalize"] if normalize else [])]
     paths = ["", *(f"{i}_{name}" for i, name in enumerate(listed) if i)]
     types = [f"sentence_transformers.models.{name}" for name in listed]

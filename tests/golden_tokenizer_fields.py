@@ -1,7 +1,7 @@
 """Every field of a tokenizer's files, set one at a time, and what `transformers` makes of texts then, for make_golden.py.
 
-A case is a whole tokenizer (tests/golden/tokenizer_fields/BASE.json) and the files beside it. Expected are the ids that
-`transformers` 5 gives. Where version 4.57 gives others the folder is refused, or tokenizer.json followed (see
+A case is a whole tokenizer (tests/golden/tokenizer_fields/BASE.json) and the files next to it. Expected are the ids that
+`transformers` 5 gives. If version 4.57 gives others, either the folder is refused or tokenizer.json wins (see
 gpt2wgpu/tokenizer/opening.py).
 """
 

@@ -166,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b" " * (1 << 16))
 
     def find(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        """The commit and files that the request may see; otherwise answers by itself."""
+        """The commit and files that the request may see; None once an error was answered."""
         repository = self.hub.repositories.get(name)
         if repository is None:
             self.send(404, b"", {"X-Error-Code": "RepoNotFound"})

@@ -9,7 +9,7 @@ Weights come from numpy's generator seeded by their name, so the folders do not 
 golden/models/NAME/            config.json, weights; expected.npz: ids (T), lengths, hidden (layers + 1, T, C)
 golden/sentence_models/NAME/   a sentence-transformers folder; expected.npz: one (texts, width) array for each way to encode
 golden/tokenizers/NAME/        vocabulary files; expected.json: what every text becomes
-golden/tokenizer_fields/       whole tokenizers; cases.json: fields beside them, and what every text becomes then
+golden/tokenizer_fields/       whole tokenizers; cases.json: fields of the files next to them, and what every text becomes
 golden/texts.json              the texts of the sentence models, those of all-MiniLM-L6-v2, and the versions compared with
 golden/minilm.npz              vectors of all-MiniLM-L6-v2
 golden/fields.json             what every field of config.json does; settings.json: every field of sentence-transformers' files;

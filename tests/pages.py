@@ -32,7 +32,7 @@ class Block:
         return f"{self.page.relative_to(REPOSITORY)}:{self.line}"
 
     def commands(self) -> list[str]:
-        """Of a bash block: one command a line, without its comment."""
+        """The commands of a bash block, one per line, without comments."""
         lines = self.text.replace("\\\n", " ").splitlines()
         return [c for line in lines if (c := re.sub(r"(^|\s+)#.*$", "", line).strip())]
 

@@ -14,6 +14,6 @@ def test_broken_folders_are_loaded_or_refused_in_one_line():
     run = [sys.executable, str(SCRIPT), "0", str(CASES)]
     done = subprocess.run(run, capture_output=True, text=True, timeout=300 + CASES, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not done.stderr  # no panic of a library beside the refusal
+    assert not done.stderr  # no panic of a library in addition to the error
     loaded, refused = (int(part.split()[0]) for part in done.stdout.split(", "))
     assert loaded > CASES / 10 and loaded + refused == CASES

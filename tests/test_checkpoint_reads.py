@@ -1,4 +1,4 @@
-"""Which files of a model folder are read, files that change meanwhile, and what is no file or no sensible content of one."""
+"""Which files of a model folder are read, files that change while in use, pipes and devices, and absurd contents."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def test_files_read_of_shards(name: str):
 
 @pytest.mark.parametrize("how", ["cut", "written over"])
 def test_weights_that_change_while_numpy_computes_with_them(tmp_path: Path, how: str):
-    """Without the check the first would end the process, and the second change the model."""
+    """Without the check, the first would kill the process and the second would change the model."""
     encoder = Encoder(tiny_gpt2(tmp_path / "m"), device="numpy")
     before = encoder.encode("t1")
     file = tmp_path / "m" / "model.safetensors"

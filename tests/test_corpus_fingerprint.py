@@ -60,7 +60,7 @@ def test_a_changed_file_of_any_module_is_another_model(model: Path, tmp_path: Pa
 
 
 def test_the_model_may_be_elsewhere(model: Path, tmp_path: Path):
-    """And have other files beside its own."""
+    """Its folder may also hold other files."""
     source, output = stop_early(Encoder(model, device="numpy", max_tokens=64), tmp_path)
     shutil.copytree(model, tmp_path / "copy")
     (tmp_path / "copy/README.md").write_text("none of the model's")

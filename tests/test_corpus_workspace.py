@@ -120,7 +120,7 @@ def rights(path: Path) -> int:
 @posix
 @pytest.mark.parametrize("name", ["o.npy", "o.jsonl", "o.parquet", "o.sqlite"])
 def test_rights_are_kept(encoder: Encoder, tmp_path: Path, name: str):
-    """Of an output that is replaced; a new one has those that the umask leaves. Unfinished work is for its user alone."""
+    """A replaced output keeps its permissions; a new one gets those of the umask. Unfinished work is private to its user."""
     source, output = stop_early(encoder, tmp_path, name)
     assert rights(Path(f"{output}.part")) == 0o700
     embed(encoder, source, output, resume=True)

@@ -205,7 +205,7 @@ def test_a_kernel_that_gives_nan_infinity_or_a_wrong_number(value: str, device: 
 
 
 def test_a_kernel_that_does_not_compile_is_one_failed_check(device: Device, wrong: Callable[..., None]):
-    """With the first line of what the compiler says; the others are checked."""
+    """The row shows the first line of the compiler's message; the other kernels are still checked."""
     wrong("layer_norm", "let mean", "nonsense")
     checks = [*check_kernels(device)]
     assert {c.name for c in checks if not c.ok} == {"layer_norm"}

@@ -16,7 +16,7 @@ from gpt2wgpu.inputs import list_texts
 
 
 class Column:
-    """As pandas' Series: sized, iterable, with a shape and labels that are no positions."""
+    """As pandas' Series: sized, iterable, with a shape, and labels that are not positions."""
 
     def __init__(self, values: list[Any]) -> None:
         self.values, self.shape, self.ndim = values, (len(values),), 1

@@ -26,7 +26,7 @@ from gpt2wgpu.graph.tensor import schedule
 def test_an_overflow_names_the_text(
     pooling: str | None, make: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Without warnings beside it (warnings are errors here)."""
+    """And without a warning (warnings are errors here)."""
     monkeypatch.setattr(windows, "WINDOW", 4)
     folder = tiny_gpt2(tmp_path, layers=2, change={"wte.weight": with_row(7, 3e38)})
     with np.errstate(all="warn"):
@@ -35,7 +35,7 @@ def test_an_overflow_names_the_text(
         message = refusal(lambda: model.encode(["t1 t2", "t3", "t4", "t5 t6", "t1", "t2 t7", "t3"]))
         assert message.startswith("the vector of text 5 holds NaN or Inf")
         assert "float32" in message
-        assert np.isfinite(model.encode(["t1 t2"])).all()  # and it goes on working
+        assert np.isfinite(model.encode(["t1 t2"])).all()  # it still works
 
 
 @pytest.mark.parametrize(

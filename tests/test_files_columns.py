@@ -62,7 +62,7 @@ def test_a_field_without_a_text_is_an_error(tmp_path: Path, records: list[object
 
 
 def test_what_is_still_guessed(tmp_path: Path):
-    """The only text beside numbers and truth values."""
+    """The only column of texts, if all others are numbers or truth values."""
     records = [{"n": 1, "ok": True, "title": "a"}, {"n": None, "ok": False, "title": "b", "tags": [1]}]
     assert [*files.read_texts(write_lines(tmp_path / "a.jsonl", *records))] == ["a", "b"]
     columns = {"n": [1, 2], "ok": [True, False], "x": [0.5, None], "title": ["a", "b"]}

@@ -159,7 +159,7 @@ def test_a_dropped_program_and_device_are_freed_without_a_garbage_collection(dev
 
 
 def test_encoders_in_turn_leave_nothing_on_the_device(device: Device):
-    """Nor does an encoder that others were made of."""
+    """Nor does an encoder from which others were made."""
     gc.collect()
     gc.disable()
     try:
@@ -238,7 +238,7 @@ def test_a_lack_of_memory_has_its_own_class(error: GPUError, device: Device, mon
 
 
 def test_a_program_without_enough_memory_frees_what_it_has(device: Device, monkeypatch: pytest.MonkeyPatch):
-    """Also where the error is kept, as a notebook keeps the last one; and without a garbage collection, once it is not."""
+    """Even while the error is kept, as a notebook does; and without a garbage collection once it is dropped."""
     opened = open_device(device.adapter)
     output, values = case_arrays(Case(ops.linear_add, {"K": 36, "N": 68}))
     create, made, destroyed = opened.raw.create_buffer, [], []

@@ -76,7 +76,7 @@ GRAPHS |= {
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_gradients_against_finite_differences(name: str):
-    """Of sum(seed * bend(op(...))) in every input, in float64. The fitted GELU is itself 6e-7 off the one that is derived."""
+    """The gradient of sum(seed * bend(op(...))) in each input, in float64. The fitted GELU itself is 6e-7 off the exact one."""
     output = bend(GRAPHS[name]())
     seed = Tensor(output.shape, name="doutput")
     leaves = {t for t in schedule(output) if t.op is None and t.dtype == "f32"}

@@ -28,7 +28,7 @@ def test_huggingface_hub_finds_what_is_in_the_cache(hub: Hub, gpt2: Path, tmp_pa
 
 
 def test_a_snapshot_of_another_program_is_taken_as_it_is(hub: Hub, gpt2: Path, tmp_path: Path):
-    """Without notes of what there is not: whoever downloads a whole snapshot leaves none."""
+    """It has no .no_exist notes: a program that downloads a whole snapshot writes none."""
     commit = commit_of(hub.repositories["gpt2"].files)
     folder = cache(tmp_path) / "snapshots" / commit
     folder.mkdir(parents=True)

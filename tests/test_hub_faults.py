@@ -57,7 +57,7 @@ def test_a_password_is_not_shown_in_answers_of_the_hub(hub: Hub, waits: list[flo
 
 
 def test_requests_do_not_say_what_is_installed(hub: Hub, gpt2: Path):
-    """And the environment of the process stays as it is."""
+    """And the environment of the process stays unchanged."""
     before = dict(os.environ)
     find_model("gpt2")
     assert {r.headers["user-agent"] for r in hub.requests} == {f"gpt2wgpu/{__version__}"} and dict(os.environ) == before

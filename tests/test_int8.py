@@ -189,7 +189,7 @@ def test_the_built_in_model_in_int8_is_near_itself(built_in: Encoder):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_model_on_a_device_equals_numpy(half: bool, device: Device):
-    """Whole, with f32 or f16 beside the int8."""
+    """A whole model, with f32 or f16 for everything that is not int8."""
     if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     model = Encoder(device="numpy", dtype="int8")

@@ -1,5 +1,5 @@
-"""How much memory a model takes is known before it is loaded, loading takes no more than one tensor beside that, and what does
-not fit is refused in one line."""
+"""A model's memory is known before it is loaded, loading needs at most one tensor more, and what does not fit is refused in one
+line."""
 
 import json
 import re
@@ -128,7 +128,7 @@ IN_WGPU = "Validation Error\n\nCaused by:\n  In wgpuDeviceCreateBuffer, label = 
 def test_a_device_with_memory_of_its_own_tells_only_when_it_is_full(
     error: Exception, device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """Without the start of a loaded model left behind: the next one loads."""
+    """Nothing of the half-loaded model stays behind: the next one loads."""
     real = replace(open_device(device.adapter), adapter=replace(device.adapter, kind="DiscreteGPU"))
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (real, ""))
     monkeypatch.setattr(memory, "available_memory", lambda: 0)
@@ -201,7 +201,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_of_the_files_one_tensor_at_a_time_is_in_memory(tmp_path: Path):
-    """And what is a view of them is read again when it is used."""
+    """Views of the files are read again when they are used."""
     config = tiny.gpt2_config(n_embd=512, n_layer=3, vocab_size=2000)
     c = checkpoint.load_checkpoint(tiny.save(tmp_path / "m", config))
     leaves = [t for t in schedule(c.config.hidden(3, "f32")) if t.is_weight]

@@ -167,7 +167,7 @@ def test_configs_that_are_refused(name: str, changes: dict[str, Any], words: tup
 
 
 def test_a_block_with_experts_is_refused(tmp_path: Path):
-    """As is any tensor that the architecture does not have; here it is the one that chooses among experts."""
+    """So is any tensor that the architecture lacks; here it is the router of the experts."""
     from safetensors.numpy import load_file, save_file
 
     folder = changed("qwen3", tmp_path)

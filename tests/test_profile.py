@@ -119,7 +119,7 @@ def test_ceilings(production_device: Device, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_clock_that_is_coarse(production_device: Device, encoder: Callable[..., Encoder], quick: None, monkeypatch):
-    """A time of zero is no rate, and a clock that shows nothing else is refused."""
+    """A time of zero gives no rate, and a clock that only ever shows zero is refused."""
     line = ProfileLine("embed", "T=1", "", False, 1, 0.0, 10.0, 10.0)
     assert line.gflops is None and line.gbps is None
     monkeypatch.setattr(Clock, "seconds", lambda self: np.zeros(self.passes))

@@ -20,7 +20,7 @@ def as_kind(device: Device, kind: str) -> Device:
 
 @pytest.fixture(params=["CPU", "DiscreteGPU"])
 def either(request: pytest.FixtureRequest, device: Device) -> Device:
-    """With the kernels of a software driver, and with those of a GPU."""
+    """A device with the kernels of a software driver, and one with those of a GPU."""
     return as_kind(device, request.param)
 
 
@@ -39,7 +39,7 @@ def in_every_tile(device: Device, case: Case) -> list[np.ndarray]:
 @pytest.mark.parametrize("lengths", [(1,), (37,), (129,)])
 @pytest.mark.parametrize("k", [4, 84])
 def test_every_tile_gives_the_same_bits(k: int, lengths: tuple[int], half: bool, either: Device, device: Device):
-    """Of a GPU and of a software driver alike; so the choice may depend on anything."""
+    """So the choice may depend on anything. Both for a GPU and for a software driver."""
     if half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     case = Case(ops.linear_add, {"K": k, "N": 148}, lengths, half=half)

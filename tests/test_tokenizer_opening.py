@@ -22,7 +22,7 @@ def plain(folder: Path, kind: str = "", **options: Any) -> Tokenizer:
 
 
 def test_a_token_before_texts_that_is_also_the_unknown_one(tmp_path: Path):
-    """As in GPT-2, whose unknown token is that which separates texts."""
+    """As in GPT-2, whose unknown token is also the one that separates texts."""
     rust = Rust(models.WordLevel({"<|endoftext|>": 0, "b": 1}, unk_token="<|endoftext|>"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     rust.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
@@ -94,7 +94,7 @@ def test_a_space_before_texts_that_contradicts_tokenizer_json(tmp_path: Path, pa
 
 @pytest.mark.parametrize("kind", ["xlm-roberta", "camembert", "bert", "mpnet", "roberta"])
 def test_special_tokens_around_texts_are_those_of_tokenizer_json(tmp_path: Path, kind: str):
-    """A class has defaults for them, which count where there is no tokenizer.json; what the folder names may not differ."""
+    """The class's defaults apply only without a tokenizer.json; tokens that the folder names must agree with it."""
     rust = Rust(models.WordLevel({"<x>": 0, "a": 1, "<y>": 2, "<s>": 3, "[CLS]": 4}, unk_token="<x>"))
     rust.post_processor = processors.TemplateProcessing(single="<x> $A <y>", special_tokens=[("<x>", 0), ("<y>", 2)])
     rust.save(str(tmp_path / "tokenizer.json"))

@@ -135,7 +135,7 @@ def test_a_weight_that_is_too_large_for_a_device(device: Device, monkeypatch: py
 
 
 def test_events_say_where_a_run_stands(data: Path, tmp_path: Path):
-    """And a reader who stops early leaves the handlers of signals as they were."""
+    """A reader that stops early restores the signal handlers."""
     labels = str(data / "labels.tsv")
     given = {"data": [labels], "validation": labels, "epochs": 1, "batch_tokens": 128}
     given |= {"layers": 1, "heads": 2, "width": 16, "context": 24, "vocab": 300}

@@ -170,7 +170,7 @@ def test_the_same_seed_gives_the_same_bits(make: Make):
 
 
 def test_micro_batches_add_up(make: Make):
-    """Of a loss that is a sum over texts: together, or in two parts, the second of which follows a step."""
+    """For a loss that is a sum over texts: in one micro-batch, or in two that follow a step."""
     whole, parts = make(small(), random_weights), make(small(), random_weights)
     loss = whole.gradients(batch(), pull, 0)
     arrays, spans = batch(), batch()["spans"].tolist()
@@ -282,7 +282,7 @@ def test_shares_change_nothing_but_rounding(cores: int, monkeypatch: pytest.Monk
 
 
 def test_a_failure_in_one_share_ends_the_step(monkeypatch: pytest.MonkeyPatch):
-    """And does not leave the next share waiting for its turn."""
+    """The next share does not wait for its turn."""
     program = in_numpy(small(), random_weights)
     monkeypatch.setattr("gpt2wgpu.graph.cores.usable_cores", lambda: 2)
     calls = []

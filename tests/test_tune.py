@@ -22,7 +22,7 @@ SMALL = (64, 132, "f32")  # K, N
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Not the user's."""
+    """A cache other than the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "gpt2wgpu" / "tiles.json"
 
@@ -41,7 +41,7 @@ def fresh(device: Device, kind: str = "") -> Device:
 
 @pytest.fixture(params=["CPU", "DiscreteGPU"])
 def either(request: pytest.FixtureRequest, device: Device) -> Device:
-    """With the kernels of a software driver, and with those of a GPU."""
+    """A device with the kernels of a software driver, and one with those of a GPU."""
     return fresh(device, request.param)
 
 
@@ -238,7 +238,7 @@ def test_the_next_start_goes_on_where_time_ran_out(device: Device, timer: Timer,
 
 
 def test_rows_that_were_measured_stay(device: Device, quick: None, monkeypatch: pytest.MonkeyPatch):
-    """Of a matmul of which only the large batches were done, the small ones are measured at the next start."""
+    """If only a matmul's large batches were measured in time, the next start measures the small ones."""
     gpu = fresh(device, "DiscreteGPU")
     measure = Bench.measure
     monkeypatch.setattr(Bench, "measure", lambda self, rows: measure(self, rows) if rows > 4 else {})
@@ -267,7 +267,7 @@ def test_a_round_that_would_take_too_long_is_not_begun(device: Device, timer: Ti
     ("believed", "expected"), [(0, [(8, True)]), (500, [(8, True), (512, True)]), (1000, [(8, True), (512, True), (8, False)])]
 )
 def test_a_time_of_zero_is_not_believed(believed: int, expected: list, device: Device, quick: None, monkeypatch):
-    """Of a clock that needs so many repeats to show any time: more of them are measured, then by wall time."""
+    """If the clock shows zero, more repeats are timed, and then wall time is used. believed: repeats that show a time."""
     gpu = fresh(device, "DiscreteGPU")
     if not gpu.clock:
         pytest.skip("the device has no timestamp-query")

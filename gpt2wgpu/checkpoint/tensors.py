@@ -158,11 +158,11 @@ def read_shards(index: Path) -> dict[str, Entry]:
 
 
 def read_index(index: Path) -> dict[str, str]:
-    """tensor -> file name. Names are not trusted: each must be a plain name of a file beside the index."""
+    """tensor -> file name. Names are not trusted: each must be the plain name of a file next to the index."""
     files = read_fields(index).object("weight_map")
     for name, file in files.items():
         if not isinstance(file, str) or not re.fullmatch(r"[^/\\:]+\.safetensors", file) or not file.isprintable():
-            raise UserError(f"{show(index)}: {show(name)} is in {show(file)}, expected the name of a .safetensors file beside it")
+            raise UserError(f"{show(index)}: {show(name)} is in {show(file)}, expected a plain name of a .safetensors file")
     return files
 
 

@@ -73,7 +73,7 @@ def test_the_configuration_comes_back(folder: Path):
 
 
 def test_a_configuration_that_is_not_understood_is_refused():
-    """Of a newer version, or written by hand."""
+    """It may come from a newer version, or be written by hand."""
     good = Gpt2WgpuEmbeddingFunction().get_config()
     assert "'pooling'" in refusal(lambda: Gpt2WgpuEmbeddingFunction.build_from_config({**good, "pooling": "mean"}))
     for name, value in {"model": 5, "dtype": None, "normalize": "yes", "device": True, "revision": 1}.items():
