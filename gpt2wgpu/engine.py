@@ -252,7 +252,7 @@ class Engine:
                     raise UserError(f"{found}: shorten it, or cut it with truncate=True")
                 if (longest := max(map(len, sequences))) > self.longest_text:
                     i = next(i for i, ids in enumerate(sequences) if len(ids) == longest)
-                    limit = "can compute" if self.limited else "was given room for"
+                    limit = "can compute" if self.limited else "has buffers for"
                     found = f"text {done + i} has {longest} tokens, {self.place} {limit} {self.longest_text}"
                     cut = f"open the model with max_seq_length={self.longest_text} to cut texts there"
                     other = "use device='numpy'" if self.limited else f"with {longest}"
@@ -317,7 +317,8 @@ class Engine:
         if self._token_program is None:
             states = {t.inputs[0] for t in schedule(self.program.output) if t.op is ops.pool}
             if len(states) > 1:
-                raise UserError(f"the states of tokens are those of one layer, this encoder has {len(states)}")
+                found = f"token_embeddings are those of one layer, this Encoder has {len(states)}"
+                raise UserError(f"{found}: make one without with_layers")
             self._token_program = self._program(states.pop(), self.program.weights.__getitem__)
         return self._token_program
 

@@ -85,7 +85,7 @@ def token_output(engine: Engine, tokenizer: Tokenizer, texts: TextInputs, option
         found = to_container(states, form)
         return found[0] if texts.single else found
     if options.precision != "float32":
-        raise UserError(f"precision={options.precision!r} goes with output_value='sentence_embedding' or 'token_embeddings'")
+        raise UserError(f"precision={options.precision!r} needs output_value='sentence_embedding' or 'token_embeddings'")
     again = TextInputs(iter(held), len(held), texts.single)
     vectors = fill_matrix(engine, tokenizer, again, replace(options, normalize=False, show_progress_bar=False))
     records, types = [], tokenizer.has_types()

@@ -104,7 +104,7 @@ def test_the_command(run: Run, encoder: Encoder, tmp_path: Path):
     assert run(*args, tmp_path / "o.parquet") == (0, "", "")
     assert run(*args, tmp_path / "o.parquet", "--precision", "int8") == (0, "", "")  # in its place
     code, out, err = run(*args, tmp_path / "o.parquet", "--resume")
-    assert (code, out) == (0, "") and "is complete: there is nothing to resume" in err
+    assert (code, out) == (0, "") and "is complete: nothing to resume" in err
     code, out, err = run(*args, tmp_path / "p.parquet", "--resume")
     assert (code, out) == (0, "") and "p.parquet.part: starting from the first text" in err
     assert run(*args, f"{tmp_path}/shards/") == (0, "", "")

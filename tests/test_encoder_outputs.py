@@ -1,4 +1,4 @@
-"""What `encode` gives back: vectors in other precisions and containers, states of tokens; and options that mean nothing here."""
+"""What `encode` returns: vectors in other precisions and containers, token states; and options without effect."""
 
 import logging
 import sys
@@ -62,7 +62,7 @@ def test_all_that_is_known_of_a_text(tmp_path: Path):
     assert [len(found["input_ids"]) for found in both] == [1, 2]
     assert model.encode([], output_value=None) == model.encode([], output_value="token_embeddings") == []
     message = refusal(lambda: model.with_layers([0, 1]).encode("t1", output_value="token_embeddings"))
-    assert message == "the states of tokens are those of one layer, this encoder has 2"
+    assert message == "token_embeddings are those of one layer, this Encoder has 2: make one without with_layers"
 
 
 def test_token_embeddings_that_are_not_finite_name_the_text(make: Callable[..., Encoder], tmp_path: Path):
@@ -100,7 +100,7 @@ def test_precision_of_token_embeddings(built_in: Encoder):
     found = built_in.encode(TEXTS, output_value="token_embeddings", precision="int8")  # ranges are those of all tokens
     np.testing.assert_array_equal(np.concatenate(found), quantize_embeddings(np.concatenate(states), "int8"))
     assert [len(f) for f in found] == [len(s) for s in states]
-    assert "precision='int8' goes with" in refusal(lambda: built_in.encode(TEXTS, output_value=None, precision="int8"))
+    assert "precision='int8' needs" in refusal(lambda: built_in.encode(TEXTS, output_value=None, precision="int8"))
 
 
 def test_tensors_without_torch(built_in: Encoder, monkeypatch: pytest.MonkeyPatch):

@@ -64,9 +64,9 @@ class Gpt2WgpuEmbedder:
         arrow = isinstance(batch, pyarrow.Table)
         names = batch.column_names if arrow else [*batch]
         if self.column not in names:
-            raise UserError(f"there is no column {self.column!r}, only {', '.join(names)}: name that of the texts with column=")
+            raise UserError(f"there is no column {self.column!r}, only {', '.join(names)}: choose that of the texts with column=")
         if self.output in names:
-            raise UserError(f"there is a column {self.output!r} already: name that of the vectors with output=")
+            raise UserError(f"there is a column {self.output!r} already: choose another name for the vectors with output=")
         texts = batch[self.column].to_pylist() if arrow else batch[self.column]
         vectors = self.encoder.encode(texts, self.prompt_name, normalize_embeddings=self.normalize)
         if not arrow:

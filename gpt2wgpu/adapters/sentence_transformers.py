@@ -41,7 +41,7 @@ class EncoderModule(InputModule):
         return self.encoder.width
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
-        """Texts as they are: the Encoder has its own tokenizer."""
+        """The texts unchanged: the Encoder has its own tokenizer."""
         return {"texts": [*inputs], "prompt": prompt or ""}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class Bench:
         return found
 
     def _run(self, tiles: Sequence[Tile], rows: int, repeats: int, clock: Clock | None = None) -> None:
-        """Run each shape so many times, in a pass of its own."""
+        """Run each shape `repeats` times, each shape in its own pass."""
         self.device.raw.queue.write_buffer(self.uniform, 0, np.array([rows], np.uint32))
         encoder = self.device.raw.create_command_encoder()
         for i, tile in enumerate(tiles):

@@ -1,6 +1,6 @@
 """A whole graph in int8: its vocabulary table and its linear layers' matrices, in the format of ops/quantized.py.
 
-Activations and all sums stay as they are, and so do norms, biases, position tables and Dense heads, which are small.
+Activations and sums keep their dtype, and so do norms, biases, position tables and Dense heads, which are small.
 """
 
 from collections.abc import Callable

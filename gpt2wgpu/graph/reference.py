@@ -1,4 +1,4 @@
-"""Run a graph in numpy, in f32: the definition of correct, and the runner where there is no GPU."""
+"""Run a graph in numpy, in f32: the definition of correct, and the runner for machines without a GPU."""
 
 from collections.abc import Callable, Mapping
 

@@ -30,7 +30,7 @@ class DistilBertConfig(Architecture):
     table, block = "embeddings.word_embeddings.weight", "transformer.layer.{}.ffn.lin2.bias"
     prefixes = ("", "distilbert.")
     body, buffers = re.compile(r"(embeddings|transformer)\."), re.compile(r"embeddings\.position_ids")
-    unused = ("sinusoidal_pos_embds", "tie_weights_")  # the files hold the positions, whatever they began as
+    unused = ("sinusoidal_pos_embds", "tie_weights_")  # the files hold the positions, learned or sinusoidal
     as_is = ("embeddings.",)
 
     @classmethod

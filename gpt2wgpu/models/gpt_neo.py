@@ -31,7 +31,7 @@ class GPTNeoConfig(Architecture):
     title, model, tokenizer, decoder = "GPT-Neo", "GPTNeoModel", "gpt2", True
     table, block, prefixes = "wte.weight", "h.{}.ln_1.weight", ("", "transformer.")
     body, buffers = re.compile(r"(wte|wpe|h|ln_f)\."), re.compile(r"h\.\d+\.attn\.attention\.(bias|masked_bias)")
-    unused = ("attention_types",)  # where there are attention_layers
+    unused = ("attention_types",)  # superseded by attention_layers
     as_is = ("wte.", "wpe.")
 
     @classmethod

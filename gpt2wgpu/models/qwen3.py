@@ -52,7 +52,7 @@ class Qwen3Config(Architecture):
         if any(local) and not sliding:
             raise fields.refuse("layer_types", "full_attention in every layer, as use_sliding_window is not true")
         heads = fields.integer("num_attention_heads", default=cls.heads)
-        # null means one of each for every head of queries; an absent field has a number of its own
+        # null means as many as query heads; an absent field has its own default
         default = heads if "num_key_value_heads" in fields.values else cls.kv_heads
         kv_heads = fields.integer("num_key_value_heads", default=default)
         if heads % kv_heads:

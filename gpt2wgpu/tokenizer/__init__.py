@@ -168,7 +168,7 @@ class Tokenizer:
         raise UserError(f"text {text} has no tokens, and {show(self.folder)} names no eos_token to stand for it: leave it out")
 
     def pad_id(self) -> int:
-        """The token that `transformers` pads batches with; 0 where there is none."""
+        """The id of the token that `transformers` pads batches with; 0 if there is none."""
         token = self._settings.named_token("pad_token")
         return 0 if token is None else self._tokenizer.token_to_id(token.content) or 0
 

@@ -127,7 +127,7 @@ VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
 class TrainGraph:
     """A graph to train: the trainable form of an output, and the gradients of its weights.
 
-    dropout: a probability. frozen: names of weights that stay as they are.
+    dropout: a probability. frozen: names of weights that are not trained.
     Raises ValueError if the graph has no weight of a frozen name, or if all are frozen; UserError if it cannot be trained.
     """
 

@@ -35,7 +35,7 @@ def add(a: Array, b: Array) -> Array:
 
 @op("x[T,C] -> out[T,C]", grid=per_element("C", "T"))
 def activate(x: Array, *, activation: str) -> Array:
-    """The activation that `linear` fuses, as an op of its own, because the backward pass needs the input of an activation."""
+    """The activation that `linear` fuses, as a separate op, because the backward pass needs its input."""
     out = np.empty_like(x)
     for at in row_blocks(x):
         out[at] = x[at]

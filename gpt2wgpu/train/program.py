@@ -37,7 +37,7 @@ class TrainProgram(Protocol):
     def step(self, lr: float, *, weight_decay: float, clip: float) -> float:
         """AdamW with the mean gradient of the micro-batches since the last step, clipped to the norm `clip`.
 
-        Returns the norm before clipping. If that is not finite, the weights stay as they are.
+        Returns the norm before clipping. If that is not finite, the weights do not change.
         """
         ...
 

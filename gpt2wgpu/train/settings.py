@@ -120,7 +120,7 @@ def has_type(value: Any, hint: Any) -> bool:
 
 
 def absolute_paths(name: str, value: Any) -> Any:
-    """The value of an option, with paths made absolute; names on the hub stay as they are."""
+    """The value of an option, with paths made absolute; names on the hub stay unchanged."""
     if name not in PATHS or value is None or (name in ("model", "teacher") and is_on_the_hub(value)):
         return value
     return map_paths(value, os.path.abspath)
@@ -132,7 +132,7 @@ def map_paths(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def relative_path(run: Path, path: str) -> str:
-    """A path relative to the run, "./..." or "../...". A name on the hub, or a path on another drive, stays as it is."""
+    """A path relative to the run, "./..." or "../...". A name on the hub, or a path on another drive, stays unchanged."""
     if not Path(path).is_absolute():
         return path
     try:
