@@ -116,6 +116,33 @@ def test_a_token_that_is_only_named_keeps_its_flags(tmp_path: Path, kind: str):
     assert ids(plain(tmp_path, kind), "the  <mask>") == rust.encode("the  <mask>").ids != rust.encode("the").ids
 
 
+def test_a_named_token_is_special_whatever_its_flags_say(tmp_path: Path):
+    token = {"content": "hello world", "special": False}
+    folder = bert_folder(tmp_path, mask_token=token)
+    assert ids(bert(folder, vocab=15), "hello world")[1:-1] == [len(ID)]
+    bert_folder(folder, mask_token=token, split_special_tokens=True)
+    assert ids(bert(folder, vocab=15), "hello world")[1:-1] == [ID["hello"], ID["world"]]
+    bert_folder(folder, mask_token=None)  # none, and not that of the class
+    assert ids(bert(folder), "a [MASK]")[1:-1] == [ID["a"], *[ID["[UNK]"]] * 3]
+
+
+def test_a_named_token_for_padding_replaces_that_of_tokenizer_json(tmp_path: Path):
+    rust = Rust(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    rust.enable_padding(pad_token="b a")
+    rust.save(str(tmp_path / "tokenizer.json"))
+    assert ids(plain(tmp_path), "b a a b") == [3, 1, 2]
+    tiny.write_json(tmp_path / "tokenizer_config.json", {"pad_token": "a b"})
+    assert ids(plain(tmp_path), "b a a b") == [2, 1, 3]
+
+
+def test_code_of_the_repository_is_refused(tmp_path: Path):
+    """auto_map was a list once; null is none."""
+    for code in (["own.Tokenizer", None], {"AutoTokenizer": ["own.Tokenizer", None]}):
+        refusal(lambda code=code: bert(bert_folder(tmp_path, auto_map=code)), "auto_map is", "repository's own code")
+    assert ids(bert(bert_folder(tmp_path, auto_map={"AutoTokenizer": None, "AutoConfig": "own.Config"})), "q")[1:-1] == [ID["q"]]
+
+
 def test_special_tokens_map_overrides_the_configuration(tmp_path: Path):
     folder = bert_folder(tmp_path, cls_token="[CLS]", sep_token="[SEP]")
     tiny.write_json(folder / "special_tokens_map.json", {"cls_token": "[PAD]"})
