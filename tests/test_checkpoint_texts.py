@@ -43,6 +43,7 @@ def test_a_model_whose_texts_are_rendered_through_a_template(tmp_path: Path):
 )
 def test_texts_that_go_through_the_model_in_another_way(tmp_path: Path, text: Any):
     refusal(sentence_bert(tmp_path, modality_config={"text": text}), "modality_config is", "last_hidden_state")
+    refusal(sentence_bert(tmp_path, modality_config={"image": text}), "modality_config is", "text to be")
 
 
 @pytest.mark.parametrize("template", ["", "{{ messages }}", [{"name": "default", "template": "x"}]])
@@ -85,6 +86,8 @@ def test_arguments_of_the_tokenizer_are_handed_on(tmp_path: Path, name: str):
     given = {"do_lower_case": False, "truncation_side": "left", "token": None, "local_files_only": True}
     c = load_checkpoint(sentence_bert(tmp_path, **{name: given}))
     assert c.tokenizer_arguments == {"do_lower_case": False, "truncation_side": "left"}
+    both = {"tokenizer_args": {"do_lower_case": False}, "processor_kwargs": {"do_lower_case": True}}
+    assert load_checkpoint(sentence_bert(tmp_path, **both)).tokenizer_arguments == both["tokenizer_args"]
 
 
 def test_a_length_among_the_arguments_of_the_tokenizer_wins(tmp_path: Path):
@@ -140,6 +143,7 @@ def test_the_first_length_file_that_says_anything(tmp_path: Path):
         ({"max_seq_length": None}, {"model_max_length": 6}, 6),
         (None, {"model_max_length": 6}, 6),
         (None, {"model_max_length": 6.0}, 6),
+        (None, {"model_max_length": 6, "max_len": 4}, 6),
         (None, {"model_max_length": 1000000000000000019884624838656}, 9),
         (None, {"model_max_length": 1e30}, 9),
         (None, {"model_max_length": None}, 9),

@@ -31,6 +31,9 @@ def test_vectors_are_the_encoders(folder: Path, encoder: Encoder):
     np.testing.assert_array_equal(model.encode(BATCHES, **asked), encoder.encode(TEXTS, batch_size=32))
     for kind, call in ((PromptType.query, encoder.encode_query), (PromptType.document, encoder.encode_document)):
         np.testing.assert_array_equal(model.encode(BATCHES, prompt_type=kind, **asked), call(TEXTS, batch_size=32))
+    found = model.encode(BATCHES, precision="binary")
+    np.testing.assert_array_equal(found, encoder.encode(TEXTS, precision="binary"))
+    assert found.dtype == np.int8
     v = encoder.encode(TEXTS)
     np.testing.assert_array_equal(model.similarity(v, v), encoder.similarity(v, v))
     np.testing.assert_array_equal(model.similarity_pairwise(v, v), encoder.similarity_pairwise(v, v))
