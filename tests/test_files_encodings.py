@@ -67,6 +67,7 @@ def test_utf_8_is_read_whatever_it_holds(tmp_path: Path):
         ["\0"],
         ["\x1b[31mred\x1b[0m", "\x01\x02"],
         ["a", "b\0c"],
+        ["a", "\ufeffb"],
         ["\t\t\t\t\ta", "\f\f\f\f"],
     ):
         path.write_bytes("\n".join(words).encode())
