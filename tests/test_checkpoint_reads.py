@@ -130,6 +130,26 @@ def test_weights_that_change_while_numpy_computes_with_them(tmp_path: Path, how:
     assert np.array_equal(Encoder(tmp_path / "m", device="numpy").encode("t1"), before)
 
 
+@pytest.mark.parametrize("when", ["between two batches", "during a batch"])
+def test_weights_that_change_within_a_call(tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch):
+    encoder = Encoder(tiny_gpt2(tmp_path / "m"), device="numpy")
+    submit, batches = encoder.engine.program.submit, []
+
+    def submit_and_change(batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
+        batches.append(batch)
+        found = submit(batch)()
+        if when == "between two batches":
+            os.utime(tmp_path / "m/model.safetensors", ns=(0, 0))
+            return lambda: found
+        return lambda: (found, os.utime(tmp_path / "m/model.safetensors", ns=(0, 0)))[0]
+
+    monkeypatch.setattr(encoder.engine.program, "submit", submit_and_change)
+    texts = ["t1", "t2"] if when == "between two batches" else "t1"
+    with pytest.raises(UserError, match=r"model\.safetensors changed while it was in use"):
+        encoder.encode(texts, batch_size=1)
+    assert len(batches) == 1
+
+
 def test_weights_that_are_replaced_or_deleted_stay_as_they_were(tmp_path: Path):
     encoder = Encoder(tiny_gpt2(tmp_path / "m"), device="numpy")
     before = encoder.encode("t1")

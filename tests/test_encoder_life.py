@@ -209,6 +209,28 @@ def test_the_reminder_of_prompts_points_there_too(tmp_path: Path):
 def test_rows_that_are_kept_keep_nothing_else(built_in: Encoder):
     row = next(built_in.encode_stream(["a", "b"]))
     assert row.base is None and row.nbytes == 256 * 4
+    assert [states.base for states in built_in.encode(["a", "b"], output_value="token_embeddings")] == [None, None]
+
+
+def test_an_error_leaves_no_batch_under_way(make: Callable[..., Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model = make(
+        tiny_gpt2(tmp_path, change={"wte.weight": lambda a: np.where(np.arange(len(a))[:, None] == 9, np.float32(3e38), a)})
+    )
+    submit, waited = model.engine.program.submit, []
+
+    def noted(batch: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
+        wait, i = submit(batch), len(waited)
+        waited.append(False)
+
+        def note() -> np.ndarray:
+            waited[i] = True
+            return wait()
+
+        return note
+
+    monkeypatch.setattr(model.engine.program, "submit", noted)
+    assert "text 0 holds NaN or Inf" in refusal(lambda: model.encode(["t9", "t1", "t2"], batch_size=1))
+    assert len(waited) >= 2 and all(waited)
 
 
 def test_a_user_error_is_a_value_error():

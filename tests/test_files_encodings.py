@@ -26,6 +26,7 @@ SAMPLES = {
     "hebrew": ["text", "דג סקרן שט בים", "כן"],
     "hindi": ["text", "ऋषियों को सताने वाले", "हाँ"],
     "japanese": ["text", "いろはにほへと", "日本語"],
+    "chinese": ["text", "大天好山中书", "也大天"],  # in UTF-16 these are ASCII letters
 }
 ENCODINGS = {
     "latin": ("latin-1", "cp1252", "mac_roman", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "cp037"),
@@ -34,6 +35,7 @@ ENCODINGS = {
     "hebrew": ("cp1255", "utf-16-le", "utf-16-be"),
     "hindi": ("utf-16-le", "utf-16-be", "utf-32-le"),
     "japanese": ("shift_jis", "euc_jp", "iso2022_jp", "utf-16-le", "utf-16-be", "utf-32"),
+    "chinese": ("gb18030", "utf-16-le", "utf-16-be"),
 }
 
 
@@ -56,6 +58,13 @@ def test_another_encoding_is_refused(tmp_path: Path, name: str, header: bool, la
         assert "ISO-2022-JP" in found
 
 
+@pytest.mark.parametrize("text", ["Köln", "…да… нет…", "日本語 и ё"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_lone_line_without_its_end(tmp_path: Path, text: str, encoding: str):
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    assert "line 1 is " in refusal(lambda: files.read_texts(str(tmp_path / "a.txt")))
+
+
 def test_utf_8_is_read_whatever_it_holds(tmp_path: Path):
     path = tmp_path / "a.txt"
     for language, words in SAMPLES.items():
@@ -66,6 +75,7 @@ def test_utf_8_is_read_whatever_it_holds(tmp_path: Path):
         ["a\0b\0c and more", "b\0"],
         ["\0"],
         ["\x1b[31mred\x1b[0m", "\x01\x02"],
+        ["\x1b[m", "a"],
         ["a", "b\0c"],
         ["a", "\ufeffb"],
         ["\t\t\t\t\ta", "\f\f\f\f"],

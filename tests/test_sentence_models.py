@@ -108,6 +108,18 @@ def test_the_limit_of_the_folder_wins_over_the_one_in_tokenizer_json():
         model.encode([short, long], truncate=False)
 
 
+@pytest.mark.parametrize("where", ["numpy", "gpu"])
+def test_a_prompt_that_fills_the_limit(where: str, on: Callable[[str], str]):
+    """The pooling leaves out the prompt, but for the last token that is read."""
+    model = Encoder(GOLDEN / "sentence_models" / "new_gpt2_weighted", device=on(where), max_seq_length=3)
+    prompt = model.prompts["query"]
+    with pytest.warns(UserWarning, match="more than 3 tokens"):
+        states = model.encode(prompt, output_value="token_embeddings", prompt="")
+    with pytest.warns(UserWarning, match="more than 3 tokens"):
+        found = model.encode_query("a text")
+    np.testing.assert_allclose(found, states[-1], rtol=1e-5, atol=1e-6)
+
+
 def test_without_a_limit_in_the_folder_the_tokenizers_own_holds_up_to_the_context():
     def limit(folder: str) -> int:
         return Encoder(GOLDEN / "sentence_models" / folder, device="numpy").max_seq_length
