@@ -52,6 +52,7 @@ def save_checkpoint(
 
 
 def update_pooling(part: Path, pooling: Module, width: int) -> None:
+    """Write the config.json of the Pooling module in the folder `part`. width: of the hidden states."""
     assert isinstance(pooling, Pooling)
     folder = next(folder for kind, folder in read_modules(part) if kind == "Pooling")
     flags = {f"pooling_mode_{flag}": mode in pooling.modes for mode, flag in POOLING_FLAGS.items()}

@@ -20,6 +20,8 @@ OURS = (journal.VECTORS, journal.TEXTS, journal.STATE, journal.NEW_STATE, journa
 
 @dataclass(frozen=True)
 class Workspace:
+    """An output, the folder in which it is made, and how far that is."""
+
     path: str  # the output, as given; a folder of shards ends in a slash
     target: Path  # the same, with links resolved
     folder: Path  # holds the journal

@@ -66,6 +66,8 @@ def device_kind(device: "Device | None") -> str:
 
 
 def find_dtype(wanted: str, device: "Device | None") -> str:
+    """The dtype of weights on a device (None: numpy): "float32", "float16" or "int8". wanted: one of these, or "auto".
+    Raises UserError for another one, and for float16 where it is unsupported."""
     names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16", "int8": "int8"}
     if wanted not in names:
         raise UserError(f"dtype must be auto, float32, float16 or int8, not {wanted!r}")

@@ -88,6 +88,7 @@ def pair_sentences(path: str) -> Iterator[str]:
 
 
 def sentence_of(record: dict[str, Any], name: str, where: str) -> str:
+    """A sentence of a record. where: file and row, for messages. Raises UserError if it is missing or not a text."""
     if name not in record:
         raise UserError(f"{where} has no {name}, expected a sentence")
     if not isinstance(text := record[name], str):

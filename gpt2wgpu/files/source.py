@@ -65,6 +65,7 @@ class Source:
 
 
 def unpack_source(raw: BinaryIO, source: Source) -> BinaryIO:
+    """The bytes of a file without its packing, .gz or .zst."""
     if source.packed == ".gz":
         return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
     if source.packed == ".zst":

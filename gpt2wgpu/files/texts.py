@@ -78,6 +78,7 @@ def read_texts(path: str, column: str | None = None) -> Iterator[str]:
 
 
 def line_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
+    """Each line as a text. Raises UserError if a column was asked for."""
     if column.asked is not None:
         kinds = "a column can be chosen in .jsonl, .tsv, .csv, .parquet and .arrow files"
         raise UserError(f"{source.name}: {kinds}; this one is read as one text a line")
@@ -142,6 +143,7 @@ CSV = load_csv()
 
 
 def csv_rows(source: Source) -> Iterator[list[str]]:
+    """The cells of each row. Raises UserError for broken quotes, or a row longer than TEXT_BYTES."""
     taken, first = 0, 1  # characters of the row that is being read, and its first line
 
     def lines() -> Iterator[str]:

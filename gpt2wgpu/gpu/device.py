@@ -139,6 +139,7 @@ def list_adapters() -> tuple[Adapter, ...]:
 
 @cache
 def find_adapters() -> tuple[Adapter, ...]:
+    """`list_adapters` without its check. Finding them takes long, so it is done once per process."""
     with quiet_layer():
         with suppress(RuntimeError):  # the application already uses wgpu; the filter below suffices
             extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])

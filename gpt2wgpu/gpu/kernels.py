@@ -157,6 +157,7 @@ def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> st
 
 
 def set_constants(source: str, constants: Mapping[str, Any]) -> str:
+    """The source with other values for these `const NAME: u32 = ...;` lines, if it has them."""
     for name, value in constants.items():
         value = value.upper() if isinstance(value, str) else f"{int(value)}u"
         source = re.sub(rf"^const {name.upper()}: u32 = .*?;", f"const {name.upper()}: u32 = {value};", source, flags=re.M)
@@ -195,6 +196,7 @@ def compile_pipeline(device: Device, label: str, source: str, bindings: int, wri
 
 
 def bind_group_layout(device: Device, bindings: int, written: int = 1) -> Any:
+    """The layout for a uniform block, inputs, and `written` outputs, `bindings` in all; made once per device."""
     if (bindings, written) not in device.layouts:
         kinds = ["uniform", *["read-only-storage"] * (bindings - 1 - written), *["storage"] * written]
         entries = [

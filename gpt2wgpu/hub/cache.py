@@ -100,6 +100,7 @@ class Snapshot:
         raise NotCached(f"{self.storage.name} is in {show(self.storage.cache)}, but without {file}")
 
     def is_known_to_lack(self, file: str) -> bool:
+        """Whether the cache says that the commit has no such file."""
         if self.storage.lacks(self.commit, file).exists():
             return True
         try:

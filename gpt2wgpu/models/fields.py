@@ -98,6 +98,8 @@ class Fields:
         return self.value(name) is not None
 
     def integer(self, *names: str, default: int | None = None, least: int = 1) -> int:
+        """An integer from `least` to 2^31 - 1."""
+
         def fits(v: object) -> bool:
             return isinstance(v, int) and not isinstance(v, bool) and v >= least
 

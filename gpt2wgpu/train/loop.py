@@ -146,6 +146,7 @@ def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
 
 
 def validate_and_save(run: Run, metrics: TextIO) -> Iterator[Validated]:
+    """Validate, if there is a validation file, then write RUN/model."""
     if run.validation is not None:
         run.scores = validate(run, run.validation)
         event = Validated({"step": run.step, **run.scores})

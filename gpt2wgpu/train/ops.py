@@ -115,6 +115,7 @@ def activate_dx(x: Array, y: Array, dout: Array, *, activation: str) -> Array:
 
 
 def write_derivative(activation: str, x: Array, y: Array, out: Array, scratch: Array) -> None:
+    """The derivative of an activation at x, where its value is y, into `out`. scratch: two more arrays of that shape."""
     if activation == "relu":
         np.greater(y, 0, out=out)
     elif activation == "tanh":

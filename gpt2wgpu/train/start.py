@@ -89,6 +89,7 @@ def open_run(folder: Path, given: dict[str, Any], *, resume: bool, device: str, 
 
 
 def find_run(folder: Path, given: dict[str, Any], resume: bool, device: str, say: Say) -> Run:
+    """`open_run` without the lock."""
     there = checkpoint.recover_run(folder)
     if there and not resume:
         raise UserError(f"{show(folder)} already holds a run: resume it with --resume, or choose another folder")
@@ -151,6 +152,7 @@ def start_from_scratch(folder: Path, s: TrainSettings) -> Path:
 
 
 def learning_texts(s: TrainSettings) -> list[str]:
+    """All texts of the training data, to learn a tokenizer from."""
     if s.loss == "distillation":
         return data.read_training_texts(s.data, s.limit_train)
     pairs = data.read_training(s.data, str(s.loss), s.limit_train)
@@ -258,6 +260,7 @@ def teacher_examples(folder: Path, s: TrainSettings, model: Model, source: Path,
 
 
 def open_validation(path: str, limit: int | None, model: Model) -> Validation:
+    """The pairs of the validation file, at most `limit`, tokenised. Raises UserError if nothing can be measured with them."""
     pairs = read_pairs(path)
     pairs = pairs if limit is None else data.take_pairs(pairs, np.arange(min(limit, len(pairs))))
     check_targets(pairs)
