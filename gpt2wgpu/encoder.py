@@ -28,7 +28,7 @@ from .outputs import stream_rows, token_output, vector_output
 from .tokenizer import Tokenizer
 from .vectors.pairwise import all_pairs, row_by_row
 
-Text = str | None
+Text = str | None  # a prompt, or the name of one
 
 
 class Encoder(ModelFacts):

@@ -1,4 +1,13 @@
-"""A model folder in Hugging Face or sentence-transformers layout -> configuration, weights, and what follows the transformer."""
+"""A model folder in Hugging Face or sentence-transformers layout -> configuration, weights, and what follows the transformer.
+
+weights.py   the transformer's tensors -> the weights of its graph
+tensors.py   the tensors in safetensors files
+modules.py   modules.json: what follows the transformer
+settings.py  lengths, lower-casing, prompts, similarity of a sentence-transformers folder
+prompts.py   which prompt a call uses; prompts of families whose folders have none, such as e5
+graph.py     the transformer and the modules -> one graph
+saving.py    a checkpoint -> a folder
+"""
 
 import stat
 from dataclasses import dataclass, field

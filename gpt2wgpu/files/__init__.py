@@ -1,6 +1,15 @@
 """Texts from files, vectors into files: row by row, so that memory does not grow with the file.
 
 Output is atomic: an existing file is replaced only by a complete one.
+
+source.py    a file and its packing; the files of a folder
+lines.py     lines of text, checked to be UTF-8
+columns.py   which column holds the texts
+texts.py     texts from every format; arrow.py: from and to Parquet and Arrow
+pairs.py     labelled pairs of sentences
+windows.py   texts in windows that bound memory
+rows.py      what writers get; vectors.py and matrices.py: the writers
+output.py    atomic output files
 """
 
 from .columns import USUAL_COLUMNS

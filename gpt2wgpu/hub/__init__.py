@@ -1,6 +1,12 @@
 """A model's name -> its folder: one on disk, or one from the hub, downloaded once into huggingface_hub's cache.
 
 A model in the cache opens without the network and without huggingface_hub.
+
+cache.py        that cache, read by its layout
+model_files.py  which files of a repository a model needs
+download.py     fetches them into the cache
+session.py      requests to a hub, and what its errors mean
+known.py        the table of `gpt2wgpu models`
 """
 
 import re

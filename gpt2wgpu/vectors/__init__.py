@@ -1,1 +1,7 @@
-"""Work on finished vectors: measures, all pairs, quantisation, other containers."""
+"""Work on finished vectors.
+
+measures.py  how alike two vectors are, for the command line and the package's users
+pairwise.py  similarities of all pairs of rows, or row by row, under sentence-transformers' names
+quantize.py  float32 -> int8, uint8, binary, ubinary
+convert.py   from and to lists, arrays and tensors of torch
+"""
