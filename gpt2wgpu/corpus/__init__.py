@@ -2,6 +2,12 @@
 
 A run can be resumed: whenever the process ends, no row in the output is torn, duplicated or lost.
 Rows go to a journal next to the output (journal.py). The output is written from it at the end, or shard by shard.
+
+workspace.py    OUTPUT.part, the folder of unfinished work, and who may own it
+journal.py      the rows and the state in that folder, and their checksums
+fingerprint.py  what a resumed run must share with the unfinished one
+job.py          one run: reading, computing and writing at the same time
+lock.py         a lock that one process at a time holds
 """
 
 import warnings
