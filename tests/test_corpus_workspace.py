@@ -58,7 +58,7 @@ def test_links_in_a_prepared_folder_are_refused(encoder: Encoder, tmp_path: Path
         (part / name).hardlink_to(victim)
     for resume in (False, True):
         found = refusal(lambda resume=resume: embed(encoder, source, f"{tmp_path}/o.jsonl", resume=resume))
-        assert f"{name}: is a link or no file, expected a file of unfinished work: delete it" in found
+        assert f"{name}: is a link or not a file, expected a file of unfinished work: delete it" in found
     assert victim.read_bytes() == b"precious" and not (tmp_path / "new").exists()
 
 

@@ -113,7 +113,7 @@ def check_work_folder(folder: Path) -> None:
         if owners is not None and found.st_uid not in owners:
             raise UserError(f"{path}: belongs to another user (uid {found.st_uid}), but {needed}: choose another output")
         if path != folder and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
-            raise UserError(f"{path}: is a link or no file, expected a file of unfinished work: delete it")
+            raise UserError(f"{path}: is a link or not a file, expected a file of unfinished work: delete it")
 
 
 def resolve_workspace(output: str) -> Path:
