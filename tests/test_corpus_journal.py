@@ -1,4 +1,4 @@
-"""The journal of an unfinished corpus: damage is noticed, and what is not ours is not touched."""
+"""The journal of an unfinished corpus: damage is noticed, and others' files are not touched."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The folder of unfinished work and the rights of outputs: others' files are not touched, and nobody reads more than before."""
+"""The folder of unfinished work, and permissions of outputs: others' files are not touched, nobody can read more than before."""
 
 import os
 import stat

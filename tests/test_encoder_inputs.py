@@ -1,4 +1,4 @@
-"""What callers give in place of a list of texts: read as they mean it, or refused in a line; never taken for something else."""
+"""What callers pass instead of a list of texts: read as they mean it, or refused in one line, never mistaken."""
 
 import warnings
 from collections.abc import Callable

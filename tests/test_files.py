@@ -1,4 +1,4 @@
-"""Texts from files of every kind, vectors into files of every kind, and nothing left behind when it goes wrong."""
+"""Texts from files of every kind, vectors into files of every kind, and nothing left behind after a failure."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Text files in other encodings than UTF-8, and files whose texts have no end: one line, and never other texts."""
+"""Text files in other encodings than UTF-8, and files whose texts never end: one line, and never wrong texts."""
 
 import codecs
 import csv

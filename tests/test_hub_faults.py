@@ -1,4 +1,4 @@
-"""A hub that is not there, or refuses: one line each, and nothing half done under its own name."""
+"""A hub that is unreachable or refuses: one line each, and no partial file under its final name."""
 
 import os
 import subprocess

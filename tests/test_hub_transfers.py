@@ -1,4 +1,4 @@
-"""What goes wrong while a hub's files are on the way: retried, resumed or refused in one line, and nothing half done is kept."""
+"""Failures while files are transferred: retried, resumed or refused in one line, and no partial file is kept as complete."""
 
 import errno
 import gzip

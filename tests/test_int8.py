@@ -1,4 +1,4 @@
-"""Weights in int8: the quantization, the graph that reads them, and how near its vectors stay to the f32 model's."""
+"""Weights in int8: the quantization, the graph that reads them, and how close its vectors are to the f32 model's."""
 
 import csv
 import json

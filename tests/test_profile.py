@@ -1,4 +1,4 @@
-"""`profile` and `tune`: what is added up, against what is counted by hand; and calls of wgpu-native that wgpu-py has not."""
+"""`profile` and `tune`: sums against counts made by hand; and calls of wgpu-native that wgpu-py lacks."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Broken folders of tokenizers, by the hundred (by the thousand with GPT2WGPU_FUZZ=5000), and those that were found."""
+"""Broken tokenizer folders: hundreds of random ones (thousands with GPT2WGPU_FUZZ=5000), and those that once failed."""
 
 import json
 import os

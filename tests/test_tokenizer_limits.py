@@ -1,4 +1,4 @@
-"""Long texts: only a part of them is tokenised; signals do not wait for it. Files that are none."""
+"""Long texts: only a part of them is tokenised, and signals do not wait for it. Pipes and devices in place of files."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Which of a folder's files counts, and what a tokenizer must not do. Fields one by one: test_tokenizer_fields.py."""
+"""Which of a folder's files wins, and what a tokenizer must not do. Fields one by one: test_tokenizer_fields.py."""
 
 import json
 from pathlib import Path

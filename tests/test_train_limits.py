@@ -1,4 +1,4 @@
-"""Training that asks for too much, or for what has no effect, is refused in one line before it begins."""
+"""Training that asks for too much, or for something without effect, is refused in one line before it begins."""
 
 import re
 import signal

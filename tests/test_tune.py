@@ -1,4 +1,4 @@
-"""Tile shapes are measured once for an adapter, and kept in a file that nothing depends on."""
+"""Tile shapes are measured once for an adapter, and kept in a file that may be deleted."""
 
 import dataclasses
 import json
