@@ -255,12 +255,13 @@ def test_layer_norms_that_are_refused(tmp_path: Path, config: dict[str, Any], wo
     refusal(tmp_path, "2_LayerNorm", *words)
 
 
-def test_two_modules_of_one_name(tmp_path: Path):
-    """sentence-transformers keeps them by name."""
+def test_entries_of_modules_that_are_refused(tmp_path: Path):
     tiny.sentence_model(tmp_path, None, "Pooling", "Normalize")
     entries = json.loads((tmp_path / "modules.json").read_text())
     tiny.write_json(tmp_path / "modules.json", [{**entry, "name": "0"} for entry in entries])
     refusal(tmp_path, "modules.json", "name is '0'", "another name")
+    tiny.write_json(tmp_path / "modules.json", [{**entry, "tomorrow": i} for i, entry in enumerate(entries)])
+    refusal(tmp_path, "modules.json", "'tomorrow' is 0", "not known here")
 
 
 @pytest.mark.parametrize("name", ["processor_kwargs", "tokenizer_args"])
