@@ -209,7 +209,7 @@ def test_what_a_device_is_made_ready_for(device: Device, tmp_path: Path, monkeyp
     assert encoder.max_seq_length == 1000
     assert encoder.engine.program.capacity["T"] == 128
     long = " ".join(["t1"] * 129)
-    with pytest.raises(UserError, match="room for 128"):
+    with pytest.raises(UserError, match="buffers for 128"):
         encoder.encode(long)
     assert encoder.encode("t1").shape == (20,)
     assert Encoder(folder, device="gpu", max_tokens=8, max_seq_length=129).encode(long).shape == (20,)
