@@ -17,6 +17,8 @@ from refusals import leaves, one_line, refusal
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.checkpoint import Checkpoint, load_checkpoint
 from gpt2wgpu.gpu import Device
+from gpt2wgpu.models import read_config
+from gpt2wgpu.models.fields import Fields
 from gpt2wgpu.models.modernbert import ModernBertConfig
 from gpt2wgpu.models.nomic_bert import NomicBertConfig
 from gpt2wgpu.models.qwen3 import Qwen3Config
@@ -69,6 +71,14 @@ def test_qwen3_without_a_window_has_no_local_blocks(tmp_path: Path, window: int 
     c = load_checkpoint(folder).config
     assert isinstance(c, Qwen3Config)
     assert c.local == (local, local)
+
+
+def test_qwen3_with_null_keys_and_values_has_those_of_each_head():
+    config = read_config(
+        Fields(Path("config.json"), {"model_type": "qwen3", "num_attention_heads": 6, "num_key_value_heads": None})
+    )
+    assert isinstance(config[1], Qwen3Config)
+    assert config[1].kv_heads == config[1].heads == 6
 
 
 def test_nomic_bert_reads_no_more_than_it_was_trained_for():
