@@ -41,7 +41,7 @@ def test_shards(tmp_path: Path):
     "file", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..\\m.safetensors", "x.bin", "..", 3, None]
 )
 def test_shard_names_are_not_trusted(tmp_path: Path, file: object):
-    refusal(shards(tmp_path, **{"wte.weight": file}), "index.json", repr(file), "expected the name of a .safetensors file")
+    refusal(shards(tmp_path, **{"wte.weight": file}), "index.json", repr(file), "expected a plain name of a .safetensors file")
 
 
 def test_missing_shard(tmp_path: Path):
