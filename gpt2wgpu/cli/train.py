@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..progress import notice, show_progress
 from .options import DeviceOption
 
-DATA, SCRATCH, LEARNING = "Data", "Model", "Learning"
+DATA, MODEL, LEARNING = "Data", "Model", "Learning"
 
 
 def option(*names: str, panel: str, help: str, metavar: str | None = None, default: str | bool = True) -> Any:
@@ -39,37 +39,31 @@ def train_command(
             "--model",
             "-m",
             metavar="MODEL",
-            panel=SCRATCH,
+            panel=MODEL,
             default="from scratch",
             help="Model to fine-tune: a folder, a name on the hub, or `built-in`.",
         ),
     ] = None,
-    layers: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="6", help="Layers of a GPT-2 from scratch.")] = None,
-    heads: Annotated[int | None, option(metavar="N", panel=SCRATCH, default="4", help="Its attention heads.")] = None,
+    layers: Annotated[int | None, option(metavar="N", panel=MODEL, default="6", help="Layers of a GPT-2 from scratch.")] = None,
+    heads: Annotated[int | None, option(metavar="N", panel=MODEL, default="4", help="Its attention heads.")] = None,
     width: Annotated[
-        int | None, option(metavar="N", panel=SCRATCH, default="256", help="Its width, the dimensions of a vector.")
+        int | None, option(metavar="N", panel=MODEL, default="256", help="Its width, the dimensions of a vector.")
     ] = None,
-    context: Annotated[
-        int | None, option(metavar="N", panel=SCRATCH, default="128", help="Most tokens that it can read.")
-    ] = None,
+    context: Annotated[int | None, option(metavar="N", panel=MODEL, default="128", help="Most tokens that it can read.")] = None,
     vocab: Annotated[
-        int | None, option(metavar="N", panel=SCRATCH, default="12288", help="Size of the tokenizer made from the data.")
+        int | None, option(metavar="N", panel=MODEL, default="12288", help="Size of the tokenizer made from the data.")
     ] = None,
     tokenizer: Annotated[
-        str | None, option(metavar="FOLDER", panel=SCRATCH, help="Use this one instead, made by `tokens create`.")
+        str | None, option(metavar="FOLDER", panel=MODEL, help="Use this one instead, made by `tokens create`.")
     ] = None,
     max_seq_length: Annotated[
-        int | None, option(metavar="TOKENS", panel=SCRATCH, default="the model's", help="Cut texts that are longer than this.")
+        int | None, option(metavar="TOKENS", panel=MODEL, default="the model's", help="Cut texts that are longer than this.")
     ] = None,
     freeze: Annotated[
         list[str] | None,
-        option(
-            metavar="NAME", panel=SCRATCH, help="Weights that stay as they are: wte, layers:0-3, h.0.attn.*. May be repeated."
-        ),
+        option(metavar="NAME", panel=MODEL, help="Weights that stay as they are: wte, layers:0-3, h.0.attn.*. May be repeated."),
     ] = None,
-    dtype: Annotated[
-        str, option(metavar="TYPE", panel=SCRATCH, help="Type of the saved weights: float32 or float16.")
-    ] = "float32",
+    dtype: Annotated[str, option(metavar="TYPE", panel=MODEL, help="Type of the saved weights: float32 or float16.")] = "float32",
     loss: Annotated[
         str | None,
         option(
