@@ -219,7 +219,7 @@ class Engine:
             for window in self._tokenized(windows, tokenizer, options, 0):
                 hidden = [np.empty(0, np.float32)] * len(window.sequences)
                 with self.lock, enough_memory(self._too_large):
-                    running = self._batches(self._tokens(), window, range(len(hidden)), options)
+                    running = self._batches(self._states_program(), window, range(len(hidden)), options)
                     with closing(running) as batches:
                         for rows, found in batches:
                             ends = np.cumsum([len(window.sequences[i]) for i in rows])
@@ -292,14 +292,14 @@ class Engine:
                 self._check_files()
                 pending.append((rows, program.submit(packing.pack_batch(batch, [position_ids(s, pad) for s in batch], skips))))
                 if len(pending) > 1:
-                    yield self._result(*pending.popleft())
+                    yield self._finish_batch(*pending.popleft())
             while pending:
-                yield self._result(*pending.popleft())
+                yield self._finish_batch(*pending.popleft())
         finally:
             while pending:  # after an error: batches in progress must end before anything else begins
                 pending.popleft()[1]()
 
-    def _result(self, rows: list[int], wait: Callable[[], Array]) -> tuple[list[int], Array]:
+    def _finish_batch(self, rows: list[int], wait: Callable[[], Array]) -> tuple[list[int], Array]:
         """Wait for a batch: its texts and the program's output."""
         found = wait()
         self._check_files()
@@ -311,7 +311,7 @@ class Engine:
         if self.place.device is None:
             self.checkpoint.check_unchanged()
 
-    def _tokens(self) -> CompiledGraph:
+    def _states_program(self) -> CompiledGraph:
         """The program that computes the hidden states before pooling. It shares the weights, so the engine must be open."""
         self.check_open()
         if self._token_program is None:

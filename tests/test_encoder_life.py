@@ -48,7 +48,7 @@ def test_dropping_the_last_reference_frees_it(
         with suppress(UserError):
             model.encode(wrong)
     model.similarity([[1.0]], [[1.0]])
-    gone = [weakref.ref(x) for x in (model, model.engine, model.engine.program, model.engine._tokens(), model.checkpoint)]
+    gone = [weakref.ref(x) for x in (model, model.engine, model.engine.program, model.engine._states_program(), model.checkpoint)]
     del model, stream
     assert [ref() for ref in gone] == [None] * len(gone)
 

@@ -39,7 +39,7 @@ def test_token_embeddings_are_the_hidden_states_of_transformers(
         assert np.abs(got - want).max() <= 1e-4 * largest
         np.testing.assert_allclose(got.max(0), model.encode(" ".join(f"t{i}" for i in ids)), atol=1e-5)
     if model.device != "numpy":  # the weights are not uploaded again
-        assert model.engine._tokens().bytes < before
+        assert model.engine._states_program().bytes < before
     one = model.encode(texts[1], output_value="token_embeddings")
     np.testing.assert_allclose(one, found[1], atol=1e-5)
 

@@ -147,7 +147,7 @@ class GPUProgram(CompiledGraph):
         self.buffers.append(buffer)
         return buffer
 
-    def _check(self, tensors: Sequence[Tensor]) -> None:
+    def _check_weights(self, tensors: Sequence[Tensor]) -> None:
         """Raise UserError for a weight larger than one binding. A token table may be: it is split into pieces."""
         limit = self.device.adapter.limit - PADDING
         for t in tensors:
@@ -189,7 +189,7 @@ class GPUProgram(CompiledGraph):
 
         Results share buffers, except those of `keep`.
         """
-        self._check(tensors)
+        self._check_weights(tensors)
         pieces = self.weights
         results: dict[Tensor, Any] = {}
         place, sizes = memory.plan_buffers(tensors, self._bytes, keep)
