@@ -87,6 +87,7 @@ def test_closing_one_of_two_layers_leaves_the_other(make: Callable[..., Encoder]
     expected = model.encode(TEXTS)
     with model.with_layers([0, 1, 2]) as other:
         assert other.encode(TEXTS).shape == (3, 24)
+        assert other.engine.lock is model.engine.lock  # on one device one computes at a time
     np.testing.assert_array_equal(model.encode(TEXTS), expected)
 
 
