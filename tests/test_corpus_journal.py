@@ -60,8 +60,9 @@ def test_a_torn_journal(encoder: Encoder, stopped: tuple[Path, str]):
 
 
 @pytest.mark.parametrize("output", ["o.npy", "o.jsonl"])
-def test_a_flipped_bit_is_noticed(encoder: Encoder, tmp_path: Path, output: str):
+def test_a_flipped_bit_is_noticed(encoder: Encoder, tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch):
     """Wherever it is; but the header of vectors.npy is written again."""
+    monkeypatch.setattr(journal, "BYTES_AT_ONCE", 50)
     source, output = stop_early(encoder, tmp_path, output)
     places = 0
     for path in sorted(Path(f"{output}.part").iterdir()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from encoders import TEXTS, golden, refusal, tiny_gpt2
+from encoders import LONG, TEXTS, golden, refusal, tiny_gpt2
 
 from gpt2wgpu import Encoder, quantize_embeddings
 from gpt2wgpu.files import windows
@@ -71,6 +71,19 @@ def test_token_embeddings_that_are_not_finite_name_the_text(make: Callable[..., 
     model = make(tiny_gpt2(tmp_path, change={"wte.weight": with_row(7, 3e38)}), layer=1, max_tokens=4)
     assert "text 2 holds NaN or Inf" in refusal(lambda: model.encode(["t1", "t2", "t7", "t3"], output_value="token_embeddings"))
     assert len(model.encode(["t1", "t2"], output_value="token_embeddings")) == 2
+
+
+def test_texts_that_are_cut_are_counted_over_all_windows(built_in: Encoder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpt2wgpu.files.windows.WINDOW", 1)
+    texts = [LONG, "a", LONG, "b"]
+    calls: list[Callable[[], object]] = [
+        lambda: built_in.encode(texts),
+        lambda: [*built_in.encode_stream(texts)],
+        lambda: built_in.encode(texts, output_value="token_embeddings"),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning, match=r"^2 of 4 texts had more than"):
+            call()
 
 
 def test_texts_that_are_cut_are_counted_once(built_in: Encoder):
