@@ -90,24 +90,31 @@ def test_a_crash_at_every_step(encoder: Encoder, tmp_path: Path, output: str, mo
 
 
 def test_names_are_on_the_disk_before_a_state_counts_on_them(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Without fsync a file system may write a folder's names in any order: a power cut could leave state.json alone."""
+    """Without fsync a file system may write names and bytes in any order: a power cut could leave state.json alone."""
     source = write_texts(tmp_path / "a.txt", make_texts(20))
     monkeypatch.setattr(job, "SHARD_BYTES", 6 * 32)
     part, shards = tmp_path / "shards.part", tmp_path / "shards"
     down: dict[Path, set[str]] = {}
+    sizes: dict[int, int] = {}  # that are on the disk, by inode
     fsync, replace, unlink = os.fsync, Path.replace, Path.unlink
 
     def synced(fd: int) -> None:
         for folder in (tmp_path, part, shards):
             if folder.exists() and os.path.samestat(os.fstat(fd), folder.stat()):
                 down[folder] = {p.name for p in folder.iterdir()}
+        sizes[os.fstat(fd).st_ino] = os.fstat(fd).st_size
         fsync(fd)
 
+    def bytes_are_down(path: Path) -> bool:
+        return sizes.get(path.stat().st_ino) == path.stat().st_size
+
     def replaced(self: Path, target: Path) -> Path:
+        assert bytes_are_down(self)
         if target.name == "state.json":
             state = json.loads(self.read_bytes())
             assert "shards.part" in down[tmp_path]
             assert state["rows"] == state["first"] or {"vectors.npy", "texts.jsonl"} <= down[part]
+            assert all(bytes_are_down(path) for path in part.glob("[vt]*"))
             if state["shards"]:
                 assert "shards" in down[tmp_path] and f"part-{state['shards'] - 1:05}.parquet" in down[shards]
         return replace(self, target)

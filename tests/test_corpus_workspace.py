@@ -5,13 +5,14 @@ import stat
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 from corpora import contents, embed, stop_early, tiny_model, write_texts
 from encoders import refusal
 
 from gpt2wgpu import Encoder, corpus, files
-from gpt2wgpu.corpus import workspace
+from gpt2wgpu.corpus import lock, workspace
 
 pytestmark = pytest.mark.usefixtures("small_corpora")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights and owners")
@@ -37,6 +38,26 @@ def test_one_process_at_a_time(encoder: Encoder, tmp_path: Path):
             message = refusal(lambda resume=resume: embed(encoder, source, f"{tmp_path}/o.npy", resume=resume))
             assert "another process is writing it" in message
     embed(encoder, source, f"{tmp_path}/o.npy")
+
+
+@posix
+def test_a_lock_that_is_removed_while_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The process before has finished in between: its file is nobody's, and a lock on it would keep nobody out."""
+    path, taken = tmp_path / "lock", []
+    original = lock.try_lock
+
+    def late(file: BinaryIO) -> bool:
+        if not taken:
+            path.unlink()
+        taken.append(file)
+        return original(file)
+
+    monkeypatch.setattr(lock, "try_lock", late)
+    held = lock.take_lock(path)
+    assert held is not None and len(taken) == 2
+    with held:
+        assert os.path.samestat(path.stat(), os.fstat(held.fileno()))
+        assert lock.take_lock(path) is None
 
 
 @posix
