@@ -12,6 +12,7 @@ from process import command, environment
 
 from gpt2wgpu import Encoder, __version__
 from gpt2wgpu.hub import find_model, pull_model
+from gpt2wgpu.hub.session import error_reason
 
 # --- no hub
 
@@ -54,6 +55,13 @@ def test_a_password_is_not_shown_in_answers_of_the_hub(hub: Hub, waits: list[flo
         message = refusal(lambda: find_model("me/nothing"))
         assert shown in message and "hunter2" not in message
         hub.faults.clear()
+
+
+def test_a_password_is_not_shown_in_errors_of_libraries():
+    """Some versions of them name the address that they could not reach."""
+    error = ConnectionError("\nno answer from http://me:hunter2@proxy:3128/x, nor from (me:hunter2@proxy)\nat all")
+    assert error_reason(error) == "no answer from http://***@proxy:3128/x, nor from (***@proxy)"
+    assert error_reason(TimeoutError()) == "TimeoutError"
 
 
 def test_requests_do_not_say_what_is_installed(hub: Hub, gpt2: Path):
