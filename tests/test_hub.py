@@ -61,6 +61,13 @@ def test_a_sentence_model_comes_with_its_modules(hub: Hub, tmp_path: Path):
     assert hub.requests == []
 
 
+def test_a_chat_template_comes_along(hub: Hub, gpt2: Path):
+    """sentence-transformers would render every text of such a plain model through it."""
+    (gpt2 / "chat_template.jinja").write_text("{{ messages }}")
+    hub.add("org/chat", gpt2)
+    assert "has a chat template" in refusal(lambda: Encoder("org/chat", device="numpy"))
+
+
 @pytest.mark.parametrize("empty", [None, {}])
 def test_the_old_file_of_lengths_comes_along(hub: Hub, tmp_path: Path, empty: object):
     """sentence-transformers reads the first that says anything."""
