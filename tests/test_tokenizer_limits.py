@@ -61,6 +61,16 @@ def test_a_part_of_a_long_text_has_the_same_tokens(tmp_path: Path, kind: str, na
         assert watched.characters < SPARE_CHARACTERS + 40 * limit
 
 
+def test_a_part_that_ends_in_a_word_has_tokens_to_spare(tmp_path: Path):
+    """The last tokens before its end are not those of the whole word: here 63 letters make 6 tokens instead of 1."""
+    words = ["b", *("a" * n for n in (1, 2, 4, 8, 16, 32, 64))]
+    rust = Rust(models.BPE({word: i for i, word in enumerate(words)}, [(word, word) for word in words[1:-1]]))
+    rust.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path, kind="", vocab=len(words), lower_case=False)
+    limit = 132  # at first 4096 + 32 * 132 characters are tokenised, which make 136 tokens
+    assert ids(tokenizer, "b" + "a" * 20_000, limit) == [0] + [words.index("a" * 64)] * (limit - 1)
+
+
 def test_a_text_near_the_limit_is_counted_to_the_end():
     assert gpt2().encode(["a " * 500], 9)[1] == [501]
 
