@@ -40,6 +40,15 @@ def test_one_process_at_a_time(encoder: Encoder, tmp_path: Path):
     embed(encoder, source, f"{tmp_path}/o.npy")
 
 
+def test_what_a_killed_process_left_is_removed_at_the_start(tmp_path: Path):
+    """It may be as large as the output, and the work may take days."""
+    (tmp_path / "o.npy.part").mkdir(mode=0o700)
+    left = tmp_path / "o.npy.part/.gpt2wgpu-0.tmp"
+    left.write_bytes(b"half")
+    with corpus.open_workspace(f"{tmp_path}/o.npy", resume=False):
+        assert not left.exists()
+
+
 @posix
 def test_a_lock_that_is_removed_while_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The process before has finished in between: its file is nobody's, and a lock on it would keep nobody out."""
@@ -175,3 +184,19 @@ def test_rights_of_another_group_are_not_given_to_ours(tmp_path: Path, monkeypat
     with files.open_file(tmp_path / "new", "xb", rights=0o600) as file:
         files.keep_rights(file, target)
     assert refused and rights(tmp_path / "new") == 0o604
+
+
+@posix
+def test_a_file_that_replaces_one_is_at_no_time_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not even before it is given the rights of the other."""
+    seen, original = [], files.output.keep_rights
+
+    def noted(file: BinaryIO, target: Path) -> None:
+        seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+        original(file, target)
+
+    monkeypatch.setattr(files.output, "keep_rights", noted)
+    (tmp_path / "o.npy").touch(0o600)
+    with files.open_output(f"{tmp_path}/o.npy", files.VECTOR_FORMATS) as (file, write):
+        write(file, iter([]), files.About(0, {}))
+    assert seen == [0o600]
