@@ -139,6 +139,27 @@ def test_encodings_of_parquet(tmp_path: Path, version: str, kind: pa.DataType, e
     assert [*files.read_texts(str(tmp_path / "a.parquet"))] == rows["text"].to_pylist()
 
 
+def test_an_encoding_that_changes_within_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What was read as a dictionary before the first page that cannot be is not read again."""
+
+    class Mixed(pq.ParquetFile):  # type: ignore[misc]
+        def __init__(self, *args: object, read_dictionary: list[str] | None = None, **options: object) -> None:
+            self.fails = bool(read_dictionary)
+            super().__init__(*args, read_dictionary=read_dictionary, **options)
+
+        def iter_batches(self, **options: object) -> Iterator[pa.RecordBatch]:
+            for batch in super().iter_batches(**options):
+                yield batch
+                if self.fails:
+                    raise OSError("Not yet implemented: a dictionary of DELTA_BYTE_ARRAY")
+
+    texts = [f"text {i}" for i in range(50)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    monkeypatch.setattr("gpt2wgpu.files.arrow.DECODED_ROWS", 20)
+    monkeypatch.setattr(pq, "ParquetFile", Mixed)
+    assert [*files.read_texts(str(tmp_path / "a.parquet"))] == texts
+
+
 def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     taken = []
     column_texts = arrow.column_texts
