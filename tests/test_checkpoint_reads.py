@@ -11,6 +11,7 @@ import pytest
 import tiny
 from encoders import tiny_gpt2
 from refusals import refusal
+from vocabularies import WORDS, bert_folder
 
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.checkpoint import load_checkpoint
@@ -148,6 +149,17 @@ def test_weights_that_change_within_a_call(tmp_path: Path, when: str, monkeypatc
     with pytest.raises(UserError, match=r"model\.safetensors changed while it was in use"):
         encoder.encode(texts, batch_size=1)
     assert len(batches) == 1
+
+
+def test_weights_of_a_module_that_change_while_numpy_computes_with_them(tmp_path: Path):
+    config = tiny.bert_config(vocab_size=len(WORDS))
+    folder = bert_folder(tiny.sentence_model(tmp_path, config, "Pooling", "LayerNorm"))
+    tiny.save_layer_norm(folder / "2_LayerNorm", 8)
+    encoder = Encoder(folder, device="numpy")
+    encoder.encode("hello")
+    os.truncate(folder / "2_LayerNorm" / "model.safetensors", 8)
+    with pytest.raises(UserError, match=r"2_LayerNorm.*model\.safetensors changed while it was in use"):
+        encoder.encode("hello")
 
 
 def test_weights_that_are_replaced_or_deleted_stay_as_they_were(tmp_path: Path):
