@@ -152,8 +152,11 @@ def test_memory_that_runs_out_while_it_computes(monkeypatch: pytest.MonkeyPatch,
         np.empty(1 << 60, np.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(model.engine.program, "submit", full)
-        assert " in float32, more than numpy has free: use dtype='int8'" in refusal(lambda: model.encode("t1"))
+        for program in (model.engine.program, model.engine._tokens()):
+            patch.setattr(program, "submit", full)
+        for value in ("sentence_embedding", "token_embeddings"):
+            message = refusal(lambda value=value: model.encode("t1", output_value=value))
+            assert " in float32, more than numpy has free: use dtype='int8'" in message
     assert np.isfinite(model.encode("t1")).all()
 
 
