@@ -152,7 +152,7 @@ def test_memory_that_runs_out_while_it_computes(monkeypatch: pytest.MonkeyPatch,
         np.empty(1 << 60, np.uint8)
 
     with monkeypatch.context() as patch:
-        for program in (model.engine.program, model.engine._tokens()):
+        for program in (model.engine.program, model.engine._states_program()):
             patch.setattr(program, "submit", full)
         for value in ("sentence_embedding", "token_embeddings"):
             message = refusal(lambda value=value: model.encode("t1", output_value=value))
