@@ -19,7 +19,7 @@ from .compat import (
     read_options,
 )
 from .devices.choose import find_device, find_dtype, find_matmul
-from .engine import LONG, MAX_SEQUENCES, EncodeOptions, Engine, Placement
+from .engine import LONG_TEXT_TOKENS, MAX_SEQUENCES, EncodeOptions, Engine, Placement
 from .errors import between, warn_caller
 from .facts import ModelFacts
 from .graph.tensor import Array, Tensor
@@ -121,7 +121,7 @@ class Encoder(ModelFacts):
         dtype = find_dtype(given["dtype"], device)
         device, matmul = find_matmul(device, dtype)
         place = Placement(device, reason, dtype, matmul)
-        longest = given["max_seq_length"] or min(self.max_seq_length, LONG)
+        longest = given["max_seq_length"] or min(self.max_seq_length, LONG_TEXT_TOKENS)
         return Engine(
             self.checkpoint, self._graph(place), place, name=self.model, max_tokens=given["max_tokens"], longest=longest
         )

@@ -14,7 +14,7 @@ from .checkpoint import Checkpoint
 from .devices.choose import device_kind, enough_memory, find_operand_dtype
 from .errors import UserError
 from .graph import memory, ops, packing, reference
-from .graph.fork import ForkSafeLock
+from .graph.fork_lock import ForkSafeLock
 from .graph.int8 import quantize_weights
 from .graph.packing import position_ids
 from .graph.program import CompiledGraph
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 MAX_SEQUENCES = 1024  # per batch
 MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
-LONG = 8192  # a device gets buffers for texts this long, whatever max_tokens is; for longer ones if max_seq_length asks
+LONG_TEXT_TOKENS = (
+    8192  # a device gets buffers for texts this long, whatever max_tokens is; for longer ones if max_seq_length asks
+)
 
 
 def truncation_message(cut: int, of: int, limit: int) -> str:
@@ -149,7 +151,7 @@ class Engine:
             tokens = fitting_tokens(device, graph, wanted)
             self.max_tokens = min(self.max_tokens, tokens)
         else:
-            tokens = max(self.max_tokens, min(self._longest, LONG))  # an estimate: numpy allocates what a batch needs
+            tokens = max(self.max_tokens, min(self._longest, LONG_TEXT_TOKENS))  # an estimate: numpy allocates what a batch needs
         sequences = min(tokens, MAX_SEQUENCES)
         self._capacity = {"T": tokens, "B": sequences, "G": packing.max_tiles(tokens, sequences)}
         self._need = memory.memory_needed(graph, self._capacity)

@@ -1,5 +1,5 @@
 // a|b: each row of `a`, followed by the same row of `b`.
-// Grid: a thread per element, x over columns and y over sequences. Declared in graph/ops/vectors.py.
+// Grid: a thread per element, x over columns and y over sequences. Declared in graph/ops/pooling.py.
 struct Params { B: u32, J: u32, K: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;

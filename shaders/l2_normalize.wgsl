@@ -1,5 +1,5 @@
 // x / max(|x|, SMALLEST), for each row.
-// Grid: a workgroup per row. Declared in graph/ops/vectors.py.
+// Grid: a workgroup per row. Declared in graph/ops/pooling.py.
 struct Params { B: u32, C: u32 }
 const SMALLEST: f32 = 1e-12; // a zero vector stays zero
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,5 +1,5 @@
 // One row per sequence: the mean, maximum, ... of its tokens after the first `skip`; MODE is one of pooling_modes.wgsl.
-// Grid: a thread per element, x over columns and y over sequences; it loops over the tokens. Declared in graph/ops/vectors.py.
+// Grid: a thread per element, x over columns and y over sequences; it loops over the tokens. Declared in graph/ops/pooling.py.
 struct Params { T: u32, C: u32, B: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

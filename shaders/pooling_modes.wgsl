@@ -1,4 +1,4 @@
-// The modes of pooling, numbered as POOLINGS in graph/ops/vectors.py.
+// The modes of pooling, numbered as POOLINGS in graph/ops/pooling.py.
 // Used by pool, pool_dx.
 const MEAN: u32 = 0u;
 const CLS: u32 = 1u;

@@ -1,5 +1,5 @@
 // All pairs of rows of two matrices: dot product or distance.
-// Grid: a workgroup of 8 x 8 threads per 32 x 32 pairs, a thread per 4 x 4. Declared in graph/ops/vectors.py.
+// Grid: a workgroup of 8 x 8 threads per 32 x 32 pairs, a thread per 4 x 4. Declared in graph/ops/pooling.py.
 //
 // Slices of both matrices are staged in workgroup memory.
 struct Params { M: u32, C: u32, N: u32 }

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 from gpt2wgpu.graph import cores
 from gpt2wgpu.graph.cores import OneThreadBLAS, container_cores, usable_cores
-from gpt2wgpu.graph.fork import ForkSafeLock
+from gpt2wgpu.graph.fork_lock import ForkSafeLock
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 

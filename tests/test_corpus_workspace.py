@@ -182,21 +182,21 @@ def test_rights_of_another_group_are_not_given_to_ours(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "fchown", fchown)
     monkeypatch.setattr(os, "fstat", of_another_group)
     with files.open_file(tmp_path / "new", "xb", rights=0o600) as file:
-        files.keep_rights(file, target)
+        files.keep_permissions(file, target)
     assert refused and rights(tmp_path / "new") == 0o604
 
 
 @posix
 def test_a_file_that_replaces_one_is_at_no_time_open_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Not even before it is given the rights of the other."""
-    seen, original = [], files.output.keep_rights
+    seen, original = [], files.output.keep_permissions
 
     def noted(file: BinaryIO, target: Path) -> None:
         seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
         original(file, target)
 
-    monkeypatch.setattr(files.output, "keep_rights", noted)
+    monkeypatch.setattr(files.output, "keep_permissions", noted)
     (tmp_path / "o.npy").touch(0o600)
     with files.open_output(f"{tmp_path}/o.npy", files.VECTOR_FORMATS) as (file, write):
-        write(file, iter([]), files.About(0, {}))
+        write(file, iter([]), files.OutputFacts(0, {}))
     assert seen == [0o600]

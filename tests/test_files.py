@@ -170,7 +170,7 @@ def test_every_format_gives_back_the_same_texts_and_bits(tmp_path: Path, n: int)
 
 def test_quantised_vectors_and_facts(tmp_path: Path):
     """Integers stay integers, rows are numbered from the first of a shard, and what is known of the vectors goes along."""
-    about = files.About(5, {"model": "a", "ranges": [[0.5], [1.0]]})
+    about = files.OutputFacts(5, {"model": "a", "ranges": [[0.5], [1.0]]})
     for kind in (np.int8, np.uint8):
         rows = np.array([[1, 120, 0], [7, 100, 3]], kind)
         for suffix, save in files.VECTOR_FORMATS.items():

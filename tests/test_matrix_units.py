@@ -179,7 +179,7 @@ def test_every_epilogue_and_awkward_shapes_equal_numpy(units: Device):
     shapes = [(4, 4), (32, 64), (36, 68), (100, 4), (768, 132)]
     tried += [Case(ops.linear_add, {"K": k, "N": n}, (t,), half=True) for t in (1, 32, 33, 129) for k, n in shapes]
     tried += [Case(ops.linear_add_int8, {"K": k, "N": n}, (33,), half=True) for k, n in shapes]
-    assert "coop_mat" in kernels.compile_kernel(units, case_arrays(tried[-1])[0]).source
+    assert "coop_mat" in kernels.find_kernel(units, case_arrays(tried[-1])[0]).source
     checks = [check_op(units, case) for case in tried]
     assert [c for c in checks if not c.ok] == []
 
@@ -193,7 +193,7 @@ def test_attention_equals_numpy(units: Device, head: int, causal: bool):
         check = check_op(units, case)
         assert check.ok, check
     output, values = case_arrays(case)
-    assert "coop_mat" in kernels.compile_kernel(units, output).source
+    assert "coop_mat" in kernels.find_kernel(units, output).source
     qkv = values["qkv"].astype(np.float32)
     qkv[:, 3 * head : 6 * head] *= np.linspace(0, 4, len(qkv))[:, None]
     values["qkv"] = qkv.astype(np.float16)
@@ -221,7 +221,7 @@ def test_other_heads_and_f32_attention_do_without(units: Device):
     for head, half in ((64, False), (10, True), (128, True)):
         attrs = {"head_size": head, "scale": 1.0, "causal": True}
         output, _ = case_arrays(Case(ops.attention, {"N": 3 * head}, attrs=attrs, half=half))
-        assert "coop_mat" not in kernels.compile_kernel(units, output).source
+        assert "coop_mat" not in kernels.find_kernel(units, output).source
 
 
 def test_a_model_in_f16_equals_numpy_and_does_not_depend_on_the_batch(units: Device, monkeypatch: pytest.MonkeyPatch):

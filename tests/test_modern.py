@@ -213,7 +213,7 @@ def test_a_text_that_the_device_has_no_room_for(limit: int | None, device: Devic
 def test_what_a_device_is_made_ready_for(device: Device, tmp_path: Path, monkeypatch: Any):
     """There is room for the model's longest text up to a bound; a larger max_seq_length raises the bound."""
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, ""))
-    monkeypatch.setattr("gpt2wgpu.encoder.LONG", 128)
+    monkeypatch.setattr("gpt2wgpu.encoder.LONG_TEXT_TOKENS", 128)
     folder = changed("qwen3", golden("qwen3", tmp_path), max_position_embeddings=1000)
     encoder = Encoder(folder, device="gpu", max_tokens=8)
     assert encoder.max_seq_length == 1000

@@ -200,9 +200,9 @@ def timer(monkeypatch: pytest.MonkeyPatch) -> Timer:
 
     def slow(device: Device, t: Tensor, tile: Tile) -> kernels.Kernel:
         found.now += 0.05  # it is called twice for each tile
-        return kernels.compile_kernel(device, t, tile)
+        return kernels.find_kernel(device, t, tile)
 
-    monkeypatch.setattr(tuning, "compile_kernel", slow)
+    monkeypatch.setattr(tuning, "find_kernel", slow)
     return found
 
 
@@ -320,6 +320,6 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
 
     monkeypatch.setattr(kernels, "specialise_source", change)
     with pytest.raises(wgpu.GPUError):
-        kernels.compile_kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile(either)
+        kernels.find_kernel(either, ops.linear(Tensor(("T", 4)), Tensor((4, 4)), Tensor((4,))), rest[0]).compile(either)
     assert [*Bench(either, SMALL, math.inf).kernels] == [first]
     assert {f.tile for f in tune_matmuls(either, [SMALL])} == {first}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, is_text, show
-from ..graph.ops.vectors import SIMILARITIES
+from ..graph.ops.pooling import SIMILARITIES
 from ..models.fields import Fields, is_absent, read_fields
 
 # the first of these that says anything counts; old releases named it after the architecture

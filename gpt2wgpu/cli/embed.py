@@ -112,10 +112,10 @@ def embed_at_once(ctx: typer.Context, given: list[str], input: str | None, colum
         return ((text, vector) for vector, text in zip(vectors, mine, strict=True))
 
     if output is None:
-        formats[".json"](sys.stdout.buffer, rows(), files.About())
+        formats[".json"](sys.stdout.buffer, rows(), files.OutputFacts())
     else:
         with files.open_output(output, formats) as (file, write):
-            write(file, rows(), files.About())
+            write(file, rows(), files.OutputFacts())
 
 
 def embed_resumable(ctx: typer.Context, input: str, column: str | None, output: str) -> None:

@@ -153,7 +153,7 @@ class Job:
             j.hand_over(work.target)
         else:
             with files.open_output(path, files.VECTOR_FORMATS, work.folder) as (file, write):
-                write(file, self._rows(ranges), files.About(state.first, facts))
+                write(file, self._rows(ranges), files.OutputFacts(state.first, facts))
                 if ranges is not None and work.suffix not in files.HOLD_FACTS:  # not earlier: an older output needs its own
                     output = files.open_output(f"{work.target}.ranges.npy", {".npy": files.write_npy}, work.folder)
                     with output as (file, write_ranges):

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import UserError, show
-from ..files import keep_rights, npy_header, open_file, sync_to_disk
+from ..files import keep_permissions, npy_header, open_file, sync_to_disk
 from ..graph.tensor import Array
 from .fingerprint import FileDigests
 
@@ -148,7 +148,7 @@ class Journal:
     def hand_over(self, target: Path) -> None:
         """Rename vectors.npy to the output."""
         self.state.handed_over = True
-        keep_rights(self.vectors, target)
+        keep_permissions(self.vectors, target)
         self.commit()
         self.close()
         (self.folder / VECTORS).replace(target)

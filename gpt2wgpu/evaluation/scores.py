@@ -14,7 +14,7 @@ from ..encoder import Encoder
 from ..errors import UserError, between
 from ..files.pairs import Pairs
 from ..graph.ops import l2_normalize
-from ..graph.ops.vectors import SIMILARITIES
+from ..graph.ops.pooling import SIMILARITIES
 from ..graph.tensor import Array
 from ..vectors.measures import Vector, pearson_correlation
 from ..vectors.pairwise import row_by_row

@@ -14,8 +14,8 @@ output.py    atomic output files
 
 from .columns import USUAL_COLUMNS
 from .matrices import MATRIX_FORMATS, write_matrix_json
-from .output import keep_rights, name_output, open_file, open_output, resolve_output, suffix_of, sync_to_disk
-from .rows import About, Rows
+from .output import keep_permissions, name_output, open_file, open_output, resolve_output, suffix_of, sync_to_disk
+from .rows import OutputFacts, Rows
 from .source import Source, import_arrow
 from .texts import JSON_LINES, TABLES, Texts, json_values, read_texts, table_rows
 from .vectors import ARROW_FORMATS, HOLD_FACTS, VECTOR_FORMATS, WITHOUT_TEXTS, npy_header, write_json, write_jsonl, write_npy
@@ -29,13 +29,13 @@ __all__ = [
     "USUAL_COLUMNS",
     "VECTOR_FORMATS",
     "WITHOUT_TEXTS",
-    "About",
+    "OutputFacts",
     "Rows",
     "Source",
     "Texts",
     "import_arrow",
     "json_values",
-    "keep_rights",
+    "keep_permissions",
     "name_output",
     "npy_header",
     "open_file",

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import UserError
 from .columns import ColumnChoice
 from .lines import TEXT_BYTES
-from .rows import NOTHING, About, Rows, stack_rows
+from .rows import NOTHING, OutputFacts, Rows, stack_rows
 from .source import Source, import_arrow
 
 ARROW = (".arrow", ".feather", ".arrows", ".ipc")  # files and streams
@@ -169,7 +169,7 @@ def checked_binary(pyarrow: Any, column: Any) -> Any:
 # --- writing
 
 
-def record_batches(rows: Rows, about: About) -> Iterator[tuple[Any, Any]]:
+def record_batches(rows: Rows, about: OutputFacts) -> Iterator[tuple[Any, Any]]:
     """Record batches, each with its schema."""
     pyarrow = import_arrow("the output", ".parquet and .arrow")
     row = about.first
@@ -191,7 +191,7 @@ def record_batches(rows: Rows, about: About) -> Iterator[tuple[Any, Any]]:
         row += n
 
 
-def write_parquet(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_parquet(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """Row groups of about 16 MiB. Texts are compressed with zstd; the numbers are not, as they hardly shrink."""
     found = record_batches(rows, about)
     schema, first = next(found)
@@ -203,7 +203,7 @@ def write_parquet(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
             writer.write_batch(batch)
 
 
-def write_arrow(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_arrow(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """An IPC file, which is Feather version 2."""
     found = record_batches(rows, about)
     schema, first = next(found)

@@ -47,7 +47,7 @@ def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = 
         unfinished.add(temporary)
         try:
             with file:
-                keep_rights(file, target)
+                keep_permissions(file, target)
                 yield file, write
                 file.flush()
                 os.fsync(file.fileno())
@@ -69,7 +69,7 @@ def open_file(path: Path, mode: str, *, rights: int = 0o666, buffering: int = 1 
     return cast(BinaryIO, open(path, mode, buffering=buffering, opener=opener))
 
 
-def keep_rights(file: BinaryIO, target: Path) -> None:
+def keep_permissions(file: BinaryIO, target: Path) -> None:
     """Give a file the permissions and the group of the one that it will replace, if there is one."""
     if os.name == "nt" or not target.exists():
         return

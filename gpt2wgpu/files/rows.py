@@ -12,14 +12,14 @@ Rows = Iterable[tuple[str, Array]]  # a text and its vector (C,): float32, or in
 
 
 @dataclass(frozen=True)
-class About:
+class OutputFacts:
     """first: number of the first row. facts: how the vectors were made, for formats that can store that."""
 
     first: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-NOTHING = About()
+NOTHING = OutputFacts()
 
 
 def stack_rows(rows: Rows, size: int) -> Iterator[tuple[list[str], Array]]:

@@ -18,10 +18,10 @@ import numpy as np
 from ..errors import UserError
 from ..graph.tensor import Array
 from .arrow import write_arrow, write_parquet
-from .rows import NOTHING, About, Rows
+from .rows import NOTHING, OutputFacts, Rows
 
 NPZ_TEXT_BYTES = 1 << 32  # 4 GiB: numpy pads every text to the longest one, and readers load them all
-Writer = Callable[[BinaryIO, Rows, About], None]
+Writer = Callable[[BinaryIO, Rows, OutputFacts], None]
 
 
 def format_numbers(vector: Array) -> list[str]:
@@ -34,13 +34,13 @@ def json_record(text: str, vector: Array) -> str:
     return f'{{"sentence": {json.dumps(text, ensure_ascii=False)}, "embedding": [{values}], "dimensions": {len(vector)}}}'
 
 
-def write_jsonl(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_jsonl(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """One object a line: sentence, embedding, dimensions. For a single text this is the JSON that `embed` prints."""
     for row in rows:
         file.write(f"{json_record(*row)}\n".encode())
 
 
-def write_json(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_json(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """An array of the same objects."""
     before = "[\n"
     for row in rows:
@@ -54,13 +54,13 @@ def escape_tsv(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-def write_tsv(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_tsv(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """A line is the text, escaped, and C numbers, all separated by tabs; no header."""
     for text, vector in rows:
         file.write("\t".join([escape_tsv(text), *format_numbers(vector)]).encode() + b"\n")
 
 
-def write_jsonl_gz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_jsonl_gz(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """.jsonl, packed. The same rows give the same bytes."""
     with gzip.GzipFile("", "wb", compresslevel=4, fileobj=file, mtime=0) as packed:
         write_jsonl(cast(BinaryIO, packed), rows)
@@ -97,17 +97,17 @@ def write_binary(file: BinaryIO, rows: Rows, header: Callable[..., bytes]) -> in
     return n
 
 
-def write_npy(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_npy(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """(n, C)"""
     write_binary(file, rows, npy_header)
 
 
-def write_safetensors(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_safetensors(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """A tensor "embeddings", (n, C)"""
     write_binary(file, rows, safetensors_header)
 
 
-def write_npz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_npz(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """Arrays "embeddings", (n, C), and "texts", (n,). A zip takes one member at a time, so both wait in temporary files."""
     longest = 1
     folder = Path(file.name).parent
@@ -138,7 +138,7 @@ def write_npz(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
                     member.write(texts.read(size).ljust(4 * longest, b"\0"))
 
 
-def write_sqlite(file: BinaryIO, rows: Rows, about: About = NOTHING) -> None:
+def write_sqlite(file: BinaryIO, rows: Rows, about: OutputFacts = NOTHING) -> None:
     """Tables embeddings (row from 0, sentence, embedding as little-endian bytes) and facts (name, value as JSON)."""
     import sqlite3  # Python can be built without it
 

@@ -172,7 +172,7 @@ def for_matrix_units(device: Device, source: str) -> str:
     return "enable f16;\nenable wgpu_cooperative_matrix;\n" + source
 
 
-def compile_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
+def find_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
     """The kernel of an op, made once per device and source. Its pipeline is compiled on first use."""
     source = specialise_source(device, t, tile)
     if source not in device.kernels:

@@ -16,7 +16,7 @@ from . import native
 from .clock import Clock
 from .device import Device
 from .failures import named_failures
-from .kernels import Kernel, bind_group_layout, compile_kernel, uniform_bits
+from .kernels import Kernel, bind_group_layout, find_kernel, uniform_bits
 from .tiles import tile_ladder
 from .tuning import prepare_tiles
 
@@ -205,7 +205,7 @@ class GPUProgram(CompiledGraph):
             if place[t] not in shared:
                 shared[place[t]] = self._buffer(f"result of {t.op.name}", sizes[place[t]])
             results[t] = shared[place[t]]
-            kernels = tuple((most, compile_kernel(self.device, t, tile)) for most, tile in tile_ladder(self.device, t))
+            kernels = tuple((most, find_kernel(self.device, t, tile)) for most, tile in tile_ladder(self.device, t))
             if len(kernels) == 1:  # if there are several, each is compiled when a batch first needs it
                 kernels[0][1].compile(self.device)
             for params, table in self._dispatches(t, pieces):

@@ -16,7 +16,7 @@ from ..progress import notice
 from . import native
 from .clock import Clock
 from .device import Device
-from .kernels import Kernel, Tile, bind_group_layout, compile_kernel, is_tiled
+from .kernels import Kernel, Tile, bind_group_layout, find_kernel, is_tiled
 from .tiles import BUCKETS, Choice, Matmul, chosen_tiles, matmul_key, save_tiles, tile_candidates
 
 ROWS = (24, 96, 384, 2048)  # the number of rows measured for each of BUCKETS
@@ -123,10 +123,10 @@ class Bench:
             if time.perf_counter() >= self.end:
                 return False
             try:
-                compile_kernel(self.device, self.tensor, tile).compile(self.device)
+                find_kernel(self.device, self.tensor, tile).compile(self.device)
             except wgpu.GPUError:
                 continue
-            self.kernels[tile] = compile_kernel(self.device, self.tensor, tile)
+            self.kernels[tile] = find_kernel(self.device, self.tensor, tile)
             start = time.perf_counter()
             bits = self._result(tile, CHECKED_ROWS, size)
             self.slowest = max(self.slowest, time.perf_counter() - start)

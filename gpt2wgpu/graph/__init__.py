@@ -8,5 +8,5 @@ memory.py     how much memory a graph needs, and how much there is
 program.py    what a compiled graph offers, whatever computes it
 reference.py  the numpy runner
 cores.py      the threads on which numpy computes, and BLAS with one thread
-fork.py       a lock that survives a fork (gpu/device.py refuses a device after one)
+fork_lock.py  a lock that survives a fork (gpu/device.py refuses a device after one)
 """

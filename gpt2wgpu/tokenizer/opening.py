@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError, show
-from ..graph.fork import ForkSafeLock
+from ..graph.fork_lock import ForkSafeLock
 from ..models.fields import check_regular, is_absent
 from .settings import TokenizerSettings, new_token
 

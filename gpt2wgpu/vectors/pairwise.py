@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import UserError
 from ..graph import ops, reference
 from ..graph.memory import check_result_fits
-from ..graph.ops.vectors import SIMILARITIES
+from ..graph.ops.pooling import SIMILARITIES
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor
 from .convert import to_array

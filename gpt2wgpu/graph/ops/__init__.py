@@ -12,8 +12,8 @@ from .blocks import cdiv
 from .embedding import embed, embed_int8, rotary
 from .linear_layers import linear, linear_add, linear_add_int8, linear_int8
 from .norms import layer_norm, rms_norm
+from .pooling import POOLINGS, concat, l2_normalize, pool, similarity
 from .self_attention import attention, attention_bias
-from .vectors import POOLINGS, concat, l2_normalize, pool, similarity
 
 __all__ = [
     "ACTIVATIONS",
