@@ -74,4 +74,4 @@ def describe_wrong_inputs(given: object) -> str | None:
         return f"{kind}: choose one of its columns, {show([str(c) for c in columns], 60)}"
     if (shape := getattr(given, "shape", None)) is not None and len(shape) != 1:
         return f"{kind} of shape {tuple(shape)}: one with a single axis is a list"
-    return None if hasattr(given, "__iter__") else f"{show(given, 40)} (type {kind})"
+    return None if hasattr(given, "__iter__") and not isinstance(given, type) else f"{show(given, 40)} (type {kind})"

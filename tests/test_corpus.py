@@ -104,13 +104,13 @@ def test_the_command(run: Run, encoder: Encoder, tmp_path: Path):
     assert run(*args, tmp_path / "o.parquet") == (0, "", "")
     assert run(*args, tmp_path / "o.parquet", "--precision", "int8") == (0, "", "")  # in its place
     code, out, err = run(*args, tmp_path / "o.parquet", "--resume")
-    assert (code, out) == (0, "") and "is complete: nothing to resume" in err
+    assert (code, out) == (0, "") and "nothing is unfinished: left as it is, unchecked" in err
     code, out, err = run(*args, tmp_path / "p.parquet", "--resume")
     assert (code, out) == (0, "") and "p.parquet.part: starting from the first text" in err
     assert run(*args, f"{tmp_path}/shards/") == (0, "", "")
     code, _, err = run(*args, f"{tmp_path}/shards/")
     assert code == 1 and "shards/: already holds part-00000.parquet" in err
-    assert "is complete" in run(*args, f"{tmp_path}/shards/", "--resume")[2]
+    assert "nothing is unfinished" in run(*args, f"{tmp_path}/shards/", "--resume")[2]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_every_page_can_be_reached():
 
 def test_the_reference_is_made_without_a_warning(tmp_path: Path):
     command = [sys.executable, "-W", "error", str(REPOSITORY / "docs" / "make_api.py"), str(tmp_path)]
-    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     made = (tmp_path / "gpt2wgpu.html").read_text(encoding="utf-8")
     assert all(f'id="{name}"' in made for name in gpt2wgpu.__all__)

@@ -261,6 +261,8 @@ def test_the_report_in_json(few: None, device: Device, wrong: Callable[..., None
         "alone = in a batch",
     ]
     assert all(c["ok"] and c["error"] <= c["tolerance"] and "failure" not in c for c in report["checks"])
+    code, out, err = run("doctor", "--json", "--device", "numpy")
+    assert (code, err, json.loads(out)["ok"], json.loads(out)["checks"]) == (0, "", None, [])  # nothing was checked
     wrong("layer_norm", "out[row + c] = O(", "out[row + c] = O(sqrt(-1.0 - abs(mean))) + O(")
     code, out, err = run("doctor", "--json", "--device", device.adapter.index, "--layer", "1")
     report = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

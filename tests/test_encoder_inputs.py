@@ -76,6 +76,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
         (5, "got 5 (type int)"),
         (Path("t1"), "Path"),
         (object, "<class 'object'>"),
+        (str, "<class 'str'>"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )

@@ -175,11 +175,16 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2").mkdir()
     assert find_model("gpt2") == Path("gpt2")  # a folder that exists comes first
-    tricks = ["../gpt2", "a/b/c", "/etc", "a/..", "..", "a--b", "~/x", "a\\b", "x.git", "https://huggingface.co/gpt2", "a b", ""]
+    tricks = ["../gpt2", "a/b/c", "/etc", "a/..", "..", "a--b", "~/x", "a\\b", "x.git", "https://huggingface.co/gpt2", "a b"]
     for name in tricks:
         assert find_model(name) == Path(name)  # a folder or nothing, and no name
         assert "is not a model's name on the hub" in refusal(lambda name=name: pull_model(name))
     assert "there is no folder ../nothing: give a folder" in refusal(lambda: Encoder("../nothing"))
+
+
+def test_an_empty_name_is_refused():
+    """It is not the folder that the shell is in."""
+    assert "the model's name is empty" in refusal(lambda: Encoder(""))
 
 
 def test_names_of_the_list():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from encoders import refusal
 
 from gpt2wgpu import UserError, quantize_embeddings
 
@@ -77,3 +78,18 @@ def test_no_vectors_and_a_single_one(precision: str, shape: int):
 def test_refusals(args: tuple[object, ...], message: str):
     with pytest.raises(UserError, match=message):
         quantize_embeddings(*args)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_no_integer_stands_for_is_refused(precision: str, value: float):
+    """The vector is named: integers would look like any others."""
+    vectors = np.eye(3, dtype=np.float32)
+    vectors[1, 2] = value
+    assert "vector 1 holds NaN or Inf" in refusal(lambda: quantize_embeddings(vectors, precision))
+    assert "the vector holds NaN or Inf" in refusal(lambda: quantize_embeddings(vectors[1], precision, ranges=np.eye(3)[:2]))
+
+
+@pytest.mark.parametrize("ranges", [[[1, 1], [0, 2]], [[np.nan, 0], [1, 1]], [[0, 0], [1, np.inf]]])
+def test_ranges_that_are_none_are_refused(ranges: list[list[float]]):
+    assert "lowest values first" in refusal(lambda: quantize_embeddings(np.eye(2), "int8", ranges=np.array(ranges)))

@@ -79,7 +79,8 @@ def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
         found = [*map(describe_check, checks)]
         report = {**describe_machine(), "adapters": [*map(describe_adapter, list_adapters())]}
         report |= {"device": {"name": name, "reason": reason}, "model": twin.model, "dtype": options["dtype"], "checks": found}
-        print(json.dumps(report | {"ok": all(c["ok"] for c in found)}, indent=2, ensure_ascii=False))
+        passed = all(c["ok"] for c in found) if found else None  # null: nothing was checked
+        print(json.dumps(report | {"ok": passed}, indent=2, ensure_ascii=False))
         failed = sum(not c["ok"] for c in found)
     else:
         print(f"device: {name} ({reason})")

@@ -134,7 +134,7 @@ def embed_resumable(ctx: typer.Context, input: str, column: str | None, output: 
         raise UserError(f"{output}: is the file of texts: write to another one")
     with closing(files.Texts(input, column)) as found, corpus.open_workspace(output, resume=p["resume"]) as work:
         if work.complete:
-            notice(f"{output} is complete: nothing to resume; leave out --resume to make it again")
+            notice(f"{output} exists and nothing is unfinished: left as it is, unchecked; leave out --resume to make it again")
             return
         if p["resume"] and work.state is None:
             notice(f"nothing to resume in {work.folder}: starting from the first text")

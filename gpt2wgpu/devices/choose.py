@@ -39,8 +39,17 @@ def find_device(asked: object) -> "tuple[Device | None, str]":
 def open_chosen(asked: object) -> "tuple[Device | None, str]":
     """`find_device` without the self-test, for `gpt2wgpu doctor`, which tests everything itself."""
     wanted = device_name(asked)
-    if wanted == "auto":
-        wanted = device_name(os.environ.get("GPT2WGPU_DEVICE") or "auto")
+    in_environment = os.environ.get("GPT2WGPU_DEVICE") if wanted == "auto" else None
+    if in_environment:
+        try:
+            return open_named(device_name(in_environment))
+        except UserError as error:
+            raise UserError(f"GPT2WGPU_DEVICE: {error}") from None
+    return open_named(wanted)
+
+
+def open_named(wanted: str) -> "tuple[Device | None, str]":
+    """`open_chosen` for a name that no environment variable changes."""
     if wanted == "numpy":
         return None, "numpy on the CPU, as asked"
     if wanted == "auto" and not has_gpu_node():

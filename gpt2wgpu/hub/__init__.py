@@ -77,6 +77,8 @@ def find_model(
     Files that are not in the cache are downloaded; those in the cache are used unchanged (`pull_model` looks for newer ones).
     The options are those of sentence-transformers. Raises UserError.
     """
+    if model == "":
+        raise UserError("the model's name is empty: give a folder or a name on the hub, or leave it out for the built-in model")
     if model is None or model == BUILT_IN_NAME or isinstance(model, Path) or not is_name(model) or Path(model).exists():
         if revision is not None:
             raise UserError(f"revision {show(revision)} goes with a name on the hub, not with {model or 'the built-in model'}")

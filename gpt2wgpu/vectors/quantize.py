@@ -30,7 +30,8 @@ def quantize_embeddings(
         first dimension in the highest bit, missing ones as 0; "binary" is that byte minus 128.
     "float32": unchanged.
 
-    Raises UserError for another precision, vectors that are quantized already, or arrays that do not fit together.
+    Raises UserError for another precision, vectors that are quantized already or hold NaN or Inf, ranges that are none, or
+    arrays that do not fit together.
     """
     check_precision(precision)
     if getattr(embeddings, "dtype", None) in (np.int8, np.uint8):
@@ -40,6 +41,10 @@ def quantize_embeddings(
         raise UserError(f"quantize_embeddings takes vectors (n, C), not an array of shape {embeddings.shape}")
     if precision == "float32":
         return embeddings
+    finite = np.isfinite(embeddings).all(axis=-1)
+    if not finite.all():
+        which = f"vector {int(np.argmin(finite))}" if embeddings.ndim == 2 else "the vector"
+        raise UserError(f"{which} holds NaN or Inf, which no {precision} stands for: leave it out")
     if precision not in RANGED:
         packed = np.packbits(embeddings > 0, axis=-1)
         return packed if precision == "ubinary" else (packed ^ np.uint8(128)).view(np.int8)
@@ -55,6 +60,8 @@ def quantize_embeddings(
         expected = f"expected {(2, embeddings.shape[-1])}: lowest and highest values"
         raise UserError(f"the ranges have shape {ranges.shape}, {expected}")
     lowest, highest = ranges
+    if not (lowest <= highest).all() or not np.isfinite(ranges).all():
+        raise UserError("the ranges must be finite, lowest values first and highest second: take those of other vectors")
     steps = (highest - lowest) / 255
     steps[steps == 0] = 1  # a dimension that is always the same
     numbers = np.clip(np.floor((embeddings - lowest) / steps), 0, 255)
