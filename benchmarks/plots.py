@@ -53,17 +53,17 @@ def draw_throughput(file: Path, result: dict[str, Any], model: str = "all-MiniLM
     figure, panel = pyplot.subplots(figsize=(8, 3.4))
     for i, (engine, (label, color)) in enumerate(BARS.items()):
         relative = [rows[w, engine] / rows[w, "sentence-transformers CPU"] for w in workloads]
-        at = [w + (1 - i) * 0.26 for w in range(len(workloads))]
+        at = [w + (i - 1) * 0.26 for w in range(len(workloads))]
         bars = panel.barh(at, relative, height=0.24, color=color, label=label)
         panel.bar_label(bars, [f"{rows[w, engine]:,.0f} texts/s" for w in workloads], padding=3, fontsize=8)
-    panel.set_yticks(range(len(workloads)), [w.replace("×", "texts ×") + " tokens" if "×" in w else w for w in workloads])
+    panel.set_yticks(range(len(workloads)), [f"{w} tokens" if "×" in w else f"{w} texts" for w in workloads])
     panel.invert_yaxis()
     panel.set_xlim(0, 1.25 * max(rows[w, e] / rows[w, "sentence-transformers CPU"] for w in workloads for e in BARS))
     panel.set_xlabel("texts per second, sentence-transformers = 1")
     machine = result["machine"]
-    panel.set_title(f"{model} on {machine['cores']} cores of a CPU, {machine['date']}", fontsize=10)
+    figure.suptitle(f"{model} on {machine['cores']} cores of a CPU, {machine['date']}", fontsize=10)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, loc="lower right", frameon=False)
+    panel.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(BARS), frameon=False)
     save_figure(figure, file)
 
 
