@@ -56,7 +56,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     | {"_name_or_path": "nreimers/MiniLM-L6-H384-uncased", "architectures": ["BertModel"], "hidden_size": 384}
     | {"intermediate_size": 1536, "num_attention_heads": 12, "num_hidden_layers": 6},
     "BAAI/bge-small-en-v1.5": BERT
-    | {"_name_or_path": "/root/.cache/torch/sentence_transformers/BAAI_bge-small-en/", "architectures": ["BertModel"]}
+    | {"_name_or_path": "BAAI_bge-small-en/", "architectures": ["BertModel"]}
     | {"classifier_dropout": None, "hidden_size": 384, "intermediate_size": 1536, "id2label": {"0": "LABEL_0"}}
     | {"label2id": {"LABEL_0": 0}, "torch_dtype": "float32", "transformers_version": "4.30.0"},
     "BAAI/bge-base-zh-v1.5": BERT | POOLER | {"architectures": ["BertModel"], "output_past": True, "vocab_size": 21128},
