@@ -104,9 +104,7 @@ class Encoder(ModelFacts):
         self.default_prompt_name = default_prompt_name or c.default_prompt_name
         self._remind = bool(expected) and prompts is None and self.default_prompt_name is None
         self.similarity_fn_name = similarity_fn_name or c.similarity_fn_name
-        self.tokenizer = Tokenizer(
-            c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case, arguments=c.tokenizer_arguments
-        )
+        self.tokenizer = Tokenizer.of_checkpoint(c)
         self.max_seq_length = c.max_seq_length if max_seq_length is None else max_seq_length
         self.truncate_dim = c.truncate_dim if truncate_dim is None else truncate_dim
         if max_tokens is not None:

@@ -19,9 +19,7 @@ def find_tokenizer(model: str | Path | None, revision: str | None = None) -> Tok
     folder = find_model(model, revision=revision)
     if not folder.is_dir() or (folder / "config.json").exists() or (folder / "modules.json").exists():
         c = load_checkpoint(folder)
-        return Tokenizer(
-            c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case, arguments=c.tokenizer_arguments
-        )
+        return Tokenizer.of_checkpoint(c)
     kind = "" if (folder / "tokenizer.json").exists() else "bert" if (folder / "vocab.txt").exists() else "gpt2"
     return Tokenizer(folder, kind=kind, vocab=1 << 31, lower_case=False)
 

@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from ..background import run_interruptibly
+from ..checkpoint import Checkpoint
 from ..errors import UserError, show
 from ..models.fields import read_fields
 from .opening import Ids, add_special_tokens, find_special_ends, library_errors, open_tokenizer, prepend_lowercase, silent_panics
@@ -44,6 +45,12 @@ class Tokenizer:
         self._settings = read_tokenizer_settings(folder, kind, arguments or {})
         with silent_panics():
             self._open(lower_case)
+
+    @classmethod
+    def of_checkpoint(cls, c: Checkpoint) -> Self:
+        """The tokenizer as the model's folder asks for it. Raises UserError."""
+        arguments = c.tokenizer_arguments
+        return cls(c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case, arguments=arguments)
 
     def _open(self, lower_case: bool) -> None:
         self._tokenizer = open_tokenizer(self._settings)

@@ -190,9 +190,7 @@ def open_model(s: TrainSettings, source: Path, device: str) -> Model:
     if s.batch_tokens < group * length:
         longest = f"{group} texts of {length} tokens" if group > 1 else f"a text of {length} tokens"
         raise UserError(f"batch_tokens is {s.batch_tokens}, and {longest} must fit: raise it, or lower max_seq_length")
-    tokenizer = Tokenizer(
-        c.folder, kind=c.config.tokenizer, vocab=c.config.vocab, lower_case=c.lower_case, arguments=c.tokenizer_arguments
-    )
+    tokenizer = Tokenizer.of_checkpoint(c)
     absent = c.absent()
     weights = [t.name for t in schedule(output) if t.is_weight and t.name not in absent]
     graph = TrainGraph(output, s.dropout, frozen_weights(s.freeze, weights, c.config.block) | absent)
