@@ -93,7 +93,11 @@ def environment(folder: Path) -> dict[str, str]:
 
     paths = [str(Path(gpt2wgpu.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     changes = {"GPT2WGPU_DEVICE": "numpy", "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONWARNINGS": "default"}
-    return {**os.environ, **changes, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    return {
+        **os.environ,
+        **changes,
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
 
 
 def run_command(command: str, block: Block, folder: Path) -> str:

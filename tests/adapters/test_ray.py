@@ -1,5 +1,6 @@
 """Ray Data, on a cluster of this machine alone."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,9 +29,11 @@ def cluster() -> Iterator[None]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("GPT2WGPU_DEVICE", "numpy")
         patch.setenv("PYTHONPATH", str(ROOT))
+        before = signal.getsignal(signal.SIGTERM)  # Ray puts a handler of its own there
         ray.init(num_cpus=2, resources={"wgpu": 2}, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
         yield
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_batch_is_not_written_into(folder: Path, encoder: Encoder):
