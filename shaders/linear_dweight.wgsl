@@ -14,12 +14,12 @@ const THREAD_ROWS: u32 = 8u;
 const THREADS_N: u32 = TILE_N / 8u;
 const THREADS_K: u32 = TILE_K / THREAD_ROWS;
 
-@compute @workgroup_size(THREADS_N, THREADS_K)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+@compute @workgroup_size(THREADS_N * THREADS_K)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let k4s = p.K / 4u;
   let n4s = p.N / 4u;
-  let k = group.y * (TILE_K / 4u) + local.y; // the first of its groups of four
-  let n = group.x * (TILE_N / 4u) + local.x;
+  let k = group.y * (TILE_K / 4u) + lane / THREADS_N; // the first of its groups of four
+  let n = group.x * (TILE_N / 4u) + lane % THREADS_N;
   var left: array<vec4<f32>, THREAD_ROWS>;
   var right: array<vec4<f32>, THREAD_ROWS>;
   for (var t = 0u; t < p.T; t++) { // groups past the last one repeat it and are not stored

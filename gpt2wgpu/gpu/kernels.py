@@ -98,7 +98,7 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
     if name in MATMULS:
         activation = ("activation", "is_nan") if name in ("linear", "linear_int8") else ()
         if not in_fours(t):
-            return f"{name}_scalar", *activation
+            return f"{name}_scalar", "scalar_matmul", *activation
         return name, matmul, *activation
     if name == "linear_dweight" and not in_fours(t):
         return ("linear_dweight_scalar",)
