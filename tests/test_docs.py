@@ -16,6 +16,7 @@ ELSEWHERE = {
     r"\.venv/bin/": "the fast loop; .ci/run runs ruff, mypy and pytest",
     r"python3 -m venv ": ".ci/run, in a clone of its own",
     r"bash tests/run": "this very run",
+    r"bash tests/registers": ".ci/run",
     r"pip install ": "tests/run installs the extras; a test has no network",
     r"python benchmarks/": "minutes long; tests/test_recipe.py and .ci/run run the short ones",
     r"python docs/make_api": "test_the_reference_is_made_without_a_warning",

@@ -1,0 +1,86 @@
+"""Debian's packages, unpacked into a folder of their own: nothing on the machine changes, and no root is needed."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+PACKAGES = ("mesa-vulkan-drivers", "mesa-drm-shim", "libvulkan1")
+LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
+
+
+def refusal(suite: str) -> str:
+    """Why this machine cannot unpack a suite's packages; "" if it can."""
+    missing = [name for name in ("apt-get", "dpkg-deb") if not shutil.which(name)]
+    if missing:
+        return f"it needs Debian's apt-get and dpkg-deb, and there is no {missing[0]}"
+    if platform.machine() != "x86_64":
+        return f"it needs an x86-64 machine, and this is {platform.machine()}"
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME", "none")
+    if suite.endswith("-backports") and suite != f"{release}-backports":
+        return f"it needs Debian {suite.removesuffix('-backports')}, as its packages come from {suite}; this is {release}"
+    return ""
+
+
+def unpack_packages(folder: Path, suite: str) -> Path:
+    """Mesa's Vulkan drivers of a suite in `folder`, with what they need; the same again if they are there already.
+
+    A suite of its own (sid) comes with everything down to libc; backports with what this machine's Debian lacks.
+    Raises SystemExit with one line if apt fails.
+    """
+    root, complete = folder / suite, folder / suite / ".complete"
+    if complete.exists():
+        return root
+    shutil.rmtree(root, ignore_errors=True)
+    apt = write_settings(root / "apt", suite)
+    run_apt(apt, "update", "-qq")
+    target = ["--reinstall", f"--target-release={suite}"] if suite.endswith("-backports") else []
+    run_apt(apt, "install", "-qq", "--yes", "--download-only", *target, *PACKAGES)
+    for package in sorted((root / "apt").glob("archives/*.deb")):
+        subprocess.run(["dpkg-deb", "--extract", package, root], check=True)
+    shutil.rmtree(root / "apt")
+    complete.touch()
+    return root
+
+
+def write_settings(folder: Path, suite: str) -> Path:
+    """apt's configuration with sources, lists and downloads in `folder`. The mirror is the one that this machine uses."""
+    for name in ("parts", "lists/partial", "archives/partial"):
+        (folder / name).mkdir(parents=True)
+    found = run_apt(None, "indextargets", "--no-release-info", "--format", "$(CREATED_BY)|$(RELEASE)|$(REPO_URI)").splitlines()
+    here = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    mirrors = [line.split("|")[2] for line in found if line.startswith(f"Packages|{here}|")]
+    if not mirrors:
+        raise SystemExit(f"apt has no source for Debian {here}, from which the mirror is taken: look at /etc/apt/sources.list.d")
+    suites = [here, suite] if suite.endswith("-backports") else [suite]
+    sources = "".join(f"deb [signed-by={KEYRING}] {mirrors[0]} {name} main\n" for name in suites)
+    (folder / "sources.list").write_text(sources, encoding="utf-8")
+    lines = {
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": folder / "parts",
+        "Dir::Etc::preferencesparts": folder / "parts",
+        "Dir::State::lists": folder / "lists",
+        "Dir::Cache": folder,
+        "Acquire::Languages": "none",
+        "Acquire::Check-Valid-Until": "false",  # a mirror may be behind; the signature is checked all the same
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "true",
+    }
+    if not suite.endswith("-backports"):
+        (folder / "status").touch()
+        lines["Dir::State::status"] = folder / "status"
+    settings = folder / "apt.conf"
+    settings.write_text("".join(f'{key} "{value}";\n' for key, value in lines.items()), encoding="utf-8")
+    return settings
+
+
+def run_apt(settings: Path | None, *arguments: str) -> str:
+    environment = {**os.environ, "LC_ALL": "C", **({"APT_CONFIG": str(settings)} if settings else {})}
+    done = subprocess.run(["apt-get", *arguments], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise SystemExit(f"apt-get {arguments[0]} failed: {said[-1] if said else f'exit code {done.returncode}'}")
+    return done.stdout

@@ -1,0 +1,107 @@
+"""`tests/registers`: what its comparison of tables finds, and that the checked-in tables are whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gpu_compilers import packages
+from gpu_compilers.gpus import IN_CI
+from gpu_compilers.tables import FOLDER, KNOWN_SPILLS, Row, Table, find_changes, find_faults, read_table, write_table
+from test_structure import OPS
+
+ROW = Row(registers=96, spills=0, scratch=0, memory=4096, waves=16)
+TABLE = Table("Mesa 25", "2026-11-27", {"embed f32": ROW, "attention f32 head_size=128 causal=1": ROW})
+
+
+def changed(kernel: str = "embed f32", **fields: int) -> dict[str, Table]:
+    return {"navi31": replace(TABLE, rows=TABLE.rows | {kernel: ROW._replace(**fields)})}
+
+
+def faults(new: dict[str, Table], known: tuple[str, ...] = ()) -> list[str]:
+    return find_faults(dict.fromkeys(new, TABLE), new, known)
+
+
+def test_the_same_again_is_no_fault():
+    assert faults({"navi31": TABLE}) == [] == find_changes({"navi31": TABLE}, {"navi31": TABLE})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [({"spills": 3}, "3 spills"), ({"scratch": 256}, "256 bytes of scratch"), ({"waves": 14}, "14 waves")]
+)
+def test_spills_scratch_and_fewer_waves_are_faults(fields: dict[str, int], said: str):
+    (fault,) = faults(changed(**fields))
+    assert fault.startswith(f"navi31: embed f32: {said}")
+
+
+def test_a_spill_in_the_table_is_a_fault_all_the_same():
+    new = changed(spills=3)
+    assert len(find_faults(new, new, ())) == 1
+
+
+def test_more_registers_and_more_waves_are_only_told():
+    new = changed(registers=84, waves=18)
+    assert faults(new) == []
+    assert find_changes({"navi31": TABLE}, new) == ["navi31: embed f32: registers 96 -> 84, waves 16 -> 18"]
+    assert faults(changed(registers=104, memory=8192)) == []
+
+
+def test_a_known_spill_is_excused_until_it_is_gone():
+    entry = "attention f32 head_size=128"
+    assert faults(changed("attention f32 head_size=128 causal=1", spills=29), (entry,)) == []
+    assert faults(changed("attention f32 head_size=12", spills=29), (entry,))[0].startswith("navi31: attention f32 head_size=12:")
+    (fault,) = faults({"navi31": TABLE}, (entry,))
+    assert fault.startswith(f"{entry} spills no more: take it out of KNOWN_SPILLS")
+
+
+def test_one_gpu_that_spills_keeps_the_entry():
+    spills = changed(spills=1)["navi31"]
+    assert faults({"navi31": TABLE, "navi21": spills}, ("embed f32",)) == []
+
+
+def test_a_kernel_must_be_in_both_tables():
+    fewer = replace(TABLE, rows={"embed f32": ROW})
+    (new,) = find_faults({"navi31": fewer}, {"navi31": TABLE}, ())
+    (old,) = faults({"navi31": fewer})
+    assert "is not in the table" in new and "is compiled no more" in old
+
+
+def test_another_driver_is_a_fault():
+    (fault,) = faults({"navi31": replace(TABLE, driver="Mesa 26")})
+    assert "Mesa 25" in fault and "Mesa 26" in fault
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path):
+    table = replace(TABLE, rows={"b": ROW, "a": Row(registers=8)})
+    write_table("m1", table, tmp_path)
+    assert read_table("m1", tmp_path) == table
+    lines = (tmp_path / "m1.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[2:] == ["a\t8\t-\t-\t-\t-", "b\t96\t0\t0\t4096\t16"]
+
+
+def test_the_tables_have_every_op():
+    for gpu in IN_CI:
+        found = {name.split()[0].removesuffix("_scalar") for name in read_table(gpu.name).rows}
+        assert OPS.keys() - found == set(), gpu.name
+
+
+def test_the_tables_have_only_known_spills():
+    tables = {gpu.name: read_table(gpu.name) for gpu in IN_CI}
+    assert find_faults(tables, tables, KNOWN_SPILLS) == []
+
+
+def test_the_tables_are_sorted():
+    for path in FOLDER.glob("*.tsv"):
+        kernels = path.read_text(encoding="utf-8").splitlines()[2:]
+        assert kernels == sorted(kernels), path.name
+
+
+def test_a_machine_that_cannot_unpack_says_why(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    assert packages.refusal("sid") == "it needs Debian's apt-get and dpkg-deb, and there is no apt-get"
+    monkeypatch.setattr(packages.shutil, "which", lambda name: name)
+    monkeypatch.setattr(packages.platform, "machine", lambda: "aarch64")
+    assert packages.refusal("sid") == "it needs an x86-64 machine, and this is aarch64"
+    monkeypatch.setattr(packages.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(packages.platform, "freedesktop_os_release", lambda: {"VERSION_CODENAME": "trixie"})
+    assert packages.refusal("sid") == ""
+    assert "needs Debian bookworm" in packages.refusal("bookworm-backports")
