@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from gpt2wgpu import gpu
-from gpt2wgpu.devices.selftest import MATRIX_UNITS, with_matrix_units
+from gpt2wgpu.devices.matrix_units import MATRIX_UNITS, with_matrix_units
 
 FEATURES = ("shader-f16", "timestamp-query", "subgroup", "cooperative-matrix")
 

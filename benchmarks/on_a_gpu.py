@@ -47,7 +47,8 @@ from workers import HERE, Gone, Worker, environment
 
 from gpt2wgpu import Encoder, gpu
 from gpt2wgpu.devices.choose import find_matmul
-from gpt2wgpu.devices.selftest import MATRIX_UNITS, check_op, forward_cases, with_matrix_units
+from gpt2wgpu.devices.matrix_units import MATRIX_UNITS, with_matrix_units
+from gpt2wgpu.devices.selftest import check_op, forward_cases
 from gpt2wgpu.diagnose.doctor import check_model
 
 TOLERANCE = {"float32": (2e-5, 1e-4), "float16": (2e-3, 2e-2)}  # of an op, of a model

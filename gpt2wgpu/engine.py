@@ -145,6 +145,7 @@ class Engine:
         device, context = self.place.device, self.checkpoint.config.usable_length
         wanted = max(self.max_tokens, self._longest)
         if device is not None:
+            from .devices.graph_check import check_graph
             from .devices.loop_limit import longest_text
             from .gpu import fitting_tokens
 
@@ -160,6 +161,7 @@ class Engine:
             raise self._too_large(f"this machine has {memory.readable_bytes(room)} free")
         with enough_memory(self._too_large):
             if device is not None:
+                check_graph(device, schedule(graph))
                 self.longest_text = longest_text(device, graph, min(tokens, context))
                 self.limited = self.longest_text < min(wanted, context)
             return self._program(graph, weights)

@@ -19,7 +19,7 @@ from training import write_data
 from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
 from gpt2wgpu.corpus import job
-from gpt2wgpu.gpu import Device, choose_adapter, list_adapters, open_device
+from gpt2wgpu.gpu import Device, choose_adapter, inplace, kernels, list_adapters, open_device
 from gpt2wgpu.hub import session
 
 
@@ -130,6 +130,21 @@ def built_in() -> Encoder:
 def use_gpu(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders made from here on compute on the tests' device."""
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (device, "the device of the tests"))
+
+
+@pytest.fixture
+def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """`wrong("pool", old, new)`: the source of that shader is another one."""
+
+    def change(shader: str, old: str, new: str) -> None:
+        right = kernels.read_shader
+        assert old in right(shader)
+        for module in (kernels, inplace):
+            monkeypatch.setattr(
+                module, "read_shader", lambda name: right(name).replace(old, new) if name == shader else right(name)
+            )
+
+    return change
 
 
 @pytest.fixture(params=["numpy", "gpu"])

@@ -1,4 +1,4 @@
-"""`doctor` and the start-up self-test: right devices pass, wrong kernels are found."""
+"""`doctor`: right devices pass, wrong kernels are found."""
 
 import json
 import re
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from process import Run
 
-from gpt2wgpu import Encoder, UserError
-from gpt2wgpu.devices.selftest import Case, Check, check_op, compare_results, forward_cases, self_test
+from gpt2wgpu import Encoder
+from gpt2wgpu.devices.selftest import Case, Check, check_op, compare_results, forward_cases
 from gpt2wgpu.diagnose.doctor import check_kernels, check_model
-from gpt2wgpu.gpu import Device, inplace, kernels
+from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import ops
 from gpt2wgpu.train.selftest import backward_cases as training_cases
 from gpt2wgpu.train.selftest import check_step, check_training
@@ -28,21 +28,6 @@ def on_gpu(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
 def model_checks(**options: Any) -> list[Check]:
     twin = Encoder(device="numpy", **{**options, "dtype": "auto"})
     return [*check_model(Encoder(device="gpu", **options), twin)]
-
-
-@pytest.fixture
-def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
-    """`wrong("pool", old, new)`: the source of that shader is another one."""
-
-    def change(shader: str, old: str, new: str) -> None:
-        right = kernels.read_shader
-        assert old in right(shader)
-        for module in (kernels, inplace):
-            monkeypatch.setattr(
-                module, "read_shader", lambda name: right(name).replace(old, new) if name == shader else right(name)
-            )
-
-    return change
 
 
 def test_a_right_device_passes_every_check(on_gpu: None, device: Device):
@@ -86,38 +71,12 @@ def test_the_model_is_checked_as_it_is_set_up(options: dict[str, Any], on_gpu: N
     assert alone.ok, alone
 
 
-WRONG = [
-    ("layer_norm", "+ p.eps", "+ 1.5 * p.eps + 0.001"),
-    ("layer_norm", "weight[c], bias[c]", "weight[c], bias[0]"),
-    ("row_sum", "half > 0u", "half > 1u"),
-    ("attention_keys", "query + 1u, CAUSAL", "query + 2u, CAUSAL"),
-    ("softmax_attention", "total[e] *= fade;", ""),
-    ("embed", "wpe[positions[t]", "wpe[min(positions[t], 3u)"),
-    ("linear_add", "residual[at] +", "0.99 * residual[at] +"),
-    ("scalar_matmul", "k < p.K", "k < p.K - 1u"),
-    ("l2_normalize", "/ norm", ""),
-]
-
-
-@pytest.mark.parametrize(("shader", "old", "new"), WRONG)
-def test_a_wrong_kernel_is_refused_at_the_start(shader: str, old: str, new: str, device: Device, wrong: Callable[..., None]):
-    wrong(shader, old, new)
-    with pytest.raises(UserError, match=r": (\w+) \(.*\) is wrong: error .*device='numpy'") as caught:
-        self_test(device)
-    assert "\n" not in str(caught.value)
-    assert re.search(r": (\w+) \(", str(caught.value))[1] in (
-        shader.removesuffix("_keys").removeprefix("softmax_"),
-        *("layer_norm", "linear_add"),
-    )
-
-
-def test_a_right_device_passes_the_self_test(device: Device):
-    self_test(device)
-
-
-def test_a_wrong_kernel_is_found_in_kernel_and_model(on_gpu: None, device: Device, wrong: Callable[..., None]):
+def test_a_wrong_kernel_is_found_in_kernel_and_model(
+    on_gpu: None, device: Device, wrong: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
     wrong("layer_norm", "f32(p.C) + p.eps", "f32(p.C) + p.eps + 0.01")
     assert {c.name for c in check_kernels(device) if not c.ok} == {"layer_norm"}
+    monkeypatch.setattr("gpt2wgpu.devices.graph_check.check_graph", lambda device, tensors: None)
     assert {c.name for c in model_checks() if not c.ok} == {"built-in model"}
 
 
@@ -180,21 +139,6 @@ def test_a_wrong_row_of_small_values_is_found():
         assert not check.ok
 
 
-@pytest.mark.parametrize(
-    ("shader", "old", "new"),
-    [
-        ("activation", "if (is_nan(x)) { return x; }", "if (is_nan(x)) { return 0.0; }"),
-        ("pool", "both, is_nan(both)", "0.0, is_nan(both)"),
-    ],
-)
-def test_a_driver_that_loses_nan_is_refused_at_the_start(
-    shader: str, old: str, new: str, device: Device, wrong: Callable[..., None]
-):
-    wrong(shader, old, new)
-    with pytest.raises(UserError, match=r"NaN\) is wrong: error inf"):
-        self_test(device)
-
-
 @pytest.mark.parametrize("value", ["log(-1.0 - abs(x[row]))", "x[row] * 3e38 * 3e38", "0.5"])
 def test_a_kernel_that_gives_nan_infinity_or_a_wrong_number(value: str, device: Device, wrong: Callable[..., None]):
     wrong("l2_normalize", "x[row + c] / norm", value)
@@ -211,8 +155,6 @@ def test_a_kernel_that_does_not_compile_is_one_failed_check(device: Device, wron
     assert {c.name for c in checks if not c.ok} == {"layer_norm"}
     [failure] = {c.failure for c in checks if not c.ok}
     assert failure == "Shader 'layer_norm' parsing error: no definition in scope for identifier: `nonsense`"
-    with pytest.raises(UserError, match=r": layer_norm \(.*\) does not run: Shader .*; update its driver, or use device='numpy'"):
-        self_test(device)
 
 
 def test_training_that_does_not_compile_is_a_failed_check(device: Device, wrong: Callable[..., None]):
@@ -274,7 +216,7 @@ def test_the_report_in_json(few: None, device: Device, wrong: Callable[..., None
         "tolerance": 2e-05,
         "ok": False,
     }
-    assert not report["checks"][3]["ok"] and "NaN" in report["checks"][3]["failure"]
+    assert not report["checks"][3]["ok"] and "layer_norm" in report["checks"][3]["failure"]  # the self-test refuses the model
 
 
 def test_a_wrong_model_is_an_error_of_the_user(run: Run, tmp_path: Path):

@@ -14,7 +14,9 @@ import pytest
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.devices import choose
-from gpt2wgpu.devices.selftest import Case, case_arrays, check_op, compare_results, forward_cases, with_matrix_units
+from gpt2wgpu.devices import matrix_units as choose_units
+from gpt2wgpu.devices.matrix_units import with_matrix_units
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op, compare_results, forward_cases
 from gpt2wgpu.gpu import Device, GPUProgram, MatrixUnits, Tile, kernels, measure_ceilings, open_device, tiles
 from gpt2wgpu.gpu.tuning import Bench
 from gpt2wgpu.graph import ops, reference
@@ -117,7 +119,8 @@ def test_tiles_of_the_other_kernel_are_not_taken_over(granted: Device, stand_in:
     assert (84, 148, "f16") not in tiles.chosen_tiles(found)
 
 
-def test_what_info_says(device: Device, granted: Device, stand_in: Callable[..., None]):
+def test_what_info_says(device: Device, granted: Device, stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(choose_units, "find_matrix_units", with_matrix_units)  # tests/test_child_process.py has the rest
     assert choose.find_matmul(None, "float32") == (None, "BLAS")
     assert Encoder(device="numpy", layer=0).info()["matmul"] == "BLAS"
     gpu = replace(granted, adapter=replace(granted.adapter, kind="DiscreteGPU"))

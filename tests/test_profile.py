@@ -12,7 +12,8 @@ import wgpu
 from gpt2wgpu import Encoder, UserError, checkpoint, hub
 from gpt2wgpu.cli import main
 from gpt2wgpu.diagnose.profile import Profile, ProfileLine, count_work, profile_model, tune_model
-from gpt2wgpu.gpu import Clock, Device, GPUProgram, MatrixUnits, Measurement, Tile, measure_ceilings, native, tiles
+from gpt2wgpu.gpu import Clock, Device, GPUProgram, MatrixUnits, Measurement, Tile, measure_ceilings, native
+from gpt2wgpu.gpu.device_cache import cache_file
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
 
@@ -267,7 +268,7 @@ def test_the_command_prints_a_table(device: Device, monkeypatch, capsys: pytest.
     assert lines[2].split() == ["768", "x", "3072", "f16", "24"]
     assert lines[3].split() == ["8x128/8", "0.1"]
     assert lines[4].split() == ["16x128/16", "11.3*"]
-    assert lines[-1] == f"cache: {tiles.cache_file()}"
+    assert lines[-1] == f"cache: {cache_file('tiles')}"
     with pytest.raises(SystemExit):
         main(["tune", "--json"])
     printed = json.loads(capsys.readouterr().out)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import wgpu
 
-from gpt2wgpu.devices.selftest import self_test
-from gpt2wgpu.gpu import Device, GPUProgram, Tile, kernels, open_device, tiles, tuning
+from gpt2wgpu.devices.graph_check import check_graph
+from gpt2wgpu.gpu import Device, GPUProgram, Tile, device_cache, kernels, open_device, tiles, tuning
 from gpt2wgpu.gpu.tuning import ROWS, SMALLEST, Bench, graph_matmuls, matmul_operands, prepare_tiles, tune_matmuls
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
@@ -46,14 +46,14 @@ def either(request: pytest.FixtureRequest, device: Device) -> Device:
 
 
 def test_where_the_file_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert tiles.cache_file() == tmp_path / "cache" / "gpt2wgpu" / "tiles.json"
+    assert device_cache.cache_file("tiles") == tmp_path / "cache" / "gpt2wgpu" / "tiles.json"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "linux")
     if os.name == "posix":
-        assert tiles.cache_file() == tmp_path / ".cache" / "gpt2wgpu" / "tiles.json"
+        assert device_cache.cache_file("tiles") == tmp_path / ".cache" / "gpt2wgpu" / "tiles.json"
         monkeypatch.setattr(sys, "platform", "darwin")
-        assert tiles.cache_file() == tmp_path / "Library" / "Caches" / "gpt2wgpu" / "tiles.json"
+        assert device_cache.cache_file("tiles") == tmp_path / "Library" / "Caches" / "gpt2wgpu" / "tiles.json"
 
 
 def test_what_was_measured_is_kept(device: Device, cache: Path, quick: None):
@@ -62,7 +62,7 @@ def test_what_was_measured_is_kept(device: Device, cache: Path, quick: None):
     assert {(f.matmul, f.tile) for f in found} == {(SMALL, t) for t in tiles.tile_candidates(device, "f32")}
     assert all(f.gflops > 0 for f in found)
     kept = json.loads(cache.read_text())
-    assert list(kept["adapters"]) == [tiles.adapter_key(device)]
+    assert list(kept["adapters"]) == [device_cache.adapter_key(device.adapter)]
     assert [*cache.parent.iterdir()] == [cache]
     second = fresh(device)
     assert tiles.chosen_tiles(second) == first.tuned["tiles"] == {SMALL: tiles.chosen_tiles(first)[SMALL]}
@@ -71,7 +71,7 @@ def test_what_was_measured_is_kept(device: Device, cache: Path, quick: None):
 def test_what_others_have_measured_stays(device: Device, cache: Path, quick: None):
     cache.parent.mkdir(parents=True)
     other = {"64x64 f16": ["64x64/8"] * 4}
-    cache.write_text(json.dumps({"version": tiles.__version__, "adapters": {"another GPU": other}}))
+    cache.write_text(json.dumps({"version": device_cache.__version__, "adapters": {"another GPU": other}}))
     tune_matmuls(fresh(device), [SMALL])
     kept = json.loads(cache.read_text())["adapters"]
     assert kept["another GPU"] == other
@@ -97,8 +97,12 @@ def entry(name: str = "64x132 f32 matmul_registers", tile: object = "24x128/24",
 def test_a_broken_or_foreign_file_is_as_none_and_is_rewritten(content: object, device: Device, cache: Path, quick: None):
     cache.parent.mkdir(parents=True)
     if isinstance(content, dict):
-        content = json.dumps({"version": tiles.__version__, "adapters": content})
-    data = content if isinstance(content, bytes) else str(content).replace("ADAPTER", tiles.adapter_key(device)).encode()
+        content = json.dumps({"version": device_cache.__version__, "adapters": content})
+    data = (
+        content
+        if isinstance(content, bytes)
+        else str(content).replace("ADAPTER", device_cache.adapter_key(device.adapter)).encode()
+    )
     cache.write_bytes(data)
     mine = fresh(device, "CPU")
     assert tiles.chosen_tiles(mine) == {}
@@ -108,7 +112,11 @@ def test_a_broken_or_foreign_file_is_as_none_and_is_rewritten(content: object, d
 
 def test_a_right_entry_is_taken(device: Device, cache: Path):
     cache.parent.mkdir(parents=True)
-    cache.write_text(json.dumps({"version": tiles.__version__, "adapters": {tiles.adapter_key(device): entry(tile="8x128/8")}}))
+    cache.write_text(
+        json.dumps(
+            {"version": device_cache.__version__, "adapters": {device_cache.adapter_key(device.adapter): entry(tile="8x128/8")}}
+        )
+    )
     assert tiles.chosen_tiles(fresh(device, "CPU")) == {SMALL: (Tile(8, 128, 8),) * 4}
 
 
@@ -168,7 +176,7 @@ def test_a_new_gpu_is_measured_once(device: Device, monkeypatch: pytest.MonkeyPa
 def test_small_matmuls_are_not_measured(device: Device, cache: Path):
     """Nor are those of the self-test."""
     gpu = fresh(device, "DiscreteGPU")
-    self_test(gpu)
+    check_graph(gpu, [large()])
     assert not cache.exists()
     assert graph_matmuls([large(), ops.linear(Tensor(("T", 8)), Tensor((8, 8)), Tensor((8,)))]) == [tiles.matmul_key(large())]
 

@@ -65,14 +65,14 @@ def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
     A kernel that the driver cannot compile is one failed check. The exit code is 1 if a check failed. --json prints a report
     to send with a question: the machine, the versions, the adapters and every check.
     """
-    from ..devices.choose import open_chosen
+    from ..devices.choose import find_device
     from ..diagnose.doctor import describe_adapter, describe_check, describe_machine
     from ..encoder import Encoder
     from ..gpu import list_adapters
 
     options = encoder_options(ctx)
     twin = Encoder(**{**options, "device": "numpy", "dtype": "int8" if options["dtype"] == "int8" else "auto"})
-    device, reason = open_chosen(options["device"])
+    device, reason = find_device(options["device"])
     name = "numpy" if device is None else str(device.adapter)
     checks = iter(()) if device is None else all_checks(device, options, twin)
     if as_json:
@@ -130,7 +130,7 @@ def tune_command(ctx: typer.Context, as_json: Json = False) -> None:
     Software drivers are measured only by this command. The choice changes speed, never a result.
     """
     from ..diagnose.profile import tune_model
-    from ..gpu.tiles import cache_file
+    from ..gpu.device_cache import cache_file
 
     opened, found = tune_model(**encoder_options(ctx))
     if as_json:
@@ -138,7 +138,7 @@ def tune_command(ctx: typer.Context, as_json: Json = False) -> None:
             {"k": f.matmul[0], "n": f.matmul[1], "dtype": f.matmul[2], "rows": f.rows, "tile": str(f.tile), "gflops": f.gflops}
             for f in found
         ]
-        print(json.dumps({"device": str(opened.adapter), "cache": str(cache_file()), "measured": measured}, indent=2))
+        print(json.dumps({"device": str(opened.adapter), "cache": str(cache_file("tiles")), "measured": measured}, indent=2))
         return
     print(f"{opened.adapter}: GFLOP/s by rows of the batch, * the fastest; a tile is rows x columns / rows of a thread")
     for k, n, d in dict.fromkeys(f.matmul for f in found):
@@ -150,7 +150,7 @@ def tune_command(ctx: typer.Context, as_json: Json = False) -> None:
             print(f"{tile!s:<16}" + "".join(f"{f.gflops:10,.1f}{'*' if best[f.rows] is f else ' '}" for f in cells))
     if not found:
         print("none of its matmuls is large enough to measure")
-    print(f"\ncache: {cache_file()}")
+    print(f"\ncache: {cache_file('tiles')}")
 
 
 @with_options(model_options)

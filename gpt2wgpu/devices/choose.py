@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..progress import notice
 
 if TYPE_CHECKING:
     from ..gpu import Device
@@ -26,18 +27,8 @@ def device_name(asked: object) -> str:
 def find_device(asked: object) -> "tuple[Device | None, str]":
     """The opened device (None for numpy), and one line saying why. GPT2WGPU_DEVICE sets what "auto" means.
 
-    Raises UserError if there is no such device, or if a GPU's results differ from numpy's.
+    Its kernels are tested when a graph is compiled (graph_check.py). Raises UserError if there is no such device.
     """
-    device, reason = open_chosen(asked)
-    if device is not None and not device.adapter.software:
-        from .selftest import self_test
-
-        self_test(device)
-    return device, reason
-
-
-def open_chosen(asked: object) -> "tuple[Device | None, str]":
-    """`find_device` without the self-test, for `gpt2wgpu doctor`, which tests everything itself."""
     wanted = device_name(asked)
     in_environment = os.environ.get("GPT2WGPU_DEVICE") if wanted == "auto" else None
     if in_environment:
@@ -49,7 +40,7 @@ def open_chosen(asked: object) -> "tuple[Device | None, str]":
 
 
 def open_named(wanted: str) -> "tuple[Device | None, str]":
-    """`open_chosen` for a name that no environment variable changes."""
+    """`find_device` for a name that no environment variable changes."""
     if wanted == "numpy":
         return None, "numpy on the CPU, as asked"
     if wanted == "auto" and not has_gpu_node():
@@ -75,20 +66,36 @@ def device_kind(device: "Device | None") -> str:
 
 
 def find_dtype(wanted: str, device: "Device | None") -> str:
-    """The dtype of weights on a device (None: numpy): "float32", "float16" or "int8". wanted: one of these, or "auto".
-    Raises UserError for another one, and for float16 where it is unsupported."""
+    """The dtype of weights on a device (None: numpy): "float32", "float16" or "int8". wanted: one of these, or "auto", which
+    is float16 on a GPU that computes it as numpy does; a notice says if one does not.
+
+    Raises UserError for another one, and for float16 where it is unsupported or wrong.
+    """
     names = {"auto": "auto", "float32": "float32", "f32": "float32", "float16": "float16", "f16": "float16", "int8": "int8"}
     if wanted not in names:
         raise UserError(f"dtype must be auto, float32, float16 or int8, not {wanted!r}")
     wanted = names[wanted]
     if wanted == "auto":
-        return "float16" if device is not None and device.has_f16 and not device.adapter.software else "float32"
+        if device is None or not device.has_f16 or device.adapter.software:
+            return "float32"
+        if wrong := f16_error(device):
+            notice(f"{device.adapter} has float16, but {wrong}: computing in float32; update its driver")
+        return "float32" if wrong else "float16"
     if wanted == "float16":
         if device is None:
             raise UserError("dtype float16 needs a GPU: numpy computes in float32")
         if not device.has_f16:
             raise UserError(f"dtype float16: {device.adapter.name} has no shader-f16; use float32")
+        if wrong := f16_error(device):
+            raise UserError(f"dtype float16: {device.adapter}: {wrong}; update its driver, or use float32")
     return wanted
+
+
+def f16_error(device: "Device") -> str:
+    """What is wrong with float16 on a device; "" if nothing is."""
+    from .f16_check import find_f16_error
+
+    return find_f16_error(device)
 
 
 def find_operand_dtype(dtype: str, device: "Device | None") -> str:
@@ -104,14 +111,10 @@ def find_matmul(device: "Device | None", dtype: str) -> "tuple[Device | None, st
     if device is None:
         return None, "BLAS"
     half, why = find_operand_dtype(dtype, device), ""
-    if dtype == "int8" and not device.adapter.software:
-        from .selftest import INT8, self_test
-
-        self_test(device, INT8)
     if half == "f16" and not device.adapter.software:
-        from .selftest import with_matrix_units
+        from .matrix_units import find_matrix_units
 
-        device, why = with_matrix_units(device)
+        device, why = find_matrix_units(device)
     name = device.matmul(half)
     return device, f"{name} ({why})" if why else name
 

@@ -1,21 +1,22 @@
-"""Compares every kernel on a device with numpy, for `gpt2wgpu doctor`, the start-up self-test and the op tests."""
+"""Compares one op on a device with numpy, for `gpt2wgpu doctor`, the self-test at start-up and the op tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
-from ..gpu import Device, GPUError, GPUProgram, MatrixUnits, first_reason
+from ..gpu import Device, GPUError, GPUProgram, first_reason
 from ..graph import ops, packing, reference
 from ..graph.ops.quantized import GROUP
-from ..graph.tensor import Array, Op, Tensor, output_dim
+from ..graph.tensor import Array, Op, Tensor, is_type_letter, output_dim
 
 # Relative to the largest value expected. f32: the order of sums differs from numpy's, and exp and sqrt of a GPU may be off
 # by a few units in the last place. f16: one rounding of the output, 2^-11; attention on matrix units rounds its weights
 # too, and int8 the matrix.
 TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
+# f32 accumulation on matrix units stays below 2e-5 of the largest value, even if products are truncated; f16 is above 3e-4.
+MATRIX_TOLERANCE = 1e-4
 # A row is also compared relative to its own largest value, so that a wrong row of small values is found. As the sums of a
 # row may cancel, it may be off by this many times the tolerance.
 ROW = 8
@@ -57,11 +58,32 @@ class Case:
     attrs: dict[str, Any] = field(default_factory=dict)
     half: bool = False  # whether its type letters stand for f16
     given: dict[str, Array] = field(default_factory=dict)  # inputs that are given, not random
-    nan: bool = False  # whether the first number of the second token is NaN
+    nan: bool = False  # whether the first number of the last token is NaN
+    types: dict[str, str] = field(default_factory=dict)  # of type letters that differ from `half`
 
     def __str__(self) -> str:
         details = [f"{k}={v}" for k, v in {"T": sum(self.lengths), **self.sizes, **self.attrs}.items()]
-        return " ".join([*details, *["f16"] * self.half, *["NaN"] * self.nan])
+        half = self.half or "f16" in self.types.values()
+        return " ".join([*details, *["f16"] * half, *["NaN"] * self.nan])
+
+    def dtype(self, declared: str) -> str:
+        """What a dtype of the signature stands for."""
+        return self.types.get(declared, "f16" if self.half else "f32") if is_type_letter(declared) else declared
+
+    def counts(self) -> dict[str, int]:
+        """The number of each letter, except the tiles G, of the inputs."""
+        found = {"T": sum(self.lengths), "B": len(self.lengths), "G": 0, **self.sizes}
+        found.setdefault("J", ops.cdiv(found.get("K", found.get("C", 0)), GROUP))  # groups of int8 weights
+        return found
+
+    def output(self) -> Tensor:
+        """The op's output for these inputs."""
+        counts = self.counts()
+        leaves = [
+            Tensor(tuple(d if d in SYMBOLS else int(output_dim(d, counts)) for d in dims), self.dtype(dtype), name)
+            for name, dtype, dims in self.op.args[:-1]
+        ]
+        return self.op(*leaves, out=self.dtype("O"), **self.attrs)
 
 
 def case_arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
@@ -72,14 +94,11 @@ def case_arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
         [rng.permutation(max(n, case.sizes.get("S", 1)))[:n] % case.sizes.get("S", 1) for n in case.lengths],
         [int(rng.integers(n)) for n in case.lengths],
     )
-    counts = {"T": sum(case.lengths), "B": len(case.lengths), "G": len(batch["tiles"]), **case.sizes}
-    counts.setdefault("J", ops.cdiv(counts.get("K", counts.get("C", 0)), GROUP))  # groups of int8 weights
-    leaves: list[Tensor] = []
+    counts = {**case.counts(), "G": len(batch["tiles"])}
     values: dict[str, Array] = {}
-    for name, dtype, dims in case.op.args[:-1]:
+    for name, declared, dims in case.op.args[:-1]:
         shape = [int(output_dim(d, counts)) for d in dims]
-        if dtype.isupper():
-            dtype = "f16" if case.half else "f32"
+        dtype = case.dtype(declared)
         if name in case.given:
             values[name] = case.given[name].astype(np.float16) if dtype == "f16" else case.given[name]
         elif dtype == "u32":
@@ -93,11 +112,9 @@ def case_arrays(case: Case, seed: int = 0) -> tuple[Tensor, dict[str, Array]]:
             if name == "weight" and len(dims) == 2:
                 values[name] /= np.sqrt(counts["K"])  # keeps results near 1, where activations bend
             values[name] = values[name].astype(np.float16 if dtype == "f16" else np.float32)
-            if case.nan and not any(x.dtype.startswith("f") for x in leaves):
-                values[name][1, 0] = np.nan
-        symbolic = tuple(d if d in SYMBOLS else size for d, size in zip(dims, shape, strict=True))
-        leaves.append(Tensor(symbolic, dtype, name))
-    return case.op(*leaves, out="f16" if case.half else "f32", **case.attrs), values
+            if case.nan and dims[0] in SYMBOLS and not any(np.isnan(v).any() for v in values.values() if v.dtype.kind == "f"):
+                values[name][-1, 0] = np.nan
+    return case.output(), values
 
 
 def compare_results(name: str, shape: str, expected: Array, found: Array, tolerance: float) -> Check:
@@ -126,12 +143,24 @@ def run_op(device: Device, case: Case, output: Tensor, values: dict[str, Array])
     return program.run(values)
 
 
+def run_numpy(output: Tensor, values: dict[str, Array]) -> Array:
+    """The output of a case in numpy."""
+    return reference.NumpyProgram(output, lambda t: values[t.name]).run(values)
+
+
+def stated_tolerance(device: Device, output: Tensor) -> float:
+    """How far an op's output may be from numpy on this device."""
+    half = "f16" in output.types.values()
+    if half and (output.dtype == "f16" or output.op is ops.linear_add_int8):
+        return TOLERANCE["f16"]
+    return MATRIX_TOLERANCE if half and device.matrix_units else TOLERANCE["f32"]
+
+
 def check_op(device: Device, case: Case, seed: int = 0) -> Check:
     """Run one op on the device and in numpy. If the device cannot compile or run the kernel, the check has failed."""
     output, values = case_arrays(case, seed)
-    expected = reference.NumpyProgram(output, lambda t: values[t.name]).run(values)
-    rounded = output.dtype == "f16" or case.op is ops.linear_add_int8
-    tolerance = TOLERANCE["f16" if case.half and rounded else "f32"]
+    expected = run_numpy(output, values)
+    tolerance = stated_tolerance(device, output)
     try:
         found = run_op(device, case, output, values)
     except GPUError as error:
@@ -196,69 +225,3 @@ def nan_cases(half: bool) -> list[Case]:
         found += [Case(ops.pool, {"C": 70}, attrs={"mode": mode}, given=skip, nan=True) for mode in ("mean", "max")]
         found += [Case(ops.l2_normalize, {"C": 70}, nan=True)]
     return found
-
-
-# NVIDIA, AMD and Intel have fragments of 16 x 16, Apple of 8 x 8. Subgroups of 32 lanes come first, as they are common.
-MATRIX_UNITS = (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 64))
-# f32 accumulation stays below 2e-5 of the largest value, even if products are truncated; f16 is above 3e-4
-MATRIX_TOLERANCE = 1e-4
-
-
-def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UNITS) -> tuple[Device, str]:
-    """The device with the first matrix units of `choices` that agree with numpy; else the same device, and one line why.
-
-    A driver may list matrix units and yet compute nonsense with other fragment sizes, use wrong strides, or add in f16.
-    """
-    if "cooperative-matrix" not in device.granted:
-        return device, f"cooperative-matrix is not granted: {device.refused}"
-    reasons = []
-    for units in choices:
-        tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel do not apply
-        if not (reason := matrix_error(tried)):
-            return tried, ""
-        reasons.append(f"{units.size} x {units.size}, {units.lanes} lanes: {reason}")
-    return device, f"no matrix units agree with numpy: {'; '.join(reasons)}"
-
-
-def matrix_error(device: Device) -> str:
-    """What is wrong with the device's matrix units; "" if nothing is. No size is a multiple of a tile.
-
-    linear_add has f32 results: rounding them to f16 would hide an f16 accumulator.
-    """
-    lengths = (1, 70, 132)
-    for case in (
-        Case(ops.linear_add, {"K": 36, "N": 68}, lengths, half=True),
-        Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
-        Case(ops.linear_add, {"K": 768, "N": 260}, lengths, half=True),
-        Case(ops.linear, {"K": 84, "N": 148}, lengths, {"activation": "gelu_tanh"}, half=True),
-        Case(ops.linear_add_int8, {"K": 84, "N": 148}, lengths, half=True),
-        Case(ops.attention, {"N": 576}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
-        Case(ops.attention, {"N": 288}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
-    ):
-        check = check_op(device, case)
-        if case.op is ops.linear_add:
-            check = replace(check, tolerance=MATRIX_TOLERANCE)
-        if not check.ok:
-            return f"{case.op.name} ({check.shape}) {check.what}"
-    return ""
-
-
-FIRST = (ops.embed, ops.layer_norm, ops.linear_add, ops.attention, ops.l2_normalize)
-INT8 = (ops.embed_int8, ops.linear_int8, ops.linear_add_int8)
-
-
-def self_test(device: Device, some: Sequence[Op] = FIRST) -> None:
-    """Compare a few ops on the device with numpy before it is trusted with a model. Raises UserError if one is wrong.
-
-    With the default ops, NaN inputs are tried too.
-    """
-    for case in forward_cases(device.has_f16):
-        if "window" in case.attrs:
-            continue  # left to `doctor`: few models have windows, and every start waits for this
-        if case.op in some or (case.nan and some is FIRST):
-            check = check_op(device, case)
-            if not check.ok:
-                raise UserError(
-                    f"{device.adapter}: {check.name} ({check.shape}) {check.what}; "
-                    "update its driver, or use device='numpy' (see `gpt2wgpu doctor`)"
-                )

@@ -2,8 +2,9 @@
 
 device.py    adapters, and opening one
 kernels.py   an op and its sizes -> WGSL source -> compute pipeline
-tiles.py     which tile shape a matmul gets on this adapter, and the cache of the measurements
+tiles.py     which tile shape a matmul gets on this adapter
 tuning.py    measures the tile shapes
+device_cache.py  what is known of each adapter, in files of the user's cache folder
 program.py   a graph and its weights -> buffers, bind groups, dispatches
 inplace.py   kernels outside any graph that update buffers in place, for training
 failures.py  wgpu's errors -> DeviceLost, OutOfDeviceMemory
@@ -15,10 +16,12 @@ native.py    calls that wgpu-py lacks or makes slowly
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
 from .device import Adapter, Device, MatrixUnits, choose_adapter, list_adapters, open_device
+from .device_cache import adapter_key, read_entries, save_entries
 from .failures import DeviceLost, GPUError, OutOfDeviceMemory, first_reason
 from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
-from .kernels import Tile
+from .kernels import Kernel, Tile, read_shader
 from .program import GPUProgram, fitting_tokens
+from .tiles import default_kernel
 from .tuning import Measurement, graph_matmuls, tune_matmuls
 
 __all__ = [
@@ -31,11 +34,14 @@ __all__ = [
     "GPUError",
     "GPUProgram",
     "InPlace",
+    "Kernel",
     "MatrixUnits",
     "Measurement",
     "OutOfDeviceMemory",
     "Tile",
+    "adapter_key",
     "choose_adapter",
+    "default_kernel",
     "first_reason",
     "fitting_tokens",
     "graph_matmuls",
@@ -44,6 +50,9 @@ __all__ = [
     "new_buffer",
     "open_device",
     "read_buffer",
+    "read_entries",
+    "read_shader",
+    "save_entries",
     "tune_matmuls",
     "write_buffer",
 ]

@@ -90,7 +90,6 @@ def run_ceiling(device: Device, label: str, source: str, param: int, buffers: li
             compute = encoder.begin_compute_pass(timestamp_writes=clock.around(i))
             native.record_dispatches(compute, [(pipeline._internal, bind_group._internal, (groups, 1, 1))] * repeats * factor)
             compute.end()
-        clock.resolve(encoder)
         device.raw.queue.submit([encoder.finish()])
         seconds = float(clock.seconds()[1:].min())
         if seconds > 0:

@@ -12,7 +12,7 @@ from .failures import named_failures
 
 
 class Clock:
-    """Timestamps of `passes` compute passes: pass `around(i)` to pass i, call `resolve` after the last one, then `seconds`."""
+    """Timestamps of `passes` compute passes: give `around(i)` to pass i, submit them, then call `seconds`."""
 
     @named_failures
     def __init__(self, device: Device, passes: int) -> None:
@@ -24,11 +24,16 @@ class Clock:
     def around(self, i: int) -> dict[str, Any]:
         return {"query_set": self.queries, "beginning_of_pass_write_index": 2 * i, "end_of_pass_write_index": 2 * i + 1}
 
-    def resolve(self, encoder: Any) -> None:
-        encoder.resolve_query_set(self.queries, 0, 2 * self.passes, self.buffer, 0)
-
     @named_failures
     def seconds(self) -> Array:
-        """The duration of each pass, float64 (passes,), in seconds. Waits for the device."""
+        """The duration of each pass, float64 (passes,), in seconds; 0 if the clock shows none. Waits for the device.
+
+        The timestamps are resolved in a submission of their own, once the passes are done: queued together with them, Metal
+        resolves most of them to zero or to stale values (gfx-rs/wgpu#9414).
+        """
+        native.flush_writes(self.device.raw)
+        encoder = self.device.raw.create_command_encoder()
+        encoder.resolve_query_set(self.queries, 0, 2 * self.passes, self.buffer, 0)
+        self.device.raw.queue.submit([encoder.finish()])
         ticks = np.frombuffer(self.device.raw.queue.read_buffer(self.buffer), np.int64).reshape(-1, 2)
         return np.maximum(ticks[:, 1] - ticks[:, 0], 0) * native.timestamp_period(self.device.raw) / 1e9

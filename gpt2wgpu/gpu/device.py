@@ -43,6 +43,7 @@ class Adapter:
     features: frozenset[str]
     limits: dict[str, int]
     raw: Any = field(repr=False, compare=False)
+    chip: str = ""  # the numbers of its vendor and its model, in hexadecimal
 
     @property
     def software(self) -> bool:
@@ -102,6 +103,7 @@ class Device:
     kernels: "dict[str, Kernel]" = field(default_factory=dict, repr=False)  # by their source
     layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by (bindings, written)
     tuned: "dict[str, TileTable]" = field(default_factory=dict, repr=False)  # filled by tiles.py and tuning.py
+    agreed: dict[str, str] = field(default_factory=dict, repr=False)  # kernels that agreed with numpy: devices/graph_check.py
 
     @property
     def raw(self) -> Any:
@@ -150,7 +152,8 @@ def find_adapters() -> tuple[Adapter, ...]:
             name=a.info["device"] or a.info["vendor"] or "unnamed adapter",
             kind=a.info["adapter_type"],
             backend=a.info["backend_type"],
-            driver=a.info["description"],
+            driver=a.info["description"] or a.info["vendor"],  # D3D12 has its version there
+            chip=f"{a.info['vendor_id']:04x}:{a.info['device_id']:04x}",
             features=frozenset(a.features),
             limits=dict(a.limits),
             raw=a,

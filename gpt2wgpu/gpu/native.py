@@ -14,9 +14,12 @@ from contextlib import suppress
 from typing import Any
 
 import wgpu
+from wgpu.backends import wgpu_native
 from wgpu.backends.wgpu_native import GPUShaderModule, _api, _helpers
 
 ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises wgpu's errors, but a call costs ten times as much
+
+LIBRARY = f"wgpu-native {'.'.join(map(str, wgpu_native.lib_version_info))}"  # what devices are reached through
 
 DispatchHandles = tuple[Any, Any, tuple[int, int, int]]  # handles of a pipeline and a bind group, and the grid
 

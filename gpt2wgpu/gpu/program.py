@@ -274,8 +274,6 @@ class GPUProgram(CompiledGraph):
             compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
             native.record_dispatches(compute, part)
             compute.end()
-        if clock is not None:
-            clock.resolve(encoder)
         return encoder
 
     @named_failures

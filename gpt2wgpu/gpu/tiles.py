@@ -3,20 +3,13 @@
 Every shape gives the same bits (k ascending, one accumulator), so the choice changes only speed.
 """
 
-import json
 import math
-import os
-import sys
-import tempfile
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
-from .. import __version__
 from ..graph.tensor import Tensor
-from ..progress import notice
 from .device import Device
-from .kernels import Tile, is_tiled, operand_types
+from .device_cache import adapter_key, read_entries, save_entries
+from .kernels import Kernel, Tile, find_kernel, is_tiled, operand_types
 
 # For shaders/matmul_workgroup.wgsl. Small tiles give a small batch more workgroups; large tiles load less.
 GPU_TILES = (
@@ -84,6 +77,11 @@ def tile_ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], .
     return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
 
 
+def default_kernel(device: Device, t: Tensor) -> Kernel:
+    """The kernel of an op before anything is measured. tuning.py compares those of all other tiles with it, bit by bit."""
+    return find_kernel(device, t, tile_candidates(device, operand_types(t))[0] if is_tiled(t) else None)
+
+
 def chosen_tiles(device: Device) -> TileTable:
     """The tiles measured on this adapter, by this process or an earlier one. tuning.py adds to them."""
     if "tiles" not in device.tuned:
@@ -91,31 +89,7 @@ def chosen_tiles(device: Device) -> TileTable:
     return device.tuned["tiles"]
 
 
-# --- the cache: one JSON file, {"version": ..., "adapters": {adapter: {"768x3072 f16 matmul_workgroup": ["16x64/2", null, ...]}}}
-
-
-def cache_file() -> Path:
-    """Where measurements are kept, in the user's cache folder. Raises FileNotFoundError if there is none."""
-    home = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("LOCALAPPDATA") if os.name == "nt" else None
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or home or "~/.cache").expanduser()
-    except RuntimeError:  # neither HOME nor an entry in passwd
-        raise FileNotFoundError("there is no home folder to keep what is measured: set HOME or XDG_CACHE_HOME") from None
-    return folder / "gpt2wgpu" / "tiles.json"
-
-
-def read_cache() -> dict[str, Any]:
-    """The entries of the file by adapter; {} if it is missing, broken or of another version."""
-    with suppress(OSError, ValueError, RecursionError):
-        found = json.loads(cache_file().read_text("utf-8"))
-        if isinstance(found, dict) and found.get("version") == __version__ and isinstance(found.get("adapters"), dict):
-            return found["adapters"]
-    return {}
-
-
-def adapter_key(device: Device) -> str:
-    a = device.adapter
-    return f"{a.name} | {a.driver} | {a.backend}"
+# --- kept in tiles.json: {"768x3072 f16 matmul_workgroup": ["16x64/2", null, ...]} for each adapter
 
 
 def entry_name(device: Device, m: Matmul) -> str:
@@ -126,9 +100,8 @@ def entry_name(device: Device, m: Matmul) -> str:
 
 def load_tiles(device: Device) -> TileTable:
     """This adapter's choices in the cache, for the kernels that this device uses. Unknown entries are ignored."""
-    entries = read_cache().get(adapter_key(device))
     found: TileTable = {}
-    for name, tiles in entries.items() if isinstance(entries, dict) else ():
+    for name, tiles in read_entries("tiles", adapter_key(device.adapter)).items():
         with suppress(ValueError, TypeError, KeyError):
             sizes, dtype, _ = name.split(" ")
             k, n = map(int, sizes.split("x"))
@@ -142,29 +115,11 @@ def load_tiles(device: Device) -> TileTable:
 
 
 def save_tiles(device: Device) -> None:
-    """Add this device's choices to the file, atomically. Choices for other kernels and adapters stay.
-
-    If the file cannot be written, a notice says so, and the next process measures again.
-    """
-    adapters, key = read_cache(), adapter_key(device)
-    old = adapters.get(key)
+    """Add this device's choices to the file. Choices for other kernels and adapters stay."""
     new = {
         entry_name(device, m): [tile and str(tile) for tile in choice]
         for m, choice in chosen_tiles(device).items()
         if any(choice)
     }
-    adapters[key] = {**(old if isinstance(old, dict) else {}), **new}
-    temporary = None
-    try:
-        path = cache_file()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".json", delete=False) as file:
-            temporary = Path(file.name)
-            json.dump({"version": __version__, "adapters": adapters}, file, indent=1)
-        temporary.replace(path)
-    except OSError as e:
-        why = f"{e.filename}: {e.strerror}" if e.filename else e
-        notice(f"what was measured of {device.adapter.name} cannot be kept and is measured again next time ({why})")
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    lost = f"what was measured of {device.adapter.name} cannot be kept and is measured again next time"
+    save_entries("tiles", adapter_key(device.adapter), new, lost)

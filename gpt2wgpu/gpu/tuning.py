@@ -186,8 +186,6 @@ class Bench:
                 compute, [(chosen_kernel.compile(self.device)._internal, self.bind_group._internal, grid)] * repeats
             )
             compute.end()
-        if clock is not None:
-            clock.resolve(encoder)
         self.device.raw.queue.submit([encoder.finish()])
 
     def _result(self, tile: Tile, rows: int, size: int) -> bytes:

@@ -1,20 +1,54 @@
 """Compares every training kernel on a device with numpy, for `gpt2wgpu doctor`."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from ..devices.graph_check import agreed_kernels, check_graph, plain_attributes, refuse_wrong, remember_agreed
 from ..devices.selftest import TOLERANCE, Case, Check, check_op, compare_results
-from ..gpu import Device, GPUError, first_reason
+from ..gpu import Device, GPUError, first_reason, read_shader
 from ..graph import packing
 from ..graph.ops import ACTIVATIONS, POOLINGS, attention, embed, linear, pool
-from ..graph.tensor import Array, Tensor
+from ..graph.tensor import Array, Tensor, schedule
 from . import ops
 from .gpu import GPUTrainProgram
 from .gradients import TrainGraph
 from .program import NumpyTrainProgram
 
 LENGTHS = (1, 5, 33)
+
+
+def check_train_graph(device: Device, graph: TrainGraph) -> None:
+    """Compare the kernels of a graph in training with numpy, then a step, which runs those of the optimiser; what has agreed
+    on this adapter before is not tried again. Raises UserError for the first that is wrong."""
+    check_graph(device, [*schedule(graph.inference), *graph.forward, *graph.backward], given_case)
+    optimiser = hashlib.sha256("".join(map(read_shader, ("adamw", "square_sum", "row_sum"))).encode()).hexdigest()[:20]
+    if optimiser not in agreed_kernels(device):
+        check = check_step(device)
+        refuse_wrong(device, check)
+        remember_agreed(device, {optimiser: f"training step error {check.error:.1e}"})
+
+
+def given_case(t: Tensor) -> Case | None:
+    """The case of an op whose inputs are results of other ops, with the graph's own attributes; None for other ops."""
+    assert t.op is not None
+    odd = any(isinstance(t.dims.get(letter), int) and int(t.dims[letter]) % 4 for letter in "CN")
+    width, attrs = 70 if odd else 68, plain_attributes(t.attrs)
+    if t.op is ops.activate_dx:
+        return activate_dx_case(attrs["activation"], width)
+    if t.op is ops.dropout:
+        return replace(dropout_case(width), attrs=attrs)
+    if t.op in (ops.layer_norm_dx, ops.layer_norm_dweight):
+        return next(case for case in layer_norm_case(width) if case.op is t.op)
+    if t.op is ops.scatter_rows:
+        return scatter_rows_case(77, width)
+    if t.op is ops.attention_dqkv:
+        return attention_cases(int(t.dims["C"]), **attrs, lengths=(1, 70, 17))[1]
+    if t.op is ops.columns:
+        return Case(ops.columns, {"N": int(t.dims["N"])}, attrs=attrs)
+    return None
 
 
 def check_training(device: Device) -> Iterator[Check]:
@@ -104,10 +138,16 @@ def layer_norm_case(width: int, lengths: Sequence[int] = LENGTHS) -> list[Case]:
 
 
 def attention_cases(
-    width: int, head_size: int, causal: bool, lengths: Sequence[int], window: int = 0, kv_heads: int = 0
+    width: int,
+    head_size: int,
+    causal: bool,
+    lengths: Sequence[int],
+    window: int = 0,
+    kv_heads: int = 0,
+    scale: float = 0.3,
 ) -> list[Case]:
     """Both ops of attention's backward pass. width: columns of all queries of a token. window, kv_heads: as in the op."""
-    attrs = {"head_size": head_size, "scale": 0.3, "causal": causal, "window": window, "kv_heads": kv_heads}
+    attrs = {"head_size": head_size, "scale": scale, "causal": causal, "window": window, "kv_heads": kv_heads}
     heads = width // head_size
     row = width + 2 * (kv_heads or heads) * head_size
     empty = [np.zeros(n) for n in lengths]

@@ -221,8 +221,10 @@ def open_program(
             return NumpyTrainProgram(graph, weights), name
         from .gpu import GPUTrainProgram, check_bindings
         from .loop_limit import check_loops
+        from .selftest import check_train_graph
 
         check_bindings(opened, graph, tokens)
+        check_train_graph(opened, graph)
         if opened.adapter.uses_main_memory:
             check_room(graph, tokens)
         check_loops(opened, graph.output, length, tokens)

@@ -12,7 +12,7 @@ from ..graph import ops, reference
 from ..graph.memory import check_result_fits
 from ..graph.ops.pooling import SIMILARITIES
 from ..graph.program import CompiledGraph
-from ..graph.tensor import Array, Tensor
+from ..graph.tensor import Array, Tensor, schedule
 from .convert import to_array
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ def all_pairs(a: Any, b: Any, name: str, device: "Device | None" = None) -> Arra
     if device is None:
         program = reference.NumpyProgram(output, no_weight)
     else:
+        from ..devices.graph_check import check_graph
         from ..gpu import GPUProgram
 
+        check_graph(device, schedule(output))
         program = GPUProgram(device, output, no_weight, {"M": min(ROWS_COMPARED, len(a)), "N": min(ROWS_COMPARED, len(b))})
     for i in range(0, len(a), ROWS_COMPARED):
         for j in range(0, len(b), ROWS_COMPARED):

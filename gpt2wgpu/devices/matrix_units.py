@@ -1,0 +1,102 @@
+"""Whether the matrix units of a device can be trusted: fragments and subgroups that agree with numpy.
+
+A driver may crash over its first kernel for them, so the first trial on an adapter runs in a process of its own.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..gpu import Device, MatrixUnits, adapter_key, list_adapters, open_device, read_entries, read_shader, save_entries
+from ..gpu.child_process import run_in_child
+from ..graph import ops
+from ..progress import notice
+from .selftest import Case, check_op
+
+# NVIDIA, AMD and Intel have fragments of 16 x 16, Apple of 8 x 8. Subgroups of 32 lanes come first, as they are common.
+MATRIX_UNITS = (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 64))
+TRIAL_SECONDS = 120.0  # of the process that tries them first
+NOT_GRANTED = "cooperative-matrix is not granted"
+
+
+def find_matrix_units(device: Device) -> tuple[Device, str]:
+    """The device with its matrix units switched on if they agree with numpy; else the same device, and one line why.
+
+    The first trial on an adapter runs in a process of its own. The verdict is kept beside the tiles, and a crash too: a
+    driver that crashed once is not tried again before it is updated.
+    """
+    if "cooperative-matrix" not in device.granted:
+        return device, f"{NOT_GRANTED}: {device.refused}"
+    key, entry = adapter_key(device.adapter), f"matrix units {shader_digest()}"
+    known = read_entries("selftest", key).get(entry)
+    if not isinstance(known, dict):
+        known = try_in_child(device)
+        if known.pop("keep"):
+            lost = f"what was tested of {device.adapter.name} cannot be kept and is tested again next time"
+            save_entries("selftest", key, {entry: known}, lost)
+    units = known.get("units")
+    if isinstance(units, list) and len(units) == 2:
+        return replace(device, matrix_units=MatrixUnits(*map(int, units)), tuned={}), ""
+    return device, str(known.get("why"))
+
+
+def try_in_child(device: Device) -> dict[str, object]:
+    """The verdict of a new process: "units" [size, lanes], or "why" there are none; and whether to "keep" it."""
+    found = run_in_child(__name__, "try_adapter", device.adapter.index, adapter_key(device.adapter), seconds=TRIAL_SECONDS)
+    if not found.failure:
+        return {"units": found.value[0], "why": found.value[1], "keep": True}
+    if found.crashed:
+        notice(f"matrix units of {device.adapter} are not used: their first kernel {found.failure}; update its driver")
+    return {"units": None, "why": f"their first kernel {found.failure}", "keep": found.crashed}
+
+
+def try_adapter(index: int, key: str) -> tuple[MatrixUnits | None, str]:
+    """In the child: the matrix units of an adapter that agree with numpy, or one line why none do."""
+    adapter = next((a for a in list_adapters() if a.index == index and adapter_key(a) == key), None)
+    if adapter is None:
+        return None, "the process that tries them found other adapters"
+    device, why = with_matrix_units(open_device(adapter))
+    return device.matrix_units, why
+
+
+def shader_digest() -> str:
+    """Of the kernels for matrix units: edited ones are tried again."""
+    sources = map(read_shader, ("matmul_cooperative", "attention_cooperative"))
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:20]
+
+
+def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UNITS) -> tuple[Device, str]:
+    """The device with the first matrix units of `choices` that agree with numpy; else the same device, and one line why.
+
+    A driver may list matrix units and yet compute nonsense with other fragment sizes, use wrong strides, or add in f16.
+    """
+    if "cooperative-matrix" not in device.granted:
+        return device, f"{NOT_GRANTED}: {device.refused}"
+    reasons = []
+    for units in choices:
+        tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel do not apply
+        if not (reason := matrix_error(tried)):
+            return tried, ""
+        reasons.append(f"{units.size} x {units.size}, {units.lanes} lanes: {reason}")
+    return device, f"no matrix units agree with numpy: {'; '.join(reasons)}"
+
+
+def matrix_error(device: Device) -> str:
+    """What is wrong with the device's matrix units; "" if nothing is. No size is a multiple of a tile.
+
+    linear_add has f32 results: rounding them to f16 would hide an f16 accumulator.
+    """
+    lengths = (1, 70, 132)
+    for case in (
+        Case(ops.linear_add, {"K": 36, "N": 68}, lengths, half=True),
+        Case(ops.linear_add, {"K": 84, "N": 148}, lengths, half=True),
+        Case(ops.linear_add, {"K": 768, "N": 260}, lengths, half=True),
+        Case(ops.linear, {"K": 84, "N": 148}, lengths, {"activation": "gelu_tanh"}, half=True),
+        Case(ops.linear_add_int8, {"K": 84, "N": 148}, lengths, half=True),
+        Case(ops.attention, {"N": 576}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
+        Case(ops.attention, {"N": 288}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
+    ):
+        check = check_op(device, case)
+        if not check.ok:
+            return f"{case.op.name} ({check.shape}) {check.what}"
+    return ""
