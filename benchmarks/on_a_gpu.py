@@ -47,7 +47,7 @@ from workers import HERE, Gone, Worker, environment
 
 from gpt2wgpu import Encoder, gpu
 from gpt2wgpu.devices.choose import find_matmul
-from gpt2wgpu.devices.matrix_units import MATRIX_UNITS, with_matrix_units
+from gpt2wgpu.devices.matrix_units import with_matrix_units
 from gpt2wgpu.devices.selftest import check_op, forward_cases
 from gpt2wgpu.diagnose.doctor import check_model
 
@@ -133,8 +133,10 @@ def matrix_units(run: Run) -> Iterator[dict[str, Any]]:
     device = gpu.open_device(run.adapter)
     yield {"granted": sorted(device.granted), "refused": device.refused}
     right = None
-    if "cooperative-matrix" in device.granted:
-        for units in MATRIX_UNITS[2:] if run.small else MATRIX_UNITS:  # a software driver compiles large fragments for minutes
+    if device.grants_matrices:
+        for units in device.library.matrix_shapes(run.adapter.raw):
+            if run.small and units.size > 8:  # a software driver compiles large fragments for minutes
+                continue
             found, why = with_matrix_units(device, [units])
             if found.matrix_units and right is None:
                 right = found

@@ -22,11 +22,17 @@ const LANES: u32 = PARTS * SUBGROUP;
 const SHARES: u32 = LANES / QUERIES; // lanes per query; SUBGROUP is a multiple of FRAGMENT
 const KEYS: u32 = 2u * FRAGMENT; // keys in a block
 const D4: u32 = HEAD_SIZE / 4u;
+const COLUMN2: u32 = min(2u * FRAGMENT, HEAD_SIZE - FRAGMENT); // of a fragment; those past the head are never read, but must lie inside
+const COLUMN3: u32 = min(3u * FRAGMENT, HEAD_SIZE - FRAGMENT);
+const COLUMN4: u32 = min(4u * FRAGMENT, HEAD_SIZE - FRAGMENT);
+const COLUMN5: u32 = min(5u * FRAGMENT, HEAD_SIZE - FRAGMENT);
+const COLUMN6: u32 = min(6u * FRAGMENT, HEAD_SIZE - FRAGMENT);
+const COLUMN7: u32 = min(7u * FRAGMENT, HEAD_SIZE - FRAGMENT);
 const PITCH: u32 = HEAD_SIZE + 8u; // rows are padded, so that fragments are read without bank conflicts
 const WEIGHT_PITCH: u32 = KEYS + 8u;
 const SCORE_PITCH: u32 = KEYS + 4u;
 const LAZY: f32 = 5.5; // weights stay below exp(5.5) = 245, far inside f16
-const HIDDEN: f32 = -3.0e38; // the score of a key that a query does not see
+const HIDDEN: f32 = -2.0e38; // the score of a key that a query does not see; finite even after exp's factor log2(e)
 const LOWEST: f32 = -1.0e38; // the initial maximum, above HIDDEN: so a hidden key's weight is 0 even before any key is seen
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<X>>;
@@ -39,7 +45,7 @@ var<workgroup> values: array<f16, KEYS * PITCH>;
 var<workgroup> scores: array<f32, QUERIES * SCORE_PITCH>; // also results, KEYS columns at a time
 var<workgroup> weights: array<f16, QUERIES * WEIGHT_PITCH>;
 var<workgroup> totals: array<f32, QUERIES * SHARES>;
-var<workgroup> grown: array<u32, 4>;
+var<workgroup> grown: atomic<u32>; // 1 if a maximum has; several lanes may say so
 
 fn load(t: u32, column: u32, d4: u32) -> vec4<f16> { return vec4<f16>(qkv[(t * p.N + column) / 4u + d4]); }
 
@@ -93,23 +99,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var i = lane; i < QUERIES * D4; i += LANES) { // queries past the end repeat the last one and are not stored
     stage_key(i / D4 * PITCH + i % D4 * 4u, load(min(first + i / D4, end - 1u), head, i % D4));
   }
-  if (lane < 4u) { grown[lane] = 0u; }
+  if (lane == 0u) { atomicStore(&grown, 0u); }
   workgroupBarrier();
   var q0 = Left(); var q1 = Left(); var q2 = Left(); var q3 = Left();
   var q4 = Left(); var q5 = Left(); var q6 = Left(); var q7 = Left();
   q0 = coopLoadT<Left>(&keys[row * PITCH], PITCH);
   q1 = coopLoadT<Left>(&keys[row * PITCH + FRAGMENT], PITCH);
   if (HEAD_SIZE > 2u * FRAGMENT) {
-    q2 = coopLoadT<Left>(&keys[row * PITCH + 2u * FRAGMENT], PITCH);
-    q3 = coopLoadT<Left>(&keys[row * PITCH + 3u * FRAGMENT], PITCH);
+    q2 = coopLoadT<Left>(&keys[row * PITCH + COLUMN2], PITCH);
+    q3 = coopLoadT<Left>(&keys[row * PITCH + COLUMN3], PITCH);
   }
   if (HEAD_SIZE > 4u * FRAGMENT) {
-    q4 = coopLoadT<Left>(&keys[row * PITCH + 4u * FRAGMENT], PITCH);
-    q5 = coopLoadT<Left>(&keys[row * PITCH + 5u * FRAGMENT], PITCH);
+    q4 = coopLoadT<Left>(&keys[row * PITCH + COLUMN4], PITCH);
+    q5 = coopLoadT<Left>(&keys[row * PITCH + COLUMN5], PITCH);
   }
   if (HEAD_SIZE > 6u * FRAGMENT) {
-    q6 = coopLoadT<Left>(&keys[row * PITCH + 6u * FRAGMENT], PITCH);
-    q7 = coopLoadT<Left>(&keys[row * PITCH + 7u * FRAGMENT], PITCH);
+    q6 = coopLoadT<Left>(&keys[row * PITCH + COLUMN6], PITCH);
+    q7 = coopLoadT<Left>(&keys[row * PITCH + COLUMN7], PITCH);
   }
   workgroupBarrier();
 
@@ -139,22 +145,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     s0 = coopMultiplyAdd(q1, coopLoad<Right>(&keys[FRAGMENT], PITCH), s0);
     s1 = coopMultiplyAdd(q1, coopLoad<Right>(&keys[FRAGMENT * PITCH + FRAGMENT], PITCH), s1);
     if (HEAD_SIZE > 2u * FRAGMENT) {
-      s0 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[2u * FRAGMENT], PITCH), s0);
-      s1 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[FRAGMENT * PITCH + 2u * FRAGMENT], PITCH), s1);
-      s0 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[3u * FRAGMENT], PITCH), s0);
-      s1 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[FRAGMENT * PITCH + 3u * FRAGMENT], PITCH), s1);
+      s0 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[COLUMN2], PITCH), s0);
+      s1 = coopMultiplyAdd(q2, coopLoad<Right>(&keys[FRAGMENT * PITCH + COLUMN2], PITCH), s1);
+      s0 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[COLUMN3], PITCH), s0);
+      s1 = coopMultiplyAdd(q3, coopLoad<Right>(&keys[FRAGMENT * PITCH + COLUMN3], PITCH), s1);
     }
     if (HEAD_SIZE > 4u * FRAGMENT) {
-      s0 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[4u * FRAGMENT], PITCH), s0);
-      s1 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[FRAGMENT * PITCH + 4u * FRAGMENT], PITCH), s1);
-      s0 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[5u * FRAGMENT], PITCH), s0);
-      s1 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[FRAGMENT * PITCH + 5u * FRAGMENT], PITCH), s1);
+      s0 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[COLUMN4], PITCH), s0);
+      s1 = coopMultiplyAdd(q4, coopLoad<Right>(&keys[FRAGMENT * PITCH + COLUMN4], PITCH), s1);
+      s0 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[COLUMN5], PITCH), s0);
+      s1 = coopMultiplyAdd(q5, coopLoad<Right>(&keys[FRAGMENT * PITCH + COLUMN5], PITCH), s1);
     }
     if (HEAD_SIZE > 6u * FRAGMENT) {
-      s0 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[6u * FRAGMENT], PITCH), s0);
-      s1 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[FRAGMENT * PITCH + 6u * FRAGMENT], PITCH), s1);
-      s0 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[7u * FRAGMENT], PITCH), s0);
-      s1 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[FRAGMENT * PITCH + 7u * FRAGMENT], PITCH), s1);
+      s0 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[COLUMN6], PITCH), s0);
+      s1 = coopMultiplyAdd(q6, coopLoad<Right>(&keys[FRAGMENT * PITCH + COLUMN6], PITCH), s1);
+      s0 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[COLUMN7], PITCH), s0);
+      s1 = coopMultiplyAdd(q7, coopLoad<Right>(&keys[FRAGMENT * PITCH + COLUMN7], PITCH), s1);
     }
     coopStoreT(s0, &scores[at], SCORE_PITCH);
     coopStoreT(s1, &scores[beside], SCORE_PITCH);
@@ -168,8 +174,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       top = max(top, s);
     }
     if (block == start) { largest = top; } // nothing to rescale yet
-    if (top > largest + LAZY) { grown[0] = 1u; }
-    let rescaled = workgroupUniformLoad(&grown[0]) == 1u;
+    if (top > largest + LAZY) { atomicStore(&grown, 1u); }
+    let rescaled = workgroupUniformLoad(&grown) == 1u;
     var fade = 1.0;
     if (rescaled) {
       fade = exp(largest - top);
@@ -186,7 +192,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
 
     if (rescaled) {
-      if (lane == 0u) { grown[0] = 0u; }
+      if (lane == 0u) { atomicStore(&grown, 0u); }
       coopStoreT(o0, &scores[at], SCORE_PITCH);
       coopStoreT(o1, &scores[beside], SCORE_PITCH);
       rescale(lane, fade);
@@ -223,16 +229,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       o0 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH], PITCH), o0);
       o1 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + FRAGMENT], PITCH), o1);
       if (HEAD_SIZE > 2u * FRAGMENT) {
-        o2 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + 2u * FRAGMENT], PITCH), o2);
-        o3 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + 3u * FRAGMENT], PITCH), o3);
+        o2 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + COLUMN2], PITCH), o2);
+        o3 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + COLUMN3], PITCH), o3);
       }
       if (HEAD_SIZE > 4u * FRAGMENT) {
-        o4 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + 4u * FRAGMENT], PITCH), o4);
-        o5 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + 5u * FRAGMENT], PITCH), o5);
+        o4 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + COLUMN4], PITCH), o4);
+        o5 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + COLUMN5], PITCH), o5);
       }
       if (HEAD_SIZE > 6u * FRAGMENT) {
-        o6 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + 6u * FRAGMENT], PITCH), o6);
-        o7 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + 7u * FRAGMENT], PITCH), o7);
+        o6 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + COLUMN6], PITCH), o6);
+        o7 = coopMultiplyAdd(w, coopLoadT<Right>(&values[j * PITCH + COLUMN7], PITCH), o7);
       }
     }
     workgroupBarrier();

@@ -4,16 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from wgpu.backends.wgpu_native import GPUCommandEncoder, GPUQueue
 
-from gpt2wgpu.gpu import Clock, Device, GPUProgram, measure_ceilings, native
+from gpt2wgpu.gpu import Clock, Device, GPUProgram, measure_ceilings
 from gpt2wgpu.gpu.tuning import Bench
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+def events(production_device: Device, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What is recorded, submitted and waited for, in order; each with its encoder."""
     found: list[tuple[str, Any]] = []
 
@@ -21,10 +20,11 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
         original = getattr(where, name)
         monkeypatch.setattr(where, name, lambda self, *a, **k: found.append((what, self)) or original(self, *a, **k))
 
-    spy(GPUCommandEncoder, "begin_compute_pass", "pass")
-    spy(GPUCommandEncoder, "resolve_query_set", "resolve")
-    spy(GPUQueue, "submit", "submit")
-    spy(native, "flush_writes", "wait")
+    library = production_device.library
+    spy(library.api.GPUCommandEncoder, "begin_compute_pass", "pass")
+    spy(library.api.GPUCommandEncoder, "resolve_query_set", "resolve")
+    spy(library.api.GPUQueue, "submit", "submit")
+    spy(type(library), "flush_writes", "wait")
     return found
 
 

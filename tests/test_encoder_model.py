@@ -179,7 +179,7 @@ def test_a_pooling_that_the_dense_module_cannot_take():
 def test_without_a_real_gpu_auto_is_numpy(monkeypatch: pytest.MonkeyPatch):
     software = device_module.Adapter(0, "llvmpipe", "CPU", "Vulkan", "", frozenset(), {}, None)
     for found in ((), (software,)):
-        monkeypatch.setattr(device_module, "list_adapters", lambda found=found: found)
+        monkeypatch.setattr(device_module, "list_adapters", lambda library, found=found: found)
         monkeypatch.setattr(choose, "has_gpu_node", lambda: True)
         model = Encoder(layer=0)
         assert model.device == "numpy"
@@ -188,7 +188,7 @@ def test_without_a_real_gpu_auto_is_numpy(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_auto_loads_no_driver_where_no_gpu_can_be(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "list_adapters", lambda: pytest.fail("it looked for adapters"))
+    monkeypatch.setattr(device_module, "list_adapters", lambda library: pytest.fail("it looked for adapters"))
     monkeypatch.setattr(choose, "has_gpu_node", lambda: False)
     assert Encoder(layer=0).device == "numpy"
 
@@ -209,13 +209,13 @@ def test_device_files_of_a_gpu(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_device_numpy_looks_for_no_adapter(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "list_adapters", lambda: pytest.fail("it looked for adapters"))
+    monkeypatch.setattr(device_module, "list_adapters", lambda library: pytest.fail("it looked for adapters"))
     for name in ("numpy", "cpu"):
         assert Encoder(device=name, layer=0).device == "numpy"
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "list_adapters", lambda: ())
+    monkeypatch.setattr(device_module, "list_adapters", lambda library: ())
     message = refusal(lambda: Encoder(device="gpu"))
     assert "no WebGPU adapter found" in message
     assert "mesa-vulkan-drivers" in message
@@ -226,7 +226,7 @@ def test_the_environment_decides_what_auto_means(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("GPT2WGPU_DEVICE", "numpy")
     assert Encoder(layer=0).engine.place.reason == "numpy on the CPU, as asked"
     monkeypatch.setenv("GPT2WGPU_DEVICE", "")
-    monkeypatch.setattr(device_module, "list_adapters", lambda: ())
+    monkeypatch.setattr(device_module, "list_adapters", lambda library: ())
     assert Encoder(layer=0).device == "numpy"
     monkeypatch.setenv("GPT2WGPU_DEVICE", "no such adapter")
     assert refusal(Encoder).startswith("GPT2WGPU_DEVICE: device 'no such adapter'")

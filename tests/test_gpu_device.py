@@ -53,7 +53,7 @@ SECOND = adapter(4, "NVIDIA GeForce 20", "DiscreteGPU")
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`machine(a, b)`: these are the adapters found."""
-    return lambda *found: monkeypatch.setattr(device_module, "list_adapters", lambda: found)
+    return lambda *found: monkeypatch.setattr(device_module, "list_adapters", lambda library: found)
 
 
 def test_the_best_real_gpu_is_taken(machine: Callable[..., None]):
@@ -114,12 +114,12 @@ def test_a_driver_that_opens_no_device_is_named(device: Device, monkeypatch: pyt
     assert str(caught.value) == f"{device.adapter} cannot be opened: Request device failed (3): no queue left"
 
 
-def test_the_environment_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_is_left_as_it_was(device: Device, monkeypatch: pytest.MonkeyPatch):
     """Mesa's device-select layer is silenced while adapters are listed, not in the user's other programs."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.delenv("NODEVICE_SELECT", raising=False)
     before = dict(os.environ)
-    device_module.find_adapters.__wrapped__()
+    device_module.find_adapters.__wrapped__(device.library)
     assert dict(os.environ) == before
 
 

@@ -29,7 +29,7 @@ def granted(device: Device) -> Device:
     """A device that says it has matrix units."""
     if not device.has_f16:
         pytest.skip("the device has no shader-f16")
-    return replace(device, granted=device.granted | {"cooperative-matrix"}, kernels={})
+    return replace(device, granted=device.granted.union(device.library.matrix_features), kernels={})
 
 
 @pytest.fixture
@@ -50,21 +50,22 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 
 
 def test_not_granted(device: Device):
-    without = replace(device, granted=device.granted - {"cooperative-matrix"}, refused="as a test")
-    assert with_matrix_units(without) == (without, "cooperative-matrix is not granted: as a test")
+    without = replace(device, granted=device.granted - {device.library.matrix_features[0]}, refused="as a test")
+    assert with_matrix_units(without) == (without, f"{device.library.matrix_features[0]} is not granted: as a test")
 
 
 def test_a_feature_that_is_listed_and_then_refused_is_done_without(device: Device):
     """Here by the driver, which does not have it."""
-    if "cooperative-matrix" in device.adapter.features:
+    needed = device.library.matrix_features
+    if device.adapter.features.issuperset(needed):
         opened = open_device(device.adapter)
-        assert ("cooperative-matrix" in opened.granted) == (opened.refused == "")
+        assert opened.grants_matrices == (opened.refused == "")
     else:
         assert open_device(device.adapter).refused.startswith("it has no ")
-        listed = replace(device.adapter, features=device.adapter.features | {"cooperative-matrix", "subgroup", "shader-f16"})
+        listed = replace(device.adapter, features=device.adapter.features.union(needed, {"shader-f16"}))
         opened = open_device(listed) if device.has_f16 else None
         if opened:
-            assert "cooperative-matrix" not in opened.granted
+            assert not opened.grants_matrices
             assert opened.has_f16
             assert opened.refused
             assert "\n" not in opened.refused
@@ -160,7 +161,7 @@ def test_tiles_fit_every_device(device: Device):
 
 @pytest.fixture
 def granting(device: Device) -> Device:
-    if "cooperative-matrix" not in device.granted:
+    if not device.grants_matrices:
         pytest.skip("the device grants no cooperative-matrix")
     return device
 

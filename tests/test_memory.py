@@ -19,7 +19,7 @@ from process import Run
 from gpt2wgpu import Encoder, checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph
 from gpt2wgpu.checkpoint.tensors import Tensors
-from gpt2wgpu.gpu import Device, GPUProgram, native, open_device, program
+from gpt2wgpu.gpu import Device, GPUProgram, open_device, program
 from gpt2wgpu.graph import memory, packing, reference
 from gpt2wgpu.graph.int8 import quantize_weights
 from gpt2wgpu.graph.tensor import Array, Tensor, schedule
@@ -180,7 +180,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
     batch = packing.pack_batch([np.arange(5)], [np.arange(5)], [0])
     expected = GPUProgram(device, output, weights, CAPACITY).run(batch)
     waiting, most = 0, 0
-    flush, write = native.flush_writes, device.raw.queue.write_buffer
+    flush, write = device.library.flush_writes, device.raw.queue.write_buffer
 
     def counted_write(buffer: object, at: int, data: Array) -> None:
         nonlocal waiting, most
@@ -195,7 +195,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(program, "UPLOAD_BYTES", 512)
-        patch.setattr(native, "flush_writes", counted_flush)
+        patch.setattr(device.library, "flush_writes", counted_flush)
         patch.setattr(device.raw.queue, "write_buffer", counted_write)
         built = GPUProgram(device, output, weights, CAPACITY)
     assert 512 <= most < 1024 < built.bytes

@@ -12,7 +12,7 @@ import wgpu
 from gpt2wgpu import Encoder, UserError, checkpoint, hub
 from gpt2wgpu.cli import main
 from gpt2wgpu.diagnose.profile import Profile, ProfileLine, count_work, profile_model, tune_model
-from gpt2wgpu.gpu import Clock, Device, GPUProgram, MatrixUnits, Measurement, Tile, measure_ceilings, native
+from gpt2wgpu.gpu import Clock, Device, GPUProgram, MatrixUnits, Measurement, Tile, measure_ceilings
 from gpt2wgpu.gpu.device_cache import cache_file
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
@@ -213,13 +213,13 @@ def test_batches_under_way_have_readbacks_of_their_own(production_device: Device
 
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_dispatch_that_is_not_allowed_is_an_error_with_wgpus_text(checked: bool, request: pytest.FixtureRequest):
-    """`native.record_dispatches` has no check of its own; the encoder's finish() raises."""
+    """`record_dispatches` has no check of its own; the encoder's finish() raises."""
     device = request.getfixturevalue("device" if checked else "production_device")
     program, _ = chain(device, 1)
     pipeline, bind_group, _ = program._dispatch_list({"T": 1}, program.steps)[0]
     encoder = device.raw.create_command_encoder()
     compute = encoder.begin_compute_pass()
-    native.record_dispatches(compute, [(pipeline, bind_group, (1 << 20, 1, 1))])
+    device.library.record_dispatches(compute, [(pipeline, bind_group, (1 << 20, 1, 1))])
     compute.end()
     with pytest.raises(wgpu.GPUError, match="dispatch group size"):
         encoder.finish()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..encoder import Encoder
     from ..gpu import Device
 
-FEATURES = ("shader-f16", "subgroup", "timestamp-query", "cooperative-matrix")
+FEATURES = ("shader-f16", "subgroup", "timestamp-query")
 LIMITS = (
     "max-buffer-size",
     "max-storage-buffer-binding-size",
@@ -34,11 +34,13 @@ def info_command(ctx: typer.Context, as_json: Json = False) -> None:
     from ..encoder import Encoder
     from ..gpu import list_adapters
 
-    found = list_adapters()
     encoder = Encoder(**encoder_options(ctx))
+    opened = encoder.engine.place.device
+    found = list_adapters() if opened is None else list_adapters(opened.library)
     chosen = next((a for a in found if str(a) == encoder.device), None)
     limits = {} if chosen is None else {k: v for k, v in chosen.limits.items() if k in LIMITS}
-    features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in FEATURES}
+    wanted = () if chosen is None else (*FEATURES, chosen.library.matrix_features[0])
+    features = {} if chosen is None else {name: any(name in f for f in chosen.features) for name in wanted}
     reason = encoder.engine.place.reason
     if as_json:
         device = {"name": encoder.device, "reason": reason, "features": features, "limits": limits}
@@ -77,7 +79,8 @@ def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
     checks = iter(()) if device is None else all_checks(device, options, twin)
     if as_json:
         found = [*map(describe_check, checks)]
-        report = {**describe_machine(), "adapters": [*map(describe_adapter, list_adapters())]}
+        adapters = list_adapters() if device is None else list_adapters(device.library)
+        report = {**describe_machine(), "adapters": [*map(describe_adapter, adapters)]}
         report |= {"device": {"name": name, "reason": reason}, "model": twin.model, "dtype": options["dtype"], "checks": found}
         passed = all(c["ok"] for c in found) if found else None  # null: nothing was checked
         print(json.dumps(report | {"ok": passed}, indent=2, ensure_ascii=False))

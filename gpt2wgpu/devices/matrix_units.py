@@ -7,16 +7,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..gpu import Device, MatrixUnits, adapter_key, list_adapters, open_device, read_entries, read_shader, save_entries
+from ..gpu import Device, MatrixUnits, adapter_key, choose_adapter, open_device, read_entries, read_shader, save_entries
 from ..gpu.child_process import run_in_child
 from ..graph import ops
 from ..progress import notice
 from .selftest import Case, check_op
 
-# NVIDIA, AMD and Intel have fragments of 16 x 16, Apple of 8 x 8. Subgroups of 32 lanes come first, as they are common.
-MATRIX_UNITS = (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 64))
 TRIAL_SECONDS = 120.0  # of the process that tries them first
-NOT_GRANTED = "cooperative-matrix is not granted"
 
 
 def find_matrix_units(device: Device) -> tuple[Device, str]:
@@ -25,8 +22,8 @@ def find_matrix_units(device: Device) -> tuple[Device, str]:
     The first trial on an adapter runs in a process of its own. The verdict is kept beside the tiles, and a crash too: a
     driver that crashed once is not tried again before it is updated.
     """
-    if "cooperative-matrix" not in device.granted:
-        return device, f"{NOT_GRANTED}: {device.refused}"
+    if not device.grants_matrices:
+        return device, not_granted(device)
     key, entry = adapter_key(device.adapter), f"matrix units {shader_digest()}"
     known = read_entries("selftest", key).get(entry)
     if not isinstance(known, dict):
@@ -42,7 +39,8 @@ def find_matrix_units(device: Device) -> tuple[Device, str]:
 
 def try_in_child(device: Device) -> dict[str, object]:
     """The verdict of a new process: "units" [size, lanes], or "why" there are none; and whether to "keep" it."""
-    found = run_in_child(__name__, "try_adapter", device.adapter.index, adapter_key(device.adapter), seconds=TRIAL_SECONDS)
+    asked = f"{device.library.prefix}{device.adapter.index}", adapter_key(device.adapter)
+    found = run_in_child(__name__, "try_adapter", *asked, seconds=TRIAL_SECONDS)
     if not found.failure:
         return {"units": found.value[0], "why": found.value[1], "keep": True}
     if found.crashed:
@@ -50,10 +48,10 @@ def try_in_child(device: Device) -> dict[str, object]:
     return {"units": None, "why": f"their first kernel {found.failure}", "keep": found.crashed}
 
 
-def try_adapter(index: int, key: str) -> tuple[MatrixUnits | None, str]:
-    """In the child: the matrix units of an adapter that agree with numpy, or one line why none do."""
-    adapter = next((a for a in list_adapters() if a.index == index and adapter_key(a) == key), None)
-    if adapter is None:
+def try_adapter(name: str, key: str) -> tuple[MatrixUnits | None, str]:
+    """In the child: the matrix units of an adapter, such as "dawn:0", that agree with numpy, or one line why none do."""
+    adapter = choose_adapter(name)
+    if adapter is None or adapter_key(adapter) != key:
         return None, "the process that tries them found other adapters"
     device, why = with_matrix_units(open_device(adapter))
     return device.matrix_units, why
@@ -65,13 +63,22 @@ def shader_digest() -> str:
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:20]
 
 
-def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] = MATRIX_UNITS) -> tuple[Device, str]:
+def not_granted(device: Device) -> str:
+    return f"{device.library.matrix_features[0]} is not granted: {device.refused}"
+
+
+def with_matrix_units(device: Device, choices: Sequence[MatrixUnits] | None = None) -> tuple[Device, str]:
     """The device with the first matrix units of `choices` that agree with numpy; else the same device, and one line why.
+    choices: None for those that the device's library reads from the adapter, or guesses.
 
     A driver may list matrix units and yet compute nonsense with other fragment sizes, use wrong strides, or add in f16.
     """
-    if "cooperative-matrix" not in device.granted:
-        return device, f"{NOT_GRANTED}: {device.refused}"
+    if not device.grants_matrices:
+        return device, not_granted(device)
+    if choices is None:
+        choices = device.library.matrix_shapes(device.adapter.raw)
+    if not choices:
+        return device, "the adapter lists no square matrices of f16 with sums in f32"
     reasons = []
     for units in choices:
         tried = replace(device, matrix_units=units, tuned={})  # tiles of another kernel do not apply

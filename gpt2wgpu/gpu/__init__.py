@@ -1,4 +1,4 @@
-"""Run a graph on the GPU. The only package that imports wgpu.
+"""Run a graph on the GPU. The only package that imports wgpu, and wgpudawn.
 
 device.py    adapters, and opening one
 kernels.py   an op and its sizes -> WGSL source -> compute pipeline
@@ -10,16 +10,19 @@ inplace.py   kernels outside any graph that update buffers in place, for trainin
 failures.py  wgpu's errors -> DeviceLost, OutOfDeviceMemory
 clock.py     the device's timestamps
 ceilings.py  the highest rates that the device can reach
-native.py    calls that wgpu-py lacks or makes slowly
+library.py   what is asked of a WebGPU library
+native.py    wgpu-native, the default, and its calls that wgpu-py lacks or makes slowly
+dawn.py      Dawn, for devices named "dawn:..."; matrix_words.py puts shaders on matrix units in its words
 """
 
 from .ceilings import Ceilings, measure_ceilings
 from .clock import Clock
-from .device import Adapter, Device, MatrixUnits, choose_adapter, list_adapters, open_device
+from .device import Adapter, Device, choose_adapter, find_library, list_adapters, open_device
 from .device_cache import adapter_key, read_entries, save_entries
 from .failures import DeviceLost, GPUError, OutOfDeviceMemory, first_reason
 from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Kernel, Tile, read_shader
+from .library import MatrixUnits
 from .program import GPUProgram, fitting_tokens
 from .tiles import default_kernel
 from .tuning import Measurement, graph_matmuls, tune_matmuls
@@ -42,6 +45,7 @@ __all__ = [
     "adapter_key",
     "choose_adapter",
     "default_kernel",
+    "find_library",
     "first_reason",
     "fitting_tokens",
     "graph_matmuls",

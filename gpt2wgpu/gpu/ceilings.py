@@ -8,7 +8,6 @@ import numpy as np
 import wgpu
 
 from ..errors import UserError
-from . import native
 from .clock import Clock
 from .device import Device
 from .failures import named_failures
@@ -50,7 +49,7 @@ def measure_ceilings(device: Device) -> Ceilings:
         source = for_matrix_units(device, read_shader("ceiling_matrix"))
         groups = 64 if device.adapter.software else THREADS // 64
         rate = loop_rate(device, "ceiling_matrix", source, out, groups)
-        subgroups = float(np.frombuffer(device.raw.queue.read_buffer(out, 0, 4), np.float32)[0])
+        subgroups = float(np.frombuffer(device.library.read_buffer(device.raw, out, 4), np.float32)[0])
         matrix = rate * groups * subgroups * read_constant(source, "PRODUCTS") * 2 * device.matrix_units.size**3 / 1e9
     return Ceilings(gflops, 8 * 2 * size / copied / 1e9, matrix)
 
@@ -88,7 +87,9 @@ def run_ceiling(device: Device, label: str, source: str, param: int, buffers: li
         encoder = device.raw.create_command_encoder()
         for i in range(clock.passes):
             compute = encoder.begin_compute_pass(timestamp_writes=clock.around(i))
-            native.record_dispatches(compute, [(pipeline._internal, bind_group._internal, (groups, 1, 1))] * repeats * factor)
+            device.library.record_dispatches(
+                compute, [(pipeline._internal, bind_group._internal, (groups, 1, 1))] * repeats * factor
+            )
             compute.end()
         device.raw.queue.submit([encoder.finish()])
         seconds = float(clock.seconds()[1:].min())

@@ -6,7 +6,6 @@ import numpy as np
 import wgpu
 
 from ..graph.tensor import Array
-from . import native
 from .device import Device
 from .failures import named_failures
 
@@ -31,9 +30,10 @@ class Clock:
         The timestamps are resolved in a submission of their own, once the passes are done: queued together with them, Metal
         resolves most of them to zero or to stale values (gfx-rs/wgpu#9414).
         """
-        native.flush_writes(self.device.raw)
+        library = self.device.library
+        library.flush_writes(self.device.raw)
         encoder = self.device.raw.create_command_encoder()
         encoder.resolve_query_set(self.queries, 0, 2 * self.passes, self.buffer, 0)
         self.device.raw.queue.submit([encoder.finish()])
-        ticks = np.frombuffer(self.device.raw.queue.read_buffer(self.buffer), np.int64).reshape(-1, 2)
-        return np.maximum(ticks[:, 1] - ticks[:, 0], 0) * native.timestamp_period(self.device.raw) / 1e9
+        ticks = np.frombuffer(library.read_buffer(self.device.raw, self.buffer, 16 * self.passes), np.int64).reshape(-1, 2)
+        return np.maximum(ticks[:, 1] - ticks[:, 0], 0) * library.timestamp_period(self.device.raw) / 1e9

@@ -3,17 +3,16 @@
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import wgpu
-from wgpu.backends.wgpu_native import extras
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from . import native
 from .failures import GPUError, last_cause, name_failure
+from .library import Library, MatrixUnits, is_forked
+from .native import NATIVE
 
 if TYPE_CHECKING:
     from .kernels import Kernel
@@ -23,12 +22,7 @@ FORKED = (
     "this process was forked from one that uses a GPU, which does not survive a fork: open the model in the worker only "
     "(gunicorn: without --preload; multiprocessing: start method 'spawn'), or use device='numpy'"
 )
-DRIVER_HELP = (
-    "install a driver (Debian, Ubuntu: apt install mesa-vulkan-drivers; NVIDIA: its own driver, which brings Vulkan; "
-    "macOS and Windows have one), or use device='numpy'"
-)
-
-MATRICES = ("cooperative-matrix", "subgroup")
+WGPUDAWN = "0.32"  # whose private names dawn.py uses
 
 
 @dataclass(frozen=True)
@@ -38,12 +32,13 @@ class Adapter:
     index: int
     name: str
     kind: str  # "DiscreteGPU", "IntegratedGPU", "CPU" (a software driver) or "Unknown"
-    backend: str  # "Vulkan", "Metal" or "D3D12"
+    backend: str  # "Vulkan", "Metal" or "D3D12"; "Dawn on Vulkan" and so on
     driver: str
     features: frozenset[str]
     limits: dict[str, int]
     raw: Any = field(repr=False, compare=False)
     chip: str = ""  # the numbers of its vendor and its model, in hexadecimal
+    library: Library = field(default=NATIVE, repr=False)
 
     @property
     def software(self) -> bool:
@@ -67,23 +62,16 @@ class Adapter:
         return f"{self.name} ({self.backend}, {self.kind})"
 
 
-class MatrixUnits(NamedTuple):
-    """How a device multiplies cooperative matrices: square fragments of `size` x `size`, by subgroups of up to `lanes`."""
-
-    size: int
-    lanes: int
-
-
 class Handle:
-    """Owns wgpu's device. Its memory is freed with the last reference to this and to everything made on the device."""
+    """Owns a library's device. Its memory is freed with the last reference to this and to everything made on the device."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: Any, library: Library) -> None:
         self._raw, self.pid = raw, os.getpid()
-        weakref.finalize(self, native.break_cycles, raw).atexit = False
+        weakref.finalize(self, library.break_cycles, raw).atexit = False
 
     @property
     def raw(self) -> Any:
-        """wgpu's device. Raises UserError in a process forked after it was opened, where every call would hang."""
+        """The library's device. Raises UserError in a process forked after it was opened, where every call would hang."""
         if os.getpid() != self.pid:
             raise UserError(FORKED)
         return self._raw
@@ -91,13 +79,14 @@ class Handle:
 
 @dataclass(frozen=True)
 class Device:
-    """An opened adapter, for this process only. checked: shaders keep wgpu's bounds checks and loop counters, as in tests."""
+    """An opened adapter, for this process only. checked: shaders keep the library's bounds checks and loop counters, as in
+    tests."""
 
     adapter: Adapter
     handle: Handle = field(repr=False)
     checked: bool = False
     granted: frozenset[str] = frozenset()  # the features asked for and got
-    refused: str = ""  # why cooperative-matrix was not granted
+    refused: str = ""  # why the features of matrix units were not granted
     matrix_units: MatrixUnits | None = None  # for f16 matmuls, once devices/selftest.py has approved them
     # Shared by all programs of the device and kept until it is freed.
     kernels: "dict[str, Kernel]" = field(default_factory=dict, repr=False)  # by their source
@@ -107,8 +96,17 @@ class Device:
 
     @property
     def raw(self) -> Any:
-        """wgpu's device. Raises UserError in a forked process."""
+        """The library's device. Raises UserError in a forked process."""
         return self.handle.raw
+
+    @property
+    def library(self) -> Library:
+        return self.adapter.library
+
+    @property
+    def grants_matrices(self) -> bool:
+        """Whether shaders may use matrix units, right or wrong."""
+        return self.granted.issuperset(self.library.matrix_features)
 
     @property
     def clock(self) -> bool:
@@ -129,34 +127,48 @@ class Device:
         return "matmul_registers" if self.adapter.unrolls else "matmul_unrolled"
 
 
-def list_adapters() -> tuple[Adapter, ...]:
-    """Every adapter of a native backend. OpenGL is left out: it lists the same hardware again, with fewer features.
+def find_library(device: str) -> tuple[Library, str]:
+    """The library that a device name asks for, and the rest of the name: "dawn:gpu" is Dawn's "gpu".
 
-    Raises UserError in a process whose parent used wgpu before the fork.
+    Raises UserError if it is not installed.
     """
-    if native.is_forked():
+    if not device.startswith("dawn:"):
+        return NATIVE, device
+    try:
+        found = version("wgpudawn")
+    except PackageNotFoundError:
+        raise UserError(f"device {device!r} needs the package wgpudawn: pip install 'gpt2wgpu[dawn]'") from None
+    if not found.startswith(f"{WGPUDAWN}."):
+        raise UserError(f"device {device!r} needs wgpudawn {WGPUDAWN}, {found} is installed: pip install 'gpt2wgpu[dawn]'")
+    from .dawn import DAWN
+
+    return DAWN, device.removeprefix(DAWN.prefix)
+
+
+def list_adapters(library: Library = NATIVE) -> tuple[Adapter, ...]:
+    """Every adapter of a native backend. Raises UserError in a process whose parent used a WebGPU library before the fork."""
+    if is_forked():
         raise UserError(FORKED)
-    return find_adapters()
+    return find_adapters(library)
 
 
 @cache
-def find_adapters() -> tuple[Adapter, ...]:
+def find_adapters(library: Library) -> tuple[Adapter, ...]:
     """`list_adapters` without its check. Finding them takes long, so it is done once per process."""
     with quiet_layer():
-        with suppress(RuntimeError):  # the application already uses wgpu; the filter below suffices
-            extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
-        found = [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
+        found = library.raw_adapters()
     return tuple(
         Adapter(
             index=i,
             name=a.info["device"] or a.info["vendor"] or "unnamed adapter",
             kind=a.info["adapter_type"],
-            backend=a.info["backend_type"],
+            backend=library.title + a.info["backend_type"],
             driver=a.info["description"] or a.info["vendor"],  # D3D12 has its version there
             chip=f"{a.info['vendor_id']:04x}:{a.info['device_id']:04x}",
             features=frozenset(a.features),
             limits=dict(a.limits),
             raw=a,
+            library=library,
         )
         for i, a in enumerate(found)
     )
@@ -180,21 +192,24 @@ def choose_adapter(wanted: str) -> Adapter | None:
 
     "auto": the best real GPU, None without one. "gpu": the best real GPU, else a software adapter.
     A number: that adapter of the list. Anything else: the first adapter whose name contains it.
-    Raises UserError if there is no such adapter.
+    With "dawn:" before it: the same among those that Dawn finds.
+    Raises UserError if there is no such adapter, or if wgpudawn is not installed.
     """
-    order = ["DiscreteGPU", "IntegratedGPU"]
-    ranked = sorted(list_adapters(), key=lambda a: (a.software, order.index(a.kind) if a.kind in order else len(order), a.index))
-    if wanted == "auto":
+    library, name = find_library(wanted)
+    found, order = list_adapters(library), ["DiscreteGPU", "IntegratedGPU"]
+    ranked = sorted(found, key=lambda a: (a.software, order.index(a.kind) if a.kind in order else len(order), a.index))
+    if name == "auto":
         return next((a for a in ranked if not a.software), None)
     if not ranked:
-        raise UserError(f"device {wanted!r}: no WebGPU adapter found; {DRIVER_HELP}")
-    if wanted == "gpu":
+        raise UserError(f"device {wanted!r}: {library.no_adapter}, or use device='numpy'")
+    if name == "gpu":
         return ranked[0]
-    for a in list_adapters():
-        if wanted == str(a.index) or (wanted and not wanted.isdigit() and wanted.lower() in a.name.lower()):
+    for a in found:
+        if name == str(a.index) or (name and not name.isdigit() and name.lower() in a.name.lower()):
             return a
-    listed = "; ".join(f"{a.index}: {a.name}" for a in list_adapters())
-    raise UserError(f"device {wanted!r} is none of the adapters found ({listed}); choose one of them, 'auto', 'gpu' or 'numpy'")
+    listed = "; ".join(f"{a.index}: {a.name}" for a in found)
+    others = ", ".join(f"'{library.prefix}{word}'" for word in ("auto", "gpu"))
+    raise UserError(f"device {wanted!r} is none of the adapters found ({listed}); choose one of them, {others} or 'numpy'")
 
 
 def open_device(adapter: Adapter, checked: bool = False) -> Device:
@@ -202,14 +217,15 @@ def open_device(adapter: Adapter, checked: bool = False) -> Device:
 
     Raises UserError if the driver refuses, and in a process whose parent used wgpu before the fork.
     """
-    if native.is_forked():
+    if is_forked():
         raise UserError(FORKED)
-    features: list[str] = [f for f in ("shader-f16", "timestamp-query") if f in adapter.features]
-    missing = [f for f in ("shader-f16", *MATRICES) if f not in adapter.features]
+    library = adapter.library
+    features = [f for f in library.features if f in adapter.features]
+    missing = [f for f in ("shader-f16", *library.matrix_features) if f not in adapter.features]
     refused = f"it has no {missing[0]}" if missing else ""
     if not missing:
         try:
-            return request_device(adapter, checked, [*features, *MATRICES])
+            return request_device(adapter, checked, [*features, *library.matrix_features])
         except (GPUError, RuntimeError) as error:  # wgpu-native 29 lists the feature but never grants it, as it is experimental
             refused = last_cause(error)
     try:
@@ -220,5 +236,5 @@ def open_device(adapter: Adapter, checked: bool = False) -> Device:
 
 
 def request_device(adapter: Adapter, checked: bool, features: list[str]) -> Device:
-    raw = adapter.raw.request_device_sync(required_features=features, required_limits=adapter.limits)
-    return Device(adapter, Handle(raw), checked, frozenset(features))
+    raw = adapter.library.request_device(adapter.raw, features, adapter.limits, checked)
+    return Device(adapter, Handle(raw, adapter.library), checked, frozenset(features))

@@ -16,7 +16,6 @@ from typing import Any
 
 from .. import __version__
 from ..progress import notice
-from . import native
 from .device import Adapter
 
 
@@ -33,7 +32,7 @@ def cache_file(subject: str) -> Path:
 def adapter_key(a: Adapter) -> str:
     """An adapter, its driver and the WebGPU library. A driver without a version comes with the system, as Metal does."""
     system = "" if any(letter.isdigit() for letter in a.driver) else f"{platform.system()} {platform.release()}"
-    return " | ".join(filter(None, (a.name, a.chip, a.driver, system, a.backend, native.LIBRARY)))
+    return " | ".join(filter(None, (a.name, a.chip, a.driver, system, a.backend, a.library.version)))
 
 
 def read_cache(subject: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Errors of a device, by class. Only this file reads the texts of wgpu's errors."""
+"""Errors of a device, by class. Only this file reads the texts of errors of wgpu and Dawn."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,7 +10,7 @@ from ..errors import UserError
 
 GPUError = wgpu.GPUError  # such as a shader that does not compile
 
-LOST = ("device is lost", "device was lost")
+LOST = ("device is lost", "device was lost", "[device] is lost")  # the last one is Dawn's
 NO_MEMORY = ("not enough memory left", "out of memory")  # the first one comes as a GPUValidationError
 
 P = ParamSpec("P")

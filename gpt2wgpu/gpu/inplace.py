@@ -8,10 +8,10 @@ import numpy as np
 import wgpu
 
 from ..graph.tensor import Array, Grid
-from . import native
 from .device import Device
 from .failures import named_failures
 from .kernels import bind_group_layout, compile_pipeline, read_shader, uniform_bits, uniform_fields
+from .library import DispatchHandles
 from .program import ROW_BYTES
 
 
@@ -39,7 +39,7 @@ class InPlace:
         self.uniforms = np.zeros((len(dispatches), ROW_BYTES // 4), np.uint32)
         usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         self.uniform_buffer = device.raw.create_buffer(label=files[0], size=self.uniforms.nbytes, usage=usage)
-        self.dispatches: list[native.DispatchHandles] = []
+        self.dispatches: list[DispatchHandles] = []
         self.alive: list[Any] = [pipeline]  # keeps what the handles in `dispatches` refer to
         for i, d in enumerate(dispatches):
             resources = [{"buffer": self.uniform_buffer, "offset": i * ROW_BYTES, "size": ROW_BYTES}]
@@ -62,7 +62,7 @@ class InPlace:
         self.device.raw.queue.write_buffer(self.uniform_buffer, 0, self.uniforms)
         encoder = self.device.raw.create_command_encoder()
         compute = encoder.begin_compute_pass()
-        native.record_dispatches(compute, self.dispatches)
+        self.device.library.record_dispatches(compute, self.dispatches)
         compute.end()
         self.device.raw.queue.submit([encoder.finish()])
 
@@ -77,7 +77,7 @@ def new_buffer(device: Device, label: str, count: int) -> Any:
 @named_failures
 def read_buffer(device: Device, buffer: Any, count: int) -> Array:
     """The first `count` numbers of a buffer, float32. Waits for the device."""
-    return np.frombuffer(device.raw.queue.read_buffer(buffer, 0, 4 * count), np.float32)
+    return np.frombuffer(device.library.read_buffer(device.raw, buffer, 4 * count), np.float32)
 
 
 @named_failures

@@ -15,7 +15,6 @@ import numpy as np
 import wgpu
 
 from ..graph.tensor import Grid, Tensor
-from . import native
 from .device import Device
 
 PACKAGE = Path(__file__).parents[1]
@@ -165,11 +164,11 @@ def set_constants(source: str, constants: Mapping[str, Any]) -> str:
 
 
 def for_matrix_units(device: Device, source: str) -> str:
-    """The source with the device's fragment and subgroup sizes filled in."""
+    """The source with the device's fragment and subgroup sizes filled in, in the words of its library."""
     assert device.matrix_units is not None
     size, lanes = device.matrix_units
     source = set_constants(source, {"fragment": size, "subgroup": lanes}).replace("coop_mat16x16", f"coop_mat{size}x{size}")
-    return "enable f16;\nenable wgpu_cooperative_matrix;\n" + source
+    return device.library.matrix_source(source, device.matrix_units, device.granted)
 
 
 def find_kernel(device: Device, t: Tensor, tile: Tile | None = None) -> Kernel:
@@ -190,7 +189,7 @@ def compile_pipeline(device: Device, label: str, source: str, bindings: int, wri
     if device.checked:
         module = device.raw.create_shader_module(label=label, code=source)
     else:
-        module = native.trusted_module(device.raw, label, source)
+        module = device.library.trusted_module(device.raw, label, source)
     layout = device.raw.create_pipeline_layout(bind_group_layouts=[bind_group_layout(device, bindings, written)])
     return device.raw.create_compute_pipeline(label=label, layout=layout, compute={"module": module, "entry_point": "main"})
 

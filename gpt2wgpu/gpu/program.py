@@ -12,11 +12,11 @@ from ..errors import UserError
 from ..graph import memory
 from ..graph.program import CLOSED, CompiledGraph
 from ..graph.tensor import DTYPES, Array, Grid, Tensor, schedule
-from . import native
 from .clock import Clock
 from .device import Device
 from .failures import named_failures
 from .kernels import Kernel, bind_group_layout, find_kernel, uniform_bits
+from .library import DispatchHandles, Readback
 from .tiles import tile_ladder
 from .tuning import prepare_tiles
 
@@ -72,7 +72,7 @@ class GPUProgram(CompiledGraph):
         self.in_flight = 0
         self.closed = False
         self.buffers: list[Any] = []  # its own, which `close` destroys
-        self.readbacks: list[native.Readback] = []
+        self.readbacks: list[Readback] = []
         self.steps: list[Step] = []
         self.weights: dict[Tensor, Pieces] = {}
         self.kept: dict[Tensor, Any] = {}
@@ -179,7 +179,7 @@ class GPUProgram(CompiledGraph):
             self.device.raw.queue.write_buffer(buffer, at, part)
             self.in_flight += part.nbytes
             if self.in_flight >= UPLOAD_BYTES:
-                native.flush_writes(self.device.raw)
+                self.device.library.flush_writes(self.device.raw)
                 self.in_flight = 0
 
     def _plan(
@@ -272,7 +272,7 @@ class GPUProgram(CompiledGraph):
         passes = [dispatches] if clock is None or clock.passes == 1 else [[d] for d in dispatches]
         for i, part in enumerate(passes):
             compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
-            native.record_dispatches(compute, part)
+            self.device.library.record_dispatches(compute, part)
             compute.end()
         return encoder
 
@@ -293,17 +293,17 @@ class GPUProgram(CompiledGraph):
         return lambda: self._collect(readback, shape)
 
     @named_failures
-    def _collect(self, readback: native.Readback, shape: tuple[int, ...]) -> Array:
+    def _collect(self, readback: Readback, shape: tuple[int, ...]) -> Array:
         array = np.frombuffer(readback.wait(), DTYPES[self.output.dtype])[: math.prod(shape)].reshape(shape)
         self.readbacks.append(readback)
         return array
 
-    def _readback(self) -> native.Readback:
-        made = native.Readback(self.device.raw, self._bytes(self.output))
+    def _readback(self) -> Readback:
+        made = self.device.library.readback(self.device.raw, self._bytes(self.output))
         self.buffers.append(made.buffer)
         return made
 
-    def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[native.DispatchHandles]:
+    def _dispatch_list(self, sizes: Mapping[str, int], steps: Sequence[Step]) -> list[DispatchHandles]:
         """The dispatches of these steps for a batch. A model has many layers but few kinds of steps, so kinds are cached."""
         chosen: dict[int, tuple[Any, Grid]] = {}
         found = []

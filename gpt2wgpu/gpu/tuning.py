@@ -13,7 +13,6 @@ from ..graph.ops import linear, linear_int8
 from ..graph.ops.quantized import quantize_matrix
 from ..graph.tensor import DTYPES, Array, Tensor
 from ..progress import notice
-from . import native
 from .clock import Clock
 from .device import Device
 from .kernels import Kernel, Tile, bind_group_layout, find_kernel, is_tiled
@@ -170,7 +169,7 @@ class Bench:
         for tile in self.kernels:
             start = time.perf_counter()
             self._run([tile], rows, repeats)
-            self.device.raw.queue.read_buffer(self.uniform)  # waits
+            self.device.library.read_buffer(self.device.raw, self.uniform, 4)  # waits
             found[tile] = time.perf_counter() - start
         return found
 
@@ -182,7 +181,7 @@ class Bench:
             chosen_kernel = self.kernels[tile]
             grid = chosen_kernel.grid(self.tensor, {**self.tensor.dims, "T": rows})
             compute = encoder.begin_compute_pass(timestamp_writes=clock and clock.around(i))
-            native.record_dispatches(
+            self.device.library.record_dispatches(
                 compute, [(chosen_kernel.compile(self.device)._internal, self.bind_group._internal, grid)] * repeats
             )
             compute.end()
@@ -191,7 +190,7 @@ class Bench:
     def _result(self, tile: Tile, rows: int, size: int) -> bytes:
         self.device.raw.queue.write_buffer(self.out, 0, np.full(size, 0xFF, np.uint8))
         self._run([tile], rows, 1)
-        return bytes(self.device.raw.queue.read_buffer(self.out, 0, size))
+        return bytes(self.device.library.read_buffer(self.device.raw, self.out, size))
 
     def _buffer(self, array: Array, usage: int = 0) -> Any:
         data = array.view(np.uint8)

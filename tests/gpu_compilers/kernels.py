@@ -133,7 +133,7 @@ def compile_kernels(gpu: Gpu) -> Iterator[dict[str, Any]]:
     all_tiles = gpu.suite != SID  # whose drivers take seconds for a kernel
     found = find_kernels(device, all_tiles)
     if gpu.lanes:
-        if "cooperative-matrix" not in device.granted:
+        if not device.grants_matrices:
             raise SystemExit(f"{gpu.name}: cooperative-matrix is not granted: {device.refused}")
         found |= matrix_kernels(replace(device, matrix_units=MatrixUnits(16, gpu.lanes), tuned={}), all_tiles)
     read = ShaderStats() if gpu.is_radv else PipelineStats(gpu)
