@@ -11,7 +11,11 @@ alias O = f32;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<O>>;
 
-fn columns(k: u32, n4: u32) -> vec4<f32> { return vec4<f32>(weight[k * (p.N / 4u) + n4]); }
+alias Row4 = vec4<X>;
+alias Columns4 = vec4<W>;
+fn load_columns(k: u32, n4: u32) -> Columns4 { return weight[k * (p.N / 4u) + n4]; }
+fn widen(columns: Columns4) -> vec4<f32> { return vec4<f32>(columns); }
+fn columns(k: u32, n4: u32) -> vec4<f32> { return widen(load_columns(k, n4)); }
 
 fn finish(t: u32, n4: u32, sum: vec4<f32>) {
   if (t < p.T && n4 < p.N / 4u) {

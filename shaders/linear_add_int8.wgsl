@@ -14,9 +14,13 @@ alias X = f32;
 
 const GROUP: u32 = 64u;
 
-fn columns(k: u32, n4: u32) -> vec4<f32> {
-  return vec4<f32>(unpack4xI8(weight[k * (p.N / 4u) + n4])) * scale[k / GROUP * (p.N / 4u) + n4];
+alias Row4 = vec4<X>;
+struct Columns4 { q: u32, scale: vec4<f32> }
+fn load_columns(k: u32, n4: u32) -> Columns4 {
+  return Columns4(weight[k * (p.N / 4u) + n4], scale[k / GROUP * (p.N / 4u) + n4]);
 }
+fn widen(columns: Columns4) -> vec4<f32> { return vec4<f32>(unpack4xI8(columns.q)) * columns.scale; }
+fn columns(k: u32, n4: u32) -> vec4<f32> { return widen(load_columns(k, n4)); }
 
 fn finish(t: u32, n4: u32, sum: vec4<f32>) {
   if (t < p.T && n4 < p.N / 4u) {

@@ -1,5 +1,6 @@
 // x @ weight for GPUs.
-// Grid: a workgroup per TILE_T x TILE_N outputs, a thread per THREAD_ROWS rows x 2 groups of four columns.
+// Grid: a workgroup per TILE_T x TILE_N outputs, in the order of tile_order.wgsl, a thread per THREAD_ROWS rows x 2 groups of
+// four columns.
 // Used by linear, linear_add, linear_add_int8, linear_int8, matmul.
 //
 // Slices of SLICE4 x 4 k of both matrices are staged in workgroup memory, so each element is read once per tile. Each output has
@@ -15,12 +16,15 @@ const PITCH: u32 = TILE_T + 1u; // padded, so that simultaneous reads hit differ
 var<workgroup> x_slice: array<vec4<f32>, SLICE4 * PITCH>;
 var<workgroup> weight_slice: array<vec4<f32>, SLICE4 * TILE_N>;
 
-@compute @workgroup_size(THREADS_N, THREADS_T)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+@compute @workgroup_size(THREADS_N * THREADS_T)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let k4s = p.K / 4u;
   let n4s = p.N / 4u;
-  let row0 = group.y * TILE_T;
-  let column0 = group.x * (TILE_N / 4u);
+  let tile = tile_order(group.xy);
+  let row0 = tile.y * TILE_T;
+  let column0 = tile.x * (TILE_N / 4u);
+  let thread_t = lane / THREADS_N;
+  let thread_n = lane % THREADS_N;
   var left: array<vec4<f32>, THREAD_ROWS>;
   var right: array<vec4<f32>, THREAD_ROWS>;
 
@@ -41,9 +45,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     workgroupBarrier();
     for (var s = 0u; s < SLICE4; s++) {
       var rows: array<vec4<f32>, THREAD_ROWS>;
-      for (var r = 0u; r < THREAD_ROWS; r++) { rows[r] = x_slice[s * PITCH + local.y + r * THREADS_T]; }
+      for (var r = 0u; r < THREAD_ROWS; r++) { rows[r] = x_slice[s * PITCH + thread_t + r * THREADS_T]; }
       for (var j = 0u; j < 4u; j++) {
-        let at = (s * 4u + j) * (TILE_N / 4u) + local.x;
+        let at = (s * 4u + j) * (TILE_N / 4u) + thread_n;
         let w_left = weight_slice[at];
         let w_right = weight_slice[at + THREADS_N];
         for (var r = 0u; r < THREAD_ROWS; r++) {
@@ -56,8 +60,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     workgroupBarrier();
   }
   for (var r = 0u; r < THREAD_ROWS; r++) {
-    let t = row0 + local.y + r * THREADS_T;
-    finish(t, column0 + local.x, left[r]);
-    finish(t, column0 + local.x + THREADS_N, right[r]);
+    let t = row0 + thread_t + r * THREADS_T;
+    finish(t, column0 + thread_n, left[r]);
+    finish(t, column0 + thread_n + THREADS_N, right[r]);
   }
 }

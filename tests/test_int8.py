@@ -283,7 +283,7 @@ def test_every_tile_gives_the_same_bits(dtype: str, kind: str, device: Device):
 def test_tune_measures_int8(device: Device, use_gpu: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_device", lambda wanted: (replace(device, tuned={}), ""))
-    monkeypatch.setattr("gpt2wgpu.gpu.tuning.ROWS", (2, 3, 5, 9))
+    monkeypatch.setattr("gpt2wgpu.gpu.tuning.ROWS", (2, 3, 5, 7, 8, 9))
     monkeypatch.setattr("gpt2wgpu.gpu.tuning.SMALLEST", 8 * 32)
     opened, found = tune_model(tiny_gpt2(tmp_path / "m"), "gpu", "int8", None)
     assert {f.matmul for f in found} == {(8, 32, "i8"), (32, 8, "i8")}

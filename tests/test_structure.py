@@ -55,7 +55,7 @@ SHARED_NAMES = {  # that may be defined in several modules
     "__all__": "Python's own",
     "app": "a command group's Typer application, as in Typer's documentation",
 }
-MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_cooperative")
+MATMULS = ("matmul_registers", "matmul_unrolled", "matmul_workgroup", "matmul_short", "matmul_cooperative")
 FORWARD = {name: value for name, value in vars(ops).items() if isinstance(value, Op)}
 BACKWARD = {name: value for name, value in vars(train_ops).items() if isinstance(value, Op)}
 OPS = FORWARD | BACKWARD

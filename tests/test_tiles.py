@@ -1,16 +1,16 @@
 """Tile shapes: every one gives the same bits, and every one fits every device."""
 
 import dataclasses
-import math
 import re
 
 import numpy as np
 import pytest
 
-from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op, compare_results
 from gpt2wgpu.gpu import Device, GPUProgram, Tile, kernels, tiles
 from gpt2wgpu.gpu.program import TILE
 from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.reference import NumpyProgram
 
 
 def as_kind(device: Device, kind: str) -> Device:
@@ -36,7 +36,7 @@ def in_every_tile(device: Device, case: Case) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("lengths", [(1,), (37,), (129,)])
+@pytest.mark.parametrize("lengths", [(1,), (129,)])
 @pytest.mark.parametrize("k", [4, 84])
 def test_every_tile_gives_the_same_bits(k: int, lengths: tuple[int], half: bool, either: Device, device: Device):
     """So the choice may depend on anything. Both for a GPU and for a software driver."""
@@ -58,35 +58,105 @@ def test_every_tile_equals_numpy(either: Device):
         assert check.ok, (tile, check)
 
 
+ROWS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130)  # on both sides of every tile's edge
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8", "i8f16"])
+def test_a_row_has_the_same_bits_in_every_tile_and_batch(dtype: str, device: Device):
+    """In the tiles of a GPU. K and N end inside a slice and a tile; results hold NaN before, so that none is left out."""
+    if dtype.endswith("f16") and not device.has_f16:
+        pytest.skip("the device has no shader-f16")
+    gpu = as_kind(device, "DiscreteGPU")
+    o = ops.linear_add_int8 if dtype.startswith("i8") else ops.linear_add
+    output, values = case_arrays(Case(o, {"K": 340, "N": 84}, (130,), half=dtype.endswith("f16")))
+    expected = NumpyProgram(output, lambda t: values[t.name]).run(values)
+    first = None
+    for tile in tiles.tile_candidates(gpu, dtype):
+        gpu.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
+        program = GPUProgram(gpu, output, lambda t: values[t.name], {"T": 130})
+        for rows in ROWS[::-1]:
+            poison(program)
+            found = program.run({**values, "x": values["x"][:rows], "residual": values["residual"][:rows]})
+            first = found if first is None else first
+            np.testing.assert_array_equal(found, first[:rows], str((tile, rows)))
+    check = compare_results("linear_add", "", expected, first, 2e-5 if dtype == "f32" else 1e-3)
+    assert check.ok, check
+
+
+def poison(program: GPUProgram) -> None:
+    """Fill the buffers of results with NaN."""
+    for buffer in {id(b): b for b in (program.result, *program.kept.values())}.values():
+        program.device.raw.queue.write_buffer(buffer, 0, np.full(buffer.size // 4, np.nan, np.float32))
+
+
+def test_nan_stays_in_its_row(either: Device):
+    """In every tile, at both ends of the batch and of k; no zero that pads a slice may hide or spread it."""
+    output, values = case_arrays(Case(ops.linear_add, {"K": 68, "N": 36}, (33,)))
+    for row, k in ((0, 67), (32, 0)):
+        x = values["x"].copy()
+        x[row, k] = np.nan
+        for tile in tiles.tile_candidates(either, "f32"):
+            either.tuned["tiles"] = {tiles.matmul_key(output): (tile,) * len(tiles.BUCKETS)}
+            found = GPUProgram(either, output, lambda t: values[t.name], {"T": 33}).run({**values, "x": x})
+            np.testing.assert_array_equal(np.isnan(found).all(axis=1), np.arange(33) == row, str(tile))
+            assert np.isnan(found).any(axis=1).sum() == 1
+
+
 def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
     """A row alone, and in batches on both sides of every seam."""
     output, values = case_arrays(Case(ops.linear, {"K": 68, "N": 132}, (520,)))
-    choice = tuple(tiles.tile_candidates(either, "f32")[:4])
+    candidates = tiles.tile_candidates(either, "f32")
+    choice = tuple((candidates * len(tiles.BUCKETS))[: len(tiles.BUCKETS)])
     either.tuned["tiles"] = {tiles.matmul_key(output): choice}
     program = GPUProgram(either, output, lambda t: values[t.name], {"T": 520})
-    assert [most for most, _ in program.steps[0].kernels] == [32, 128, 512, math.inf]
+    if len(candidates) > 1:
+        assert [most for most, _ in program.steps[0].kernels] == [*tiles.BUCKETS]
     whole = program.run(values)
-    for rows in (1, 31, 32, 33, 128, 129, 512, 513):
+    for rows in (1, 8, 9, 32, 33, 64, 65, 128, 129, 512, 513):
         np.testing.assert_array_equal(program.run({**values, "x": values["x"][:rows]}), whole[:rows])
-    for rows, tile in zip((32, 33, 129, 513), choice, strict=True):
+    for rows, tile in zip((8, 9, 33, 65, 129, 513), choice, strict=True):
         kernel, grid = program.steps[0].choose({"T": rows})
         assert kernel.constants["TILE_T"] == tile.rows
         assert grid == (-(-132 // tile.columns), -(-rows // tile.rows), 1)
 
 
+def test_every_tile_is_computed_once():
+    """tile_order.wgsl, repeated here: the workgroups of a grid take each tile of it once, column by column within 8 rows."""
+    source = kernels.read_shader("tile_order")
+    assert "const TALL: u32 = 8u;" in source and "return vec2(at / tall, first + at % tall);" in source
+    for wide, high in ((1, 1), (3, 1), (5, 7), (5, 8), (2, 9), (7, 19)):
+        order = []
+        for y in range(high):
+            for x in range(wide):
+                first = y // 8 * 8
+                tall = min(8, high - first)
+                at = (y - first) * wide + x
+                order.append((at // tall, first + at % tall))
+        assert sorted(order) == [(x, y) for x in range(wide) for y in range(high)]
+        assert [y for _, y in order[: min(8, high)]] == [*range(min(8, high))]
+
+
 def test_tiles_are_within_the_limits_of_every_device(device: Device):
     gpu = as_kind(device, "DiscreteGPU")
     found = tiles.tile_candidates(gpu, "f32")
-    assert found == list(tiles.GPU_TILES)
+    assert found == [*tiles.GPU_TILES, *tiles.SHORT_TILES]
+    assert set(tiles.UNMEASURED) <= set(found) and len(tiles.UNMEASURED) == len(tiles.BUCKETS)
     assert len({str(t) for t in found}) == len(found)
     for t in found:
-        assert TILE % t.rows == 0 and t.rows % t.thread_rows == 0 and t.columns % 8 == 0
+        assert TILE % t.rows == 0 and t.columns % 8 == 0
+        assert t.short or t.rows % t.thread_rows == 0
+        if t.short:  # whole loads of every lane, slices of whole unrolled steps, and no bank conflicts
+            slice4 = 512 // max(t.rows, t.columns)
+            assert (t.rows * slice4) % 128 == (t.columns * slice4) % 128 == slice4 % 4 == t.rows % 8 == 0
+    assert {tiles.tile_needs(gpu, "matmul_workgroup", t)[0] for t in tiles.SHORT_TILES} <= {12288, 16384}
     weak = {**gpu.adapter.limits, "max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 128}
     weak_device = dataclasses.replace(gpu, adapter=dataclasses.replace(gpu.adapter, limits=weak))
     left = tiles.tile_candidates(weak_device, "f32")
     assert left[0] == found[0]
     assert Tile(128, 128, 8) not in left
-    assert Tile(64, 64, 8) in left
+    assert Tile(64, 64, 8) in left and Tile(8, 16) in left
+    weak["max-compute-invocations-per-workgroup"] = 64
+    assert set(tiles.default_tiles(weak_device, "f32")) == {Tile(64, 64, 8), Tile(32, 64, 4)}
 
 
 def test_matmul_shaders_allow_only_what_is_listed():

@@ -5,7 +5,7 @@ by adapter, driver, WebGPU library and package version, so that a second start t
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
@@ -14,7 +14,9 @@ from ..graph import ops
 from ..graph.tensor import Dim, Tensor
 from .selftest import Case, Check, check_op
 
-TEXT_LENGTHS = (1, 70, 17)  # tokens of each text: several tiles of queries and of rows, none of them full
+# Tokens of each text in the batches that are tried: several tiles of queries and of rows, none of them full. Each is computed
+# by another kernel of a matmul, where a GPU has several (`UNMEASURED` in gpu/tiles.py).
+TEXT_LENGTHS = ((1, 70, 17), (1, 4, 2), (1, 130, 17))
 # Sizes that no tile divides. Those of a graph are multiples of 4 as a rule, and a kernel may depend on that: see `small_cases`.
 SMALL = {"K": 68, "N": 132, "C": 100, "J": 36, "V": 77, "S": 40, "M": 34}
 LARGER = {"K": 128, "N": 192, "C": 320}  # multiples of 64, for kernels that depend on that
@@ -30,11 +32,12 @@ def check_graph(device: Device, tensors: Iterable[Tensor], given: MakeCase = lam
     given: a case for a tensor whose inputs cannot be random; None for the others.
     Raises UserError in one line for the first kernel that is wrong; nothing is remembered of it.
     """
-    untried = {digest: t for digest, t in graph_kernels(device, tensors).items() if digest not in agreed_kernels(device)}
+    untried = {digest: found for digest, found in graph_kernels(device, tensors).items() if digest not in agreed_kernels(device)}
     new = {}
-    for digest, t in untried.items():
-        case = given(t) or graph_case(device, t)
-        assert default_kernel(device, case.output()) is default_kernel(device, t), f"another kernel than that of {t.op}"
+    for digest, (t, rows) in untried.items():
+        case = given(t) or graph_case(device, t, rows)
+        same = default_kernel(device, case.output(), sum(case.lengths)) is default_kernel(device, t, rows)
+        assert same, f"another kernel than that of {t.op}"
         check = check_op(device, case)
         refuse_wrong(device, check)
         new[digest] = f"{check.name} ({check.shape}) error {check.error:.1e}"
@@ -65,15 +68,16 @@ def remember_agreed(device: Device, new: dict[str, str]) -> None:
         save_entries("selftest", adapter_key(device.adapter), new, lost)
 
 
-def graph_kernels(device: Device, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
-    """The distinct kernels of a graph by their digests, each with a tensor that it computes."""
+def graph_kernels(device: Device, tensors: Iterable[Tensor]) -> dict[str, tuple[Tensor, int]]:
+    """The distinct kernels of a graph by their digests, each with a tensor and the rows T of a batch that it computes."""
     distinct: dict[Any, Tensor] = {}
     for t in tensors:
         if t.op is not None:
             distinct.setdefault((t.op.name, *t.types.items(), *t.dims.items(), *t.attrs.items()), t)
-    found: dict[str, Tensor] = {}
+    found: dict[str, tuple[Tensor, int]] = {}
     for t in distinct.values():
-        found.setdefault(kernel_digest(device, default_kernel(device, t), t.attrs), t)
+        for rows in map(sum, TEXT_LENGTHS):
+            found.setdefault(kernel_digest(device, default_kernel(device, t, rows), t.attrs), (t, rows))
     return found
 
 
@@ -88,13 +92,14 @@ def plain_attributes(attrs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attrs.items() if not (isinstance(value, str) and value.isupper())}
 
 
-def graph_case(device: Device, t: Tensor) -> Case:
-    """The first of `small_cases` that runs the very kernel that the graph gets."""
-    wanted = default_kernel(device, t)
-    return next(case for case in small_cases(t) if default_kernel(device, case.output()) is wanted)
+def graph_case(device: Device, t: Tensor, rows: int = sum(TEXT_LENGTHS[0])) -> Case:
+    """The first of `small_cases` that runs the very kernel that the graph gets. rows: of a batch of TEXT_LENGTHS."""
+    wanted = default_kernel(device, t, rows)
+    lengths = next(lengths for lengths in TEXT_LENGTHS if sum(lengths) == rows)
+    return next(case for case in small_cases(t, lengths) if default_kernel(device, case.output(), rows) is wanted)
 
 
-def small_cases(t: Tensor) -> Iterator[Case]:
+def small_cases(t: Tensor, lengths: Sequence[int]) -> Iterator[Case]:
     """Cases of a graph's op with its own attributes and dtypes, and with NaN in the last token: small ones first, at last
     the graph's own sizes."""
     assert t.op is not None
@@ -106,7 +111,7 @@ def small_cases(t: Tensor) -> Iterator[Case]:
     forward = t.op is getattr(ops, t.op.name, None)  # a gradient of NaN is nobody's
     for table in (SMALL, SMALL | LARGER, {}):
         sizes = {letter: shrink_size(letter, size, table if letter in shrunk else {}) for letter, size in own.items()}
-        yield Case(t.op, sizes, TEXT_LENGTHS, plain_attributes(t.attrs), nan=forward, types=t.types)
+        yield Case(t.op, sizes, lengths, plain_attributes(t.attrs), nan=forward, types=t.types)
 
 
 def shrink_size(letter: str, size: Dim, table: Mapping[str, int]) -> int:

@@ -24,15 +24,20 @@ SHADERS = PACKAGE / "shaders" if (PACKAGE / "shaders").is_dir() else PACKAGE.par
 class Tile(NamedTuple):
     """The outputs of a matmul that one workgroup computes, rows x columns, and how many rows of them one thread computes.
 
-    On matrix units a subgroup computes a square of `thread_rows` x `thread_rows` outputs.
+    On matrix units a subgroup computes a square of `thread_rows` x `thread_rows` outputs. 0: a tile of matmul_short.wgsl,
+    which divides its rows among its threads itself.
     """
 
     rows: int
     columns: int
-    thread_rows: int
+    thread_rows: int = 0
+
+    @property
+    def short(self) -> bool:
+        return self.thread_rows == 0
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}/{self.thread_rows}"
+        return f"{self.rows}x{self.columns}" if self.short else f"{self.rows}x{self.columns}/{self.thread_rows}"
 
 
 MATRIX_HEADS = (32, 64)  # head sizes for which the shader of attention on matrix units is written
@@ -87,7 +92,7 @@ SHARED: dict[str, tuple[str, ...]] = {
 
 
 def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
-    """The shader files of an op: its own, then shared ones. matmul: what Device.matmul chose.
+    """The shader files of an op: its own, then shared ones. matmul: what Device.matmul chose, or matmul_short.
 
     All variants give the same bits, except the one on matrix units, which rounds sums differently: a device uses it in
     every f16 matmul or in none.
@@ -98,7 +103,8 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
         activation = ("activation", "is_nan") if name in ("linear", "linear_int8") else ()
         if not in_fours(t):
             return f"{name}_scalar", "scalar_matmul", *activation
-        return name, matmul, *activation
+        order = ("tile_order",) if matmul in ("matmul_workgroup", "matmul_short") else ()
+        return name, matmul, *order, *activation
     if name == "linear_dweight" and not in_fours(t):
         return ("linear_dweight_scalar",)
     if name == "attention" and matmul == "matmul_cooperative" and suits_matrix_units(t):
@@ -136,7 +142,7 @@ def operand_types(t: Tensor) -> str:
 
 def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel, with its types, constant attributes and tile filled in."""
-    parts = shader_files(t, device.matmul(operand_types(t)))
+    parts = shader_files(t, "matmul_short" if tile is not None and tile.short else device.matmul(operand_types(t)))
     source = "\n".join(read_shader(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)

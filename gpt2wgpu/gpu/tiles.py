@@ -11,24 +11,26 @@ from .device import Device
 from .device_cache import adapter_key, read_entries, save_entries
 from .kernels import Kernel, Tile, find_kernel, is_tiled, operand_types
 
-# For shaders/matmul_workgroup.wgsl. Small tiles give a small batch more workgroups; large tiles load less.
+# For shaders/matmul_workgroup.wgsl. Small tiles give a batch more workgroups; large tiles load less.
 GPU_TILES = (
     Tile(64, 64, 8),
-    Tile(32, 32, 4),
     Tile(128, 128, 8),
     Tile(128, 64, 8),
     Tile(32, 64, 4),
-    Tile(64, 128, 8),
-    Tile(16, 64, 2),
     Tile(64, 64, 4),
 )
+# For shaders/matmul_short.wgsl, on the same devices, for batches of up to SHORTEST rows.
+SHORT_TILES = (Tile(8, 16), Tile(32, 16), Tile(32, 32), Tile(8, 8))
+SHORTEST = 128
 SOFTWARE_TILES = {
     "matmul_registers": (Tile(24, 128, 24), Tile(16, 128, 16), Tile(12, 128, 12), Tile(8, 128, 8)),
     "matmul_unrolled": (Tile(12, 96, 12),),
 }
 # For shaders/matmul_cooperative.wgsl with fragments of 16 x 16; halved for 8 x 8. The first one compiles fast.
 MATRIX_TILES = (Tile(64, 64, 32), Tile(128, 128, 64), Tile(32, 64, 32), Tile(64, 128, 32), Tile(128, 64, 64))
-BUCKETS = (32, 128, 512, math.inf)  # the most rows T in each bucket
+BUCKETS = (8, 32, 64, 128, 512, math.inf)  # the most rows T in each bucket
+# The tile of each bucket on a GPU where nothing has been measured
+UNMEASURED = (Tile(8, 16), Tile(32, 32), Tile(32, 32), Tile(32, 32), Tile(64, 64, 8), Tile(64, 64, 8))
 
 Matmul = tuple[int, int, str]  # K, N and the dtype of its operands
 Choice = tuple[Tile | None, ...]  # a tile for each of BUCKETS; None if not measured
@@ -44,7 +46,7 @@ def tile_candidates(device: Device, dtype: str) -> list[Tile]:
     kind = device.matmul(dtype)
     if kind in SOFTWARE_TILES:
         return list(SOFTWARE_TILES[kind])
-    found: tuple[Tile, ...] = GPU_TILES
+    found: tuple[Tile, ...] = GPU_TILES + SHORT_TILES
     if device.matrix_units and kind == "matmul_cooperative":
         part = device.matrix_units.size / 16
         found = tuple(Tile(*(int(part * n) for n in tile)) for tile in MATRIX_TILES)
@@ -56,8 +58,23 @@ def tile_candidates(device: Device, dtype: str) -> list[Tile]:
     ]
 
 
+def default_tiles(device: Device, dtype: str) -> Choice:
+    """The tile of each bucket where nothing has been measured: the first of the candidates, on a GPU one that suits the rows."""
+    candidates = tile_candidates(device, dtype)
+    if device.matmul(dtype) != "matmul_workgroup":
+        return (candidates[0],) * len(BUCKETS)
+    return tuple(tile if tile in candidates else candidates[0] for tile in UNMEASURED)
+
+
+def suits_rows(tile: Tile, rows: int) -> bool:
+    """Whether a tile may be the fastest for a batch of so many rows, so that it is worth measuring."""
+    return rows <= SHORTEST if tile.short else tile.rows < 2 * max(rows, 32)
+
+
 def tile_needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
     """Bytes of workgroup memory and number of threads of a shape, as its shader declares them."""
+    if tile.short:
+        return 16 * (512 // max(tile.rows, tile.columns)) * (tile.rows + tile.columns), 128
     if kind == "matmul_workgroup":
         return 16 * (4 * (tile.rows + 1) + 4 * tile.columns), tile.rows // tile.thread_rows * tile.columns // 8
     assert device.matrix_units is not None
@@ -71,15 +88,21 @@ def tile_ladder(device: Device, t: Tensor) -> tuple[tuple[float, Tile | None], .
     if not is_tiled(t):
         return ((math.inf, None),)
     m = matmul_key(t)
-    default = tile_candidates(device, m[2])[0]
-    choice = [tile or default for tile in chosen_tiles(device).get(m, (None,) * len(BUCKETS))]
+    measured = chosen_tiles(device).get(m, (None,) * len(BUCKETS))
+    choice = [tile or default for tile, default in zip(measured, default_tiles(device, m[2]), strict=True)]
     above = (*choice[1:], None)
     return tuple((most, tile) for most, tile, next_one in zip(BUCKETS, choice, above, strict=True) if tile != next_one)
 
 
-def default_kernel(device: Device, t: Tensor) -> Kernel:
-    """The kernel of an op before anything is measured. tuning.py compares those of all other tiles with it, bit by bit."""
-    return find_kernel(device, t, tile_candidates(device, operand_types(t))[0] if is_tiled(t) else None)
+def default_kernel(device: Device, t: Tensor, rows: int) -> Kernel:
+    """The kernel of an op for a batch of so many rows before anything is measured.
+
+    tuning.py compares those of all other tiles with one of them, bit by bit.
+    """
+    if not is_tiled(t):
+        return find_kernel(device, t)
+    ladder = zip(BUCKETS, default_tiles(device, operand_types(t)), strict=True)
+    return find_kernel(device, t, next(tile for most, tile in ladder if rows <= most))
 
 
 def chosen_tiles(device: Device) -> TileTable:

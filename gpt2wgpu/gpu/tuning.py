@@ -16,9 +16,9 @@ from ..progress import notice
 from .clock import Clock
 from .device import Device
 from .kernels import Kernel, Tile, bind_group_layout, find_kernel, is_tiled
-from .tiles import BUCKETS, Choice, Matmul, chosen_tiles, matmul_key, save_tiles, tile_candidates
+from .tiles import BUCKETS, Choice, Matmul, chosen_tiles, matmul_key, save_tiles, suits_rows, tile_candidates
 
-ROWS = (24, 96, 384, 2048)  # the number of rows measured for each of BUCKETS
+ROWS = (8, 24, 64, 96, 384, 2048)  # the number of rows measured for each of BUCKETS
 CHECKED_ROWS = 203  # not a multiple of any tile
 SMALLEST = 1 << 17  # K x N; measuring smaller matmuls is not worth the time
 TUNING_SECONDS = 2.0  # per start; matmuls not measured by then use the default tile until the next start
@@ -135,38 +135,39 @@ class Bench:
         return True
 
     def measure(self, rows: int) -> dict[Tile, float]:
-        """Seconds per matmul of each shape; empty if there is no time left for it.
+        """Seconds per matmul of each shape that suits the rows; empty if there is no time left for it.
 
         A coarse clock may show zero: then more repeats are timed, and if that is not enough, wall time is used.
         """
         repeats = max(1, min(8, 1024 // rows))
+        tiles = [tile for tile in self.kernels if suits_rows(tile, rows)]
         for count, clock in ((repeats, self.device.clock), (64 * repeats, self.device.clock), (repeats, False)):
-            if time.perf_counter() + self.slowest * rows / CHECKED_ROWS * repeats * len(self.kernels) >= self.end:
+            if time.perf_counter() + self.slowest * rows / CHECKED_ROWS * repeats * len(tiles) >= self.end:
                 return {}
-            found = self._best(rows, count, clock)
+            found = self._best(tiles, rows, count, clock)
             if all(seconds > 0 for seconds in found.values()):
                 return found
         return {}
 
-    def _best(self, rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
+    def _best(self, tiles: Sequence[Tile], rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
         """The best of three rounds in which the shapes take turns; fewer rounds if one is long."""
-        found = dict.fromkeys(self.kernels, math.inf)
+        found = dict.fromkeys(tiles, math.inf)
         start = time.perf_counter()
         for _ in range(3):
-            for tile, seconds in self._round(rows, repeats, by_clock).items():
+            for tile, seconds in self._round(tiles, rows, repeats, by_clock).items():
                 found[tile] = min(found[tile], seconds / repeats)
             now = time.perf_counter()
             if now - start > 1 or now + (now - start) >= self.end:
                 break
         return found
 
-    def _round(self, rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
+    def _round(self, tiles: Sequence[Tile], rows: int, repeats: int, by_clock: bool) -> dict[Tile, float]:
         if by_clock:
-            clock = Clock(self.device, len(self.kernels))
-            self._run([*self.kernels], rows, repeats, clock)
-            return dict(zip(self.kernels, clock.seconds().tolist(), strict=True))
+            clock = Clock(self.device, len(tiles))
+            self._run(tiles, rows, repeats, clock)
+            return dict(zip(tiles, clock.seconds().tolist(), strict=True))
         found = {}
-        for tile in self.kernels:
+        for tile in tiles:
             start = time.perf_counter()
             self._run([tile], rows, repeats)
             self.device.library.read_buffer(self.device.raw, self.uniform, 4)  # waits
