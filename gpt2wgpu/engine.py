@@ -147,7 +147,7 @@ class Engine:
         if device is not None:
             from .devices.graph_check import check_graph
             from .devices.loop_limit import longest_text
-            from .gpu import fitting_tokens
+            from .gpu import check_grids, fitting_tokens
 
             tokens = fitting_tokens(device, graph, wanted)
             self.max_tokens = min(self.max_tokens, tokens)
@@ -161,6 +161,7 @@ class Engine:
             raise self._too_large(f"this machine has {memory.readable_bytes(room)} free")
         with enough_memory(self._too_large):
             if device is not None:
+                check_grids(device, schedule(graph), self._capacity)
                 check_graph(device, schedule(graph))
                 self.longest_text = longest_text(device, graph, min(tokens, context))
                 self.limited = self.longest_text < min(wanted, context)

@@ -69,6 +69,7 @@ def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
     """
     from ..devices.choose import find_device
     from ..diagnose.doctor import describe_adapter, describe_check, describe_machine
+    from ..diagnose.driver_notes import driver_note
     from ..encoder import Encoder
     from ..gpu import list_adapters
 
@@ -76,17 +77,21 @@ def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
     twin = Encoder(**{**options, "device": "numpy", "dtype": "int8" if options["dtype"] == "int8" else "auto"})
     device, reason = find_device(options["device"])
     name = "numpy" if device is None else str(device.adapter)
+    note = "" if device is None else driver_note(device.adapter)
     checks = iter(()) if device is None else all_checks(device, options, twin)
     if as_json:
         found = [*map(describe_check, checks)]
         adapters = list_adapters() if device is None else list_adapters(device.library)
         report = {**describe_machine(), "adapters": [*map(describe_adapter, adapters)]}
-        report |= {"device": {"name": name, "reason": reason}, "model": twin.model, "dtype": options["dtype"], "checks": found}
+        report |= {"device": {"name": name, "reason": reason, "note": note}, "model": twin.model}
+        report |= {"dtype": options["dtype"], "checks": found}
         passed = all(c["ok"] for c in found) if found else None  # null: nothing was checked
         print(json.dumps(report | {"ok": passed}, indent=2, ensure_ascii=False))
         failed = sum(not c["ok"] for c in found)
     else:
         print(f"device: {name} ({reason})")
+        if note:
+            print(f"note: {note}")
         if device is None:
             print("numpy is what devices are compared with: there is nothing to check (--device gpu takes a software driver)")
             return

@@ -76,7 +76,7 @@ def worst_number(expected: Array, found: Array, noise: float) -> str:
     finite = np.isfinite(expected) & (np.abs(expected) < 65520)
     allowed = 2 * F16_STEP * np.maximum(np.abs(expected), SUBNORMAL) + noise
     with np.errstate(invalid="ignore"):
-        off = np.where(finite, np.abs(found - expected) / allowed, np.isfinite(found) * np.inf)
+        off = np.where(finite, np.abs(found - expected) / allowed, np.where(np.isfinite(found), np.inf, 0.0))
     off[np.isnan(off)] = np.inf
     off[(found == 0) & (np.abs(expected) < SUBNORMAL)] = 0
     worst = int(np.argmax(off))

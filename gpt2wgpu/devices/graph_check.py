@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
-from ..gpu import Device, Kernel, adapter_key, default_kernel, read_entries, save_entries
+from ..gpu import Device, Kernel, adapter_key, default_kernel, distinct_results, read_entries, save_entries
 from ..graph import ops
 from ..graph.tensor import Dim, Tensor
 from .selftest import Case, Check, check_op
@@ -17,6 +17,7 @@ from .selftest import Case, Check, check_op
 # Tokens of each text in the batches that are tried: several tiles of queries and of rows, none of them full. Each is computed
 # by another kernel of a matmul, where a GPU has several (`UNMEASURED` in gpu/tiles.py).
 TEXT_LENGTHS = ((1, 70, 17), (1, 4, 2), (1, 130, 17))
+LONG_WINDOW = 512  # up to which a text is made long enough for a window of attention to hide whole blocks of keys
 # Sizes that no tile divides. Those of a graph are multiples of 4 as a rule, and a kernel may depend on that: see `small_cases`.
 SMALL = {"K": 68, "N": 132, "C": 100, "J": 36, "V": 77, "S": 40, "M": 34}
 LARGER = {"K": 128, "N": 192, "C": 320}  # multiples of 64, for kernels that depend on that
@@ -70,12 +71,8 @@ def remember_agreed(device: Device, new: dict[str, str]) -> None:
 
 def graph_kernels(device: Device, tensors: Iterable[Tensor]) -> dict[str, tuple[Tensor, int]]:
     """The distinct kernels of a graph by their digests, each with a tensor and the rows T of a batch that it computes."""
-    distinct: dict[Any, Tensor] = {}
-    for t in tensors:
-        if t.op is not None:
-            distinct.setdefault((t.op.name, *t.types.items(), *t.dims.items(), *t.attrs.items()), t)
     found: dict[str, tuple[Tensor, int]] = {}
-    for t in distinct.values():
+    for t in distinct_results(tensors):
         for rows in map(sum, TEXT_LENGTHS):
             found.setdefault(kernel_digest(device, default_kernel(device, t, rows), t.attrs), (t, rows))
     return found
@@ -107,6 +104,8 @@ def small_cases(t: Tensor, lengths: Sequence[int]) -> Iterator[Case]:
     if any(name == "scale" for name, _, _ in t.op.args):
         letters -= {"J"}  # it follows from K or C
     own = {letter: size for letter, size in t.dims.items() if letter in letters and letter not in ("T", "B", "G")}
+    if 0 < t.attrs.get("window", 0) <= LONG_WINDOW:
+        lengths = (1, 70 + t.attrs["window"], 17)
     shrunk = TABLE_ROWS if any(name in t.attrs for name in TIED) else SMALL
     forward = t.op is getattr(ops, t.op.name, None)  # a gradient of NaN is nobody's
     for table in (SMALL, SMALL | LARGER, {}):
@@ -117,6 +116,6 @@ def small_cases(t: Tensor, lengths: Sequence[int]) -> Iterator[Case]:
 def shrink_size(letter: str, size: Dim, table: Mapping[str, int]) -> int:
     """A size of the graph, made as small as the table says; odd where it is no multiple of 4. A symbol becomes a number."""
     if isinstance(size, str):
-        return SMALL[letter]
+        return SMALL.get(letter, 36)
     small = table.get(letter, size)
-    return size if size <= small else small - (1 if size % 4 else 0)
+    return size if size <= small else small - (1 if size % 4 and small % 4 == 0 else 0)

@@ -1,10 +1,13 @@
 """Run a graph on the GPU. The only package that imports wgpu, and wgpudawn.
 
 device.py    adapters, and opening one
+backends.py  which backends can be asked for adapters without a crash
+child_process.py  runs what might crash in a process of its own
 kernels.py   an op and its sizes -> WGSL source -> compute pipeline
 tiles.py     which tile shape a matmul gets on this adapter
 tuning.py    measures the tile shapes
 device_cache.py  what is known of each adapter, in files of the user's cache folder
+limits.py    refuses a device whose grids are too small for a graph
 program.py   a graph and its weights -> buffers, bind groups, dispatches
 inplace.py   kernels outside any graph that update buffers in place, for training
 failures.py  wgpu's errors -> DeviceLost, OutOfDeviceMemory
@@ -23,6 +26,7 @@ from .failures import DeviceLost, GPUError, OutOfDeviceMemory, first_reason
 from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Kernel, Tile, read_shader
 from .library import MatrixUnits
+from .limits import check_grids, distinct_results
 from .program import GPUProgram, fitting_tokens
 from .tiles import default_kernel
 from .tuning import Measurement, graph_matmuls, tune_matmuls
@@ -43,8 +47,10 @@ __all__ = [
     "OutOfDeviceMemory",
     "Tile",
     "adapter_key",
+    "check_grids",
     "choose_adapter",
     "default_kernel",
+    "distinct_results",
     "find_library",
     "first_reason",
     "fitting_tokens",

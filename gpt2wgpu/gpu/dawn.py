@@ -11,13 +11,12 @@ from typing import Any
 import wgpu
 from wgpudawn.backends.dawn import _api, _helpers, extras, gpu, lib_version_info
 
-from .library import KEYS, MAPPED, Library, MatrixUnits, Readback
+from .library import BACKENDS, KEYS, MAPPED, Library, MatrixUnits, Readback
 from .matrix_words import tint_source
 
 ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises Dawn's errors
 WAIT = 100_000_000  # nanoseconds in one call: Python looks for Ctrl-C between two
 SUBGROUP_MATRIX = "chromium-experimental-subgroup-matrix"
-BACKENDS = ("Vulkan", "Metal", "D3D12")
 
 _helpers.ERROR_TYPES.update(  # so that `except wgpu.GPUError` serves both libraries
     Validation=wgpu.GPUValidationError,
@@ -39,14 +38,14 @@ class Dawn(Library):
         "newer driver, drop 'dawn:'"
     )
 
-    def raw_adapters(self) -> Sequence[Any]:
+    def raw_adapters(self, backends: Sequence[str] = BACKENDS) -> Sequence[Any]:
         """With two toggles: one for experimental features, one for f16 on NVIDIA, which Dawn hides because part of the CTS
         fails there; the self-test decides instead."""
         with suppress(
             RuntimeError
         ):  # the application already uses wgpudawn, and may lack the toggles: then there are fewer features
-            extras.set_instance_extras(backends=BACKENDS, enable_toggles=["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"])
-        return [a for a in gpu.enumerate_adapters_sync() if a.info["backend_type"] in BACKENDS]
+            extras.set_instance_extras(backends=[*backends], enable_toggles=["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"])
+        return [a for a in gpu.enumerate_adapters_sync() if a.info["backend_type"] in backends]
 
     def request_device(self, adapter: Any, features: Sequence[str], limits: dict[str, int], checked: bool) -> Any:
         """Toggles off: timestamps in steps of 0.1 ms, and a second look at each shader that Dawn itself wrote."""

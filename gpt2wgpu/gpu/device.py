@@ -155,8 +155,11 @@ def list_adapters(library: Library = NATIVE) -> tuple[Adapter, ...]:
 @cache
 def find_adapters(library: Library) -> tuple[Adapter, ...]:
     """`list_adapters` without its check. Finding them takes long, so it is done once per process."""
+    from .backends import safe_backends
+
     with quiet_layer():
-        found = library.raw_adapters()
+        backends = safe_backends(library)
+        found = library.raw_adapters(backends) if backends else []
     return tuple(
         Adapter(
             index=i,

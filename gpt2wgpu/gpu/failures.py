@@ -64,5 +64,5 @@ def last_cause(error: BaseException) -> str:
 def first_reason(error: BaseException) -> str:
     """The first line of an error that gives the reason, such as "Shader 'pool' parsing error: ..."."""
     lines = [line.strip() for line in str(error).splitlines()]
-    frame = ("Validation Error", "Caused by:", "In wgpu")
+    frame = ("Validation Error", "Caused by:", "In wgpu", "Error matching shader requirements")
     return next((line for line in lines if line and not line.startswith(frame)), type(error).__name__)[:300]

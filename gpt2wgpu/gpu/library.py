@@ -17,6 +17,7 @@ import wgpu
 
 DispatchHandles = tuple[Any, Any, tuple[int, int, int]]  # handles of a pipeline and a bind group, and the grid
 
+BACKENDS = ("Vulkan", "Metal", "D3D12")  # OpenGL is left out: it lists the same hardware again, with fewer features
 KEYS = itertools.count(1)  # of mappings, for their callbacks
 MAPPED: dict[int, int] = {}  # the status of each finished mapping, by its key
 
@@ -69,8 +70,8 @@ class Library(ABC):
             os.register_at_fork(after_in_child=self.abandon_objects)
 
     @abstractmethod
-    def raw_adapters(self) -> Sequence[Any]:
-        """Every adapter of a native backend. OpenGL is left out: it lists the same hardware again, with fewer features."""
+    def raw_adapters(self, backends: Sequence[str] = BACKENDS) -> Sequence[Any]:
+        """Every adapter of these backends."""
 
     @abstractmethod
     def request_device(self, adapter: Any, features: Sequence[str], limits: dict[str, int], checked: bool) -> Any:

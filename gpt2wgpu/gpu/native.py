@@ -13,7 +13,7 @@ import wgpu
 from wgpu.backends import wgpu_native
 from wgpu.backends.wgpu_native import GPUShaderModule, _api, _helpers, extras
 
-from .library import KEYS, MAPPED, Library, MatrixUnits, Readback
+from .library import BACKENDS, KEYS, MAPPED, Library, MatrixUnits, Readback
 
 ffi, lib, libf = _api.ffi, _api.lib, _api.libf  # libf raises wgpu's errors, but a call costs ten times as much
 
@@ -30,10 +30,10 @@ class WgpuNative(Library):
         "which brings Vulkan; macOS and Windows have one)"
     )
 
-    def raw_adapters(self) -> Sequence[Any]:
+    def raw_adapters(self, backends: Sequence[str] = BACKENDS) -> Sequence[Any]:
         with suppress(RuntimeError):  # the application already uses wgpu; the filter below suffices
-            extras.set_instance_extras(backends=["Vulkan", "Metal", "DX12"])
-        return [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] != "OpenGL"]
+            extras.set_instance_extras(backends=["DX12" if name == "D3D12" else name for name in backends])
+        return [a for a in wgpu.gpu.enumerate_adapters_sync() if a.info["backend_type"] in backends]
 
     def request_device(self, adapter: Any, features: Sequence[str], limits: dict[str, int], checked: bool) -> Any:
         return adapter.request_device_sync(required_features=features, required_limits=limits)

@@ -6,6 +6,7 @@ Every shape gives the same bits (k ascending, one accumulator), so the choice ch
 import math
 from contextlib import suppress
 
+from ..errors import UserError
 from ..graph.tensor import Tensor
 from .device import Device
 from .device_cache import adapter_key, read_entries, save_entries
@@ -42,7 +43,7 @@ def matmul_key(t: Tensor) -> Matmul:
 
 
 def tile_candidates(device: Device, dtype: str) -> list[Tile]:
-    """The shapes of a matmul with operands of a dtype that fit the device, the default one first."""
+    """The shapes of a matmul with operands of a dtype that fit the device, the default one first. Raises UserError if none do."""
     kind = device.matmul(dtype)
     if kind in SOFTWARE_TILES:
         return list(SOFTWARE_TILES[kind])
@@ -51,11 +52,14 @@ def tile_candidates(device: Device, dtype: str) -> list[Tile]:
         part = device.matrix_units.size / 16
         found = tuple(Tile(*(int(part * n) for n in tile)) for tile in MATRIX_TILES)
     limits = device.adapter.limits
-    return [
-        tile
-        for tile, (memory, lanes) in ((tile, tile_needs(device, kind, tile)) for tile in found)
-        if memory <= limits["max-compute-workgroup-storage-size"] and lanes <= limits["max-compute-invocations-per-workgroup"]
-    ]
+    memory, lanes = limits["max-compute-workgroup-storage-size"], limits["max-compute-invocations-per-workgroup"]
+    needs = {tile: tile_needs(device, kind, tile) for tile in found}
+    fitting = [tile for tile, (bytes_needed, threads) in needs.items() if bytes_needed <= memory and threads <= lanes]
+    if not fitting:
+        least = " and ".join(map(str, min(needs.values())))
+        allowed = f"{memory} bytes of workgroup memory and {lanes} threads in a workgroup"
+        raise UserError(f"{device.adapter} allows {allowed}, a matrix product needs {least}: use device='numpy'")
+    return fitting
 
 
 def default_tiles(device: Device, dtype: str) -> Choice:

@@ -74,6 +74,8 @@ def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = math
     end = time.perf_counter() + seconds
     found: list[Measurement] = []
     for m in wanted:
+        if time.perf_counter() >= end:  # before buffers as large as the matrix are filled
+            break
         bench = Bench(device, m, end)
         if not bench.complete:
             break
