@@ -36,6 +36,13 @@ fn load_dout(t: u32, head: u32, d4: u32) -> vec4<f32> {
   return v;
 }
 
+// Writes four elements of a head's row, which begins at `at`; none past the head's end.
+fn store(at: u32, d4: u32, v: vec4<f32>) {
+  for (var i = 0u; i < 4u; i++) {
+    if (d4 * 4u + i < HEAD_SIZE) { dqkv[at + d4 * 4u + i] = v[i]; }
+  }
+}
+
 fn delta(t: u32, head: u32) -> f32 {
   var sum = 0.0;
   let at = t * p.C + head * HEAD_SIZE;
@@ -106,8 +113,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
   }
   let at = t * p.N;
-  for (var d = 0u; d < HEAD_SIZE; d++) {
-    if (mine) { dqkv[at + head * HEAD_SIZE + d] = sum[d / 4u][d % 4u] * p.scale; }
+  for (var d = 0u; d < D4; d++) {
+    if (mine) { store(at + head * HEAD_SIZE, d, sum[d] * p.scale); }
   }
   if (head % heads > 0u) { return; }
 
@@ -134,8 +141,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       workgroupBarrier();
     }
   }
-  for (var d = 0u; d < HEAD_SIZE; d++) {
-    if (mine) { dqkv[at + value_column + d] = sum[d / 4u][d % 4u]; }
+  for (var d = 0u; d < D4; d++) {
+    if (mine) { store(at + value_column, d, sum[d]); }
   }
 
   for (var d = 0u; d < D4; d++) {
@@ -161,7 +168,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       workgroupBarrier();
     }
   }
-  for (var d = 0u; d < HEAD_SIZE; d++) {
-    if (mine) { dqkv[at + key_column + d] = sum[d / 4u][d % 4u]; }
+  for (var d = 0u; d < D4; d++) {
+    if (mine) { store(at + key_column, d, sum[d]); }
   }
 }

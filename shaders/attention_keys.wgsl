@@ -1,4 +1,4 @@
-// Which keys a query sees and which queries see a key, in the sequence from `start` to before `end`; and how a row is loaded.
+// Which keys a query sees and which queries see a key, in the sequence from `start` to before `end`.
 // Used by attention, attention_bias, attention_dqkv, attention_lse, which set CAUSAL, WINDOW, KV_HEADS and HEAD_SIZE.
 fn first_key(query: u32, start: u32) -> u32 { return select(start, max(query, start + WINDOW) - WINDOW, WINDOW > 0u); }
 
@@ -13,12 +13,22 @@ fn past_query(key: u32, end: u32) -> u32 { return select(end, min(key + WINDOW +
 // How many query heads share one head of keys and values. width: columns of all query heads.
 fn sharing(width: u32) -> u32 { return select(width / (max(KV_HEADS, 1u) * HEAD_SIZE), 1u, KV_HEADS == 0u); }
 
-// Four elements of a head's row of q, k or v, which begins at `column`; zeros past the head's end.
-fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
-  var v = vec4<f32>();
-  let at = t * p.N + column + d4 * 4u;
-  for (var i = 0u; i < 4u; i++) {
-    if (d4 * 4u + i < HEAD_SIZE) { v[i] = f32(qkv[at + i]); }
-  }
-  return v;
+fn sees(query: u32, key: u32, start: u32, end: u32) -> bool { return key >= first_key(query, start) && key < past_key(query, end); }
+
+// Whether each of four queries, from `query` on, sees a key.
+fn four_see(query: u32, key: u32, start: u32, end: u32) -> vec4<bool> {
+  return vec4<bool>(
+    sees(query, key, start, end), sees(query + 1u, key, start, end), sees(query + 2u, key, start, end), sees(query + 3u, key, start, end)
+  );
+}
+
+// Whether a query sees each of four keys, from `key` on. False for queries past the end.
+fn four_seen(query: u32, key: u32, start: u32, end: u32) -> vec4<bool> {
+  let real = query < end;
+  return vec4<bool>(
+    real && sees(query, key, start, end),
+    real && sees(query, key + 1u, start, end),
+    real && sees(query, key + 2u, start, end),
+    real && sees(query, key + 3u, start, end),
+  );
 }

@@ -12,7 +12,7 @@ const EACH: u32 = 1u; // queries per thread, which share the keys and values tha
 const LANES: u32 = QUERIES / EACH;
 const KEYS: u32 = 16u; // keys in a block
 const D4: u32 = (HEAD_SIZE + 3u) / 4u; // groups of four in a head's row, the last one padded with zeros
-const HIDDEN: f32 = -3.0e38; // the score of a key that a query does not see
+const HIDDEN: f32 = -2.0e38; // the score of a key that a query does not see; finite after exp2's factor of 1.44
 const LOWEST: f32 = -1.0e38; // the initial maximum, above HIDDEN: so a hidden key's weight is 0 even before any key is seen
 
 var<workgroup> keys: array<vec4<f32>, KEYS * D4>;
@@ -98,7 +98,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var e = 0u; e < EACH; e++) {
     let t = first + e * LANES;
     if (t < end) {
-      for (var d = 0u; d < HEAD_SIZE; d++) { out[t * p.C + head + d] = O(sum[e * D4 + d / 4u][d % 4u] / total[e]); }
+      for (var d = 0u; d < D4; d++) {
+        let v = sum[e * D4 + d] / total[e];
+        for (var i = 0u; i < 4u; i++) {
+          if (d * 4u + i < HEAD_SIZE) { out[t * p.C + head + d * 4u + i] = O(v[i]); }
+        }
+      }
     }
   }
 }

@@ -1,16 +1,20 @@
 """Attention in windows, with shared keys and with a bias: numpy against its definition, kernels against numpy."""
 
+import math
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
-from gpt2wgpu.gpu import Device, GPUProgram
-from gpt2wgpu.gpu.kernels import shader_files
+from gpt2wgpu.gpu import Device, GPUProgram, open_device
+from gpt2wgpu.gpu.kernels import find_kernel, read_shader, shader_files
 from gpt2wgpu.graph import ops, packing
-from gpt2wgpu.graph.tensor import Array, Tensor
+from gpt2wgpu.graph.tensor import Array, Op, Tensor
+from gpt2wgpu.train import ops as train_ops
 
 # one, two, one past a block of keys (16), a tile (32) and a block of numpy's (64), many blocks
 LENGTHS = (1, 33, 33, 2, 64, 17, 65, 150)
@@ -158,21 +162,91 @@ def test_kernel_equals_numpy(case: Case, device_form: Device):
     assert check.ok, check
 
 
+def heads_of(size: int) -> list[Case]:
+    """Plain attention, a window over heads that share keys, a bias. Lengths around a tile and a block, which have 32."""
+    attrs, lengths = {"head_size": size, "scale": 0.3}, (1, 31, 33, 64, 70, 32)
+    return [
+        Case(ops.attention, {"N": 6 * size}, lengths, attrs | {"causal": True}),
+        Case(ops.attention, {"N": 8 * size}, lengths, attrs | {"causal": False, "window": 36, "kv_heads": 2}),
+        Case(ops.attention_bias, {"N": 6 * size, "H": 2, "R": 65}, lengths, attrs | {"causal": size == 64}),
+    ]
+
+
+# with 20 columns in groups of four, a lane grid of 16 parts has surplus lanes; 256 takes 256 lanes
+ON_A_GPU = [case for size in (4, 32, 64, 80, 96, 128, 256) for case in heads_of(size)]
+
+
+@pytest.mark.parametrize("case", ON_A_GPU, ids=lambda case: f"{case.op.name} {case}")
+def test_heads_on_a_gpu(case: Case, as_on_a_gpu: Device):
+    check = check_op(as_on_a_gpu, case)
+    assert check.ok, check
+
+
+@pytest.mark.parametrize("case", [c for size in (64, 80, 128) for c in heads_of(size)], ids=lambda case: f"{case.op.name} {case}")
+def test_heads_on_a_gpu_in_f16(case: Case, as_on_a_gpu: Device):
+    if not as_on_a_gpu.has_f16:
+        pytest.skip("the device has no shader-f16")
+    check = check_op(as_on_a_gpu, replace(case, half=True))
+    assert check.ok, check
+
+
+@pytest.mark.parametrize("shader", ["softmax_attention", "flash_forward", "attention_lse", "attention_lse_flash"])
+def test_masked_scores_stay_finite_in_exp2(shader: str):
+    """Drivers compute exp(x) as exp2(x log2(e)); under fast-math an Inf there may become anything."""
+    values = [float(v) for v in re.findall(r"^const (?:HIDDEN|LOWEST): f32 = (\S+);", read_shader(shader), re.M)]
+    assert values and all(abs(v) * math.log2(math.e) < np.finfo(np.float32).max for v in values)
+    assert sorted(values) == values  # a hidden key is below the initial maximum
+
+
+@pytest.mark.parametrize("o", [ops.attention, ops.attention_bias, train_ops.attention_lse, train_ops.attention_dqkv])
+def test_any_head_fits_webgpu_default_limits(o: Op, as_on_a_gpu: Device):
+    """16 KiB of workgroup memory, 256 lanes; in wgpu's validation as on a small GPU."""
+    limits = {"max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 256}
+    adapter = replace(as_on_a_gpu.adapter, limits=as_on_a_gpu.adapter.limits | limits)
+    small = open_device(adapter, checked=True)
+    for size in (32, 64, 80, 128, 256):
+        attrs = {"head_size": size, "scale": 1.0, "causal": True, "window": 0, "kv_heads": 0}
+        t = Tensor(("T", size), op=o, dims={"H": 1}, attrs={k: v for k, v in attrs.items() if k in keywords(o)})
+        assert shader_files(t, small.matmul("f32"))[0] == f"{o.name}_flash"
+        find_kernel(small, t).compile(small)
+
+
+def keywords(o: Op) -> tuple[str, ...]:
+    return o.reference.__code__.co_varnames
+
+
+def test_one_long_text_spreads_over_the_device():
+    """512 tokens of 12 heads: more workgroups than a large GPU has cores."""
+    tiles = packed((512,))["tiles"]
+    columns, rows, _ = ops.attention.grid(SimpleNamespace(G=len(tiles), C=12 * 64, HEAD_SIZE=64))
+    assert columns * rows > 144
+
+
+UNEVEN = ATTRS | {"causal": False}
 INVARIANT = [
-    Case(ops.attention, {"N": 8 * SIZE}, (33, 1, 70, 150), ATTRS | {"causal": False, "window": 20, "kv_heads": 2}),
-    Case(ops.attention_bias, {"N": 6 * SIZE, "H": 2, "R": 65}, (33, 1, 70, 150), ATTRS | {"causal": False}),
+    *(
+        Case(ops.attention, {"N": 8 * size}, (33, 1, 70, 150), UNEVEN | {"head_size": size, "window": 20, "kv_heads": 2})
+        for size in (SIZE, 64, 80)
+    ),
+    *(
+        Case(ops.attention_bias, {"N": 6 * size, "H": 2, "R": 65}, (33, 1, 70, 150), UNEVEN | {"head_size": size})
+        for size in (SIZE, 64)
+    ),
 ]
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("case", INVARIANT, ids=lambda case: case.op.name)
+@pytest.mark.parametrize("case", INVARIANT, ids=lambda case: f"{case.op.name} {case}")
 def test_a_sequence_does_not_depend_on_its_batch(case: Case, half: bool, device_form: Device):
     if half and not device_form.has_f16:
         pytest.skip("the device has no shader-f16")
     output, values = case_arrays(replace(case, half=half))
     program = GPUProgram(device_form, output, lambda t: values[t.name], {"T": 256, "B": 4, "G": 16})
     whole = program.run(values)
+    assert np.isfinite(whole).all()
+    poison = packed((256,)) | {"qkv": np.full((256, case.sizes["N"]), np.nan, values["qkv"].dtype)}
     for start, end in values["spans"].tolist():
+        assert np.isnan(program.run(poison)).all()  # and so is what lies behind the next batch
         alone = packed((end - start,)) | {"qkv": values["qkv"][start:end]}
         np.testing.assert_array_equal(program.run(alone), whole[start:end])
 

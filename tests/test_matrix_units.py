@@ -42,7 +42,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
         assert old in source
         others = {
             "matmul_cooperative": source.replace(old, new),
-            "attention_cooperative": "\n".join(map(original, ("attention", "softmax_attention", "attention_keys"))),
+            "attention_cooperative": "\n".join(
+                map(original, ("attention", "softmax_attention", "attention_keys", "attention_load"))
+            ),
         }
         monkeypatch.setattr(kernels, "read_shader", lambda name: others.get(name) or original(name))
 

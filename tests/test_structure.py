@@ -195,7 +195,8 @@ def test_names_of_constants_match():
     assert [a.lower() for a in activations] == list(ops.ACTIVATIONS)
     modes = re.findall(r"^const (\w+): u32 = \d+u;", read_shader("pooling_modes"), re.M)
     assert [m.lower() for m in modes] == list(ops.POOLINGS)
-    for shader in ("softmax_attention", "attention_cooperative", "attention_lse", "attention_dqkv"):
+    flash = ("flash_forward", "attention_lse_flash", "attention_dqkv_flash")
+    for shader in ("softmax_attention", "attention_cooperative", "attention_lse", "attention_dqkv", *flash):
         assert f"const QUERIES: u32 = {QUERY_TILE}u;" in read_shader(shader)
     for shader in ("linear_int8", "linear_int8_scalar", "linear_add_int8", "linear_add_int8_scalar", "embed_int8"):
         assert f"const GROUP: u32 = {GROUP}u;" in read_shader(shader)

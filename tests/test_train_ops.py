@@ -54,6 +54,20 @@ def test_kernel_equals_numpy(case: Case, device: Device):
     assert check.ok, check
 
 
+ATTENTION_ON_A_GPU = [
+    *(c for size in (4, 32, 64, 80, 96, 128, 256) for c in selftest.attention_cases(2 * size, size, True, (1, 31, 33, 70))),
+    *(c for size in (64, 80) for c in selftest.attention_cases(4 * size, size, False, (32, 1, 70), 36, 2)),
+    *selftest.attention_cases(4 * 12, 12, True, (64, 70, 1), 33, 1),
+    *selftest.attention_cases(12, 12, False, (130, 5)),
+]
+
+
+@pytest.mark.parametrize("case", ATTENTION_ON_A_GPU, ids=lambda case: f"{case.op.name} {case}")
+def test_gradients_of_attention_on_a_gpu(case: Case, as_on_a_gpu: Device):
+    check = check_op(as_on_a_gpu, case)
+    assert check.ok, check
+
+
 MATMULS = [case for case in (*selftest.backward_cases(), *AWKWARD) if case.op in (ops.matmul, ops.linear_dweight)]
 
 

@@ -203,13 +203,13 @@ def forward_cases(half: bool) -> list[Case]:
 
 
 def attention_variants(half: bool) -> list[Case]:
-    """A window that hides whole blocks of keys, heads that share keys, a bias."""
-    attrs = {"head_size": 10, "scale": 0.3}
+    """A window that hides whole blocks of keys, heads that share keys, a bias; as GPUs compute them, four columns at a time."""
+    attrs = {"head_size": 20, "scale": 0.3}
     lengths = (1, 70, 17)
     return [
-        Case(ops.attention, {"N": 60}, lengths, attrs | {"causal": True, "window": 20, "kv_heads": 1}, half),
-        Case(ops.attention, {"N": 80}, lengths, attrs | {"causal": False, "window": 5, "kv_heads": 2}, half),
-        Case(ops.attention_bias, {"N": 90, "H": 3, "R": 33}, lengths, attrs | {"causal": False}, half),
+        Case(ops.attention, {"N": 120}, lengths, attrs | {"causal": True, "window": 20, "kv_heads": 1}, half),
+        Case(ops.attention, {"N": 160}, lengths, attrs | {"causal": False, "window": 5, "kv_heads": 2}, half),
+        Case(ops.attention_bias, {"N": 180, "H": 3, "R": 33}, lengths, attrs | {"causal": False}, half),
     ]
 
 
@@ -218,7 +218,7 @@ def nan_cases(half: bool) -> list[Case]:
     found = [
         Case(ops.layer_norm, {"C": 132}, half=half, nan=True),
         Case(ops.linear, {"K": 36, "N": 68}, attrs={"activation": "relu"}, half=half, nan=True),
-        Case(ops.attention, {"N": 90}, (1, 70, 17), {"head_size": 10, "scale": 0.3, "causal": True}, half=half, nan=True),
+        Case(ops.attention, {"N": 180}, (1, 70, 17), {"head_size": 20, "scale": 0.3, "causal": True}, half=half, nan=True),
     ]
     if not half:
         skip = {"skip": np.zeros(3, np.uint32)}

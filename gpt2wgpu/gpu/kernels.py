@@ -84,18 +84,27 @@ SHARED: dict[str, tuple[str, ...]] = {
     "rms_norm": ("row_sum",),
     **dict.fromkeys(("glu", "activate", "activate_dx"), ("activation", "is_nan")),
     **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
-    **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys")),
-    **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys",)),
+    **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys", "attention_load")),
+    **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys", "attention_load")),
     "pool": ("pooling_modes", "is_nan"),
     "pool_dx": ("pooling_modes",),
+}
+
+
+ON_GPUS = ("matmul_workgroup", "matmul_cooperative")  # what Device.matmul chooses where it is no software driver
+
+# the variants for GPUs, whose lanes share the rows of a tile, and the shared files that they use
+FLASH: dict[str, tuple[str, ...]] = {
+    **{name: (f"{name}_flash", "flash_forward", "flash_tile", "attention_keys") for name in ("attention", "attention_bias")},
+    **{name: (f"{name}_flash", "flash_tile", "attention_keys") for name in ("attention_lse", "attention_dqkv")},
 }
 
 
 def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
     """The shader files of an op: its own, then shared ones. matmul: what Device.matmul chose, or matmul_short.
 
-    All variants give the same bits, except the one on matrix units, which rounds sums differently: a device uses it in
-    every f16 matmul or in none.
+    All variants of a matmul give the same bits, except the one on matrix units, which rounds sums differently: a device uses
+    it in every f16 matmul or in none. Attention adds up in another order on a GPU than on a software driver.
     """
     assert t.op is not None
     name = t.op.name
@@ -109,6 +118,8 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
         return ("linear_dweight_scalar",)
     if name == "attention" and matmul == "matmul_cooperative" and suits_matrix_units(t):
         return ("attention_cooperative",)
+    if name in FLASH and matmul in ON_GPUS and t.attrs["head_size"] % 4 == 0:
+        return FLASH[name]
     return name, *SHARED.get(name, ())
 
 

@@ -104,7 +104,7 @@ def backward_cases() -> list[Case]:
         Case(ops.sum_rows, {"C": 70}),
         *layer_norm_case(70),
         *(c for d in (10, 64) for causal in (True, False) for c in attention_cases(3 * d, d, causal, (1, 70, 17))),
-        *attention_cases(40, 10, True, (1, 70, 17), window=20, kv_heads=2),
+        *attention_cases(80, 20, True, (1, 70, 17), window=20, kv_heads=2),
         scatter_rows_case(77, 52),
         *(Case(ops.pool_dx, {"C": 70}, attrs={"mode": mode}) for mode in POOLINGS),
         Case(ops.columns, {"N": 70}, attrs={"M": 33, "first": 36}),
