@@ -167,13 +167,21 @@ def heads_of(size: int) -> list[Case]:
     attrs, lengths = {"head_size": size, "scale": 0.3}, (1, 31, 33, 64, 70, 32)
     return [
         Case(ops.attention, {"N": 6 * size}, lengths, attrs | {"causal": True}),
-        Case(ops.attention, {"N": 8 * size}, lengths, attrs | {"causal": False, "window": 36, "kv_heads": 2}),
+        Case(ops.attention, {"N": 8 * size}, lengths, attrs | {"causal": False, "window": 33, "kv_heads": 2}),
         Case(ops.attention_bias, {"N": 6 * size, "H": 2, "R": 65}, lengths, attrs | {"causal": size == 64}),
     ]
 
 
-# with 20 columns in groups of four, a lane grid of 16 parts has surplus lanes; 256 takes 256 lanes
-ON_A_GPU = [case for size in (4, 32, 64, 80, 96, 128, 256) for case in heads_of(size)]
+# With 20 groups of four columns a grid of 16 parts has surplus lanes; heads of 256 take 256 lanes. Windows that begin and end
+# at the edge of a block, and one token beside it.
+ON_A_GPU = [
+    *(case for size in (64, 80, 4, 32, 96, 128, 256) for case in heads_of(size)),
+    *(
+        Case(ops.attention, {"N": 12}, (33, 1, 160), ATTRS | {"head_size": 4, "window": window, "causal": causal})
+        for window in (1, 30, 31, 32, 62, 1000, (1 << 31) - 1)
+        for causal in (True, False)
+    ),
+]
 
 
 @pytest.mark.parametrize("case", ON_A_GPU, ids=lambda case: f"{case.op.name} {case}")

@@ -56,7 +56,8 @@ def test_kernel_equals_numpy(case: Case, device: Device):
 
 ATTENTION_ON_A_GPU = [
     *(c for size in (4, 32, 64, 80, 96, 128, 256) for c in selftest.attention_cases(2 * size, size, True, (1, 31, 33, 70))),
-    *(c for size in (64, 80) for c in selftest.attention_cases(4 * size, size, False, (32, 1, 70), 36, 2)),
+    *(c for size in (64, 80) for c in selftest.attention_cases(4 * size, size, False, (32, 1, 70), 33, 2)),
+    *(c for w in (1, 30, 31, 32) for c in selftest.attention_cases(4, 4, False, (100, 1), w)),
     *selftest.attention_cases(4 * 12, 12, True, (64, 70, 1), 33, 1),
     *selftest.attention_cases(12, 12, False, (130, 5)),
 ]
