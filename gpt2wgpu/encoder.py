@@ -46,7 +46,8 @@ class Encoder(ModelFacts):
         the depth, because its middle layers represent meaning best.
     pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: the folder's
         own; without one, "last" for a decoder (its config.json names a class ending in ForCausalLM), else "mean".
-    max_tokens: most tokens in a batch. It bounds memory; on a GPU it never changes a vector.
+    max_tokens: most tokens in a batch. It bounds memory; on a GPU it never changes a vector. Default: 16,384 on a discrete
+        GPU, 2,048 elsewhere, and fewer on a GPU that turns out to be slow.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
     prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers. Default: what the folder says;
         if it has no prompts, those that the model's family is known to expect (`checkpoint/prompts.py`).
@@ -142,7 +143,7 @@ class Encoder(ModelFacts):
         at = self.engine
         graph, longest = other._graph(at.place), at.longest_text
         other.engine = Engine(
-            self.checkpoint, graph, at.place, name=self.model, max_tokens=at.max_tokens, longest=longest, lock=at.lock
+            self.checkpoint, graph, at.place, name=self.model, max_tokens=at.asked_tokens, longest=longest, lock=at.lock
         )
         return other
 

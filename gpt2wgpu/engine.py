@@ -23,10 +23,10 @@ from .progress import progress
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from .gpu import Device
+    from .gpu import Device, Pace
 
 MAX_SEQUENCES = 1024  # per batch
-MAX_TOKENS = {"gpu": 16384, "software": 2048, "numpy": 2048}  # per batch
+MAX_TOKENS = {"discrete": 16384, "integrated": 2048, "software": 2048, "numpy": 2048}  # per batch; fewer on a slow GPU
 LONG_TEXT_TOKENS = (
     8192  # a device gets buffers for texts this long, whatever max_tokens is; for longer ones if max_seq_length asks
 )
@@ -109,8 +109,8 @@ class Engine:
     """A compiled graph and the place where it is computed. One thread computes at a time.
 
     graph: batch arrays -> vectors (B, C). name: the model's, for messages. max_tokens: most in a batch; None for the default
-    of the device. longest: tokens of the longest text that must fit, whatever max_tokens is. lock: shared with another engine
-    on the same device.
+    of the device, or on a slow GPU what it computes in a fifth of a second, once that is known. longest: tokens of the longest
+    text that must fit, whatever max_tokens is. lock: shared with another engine on the same device.
 
     Raises UserError if it does not fit in memory.
     """
@@ -128,7 +128,9 @@ class Engine:
     ) -> None:
         self.checkpoint, self.place, self.name = checkpoint, place, name
         self.lock = lock or ForkSafeLock()
+        self.asked_tokens = max_tokens
         self.max_tokens = max_tokens or MAX_TOKENS[device_kind(place.device)]
+        self.pace: Pace | None = None  # of a device
         self.longest_text = checkpoint.config.usable_length  # most tokens of a text that can be computed
         self.limited = False  # whether the device, not `longest`, sets `longest_text`
         self._longest = longest
@@ -147,8 +149,9 @@ class Engine:
         if device is not None:
             from .devices.graph_check import check_graph
             from .devices.loop_limit import longest_text
-            from .gpu import check_grids, fitting_tokens
+            from .gpu import Pace, check_grids, fitting_tokens
 
+            self.pace = Pace(device)
             tokens = fitting_tokens(device, graph, wanted)
             self.max_tokens = min(self.max_tokens, tokens)
         else:
@@ -172,7 +175,7 @@ class Engine:
             return reference.NumpyProgram(graph, weights)
         from .gpu import GPUProgram
 
-        return GPUProgram(self.place.device, graph, weights, self._capacity)
+        return GPUProgram(self.place.device, graph, weights, self._capacity, pace=self.pace)
 
     def _too_large(self, room: str) -> UserError:
         half = self.place.device is not None and self.place.device.has_f16
@@ -290,7 +293,7 @@ class Engine:
         pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
         sequences, pad = window.sequences, self.checkpoint.config.pad
         try:
-            for planned in packing.plan_batches([len(sequences[i]) for i in texts], self.max_tokens, options.sequences):
+            for planned in packing.plan_batches([len(sequences[i]) for i in texts], self._budget(), options.sequences):
                 rows = [texts[i] for i in planned]
                 batch = [sequences[i] for i in rows]
                 skips = [min(options.skip, len(s) - 1) for s in batch]
@@ -303,6 +306,12 @@ class Engine:
         finally:
             while pending:  # after an error: batches in progress must end before anything else begins
                 pending.popleft()[1]()
+
+    def _budget(self) -> int:
+        """The most tokens of the next batches. A longer text is a batch of its own."""
+        if self.pace is None or self.asked_tokens is not None:
+            return self.max_tokens
+        return self.pace.batch_tokens(self.max_tokens)
 
     def _finish_batch(self, rows: list[int], wait: Callable[[], Array]) -> tuple[list[int], Array]:
         """Wait for a batch: its texts and the program's output."""

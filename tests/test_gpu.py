@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +14,12 @@ from gpt2wgpu.graph import ops, reference
 from gpt2wgpu.graph.tensor import Array, Tensor
 
 
-class Recorded(GPUProgram):
-    """A Program that remembers its result buffers."""
-
-    def __init__(self, *args: Any) -> None:
-        self.result_buffers: list[Any] = []
-        super().__init__(*args)
-
-    def _buffer(self, label: str, size: int) -> Any:
-        buffer = super()._buffer(label, size)
-        if label.startswith("result of"):
-            self.result_buffers.append(buffer)
-        return buffer
+class Poisoned(GPUProgram):
+    """A program whose result buffers can be filled with NaN."""
 
     def poison(self) -> None:
         """NaN in every result buffer, in f32 and in f16."""
-        for buffer in self.result_buffers:
+        for buffer in self.results.made:
             self.device.raw.queue.write_buffer(buffer, 0, np.full(buffer.size, 0xFF, np.uint8))
 
 
@@ -62,15 +51,15 @@ def rows(count: int, seed: int = 1) -> dict[str, Array]:
 
 
 @pytest.fixture
-def chain(device: Device) -> tuple[Recorded, Callable[[Mapping[str, Array]], Array]]:
+def chain(device: Device) -> tuple[Poisoned, Callable[[Mapping[str, Array]], Array]]:
     output, values = two_layers()
     expected = reference.NumpyProgram(output, lambda t: values[t.name])
-    return Recorded(device, output, lambda t: values[t.name], {"T": 70}), expected.run
+    return Poisoned(device, output, lambda t: values[t.name], {"T": 70}), expected.run
 
 
 def test_result_buffers_are_reused(chain):
     program, expected = chain
-    assert len(program.result_buffers) < len(program.steps) == 5
+    assert len(program.results.made) < len(program.steps) == 5
     np.testing.assert_allclose(program.run(rows(70)), expected(rows(70)), atol=2e-5)
 
 
@@ -129,7 +118,7 @@ def test_a_kernel_writes_every_element(case: Case, device: Device):
     if case.half and not device.has_f16:
         pytest.skip("the device has no shader-f16")
     output, values = case_arrays(case)
-    program = Recorded(device, output, lambda t: values[t.name], {"T": 100, "B": 3, "G": 6, "M": 40})
+    program = Poisoned(device, output, lambda t: values[t.name], {"T": 100, "B": 3, "G": 6, "M": 40})
     program.poison()
     assert np.isfinite(program.run(values)).all()
 
@@ -166,7 +155,7 @@ def test_a_table_over_the_limit_of_a_binding_comes_in_pieces(half: bool, pieces:
     capacity = {"T": len(values["ids"])}
     whole = GPUProgram(device, output, lambda t: values[t.name], capacity)
     small = limited(device, max_storage_buffer_binding_size=16384)
-    cut = Recorded(small, output, lambda t: values[t.name], capacity)
+    cut = Poisoned(small, output, lambda t: values[t.name], capacity)
     assert (len(whole.steps), len(cut.steps)) == (1, pieces)
     cut.poison()
     np.testing.assert_array_equal(cut.run(values), whole.run(values))

@@ -150,7 +150,7 @@ def test_a_dropped_program_and_device_are_freed_without_a_garbage_collection(dev
         )
         update.run()
         clock = Clock(opened, 1)
-        things = [program, opened, opened.raw, opened.raw.queue, program.result, program.batch_buffer, update, clock]
+        things = [program, opened, opened.raw, opened.raw.queue, program.result, program.upload.buffer, update, clock]
         left = [weakref.ref(x) for x in things]
         del things, update, clock, program, opened
         assert [r() for r in left if r() is not None] == []
@@ -170,7 +170,7 @@ def test_encoders_in_turn_leave_nothing_on_the_device(device: Device):
             model.similarity(model.encode(["a", "b"]), model.encode("c"))
             model.encode(["a", "b"], output_value="token_embeddings")
             raw = model.engine.place.device.raw
-            left += [weakref.ref(x) for x in (raw, raw.queue, model.engine.program, model.engine.program.batch_buffer)]
+            left += [weakref.ref(x) for x in (raw, raw.queue, model.engine.program, model.engine.program.upload.buffer)]
             del model, raw
         assert [r() for r in left if r() is not None] == []
     finally:

@@ -19,7 +19,7 @@ from process import Run
 from gpt2wgpu import Encoder, checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph
 from gpt2wgpu.checkpoint.tensors import Tensors
-from gpt2wgpu.gpu import Device, GPUProgram, open_device, program
+from gpt2wgpu.gpu import Device, GPUProgram, buffers, open_device
 from gpt2wgpu.graph import memory, packing, reference
 from gpt2wgpu.graph.int8 import quantize_weights
 from gpt2wgpu.graph.tensor import Array, Tensor, schedule
@@ -42,7 +42,9 @@ def test_a_program_takes_what_was_foreseen(kind: str, device: Device, tmp_path: 
     output, weights = graph(tiny_gpt2(tmp_path / "m", layers=3), "f16" if kind == "float16" else "f32", int8=kind == "int8")
     needed = memory.memory_needed(output, CAPACITY)
     built = GPUProgram(device, output, weights, CAPACITY)
-    padding = program.PADDING * sum(t.is_weight for t in schedule(output))
+    assert built.bytes < needed.total
+    built.grow(CAPACITY)
+    padding = buffers.PADDING * sum(t.is_weight for t in schedule(output))
     batch = sum(memory.tensor_bytes(t, CAPACITY) for t in built.inputs)
     assert built.bytes == needed.total - batch + padding
     if kind == "float32":
@@ -52,15 +54,15 @@ def test_a_program_takes_what_was_foreseen(kind: str, device: Device, tmp_path: 
 def test_results_share_buffers_only_when_their_last_reader_is_done(tmp_path: Path):
     output, _ = graph(tiny.save(tmp_path / "m", tiny.bert_config()))
     tensors = schedule(output)
-    buffers, sizes = memory.plan_buffers(tensors, lambda t: memory.tensor_bytes(t, CAPACITY))
+    places, sizes = memory.plan_buffers(tensors, lambda t: memory.tensor_bytes(t, CAPACITY))
     ops = [t for t in tensors if t.op]
     assert len(sizes) < len(ops)
     holds: dict[int, Tensor] = {}
     for t in ops:
-        assert all(holds[buffers[x]] is x for x in t.inputs if x.op)  # nothing has been written over
-        assert buffers[t] not in {buffers[x] for x in t.inputs if x.op}
-        assert sizes[buffers[t]] >= memory.tensor_bytes(t, CAPACITY)
-        holds[buffers[t]] = t
+        assert all(holds[places[x]] is x for x in t.inputs if x.op)  # nothing has been written over
+        assert places[t] not in {places[x] for x in t.inputs if x.op}
+        assert sizes[places[t]] >= memory.tensor_bytes(t, CAPACITY)
+        holds[places[t]] = t
     kept, _ = memory.plan_buffers(tensors, lambda t: memory.tensor_bytes(t, CAPACITY), keep=ops)
     assert len(set(kept.values())) == len(ops)
 
@@ -135,11 +137,11 @@ def test_a_device_with_memory_of_its_own_tells_only_when_it_is_full(
     folder = tiny_gpt2(tmp_path / "m")
     expected = Encoder(folder, device="gpu", dtype="float32").encode("t1 t2")
 
-    def full(self: GPUProgram, label: str, size: int) -> None:
+    def full(self: buffers.Buffers, label: str, size: int) -> None:
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(GPUProgram, "_buffer", full)
+        patch.setattr(buffers.Buffers, "make", full)
         found = refusal(lambda: Encoder(folder, device="gpu", dtype="float32"))
         assert f" in float32, more than {real.adapter} has free: use " in found
     np.testing.assert_array_equal(Encoder(folder, device="gpu", dtype="float32").encode("t1 t2"), expected)
@@ -194,7 +196,7 @@ def test_weights_go_to_the_device_in_chunks(device: Device, monkeypatch: pytest.
         flush(raw)
 
     with monkeypatch.context() as patch:
-        patch.setattr(program, "UPLOAD_BYTES", 512)
+        patch.setattr(buffers, "UPLOAD_BYTES", 512)
         patch.setattr(device.library, "flush_writes", counted_flush)
         patch.setattr(device.raw.queue, "write_buffer", counted_write)
         built = GPUProgram(device, output, weights, CAPACITY)

@@ -25,7 +25,8 @@ from .workspace import Workspace
 
 WINDOW_SECONDS = 4  # target duration of a window, which is what a crash can lose and how often progress is shown
 BATCHES = 16  # most per window, enough to keep a device busy; there are at least two, so that preparing and computing overlap
-SPEED = {"gpu": 1e13, "software": 2e10, "numpy": 2e11}  # FLOP/s, to estimate a window's duration within a factor of ten
+# FLOP/s, to estimate a window's duration within a factor of ten
+SPEED = {"discrete": 1e13, "integrated": 1e12, "software": 2e10, "numpy": 2e11}
 ENGLISH_CHARACTERS = 4  # per token, roughly, in WordPiece and byte-pair vocabularies
 COMMIT_SECONDS = 2.0  # between two fsyncs, which cost up to a tenth of a second each on a hard disk
 SHARD_BYTES = 1 << 28  # float32 vectors in a shard, a usual size for Parquet; a shard ends with the window that reaches it

@@ -61,8 +61,10 @@ def has_gpu_node() -> bool:
 
 
 def device_kind(device: "Device | None") -> str:
-    """The kind of an opened device: "numpy", "software" or "gpu"."""
-    return "numpy" if device is None else "software" if device.adapter.software else "gpu"
+    """The kind of an opened device: "numpy", "software", "discrete" or "integrated", which every other GPU counts as."""
+    if device is None:
+        return "numpy"
+    return "software" if device.adapter.software else "discrete" if device.adapter.kind == "DiscreteGPU" else "integrated"
 
 
 def find_dtype(wanted: str, device: "Device | None") -> str:

@@ -9,6 +9,10 @@ tuning.py    measures the tile shapes
 device_cache.py  what is known of each adapter, in files of the user's cache folder
 limits.py    refuses a device whose grids are too small for a graph
 program.py   a graph and its weights -> buffers, bind groups, dispatches
+buffers.py   a program's buffers: made, filled with weights, counted, destroyed
+results.py   the buffers that steps write to, which grow with the batches
+upload.py    a batch's arrays and uniform values, in one write
+pace.py      how much is submitted at a time
 inplace.py   kernels outside any graph that update buffers in place, for training
 failures.py  wgpu's errors -> DeviceLost, OutOfDeviceMemory
 clock.py     the device's timestamps
@@ -27,6 +31,7 @@ from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
 from .kernels import Kernel, Tile, read_shader
 from .library import MatrixUnits
 from .limits import check_grids, distinct_results
+from .pace import Pace
 from .program import GPUProgram, fitting_tokens
 from .tiles import default_kernel
 from .tuning import Measurement, graph_matmuls, tune_matmuls
@@ -45,6 +50,7 @@ __all__ = [
     "MatrixUnits",
     "Measurement",
     "OutOfDeviceMemory",
+    "Pace",
     "Tile",
     "adapter_key",
     "check_grids",

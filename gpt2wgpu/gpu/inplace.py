@@ -12,7 +12,7 @@ from .device import Device
 from .failures import named_failures
 from .kernels import bind_group_layout, compile_pipeline, read_shader, uniform_bits, uniform_fields
 from .library import DispatchHandles
-from .program import ROW_BYTES
+from .upload import ROW_BYTES
 
 
 @dataclass(frozen=True)

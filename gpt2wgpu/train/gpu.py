@@ -32,6 +32,8 @@ class GPUTrainProgram(TrainProgram):
         self.graph = graph
         self.program = GPUProgram(device, graph.output, weights, capacity, graph.gradients.values())
         self.inference = GPUProgram(device, graph.inference, lambda t: self.program.weights[t], capacity)
+        for p in (self.program, self.inference):
+            p.grow(capacity)  # so that a lack of memory is known now
         known = set(self.graph.forward)
         self.forward = [s for s in self.program.steps if s.tensor in known]
         self.backward = [s for s in self.program.steps if s.tensor not in known]
