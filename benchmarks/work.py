@@ -40,8 +40,8 @@ def op_cases(half: bool, tokens: int = 512) -> list[tuple[Case, float]]:
     return [
         (Case(ops.embed, {"V": 30000, "C": 768, "S": 1024}, lengths, half=half), n * 768),
         (Case(ops.layer_norm, {"C": 768}, lengths, half=half), 8 * n * 768),
-        (Case(ops.rms_norm, {"N": 1024, "K": 1024}, lengths, {"size": 1024}, half), 4 * n * 1024),
-        (Case(ops.rms_norm, {"N": 4096, "K": 3072}, lengths, {"size": 128}, half), 4 * n * 3072),
+        (Case(ops.rms_norm, {"C": 1024}, lengths, half=half), 4 * n * 1024),
+        (Case(ops.norm_rotary, {"N": 4096, "K": 3072, "S": 512, "D": 128}, lengths, half=half), 7 * n * 3072),
         (Case(ops.rotary, {"N": 4096, "S": 512, "D": 128}, lengths, {"heads": 24}, half), 3 * n * 3072),
         (Case(ops.glu, {"N": 3072}, lengths, {"activation": "silu"}, half), 6 * n * 3072),
         (Case(ops.linear, {"K": 768, "N": 2304}, lengths, half=half), 2 * n * 768 * 2304),

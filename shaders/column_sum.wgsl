@@ -1,21 +1,20 @@
-// The sum of value(t, c) over all tokens t, for every column c, in an order that depends only on the number of tokens.
-// Grid: a workgroup per COLUMNS columns. ROWS rows of lanes walk through the tokens side by side; a tree adds their sums.
+// The sum of value(t, c) over all tokens t, for every group of columns c, in an order that depends only on the number of tokens.
+// Grid: a workgroup per COLUMN_LANES groups of columns (token_lanes.wgsl).
 // Used by layer_norm_dweight, sum_rows.
-const COLUMNS: u32 = 16u;
-const ROWS: u32 = 16u;
-var<workgroup> partial: array<f32, COLUMNS * ROWS>;
+var<workgroup> partial: array<vec4<f32>, LANES>;
 
-@compute @workgroup_size(COLUMNS, ROWS)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-  var sum = 0.0;
-  if (id.x < p.C) {
-    for (var t = local.y; t < p.T; t += ROWS) { sum += value(t, id.x); }
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let c = group.x * COLUMN_LANES + lane % COLUMN_LANES;
+  var sum = vec4<f32>();
+  if (c < p.C / WIDE) {
+    for (var t = lane / COLUMN_LANES; t < p.T; t += TOKEN_LANES) { sum += value(t, c); }
   }
-  partial[local.y * COLUMNS + local.x] = sum;
+  partial[lane] = sum;
   workgroupBarrier();
-  for (var half = ROWS / 2u; half > 0u; half /= 2u) {
-    if (local.y < half) { partial[local.y * COLUMNS + local.x] += partial[(local.y + half) * COLUMNS + local.x]; }
+  for (var half = LANES / 2u; half >= COLUMN_LANES; half /= 2u) {
+    if (lane < half) { partial[lane] += partial[lane + half]; }
     workgroupBarrier();
   }
-  if (local.y == 0u && id.x < p.C) { store(id.x, partial[local.x]); }
+  if (lane < COLUMN_LANES && c < p.C / WIDE) { store(c, partial[lane]); }
 }

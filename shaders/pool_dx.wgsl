@@ -1,38 +1,57 @@
 // Each token's share of the gradient of its sequence's row; MODE is one of pooling_modes.wgsl.
-// Grid: a thread per column x and sequence y; it loops over the tokens. Declared in train/ops.py.
+// Grid: a workgroup per COLUMN_LANES groups of columns x and sequence y (token_lanes.wgsl). Declared in train/ops.py.
 struct Params { T: u32, C: u32, B: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> dout: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> dout: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> spans: array<vec2<u32>>;
 @group(0) @binding(4) var<storage, read> skip: array<u32>;
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dx: array<vec4<f32>>;
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  let c = id.x;
-  if (c >= p.C) { return; }
-  let start = spans[id.y].x;
-  let end = spans[id.y].y;
-  let first = start + skip[id.y];
-  let n = f32(end - first);
-  let d = dout[id.y * p.C + c];
-  var chosen = first; // the token that gets the whole gradient
-  if (MODE == LAST) { chosen = end - 1u; }
+var<workgroup> largest: array<vec4<f32>, LANES>;
+var<workgroup> largest_at: array<vec4<u32>, LANES>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let width = p.C / WIDE;
+  let mine = group.x * COLUMN_LANES + lane % COLUMN_LANES;
+  let c = min(mine, width - 1u);
+  let start = spans[group.y].x;
+  let end = spans[group.y].y;
+  let first = start + skip[group.y];
+  var chosen = vec4<u32>(select(first, end - 1u, MODE == LAST)); // the token that gets the whole gradient
   if (MODE == MAX) {
-    for (var t = first + 1u; t < end; t++) {
-      if (x[t * p.C + c] > x[chosen * p.C + c]) { chosen = t; }
+    var most = x[first * width + c];
+    for (var t = first + lane / COLUMN_LANES; t < end; t += TOKEN_LANES) {
+      let v = x[t * width + c];
+      chosen = select(chosen, vec4<u32>(t), v > most);
+      most = select(most, v, v > most);
     }
+    largest[lane] = most;
+    largest_at[lane] = chosen;
+    workgroupBarrier();
+    for (var half = LANES / 2u; half >= COLUMN_LANES; half /= 2u) {
+      if (lane < half) {
+        let v = largest[lane + half];
+        let t = largest_at[lane + half];
+        let better = (v > largest[lane]) | ((v == largest[lane]) & (t < largest_at[lane])); // of equal ones the first
+        largest[lane] = select(largest[lane], v, better);
+        largest_at[lane] = select(largest_at[lane], t, better);
+      }
+      workgroupBarrier();
+    }
+    chosen = largest_at[lane % COLUMN_LANES];
   }
-  var weights = 0.0;
-  if (MODE == WEIGHTED_MEAN) {
-    for (var t = first; t < end; t++) { weights += f32(t - start + 1u); }
-  }
-  for (var t = start; t < end; t++) {
-    var share = select(0.0, d, t == chosen);
+  if (mine >= width) { return; }
+  let d = dout[group.y * width + c];
+  let n = f32(end - first);
+  let weights = 0.5 * n * f32(first - start + 1u + end - start); // the sum of WEIGHTED_MEAN's weights
+  for (var t = start + lane / COLUMN_LANES; t < end; t += TOKEN_LANES) {
+    var share = select(vec4<f32>(), d, chosen == vec4<u32>(t));
     if (MODE == MEAN) { share = d / n; }
     if (MODE == SQRT_LEN_MEAN) { share = d / sqrt(n); }
     if (MODE == WEIGHTED_MEAN) { share = d * (f32(t - start + 1u) / weights); }
-    dx[t * p.C + c] = select(0.0, share, t >= first);
+    if (t < first) { share = vec4<f32>(); }
+    dx[t * width + c] = share;
   }
 }

@@ -1,28 +1,28 @@
-// x / sqrt(mean(x^2) + eps) * weight, over `size` columns at a time. Columns from K on are copied.
-// Grid: a workgroup per `size` columns x and token y. Declared in graph/ops/norms.py.
-struct Params { T: u32, N: u32, K: u32, size: u32, eps: f32 }
-alias X = f32;
+// x / sqrt(mean(x^2) + eps) * weight, for each row.
+// Grid: a workgroup per row, whose lanes hold it in registers. Declared in graph/ops/norms.py.
+struct Params { T: u32, C: u32, eps: f32 }
 alias O = f32;
+const HELD: u32 = 4u;
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<X>;
-@group(0) @binding(2) var<storage, read> weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<O>;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<O>>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let row = group.y * p.N;
-  let first = group.x * p.size;
-  if (first >= p.K) {
-    for (var c = first + lane; c < min(first + p.size, p.N); c += LANES) { out[row + c] = O(x[row + c]); }
-    return;
+  let width = p.C / WIDE;
+  let first = group.y * width;
+  var row: array<vec4<f32>, HELD>;
+  var square = vec4<f32>();
+  for (var i = 0u; i < HELD; i++) {
+    let c = lane + i * LANES;
+    row[i] = vec4<f32>();
+    if (c < width) { row[i] = x[first + c]; }
+    square = fma(row[i], row[i], square);
   }
-  var square = 0.0;
-  for (var c = first + lane; c < first + p.size; c += LANES) {
-    let v = f32(x[row + c]);
-    square = fma(v, v, square);
-  }
-  let scale = 1.0 / sqrt(row_sum(square, lane) / f32(p.size) + p.eps);
-  for (var c = first + lane; c < first + p.size; c += LANES) {
-    out[row + c] = O(f32(x[row + c]) * scale * weight[c]);
+  let scale = 1.0 / sqrt(row_sum(add_up(square), lane) / f32(p.C) + p.eps);
+  for (var i = 0u; i < HELD; i++) {
+    let c = lane + i * LANES;
+    if (c < width) { out[first + c] = vec4<O>(row[i] * scale * weight[c]); }
   }
 }

@@ -20,10 +20,13 @@ AWKWARD = [
     Case(ops.layer_norm, {"C": 1}, (1,)),
     Case(ops.layer_norm, {"C": 65}, (17, 1)),
     Case(ops.layer_norm, {"C": 1600}, (3,), {"eps": 1e-12}),
-    Case(ops.rms_norm, {"N": 1, "K": 1}, (1,), {"size": 1}),
-    Case(ops.rms_norm, {"N": 65, "K": 65}, (17, 1), {"size": 65}),
-    Case(ops.rms_norm, {"N": 1600, "K": 1600}, (3,), {"size": 1600, "eps": 1e-12}),
-    Case(ops.rms_norm, {"N": 4 * 130, "K": 3 * 130}, (2, 1), {"size": 130}),
+    Case(ops.rms_norm, {"C": 1}, (1,)),
+    Case(ops.rms_norm, {"C": 65}, (17, 1)),
+    Case(ops.rms_norm, {"C": 1600}, (3,), {"eps": 1e-12}),
+    Case(ops.norm_rotary, {"N": 6, "K": 4, "S": 1, "D": 2}, (1,)),
+    Case(ops.norm_rotary, {"N": 130, "K": 104, "S": 70, "D": 26}, (1, 1, 70)),
+    Case(ops.norm_rotary, {"N": 640, "K": 384, "S": 3, "D": 128}, (2,)),
+    Case(ops.norm_rotary, {"N": 272, "K": 272, "S": 3, "D": 272}, (2,)),
     Case(ops.rotary, {"N": 6, "S": 1, "D": 2}, (1,), {"heads": 2}),
     Case(ops.rotary, {"N": 130, "S": 70, "D": 26}, (1, 1, 70), {"heads": 4}),
     Case(ops.rotary, {"N": 384, "S": 3, "D": 128}, (2,), {"heads": 3}),
@@ -167,15 +170,31 @@ def test_attention_against_one_query_at_a_time(causal: bool):
     np.testing.assert_allclose(found, softmax_attention(qkv, batch["spans"], 4, 0.5, causal), rtol=2e-5, atol=1e-6)
 
 
-def test_rms_norm_of_rows_and_of_heads():
+def test_rms_norm_against_its_definition():
     x, weight = np.random.default_rng(0).standard_normal((2, 3, 12), np.float32)
     norm = np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True) + 0.5)
-    np.testing.assert_allclose(ops.rms_norm.reference(x, weight[0], size=12, eps=0.5), x / norm * weight[0], rtol=1e-6)
-    found = ops.rms_norm.reference(x, weight[0, :8], size=4, eps=0.5)
-    for first in (0, 4):
-        part = slice(first, first + 4)
-        np.testing.assert_array_equal(found[:, part], ops.rms_norm.reference(x[:, part], weight[0, part], size=4, eps=0.5))
-    np.testing.assert_array_equal(found[:, 8:], x[:, 8:])
+    np.testing.assert_allclose(ops.rms_norm.reference(x, weight[0], eps=0.5), x / norm * weight[0], rtol=1e-6)
+
+
+def test_norm_rotary_is_a_norm_of_each_head_then_rotary():
+    rng = np.random.default_rng(0)
+    qkv, weight = rng.standard_normal((4, 24), np.float32), rng.standard_normal(16, np.float32)
+    positions, table = np.array([0, 5, 1, 3]), rotary_table(6, 8, 10000.0)
+    normed = qkv.copy()
+    for first in (0, 8):
+        part = slice(first, first + 8)
+        normed[:, part] = ops.rms_norm.reference(np.ascontiguousarray(qkv[:, part]), weight[part], eps=0.5)
+    found = ops.norm_rotary.reference(qkv, weight, positions, table, eps=0.5)
+    np.testing.assert_allclose(found, ops.rotary.reference(normed, positions, table, heads=2), rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(found[:, 16:], qkv[:, 16:])
+
+
+def test_norm_rotary_takes_whole_heads():
+    from gpt2wgpu.graph.tensor import Tensor
+
+    leaves = [Tensor(("T", 24), name="x"), Tensor((12,), name="w"), Tensor(("T",), "u32", "positions"), Tensor((6, 8), name="a")]
+    with pytest.raises(ValueError, match=r"^norm_rotary: N and K <= N must be multiples of an even D=8, got N=24 and K=12$"):
+        ops.norm_rotary(*leaves)
 
 
 def test_rotary_turns_points_of_a_plane():

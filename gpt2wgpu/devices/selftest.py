@@ -175,8 +175,8 @@ def forward_cases(half: bool) -> list[Case]:
         found += [
             Case(ops.embed, {"V": 77, "C": 52, "S": 40}, half=h),
             Case(ops.layer_norm, {"C": 132}, half=h),
-            Case(ops.rms_norm, {"N": 132, "K": 132}, attrs={"size": 132}, half=h),
-            Case(ops.rms_norm, {"N": 100, "K": 75}, attrs={"size": 25}, half=h),
+            Case(ops.rms_norm, {"C": 132}, half=h),
+            Case(ops.norm_rotary, {"N": 120, "K": 72, "S": 40, "D": 24}, half=h),
             Case(ops.rotary, {"N": 128, "S": 40, "D": 16}, attrs={"heads": 6}, half=h),
             *(Case(ops.glu, {"N": 67}, attrs={"activation": a}, half=h) for a in ("silu", "gelu_erf", "gelu_tanh", "sigmoid")),
             *(Case(ops.linear, {"K": 36, "N": 68}, attrs={"activation": a}, half=h) for a in ops.ACTIVATIONS),

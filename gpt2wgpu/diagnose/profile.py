@@ -155,8 +155,9 @@ def count_work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[flo
         pairs = lengths + before * (1 if t.attrs["causal"] else 2)
         flops = 4.0 * float(pairs.sum()) * int(dims["C"])
     rows = 0.0
-    if name.startswith(("embed", "rotary")):  # they read only the rows of the batch's tokens from their tables
-        inputs, tables = inputs[:2], inputs[2:]
+    if name.startswith("embed") or name.endswith("rotary"):  # they read only the rows of the batch's tokens from their tables
+        first = 3 if name == "norm_rotary" else 2
+        inputs, tables = inputs[:first], inputs[first:]
         rows = sum(int(dims["T"]) * int(x.shape[1]) * DTYPES[x.dtype].itemsize for x in tables)
     return flops, rows + sum(map(size, inputs)) + size(t)
 

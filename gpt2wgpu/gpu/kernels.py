@@ -15,6 +15,7 @@ import numpy as np
 import wgpu
 
 from ..graph.tensor import Grid, Tensor
+from . import rows
 from .device import Device
 
 PACKAGE = Path(__file__).parents[1]
@@ -80,14 +81,14 @@ MATMULS = ("linear", "linear_add", "linear_int8", "linear_add_int8", "matmul")  
 
 # the shared files that other ops use
 SHARED: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx", "l2_normalize", "l2_normalize_dx"), ("row_sum",)),
-    "rms_norm": ("row_sum",),
+    **dict.fromkeys(("layer_norm", "layer_norm_stats", "layer_norm_dx"), ("row_sum", "fours")),
+    **dict.fromkeys(("rms_norm", "l2_normalize", "l2_normalize_dx"), ("row_sum", "fours")),
+    **dict.fromkeys(("rotary", "norm_rotary"), ("fours",)),
     **dict.fromkeys(("glu", "activate", "activate_dx"), ("activation", "is_nan")),
-    **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum",)),
+    **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum", "token_lanes", "fours")),
     **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys", "attention_load")),
     **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys", "attention_load")),
-    "pool": ("pooling_modes", "is_nan"),
-    "pool_dx": ("pooling_modes",),
+    **dict.fromkeys(("pool", "pool_dx"), ("pooling_modes", "token_lanes", "fours")),
 }
 
 
@@ -114,13 +115,14 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
             return f"{name}_scalar", "scalar_matmul", *activation
         order = ("tile_order",) if matmul in ("matmul_workgroup", "matmul_short") else ()
         return name, matmul, *order, *activation
-    if name == "linear_dweight" and not in_fours(t):
-        return ("linear_dweight_scalar",)
+    if name in ("linear_dweight", "transpose") and not in_fours(t):
+        return (f"{name}_scalar",)
     if name == "attention" and matmul == "matmul_cooperative" and suits_matrix_units(t):
         return ("attention_cooperative",)
     if name in FLASH and matmul in ON_GPUS and t.attrs["head_size"] % 4 == 0:
         return FLASH[name]
-    return name, *SHARED.get(name, ())
+    shared = SHARED.get(name, ())
+    return name, *(rows.group_file(t) if file == "fours" else file for file in shared)
 
 
 def suits_matrix_units(t: Tensor) -> bool:
@@ -162,8 +164,9 @@ def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> st
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
     if device.adapter.software and "softmax_attention" in parts:
         constants["each"] = 2 if device.adapter.unrolls else 4  # queries per thread; a GPU lacks the registers for more than one
-    if device.adapter.software and "row_sum" in parts:
-        constants["lanes"] = 8  # as many as run simultaneously; more would wait at every barrier
+    constants |= rows.row_constants(t, parts, device.adapter.software)
+    if "ones" in parts:
+        source = rows.ungroup(source)
     if device.adapter.software and "linear_dweight" in parts:
         constants |= {"tile_k": 32, "thread_rows": 32}  # a tile of one thread, as in matmul_registers.wgsl
     source = set_constants(source, constants)

@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from ..graph.ops import attention, embed, glu, linear, linear_add, rms_norm, rotary
+from ..graph.ops import attention, embed, glu, linear, linear_add, norm_rotary, rms_norm
 from ..graph.tensor import Array, Tensor
 from .architecture import IDS, POSITIONS, SPANS, TILES, TYPES, Architecture, Shapes, Weights, read_activation
 from .fields import Fields
@@ -81,15 +81,15 @@ class Qwen3Config(Architecture):
         angles = Tensor((self.context, D), name="angles")  # (S, D)
 
         def norm(x: Tensor, name: str, out: str = operand_dtype) -> Tensor:
-            return rms_norm(x, w(f"{name}.weight", C), size=C, eps=self.eps, out=out)
+            return rms_norm(x, w(f"{name}.weight", C), eps=self.eps, out=out)
 
         x = embed(IDS, TYPES, w(self.table, self.vocab, C), w("zeros", 1, C))  # (T, C)
         for i in range(layer):
             at, window = f"layers.{i}", self.window if self.local[i] else 0  # 0: all tokens
             h = norm(x, f"{at}.input_layernorm")  # (T, C)
             qkv = linear(h, *w.pair(f"{at}.self_attn.qkv", C, (H + 2 * KV) * D))  # (T, (H+2KV)D)
-            qkv = rms_norm(qkv, w(f"{at}.self_attn.qk_norm", (H + KV) * D), size=D, eps=self.eps)  # (T, (H+2KV)D)
-            qkv = rotary(qkv, POSITIONS, angles, heads=H + KV, out=w.dtype)  # (T, (H+2KV)D)
+            weight = w(f"{at}.self_attn.qk_norm", (H + KV) * D)
+            qkv = norm_rotary(qkv, weight, POSITIONS, angles, eps=self.eps, out=w.dtype)  # (T, (H+2KV)D)
             a = attention(
                 qkv, SPANS, TILES, head_size=D, scale=D**-0.5, causal=self.causal, window=window, kv_heads=KV, out=w.dtype
             )  # (T, HD)

@@ -8,11 +8,13 @@ The ops that sum over tokens give the gradients of weights. On a device, if `ont
 buffer holds, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the gradients itself.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from ..graph.ops.activations import ACTIVATIONS, GELU_TANH
 from ..graph.ops.blocks import cdiv, row_blocks
-from ..graph.ops.grids import matmul_grid, per_element, per_row
+from ..graph.ops.grids import matmul_grid, per_columns, per_element, per_row
 from ..graph.ops.self_attention import (
     Heads,
     attention_sizes,
@@ -23,7 +25,7 @@ from ..graph.ops.self_attention import (
     split_heads,
     split_qkv,
 )
-from ..graph.tensor import Array, op
+from ..graph.tensor import Array, Grid, op
 
 # --- forward
 
@@ -74,7 +76,7 @@ def scramble(x: Array) -> Array:
 # --- linear layers
 
 
-@op("x[K,N] -> out[N,K]", grid=per_element("K", "N"))
+@op("x[K,N] -> out[N,K]", grid=lambda p: (cdiv(p.N, p.TILE), cdiv(p.K, p.TILE), 1))
 def transpose(x: Array) -> Array:
     return x.T
 
@@ -91,7 +93,7 @@ def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
     return x.T @ dout
 
 
-@op("dout[T,C] -> dbias[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
+@op("dout[T,C] -> dbias[C]", grid=per_columns("C"))
 def sum_rows(dout: Array, *, onto: int | str = 0) -> Array:
     """The gradient in a bias: the sum over tokens."""
     return np.ones(len(dout), dout.dtype) @ dout
@@ -194,7 +196,7 @@ def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
     return dx
 
 
-@op("x[T,C] stats[T,2] dout[T,C] -> dweight[C]", grid=lambda p: (cdiv(p.C, p.COLUMNS), 1, 1))
+@op("x[T,C] stats[T,2] dout[T,C] -> dweight[C]", grid=per_columns("C"))
 def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str = 0) -> Array:
     """The sum over tokens of dout (x - mean) / std."""
     total = np.zeros(x.shape[1], x.dtype)
@@ -279,7 +281,12 @@ def attention_dqkv(
 # --- embedding
 
 
-@op("dout[T,C] order:u32[T] rows:u32[V,2] -> dtable[V,C]", grid=lambda p: (cdiv(p.C, 32), cdiv(p.V, 8), 1))
+def scatter_grid(p: SimpleNamespace) -> Grid:
+    """A workgroup for COLUMNS columns of a few rows of the table; these and the rest are constants of the kernel."""
+    return cdiv(p.C, p.COLUMNS), cdiv(p.V, p.LINES // p.TOKEN_LANES), 1
+
+
+@op("dout[T,C] order:u32[T] rows:u32[V,2] -> dtable[V,C]", grid=scatter_grid)
 def scatter_rows(dout: Array, order: Array, rows: Array, *, onto: int | str = 0) -> Array:
     """The gradient in a table: for each row, the sum over the tokens that took it, in token order.
 
@@ -307,7 +314,7 @@ def sorted_rows(taken: Array, count: int) -> tuple[Array, Array]:
 # --- from vectors to tokens
 
 
-@op("x[T,C] dout[B,C] spans:u32[B,2] skip:u32[B] -> dx[T,C]", grid=per_element("C", "B"))
+@op("x[T,C] dout[B,C] spans:u32[B,2] skip:u32[B] -> dx[T,C]", grid=per_columns("C", "B"))
 def pool_dx(x: Array, dout: Array, spans: Array, skip: Array, *, mode: str) -> Array:
     """The part of a sequence's gradient that each of its tokens gets. If several tokens share the maximum, the first gets it."""
     dx = np.zeros_like(x)

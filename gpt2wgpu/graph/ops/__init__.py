@@ -9,7 +9,7 @@ An attribute that a shader declares as `const` is compiled into it; the others t
 
 from .activations import ACTIVATIONS, glu
 from .blocks import cdiv
-from .embedding import embed, embed_int8, rotary
+from .embedding import embed, embed_int8, norm_rotary, rotary
 from .linear_layers import linear, linear_add, linear_add_int8, linear_int8
 from .norms import layer_norm, rms_norm
 from .pooling import POOLINGS, concat, l2_normalize, pool, similarity
@@ -31,6 +31,7 @@ __all__ = [
     "linear_add",
     "linear_add_int8",
     "linear_int8",
+    "norm_rotary",
     "pool",
     "rms_norm",
     "rotary",

@@ -10,13 +10,18 @@ ELEMENT_THREADS = 64  # threads per workgroup, `@workgroup_size(64)`, of kernels
 
 
 def per_element(columns: str, rows: str) -> Callable[[SimpleNamespace], Grid]:
-    """A thread for each element of a matrix. The sizes are letters of the signature: `per_element("C", "T")`."""
-    return lambda p: (cdiv(getattr(p, columns), ELEMENT_THREADS), getattr(p, rows), 1)
+    """A thread for each element of a matrix, or for WIDE. The sizes are letters of the signature: `per_element("C", "T")`."""
+    return lambda p: (cdiv(getattr(p, columns), ELEMENT_THREADS * getattr(p, "WIDE", 1)), getattr(p, rows), 1)
 
 
 def per_row(rows: str) -> Callable[[SimpleNamespace], Grid]:
     """A workgroup for each row of a matrix."""
     return lambda p: (1, getattr(p, rows), 1)
+
+
+def per_columns(columns: str, rows: str = "") -> Callable[[SimpleNamespace], Grid]:
+    """A workgroup for some columns of each row; COLUMN_LANES and WIDE are constants of the kernel. rows: none means one."""
+    return lambda p: (cdiv(getattr(p, columns), p.COLUMN_LANES * p.WIDE), getattr(p, rows) if rows else 1, 1)
 
 
 def matmul_grid(p: SimpleNamespace) -> Grid:

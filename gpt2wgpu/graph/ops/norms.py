@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..tensor import Array, op
-from .blocks import cdiv, row_blocks
+from .blocks import row_blocks
 from .grids import per_row
 
 
@@ -23,18 +23,18 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> Ar
     return out
 
 
-@op("x:X[T,N] weight[K] -> out:O[T,N]", grid=lambda p: (cdiv(p.N, p.size), p.T, 1))
-def rms_norm(x: Array, weight: Array, *, size: int, eps: float = 1e-6) -> Array:
-    """x / sqrt(mean(x^2) + eps) * weight, over `size` columns at a time (Zhang & Sennrich 2019).
-
-    size: N for a whole row, or the columns of a head. The columns from K on are copied.
-    """
-    K = len(weight)
+@op("x[T,C] weight[C] -> out:O[T,C]", grid=per_row("T"))
+def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> Array:
+    """x / sqrt(mean(x^2) + eps) * weight, over each row (Zhang & Sennrich 2019)."""
     out = np.empty_like(x)
-    out[:, K:] = x[:, K:]
     for at in row_blocks(x):
-        rows = x[at, :K].reshape(-1, K // size, size)
-        mean_square = np.einsum("thd,thd->th", rows, rows)[..., None] / np.float32(size)
-        out[at, :K] = (rows * (1 / np.sqrt(mean_square + np.float32(eps)))).reshape(-1, K)
-        out[at, :K] *= weight
+        np.multiply(x[at], rms_scale(x[at], eps), out=out[at])
+        out[at] *= weight
     return out
+
+
+def rms_scale(x: Array, eps: float) -> Array:
+    """1 / sqrt(mean(x^2) + eps) over the last axis, which keeps its place with one element."""
+    mean_square = np.einsum("...c,...c->...", x, x)[..., None] / np.float32(x.shape[-1])
+    scale: Array = 1 / np.sqrt(mean_square + np.float32(eps))
+    return scale

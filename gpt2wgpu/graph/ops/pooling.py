@@ -4,14 +4,13 @@ import numpy as np
 
 from ..tensor import Array, op
 from .blocks import cdiv
-from .grids import ELEMENT_THREADS, per_element, per_row
+from .grids import ELEMENT_THREADS, per_columns, per_row
 
-PAIRS = 32  # a workgroup of shaders/similarity.wgsl compares 32 rows with 32 others
 POOLINGS = ("mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean")
 SIMILARITIES = {"cosine": "dot", "dot": "dot", "euclidean": "euclidean", "manhattan": "manhattan"}  # -> metric of `similarity`
 
 
-@op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=per_element("C", "B"))
+@op("x[T,C] spans:u32[B,2] skip:u32[B] -> out[B,C]", grid=per_columns("C", "B"))
 def pool(x: Array, spans: Array, skip: Array, *, mode: str) -> Array:
     """One row per sequence, from its tokens after the first `skip`, which are a prompt. mode: one of POOLINGS.
 
@@ -47,7 +46,7 @@ def l2_normalize(x: Array) -> Array:
     return x / np.maximum(np.sqrt(np.einsum("bc,bc->b", x, x)), np.float32(1e-12))[:, None]
 
 
-@op("a[M,C] b[N,C] -> out[M,N]", grid=lambda p: (cdiv(p.N, PAIRS), cdiv(p.M, PAIRS), 1))
+@op("a[M,C] b[N,C] -> out[M,N]", grid=lambda p: (cdiv(p.N, p.PAIRS), cdiv(p.M, p.PAIRS), 1))
 def similarity(a: Array, b: Array, *, metric: str) -> Array:
     """All pairs of rows: "dot", or the distance "euclidean" or "manhattan". (Cosine is the dot product of normalized rows.)"""
     if metric == "dot":
