@@ -1,12 +1,13 @@
 """`tests/registers`: what its comparison of tables finds, and that the checked-in tables are whole."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu_compilers import packages
+from gpu_compilers import packages, page
 from gpu_compilers.gpus import IN_CI
-from gpu_compilers.tables import FOLDER, KNOWN_SPILLS, Row, Table, find_changes, find_faults, read_table, write_table
+from gpu_compilers.tables import FOLDER, Row, Table, find_changes, find_faults, read_table, write_table
 from test_structure import OPS
 
 ROW = Row(registers=96, spills=0, scratch=0, memory=4096, waves=16)
@@ -17,8 +18,8 @@ def changed(kernel: str = "embed f32", **fields: int) -> dict[str, Table]:
     return {"navi31": replace(TABLE, rows=TABLE.rows | {kernel: ROW._replace(**fields)})}
 
 
-def faults(new: dict[str, Table], known: tuple[str, ...] = ()) -> list[str]:
-    return find_faults(dict.fromkeys(new, TABLE), new, known)
+def faults(new: dict[str, Table]) -> list[str]:
+    return find_faults(dict.fromkeys(new, TABLE), new)
 
 
 def test_the_same_again_is_no_fault():
@@ -35,7 +36,7 @@ def test_spills_scratch_and_fewer_waves_are_faults(fields: dict[str, int], said:
 
 def test_a_spill_in_the_table_is_a_fault_all_the_same():
     new = changed(spills=3)
-    assert len(find_faults(new, new, ())) == 1
+    assert len(find_faults(new, new)) == 1
 
 
 def test_more_registers_and_more_waves_are_only_told():
@@ -45,22 +46,9 @@ def test_more_registers_and_more_waves_are_only_told():
     assert faults(changed(registers=104, memory=8192)) == []
 
 
-def test_a_known_spill_is_excused_until_it_is_gone():
-    entry = "attention f32 head_size=128"
-    assert faults(changed("attention f32 head_size=128 causal=1", spills=29), (entry,)) == []
-    assert faults(changed("attention f32 head_size=12", spills=29), (entry,))[0].startswith("navi31: attention f32 head_size=12:")
-    (fault,) = faults({"navi31": TABLE}, (entry,))
-    assert fault.startswith(f"{entry} spills no more: take it out of KNOWN_SPILLS")
-
-
-def test_one_gpu_that_spills_keeps_the_entry():
-    spills = changed(spills=1)["navi31"]
-    assert faults({"navi31": TABLE, "navi21": spills}, ("embed f32",)) == []
-
-
 def test_a_kernel_must_be_in_both_tables():
     fewer = replace(TABLE, rows={"embed f32": ROW})
-    (new,) = find_faults({"navi31": fewer}, {"navi31": TABLE}, ())
+    (new,) = find_faults({"navi31": fewer}, {"navi31": TABLE})
     (old,) = faults({"navi31": fewer})
     assert "is not in the table" in new and "is compiled no more" in old
 
@@ -80,19 +68,33 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path):
 
 def test_the_tables_have_every_op():
     for gpu in IN_CI:
-        found = {name.split()[0].removesuffix("_scalar") for name in read_table(gpu.name).rows}
+        found = {re.sub("_(scalar|flash|cooperative)$", "", name.split()[0]) for name in read_table(gpu.name).rows}
         assert OPS.keys() - found == set(), gpu.name
 
 
 def test_the_tables_have_only_known_spills():
     tables = {gpu.name: read_table(gpu.name) for gpu in IN_CI}
-    assert find_faults(tables, tables, KNOWN_SPILLS) == []
+    assert find_faults(tables, tables) == []
 
 
 def test_the_tables_are_sorted():
     for path in FOLDER.glob("*.tsv"):
         kernels = path.read_text(encoding="utf-8").splitlines()[2:]
         assert kernels == sorted(kernels), path.name
+
+
+def test_the_page_shows_the_tables():
+    assert page.render_tables() in page.PAGE.read_text(encoding="utf-8"), "docs/registers.md is old: bash tests/registers --write"
+
+
+def test_every_pattern_of_the_page_finds_a_kernel():
+    names = read_table("navi31").rows.keys()
+    assert [p for p in page.SHOWN if not any(re.fullmatch(p, name) for name in names)] == []
+
+
+def test_kernels_are_shown_by_number():
+    names = {"linear f32 activation=none 128x64/8", "linear f32 activation=none 64x64/8", "linear f32 activation=relu 64x64/8"}
+    assert page.shown_kernels(names) == ["linear f32 activation=none 64x64/8", "linear f32 activation=none 128x64/8"]
 
 
 def test_a_machine_that_cannot_unpack_says_why(monkeypatch: pytest.MonkeyPatch):

@@ -8,5 +8,6 @@ packages.py  Debian's packages, unpacked into a folder of their own
 kernels.py   compiles every kernel on the GPU that its process sees
 vulkan.py    asks a Vulkan driver for the statistics of a shader
 tables.py    the checked-in tables, and the comparison with new ones
+page.py      the tables of docs/registers.md
 __main__.py  the command line
 """

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from .gpus import BACKPORTS, BY_HAND, GPUS, IN_CI, SID, Gpu, seen_by
 from .packages import refusal, unpack_packages
+from .page import write_page
 from .tables import ANEW, Row, Table, find_changes, find_faults, read_table, write_table
 
 REPOSITORY = Path(__file__).parents[2]
@@ -34,10 +35,13 @@ def make_table(gpu: Gpu, root: Path, wgpu: Path) -> Table:
         command, environment = seen_by(gpu, root, scratch, wgpu)
         command += ["-m", "gpu_compilers.kernels", gpu.name, str(scratch / "kernels")]
         done = subprocess.run(command, env=environment, capture_output=True, timeout=LONGEST)
+        written = (scratch / "kernels").read_text(encoding="utf-8") if (scratch / "kernels").exists() else ""
+        found = [json.loads(line) for line in written.splitlines()]
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise SystemExit(f"{gpu.name}: exit code {done.returncode}: {said[-1] if said else 'nothing was said'}")
-        first, *lines = map(json.loads, (scratch / "kernels").read_text(encoding="utf-8").splitlines())
+            said = ["no word", *done.stderr.decode(errors="replace").strip().splitlines()][-1]
+            after = found[-1].get("kernel", "none") if found else "none"
+            raise SystemExit(f"{gpu.name}: exit code {done.returncode}, the last kernel compiled is {after}: {said}")
+        first, *lines = found
     wrong = [line for line in lines if "error" in line]
     if wrong:
         raise SystemExit(f"{gpu.name}: {wrong[0]['kernel']} does not compile: {wrong[0]['error']} ({len(wrong)} in all)")
@@ -47,11 +51,11 @@ def make_table(gpu: Gpu, root: Path, wgpu: Path) -> Table:
 def make_tables(gpus: Sequence[Gpu], suite: str) -> dict[str, Table]:
     """The tables of GPUs whose drivers come from one suite, on all cores."""
     root = unpack_packages(UNPACKED, suite)
-    tool = [sys.executable, str(REPOSITORY / "benchmarks" / "experimental_wgpu.py"), str(UNPACKED)]
-    done = subprocess.run(tool, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"the kernels on matrix units cannot be compiled: {done.stderr.strip()}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        tool = [sys.executable, str(REPOSITORY / "benchmarks" / "experimental_wgpu.py"), folder]
+        done = subprocess.run(tool, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"the kernels on matrix units cannot be compiled: {done.stderr.strip()}")
         tables = pool.map(lambda gpu: make_table(gpu, root, Path(done.stdout.strip())), gpus)
         return {gpu.name: table for gpu, table in zip(gpus, tables, strict=True)}
 
@@ -80,6 +84,7 @@ def main() -> None:
     if options.write or by_hand:
         for name, table in new.items():
             write_table(name, table)
+        write_page()
         old = new
     for name, table in new.items():
         spilling = sum(bool(row.spilled) for row in table.rows.values())

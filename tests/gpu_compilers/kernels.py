@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpt2wgpu.devices.selftest import Case, case_arrays, forward_cases
+from gpt2wgpu.devices.selftest import Case, forward_cases
 from gpt2wgpu.gpu import Device, GPUError, MatrixUnits, first_reason, list_adapters, open_device
 from gpt2wgpu.gpu.kernels import (
     compile_pipeline,
@@ -79,25 +79,30 @@ def every_case(half: bool) -> list[Case]:
 
 
 def name_kernel(t: Tensor, files: tuple[str, ...], source: str, tile: str) -> str:
-    """Such as "linear f16 activation=relu 64x64/8": the shader, its dtype, the attributes that are baked in, its tile."""
+    """Such as "linear f16 activation=relu 64x64/8": the shader, its dtype, the attributes that are baked in, its tile.
+
+    f16(X): only the type letter X stands for f16.
+    """
     constants = set(re.findall(r"^const (\w+): u32 = ", source, re.M))
     baked = [f"{name}={int(v) if isinstance(v, bool) else v}" for name, v in t.attrs.items() if v and name.upper() in constants]
+    halves = "".join(sorted(letter for letter, dtype in t.types.items() if dtype == "f16"))
+    dtype = "f32" if not halves else "f16" if len(halves) == len(t.types) else f"f16({halves})"
     matrix = ["matrix"] if any(f.endswith("_cooperative") for f in files) else []
-    return " ".join([files[0], "f16" if "f16" in t.types.values() else "f32", *baked, *matrix, *[tile] * bool(tile)])
+    return " ".join([files[0], dtype, *baked, *matrix, *[tile] * bool(tile)])
 
 
 def find_kernels(device: Device, all_tiles: bool) -> dict[str, tuple[str, Callable[[], Any]]]:
     """Every kernel of a device by its name: its source, and a function that compiles it.
 
-    all_tiles: matmuls in every tile shape, whatever their activation; else only one of each op without an activation.
+    all_tiles: every matmul in every tile shape; else only `linear` without an activation, and the others in their first one.
     """
     found: dict[str, tuple[str, Callable[[], Any]]] = {}
     for case in every_case(device.has_f16):
-        t, _ = case_arrays(case)
+        t = case.output()
         tiles: list[Any] = [None]
         if is_tiled(t):
             tiles = tile_candidates(device, operand_types(t))
-            if not all_tiles and t.attrs.get("activation", "none") != "none":
+            if not all_tiles and (t.op is not ops.linear or t.attrs["activation"] != "none"):
                 tiles = tiles[:1]
         for tile in tiles:
             kernel = find_kernel(device, t, tile)
@@ -192,6 +197,7 @@ def main() -> None:
     with file.open("w", encoding="utf-8") as out:
         for line in compile_kernels(gpu):
             out.write(json.dumps(line) + "\n")
+            out.flush()  # a driver that crashes leaves the names of the kernels before
 
 
 if __name__ == "__main__":

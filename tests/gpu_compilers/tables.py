@@ -1,26 +1,12 @@
 """The checked-in tables, one file per GPU and one line per kernel, and the comparison of new ones with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent / "tables"
 ANEW = "bash tests/registers --write"
-
-# --- KERNELS THAT MAY SPILL FOR NOW, by the beginning of their names in the tables. The list must become empty. To hold a
-# kernel to no spills, take it out; one that spills no more has to go.
-KNOWN_SPILLS: tuple[str, ...] = (
-    "attention f16 head_size=128",
-    "attention f32 head_size=128",
-    "attention_bias f16 head_size=128",
-    "attention_bias f32 head_size=128",
-    "attention_dqkv f32 head_size=128",
-    "attention_dqkv f32 head_size=64",
-    "attention_dqkv f32 head_size=80",
-    "attention_dqkv f32 head_size=96",
-    "attention_lse f32 head_size=128",
-)
 
 
 class Row(NamedTuple):
@@ -73,19 +59,16 @@ def write_table(name: str, table: Table, folder: Path = FOLDER) -> None:
     (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def find_faults(old: Mapping[str, Table], new: Mapping[str, Table], known: Sequence[str] = KNOWN_SPILLS) -> list[str]:
+def find_faults(old: Mapping[str, Table], new: Mapping[str, Table]) -> list[str]:
     """One line for each thing that is wrong with new tables, by GPU, beside the checked-in ones."""
     found: list[str] = []
-    spilling: set[str] = set()
     for gpu, table in new.items():
         before = old[gpu]
         if before.rows and before.driver != table.driver:
             found.append(f"{gpu}: its table is of {before.driver}, and this is {table.driver}: {ANEW}, and see what changed")
         for kernel, row in table.rows.items():
             if row.spilled:
-                spilling |= (excused := {entry for entry in known if f"{kernel} ".startswith(f"{entry} ")})
-                if not excused:
-                    found.append(f"{gpu}: {kernel}: {row.spilled}; expected none: it needs fewer registers")
+                found.append(f"{gpu}: {kernel}: {row.spilled}; expected none: it needs fewer registers")
             was = before.rows.get(kernel)
             if was is None:
                 found.append(f"{gpu}: {kernel} is not in the table: {ANEW}")
@@ -93,8 +76,6 @@ def find_faults(old: Mapping[str, Table], new: Mapping[str, Table], known: Seque
                 found.append(f"{gpu}: {kernel}: {row.waves} waves; the table has {was.waves}: if that is meant, {ANEW}")
         gone = [kernel for kernel in before.rows if kernel not in table.rows]
         found += [f"{gpu}: {kernel} is in the table, but is compiled no more: {ANEW}" for kernel in gone]
-    no_more = [entry for entry in known if entry not in spilling]
-    found += [f"{entry} spills no more: take it out of KNOWN_SPILLS in tests/gpu_compilers/tables.py" for entry in no_more]
     return found
 
 
