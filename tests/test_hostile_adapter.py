@@ -14,7 +14,7 @@ from gpt2wgpu.devices import choose, f16_check
 from gpt2wgpu.devices.f16_check import find_f16_error
 from gpt2wgpu.devices.graph_check import check_graph
 from gpt2wgpu.diagnose.driver_notes import driver_note
-from gpt2wgpu.gpu import Clock, Device, adapter_key, check_grids, open_device, tiles, tune_matmuls
+from gpt2wgpu.gpu import Clock, Device, adapter_key, check_grids, open_device, tiles, tune_matmuls, tuning
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
 
@@ -80,7 +80,7 @@ def test_less_workgroup_memory_than_webgpu_guarantees(hostile: Callable[..., Dev
     assert_right(tiny_gpt2(tmp_path / "m"), dtype="float32")
     hostile(max_compute_workgroup_storage_size=4096)
     said = refused(lambda: Encoder(tiny_gpt2(tmp_path / "m"), device="gpu", dtype="float32"))
-    assert "allows 4096 bytes of workgroup memory and 1024 threads in a workgroup, a matrix product needs 4160 and 32" in said
+    assert "allows 4096 bytes of workgroup memory and 1024 threads in a workgroup, a matrix product needs 6208 and 64" in said
     assert said.endswith("use device='numpy'")
 
 
@@ -125,13 +125,13 @@ def test_a_driver_that_says_nothing(hostile: Callable[..., Device], tmp_path: Pa
 @pytest.mark.parametrize("shown", [1e-3, 1e9])
 def test_a_clock_that_always_shows_the_same(shown: float, hostile: Callable[..., Device], monkeypatch):
     """Then the choice says nothing, but no shape is wrong. (tests/test_tune.py has a clock that shows zero.)"""
-    monkeypatch.setattr("gpt2wgpu.gpu.tuning.ROWS", (2, 3, 5, 9))
+    monkeypatch.setattr(tuning, "ROWS", tuple(range(2, 2 + len(tuning.ROWS))))
     monkeypatch.setattr(tiles, "GPU_TILES", tiles.GPU_TILES[:2])
     monkeypatch.setattr(Clock, "seconds", lambda self: np.full(self.passes, shown))
     found = hostile()
     measured = tune_matmuls(found, [(64, 132, "f32")])
     assert all(m.seconds > 0 for m in measured)
-    assert len({m.rows for m in measured}) == 4
+    assert {m.rows for m in measured} == {*tuning.ROWS}
 
 
 # --- float16

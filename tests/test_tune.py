@@ -13,7 +13,7 @@ import pytest
 import wgpu
 
 from gpt2wgpu.devices.graph_check import check_graph
-from gpt2wgpu.gpu import Device, GPUProgram, Tile, device_cache, kernels, open_device, tiles, tuning
+from gpt2wgpu.gpu import Device, GPUProgram, Tile, device_cache, kernels, open_device, tiles
 from gpt2wgpu.gpu.tuning import SMALLEST, Bench, graph_matmuls, matmul_operands, prepare_tiles, tune_matmuls
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
@@ -196,88 +196,6 @@ def test_what_there_was_no_time_for_is_not_remembered(device: Device, cache: Pat
         (128, Tile(32, 64, 4)),
         (math.inf, Tile(64, 64, 8)),
     )
-
-
-class Timer:
-    """A clock that a test sets: it advances only with what `costs` says."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def timer(monkeypatch: pytest.MonkeyPatch) -> Timer:
-    """A round takes no time, a compilation 0.1 s."""
-    found = Timer()
-    monkeypatch.setattr(tuning, "time", found)
-    monkeypatch.setattr(tuning, "TUNING_SECONDS", 1.0)
-
-    def slow(device: Device, t: Tensor, tile: Tile) -> kernels.Kernel:
-        found.now += 0.05  # it is called twice for each tile
-        return kernels.find_kernel(device, t, tile)
-
-    monkeypatch.setattr(tuning, "find_kernel", slow)
-    return found
-
-
-def test_the_next_start_goes_on_where_time_ran_out(device: Device, timer: Timer, quick: None, capsys):
-    """Each start keeps to its time, takes the largest product first, and remembers only what it has measured in full."""
-    wanted = [
-        ops.linear(Tensor(("T", k), name="x"), Tensor((k, n), name="w"), Tensor((n,), name="b"))
-        for k, n in ((512, 256), (516, 512))
-    ]
-    large_one, small_one = (516, 512, "f32"), (512, 256, "f32")
-    assert graph_matmuls(wanted) == [large_one, small_one]
-    starts = []
-    for _ in range(3):
-        gpu = fresh(device, "DiscreteGPU")
-        start = timer.now
-        prepare_tiles(gpu, wanted)
-        starts.append(([*tiles.chosen_tiles(gpu)], timer.now - start))
-        said = capsys.readouterr().err.splitlines()
-        timer.now += 5
-        assert (
-            said
-            == {
-                1: [
-                    f"measuring {gpu.adapter} once, 1 seconds at most, for faster matrix products",
-                    "1 of 2 took longer: the next start tries them again; `gpt2wgpu tune` measures all without a limit",
-                ],
-                2: [f"measuring {gpu.adapter} once, 1 seconds at most, for faster matrix products"],
-                3: [],
-            }[len(starts)]
-        )
-    assert [known for known, _ in starts] == [[large_one], [large_one, small_one], [large_one, small_one]]
-    assert all(seconds < 1.2 for _, seconds in starts) and starts[2][1] == 0
-
-
-def test_rows_that_were_measured_stay(device: Device, quick: None, monkeypatch: pytest.MonkeyPatch):
-    """If only a matmul's large batches were measured in time, the next start measures the small ones."""
-    gpu = fresh(device, "DiscreteGPU")
-    measure = Bench.measure
-    monkeypatch.setattr(Bench, "measure", lambda self, rows: measure(self, rows) if rows > 4 else {})
-    tune_matmuls(gpu, [SMALL], anew=False)
-    first = tiles.chosen_tiles(fresh(device, "DiscreteGPU"))[SMALL]
-    assert first[:2] == (None, None) and None not in first[2:]
-    assert [tile for _, tile in tiles.tile_ladder(gpu, matmul_operands(SMALL)[0])][:2] == [*tiles.UNMEASURED[:2]]
-    asked: list[int] = []
-    monkeypatch.setattr(Bench, "measure", lambda self, rows: asked.append(rows) or measure(self, rows))
-    again = fresh(device, "DiscreteGPU")
-    tune_matmuls(again, [SMALL], anew=False)
-    assert asked == [3, 2]
-    assert tiles.chosen_tiles(again)[SMALL][2:] == first[2:] and None not in tiles.chosen_tiles(again)[SMALL]
-    asked.clear()
-    tune_matmuls(again, [SMALL])
-    assert asked == [*reversed(QUICK)]
-
-
-def test_a_round_that_would_take_too_long_is_not_begun(device: Device, timer: Timer):
-    bench = Bench(fresh(device, "DiscreteGPU"), SMALL)
-    bench.slowest, bench.end = 1.0, timer.now + 10
-    assert bench.measure(2048) == {}
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,18 @@ def default_kernel(device: Device, t: Tensor, rows: int) -> Kernel:
 def chosen_tiles(device: Device) -> TileTable:
     """The tiles measured on this adapter, by this process or an earlier one. tuning.py adds to them."""
     if "tiles" not in device.tuned:
-        device.tuned["tiles"] = load_tiles(device)
+        device.tuned["tiles"], device.tuned["tried"] = load_tiles(device)
     return device.tuned["tiles"]
 
 
-# --- kept in tiles.json: {"768x3072 f16 matmul_workgroup": ["16x64/2", null, ...]} for each adapter
+def tried_tiles(device: Device) -> TileTable:
+    """For matmuls whose shapes could not all be tried in time: those among which the fastest were chosen so far."""
+    chosen_tiles(device)
+    return device.tuned.setdefault("tried", {})
+
+
+# --- kept in tiles.json for each adapter: {"768x3072 f16 matmul_workgroup": ["16x64/2", null, ...]}, or, as long as some shapes
+# have not been tried, {"tiles": ["16x64/2", null, ...], "tried": ["64x64/8", "16x64/2"]}
 
 
 def entry_name(device: Device, m: Matmul) -> str:
@@ -125,28 +132,33 @@ def entry_name(device: Device, m: Matmul) -> str:
     return f"{k}x{n} {dtype} {device.matmul(dtype)}"
 
 
-def load_tiles(device: Device) -> TileTable:
-    """This adapter's choices in the cache, for the kernels that this device uses. Unknown entries are ignored."""
+def load_tiles(device: Device) -> tuple[TileTable, TileTable]:
+    """This adapter's choices in the cache, for the kernels that this device uses, and the shapes tried where these are not
+    all. Unknown entries are ignored."""
     found: TileTable = {}
-    for name, tiles in read_entries("tiles", adapter_key(device.adapter)).items():
+    tried: TileTable = {}
+    for name, entry in read_entries("tiles", adapter_key(device.adapter)).items():
         with suppress(ValueError, TypeError, KeyError):
             sizes, dtype, _ = name.split(" ")
             k, n = map(int, sizes.split("x"))
             if name != entry_name(device, (k, n, dtype)):
                 continue
             known = {str(tile): tile for tile in tile_candidates(device, dtype)}
-            choice = tuple(None if tile is None else known[tile] for tile in tiles)
+            some = tuple(known[tile] for tile in entry["tried"]) if isinstance(entry, dict) else ()
+            choice = tuple(None if tile is None else known[tile] for tile in (entry["tiles"] if some else entry))
             if len(choice) == len(BUCKETS):
                 found[k, n, dtype] = choice
-    return found
+                tried |= {(k, n, dtype): some} if some else {}
+    return found, tried
 
 
 def save_tiles(device: Device) -> None:
     """Add this device's choices to the file. Choices for other kernels and adapters stay."""
-    new = {
-        entry_name(device, m): [tile and str(tile) for tile in choice]
-        for m, choice in chosen_tiles(device).items()
-        if any(choice)
-    }
+    new: dict[str, object] = {}
+    for m, choice in chosen_tiles(device).items():
+        if any(choice):
+            names = [tile and str(tile) for tile in choice]
+            tried = [*map(str, tried_tiles(device).get(m, ()))]
+            new[entry_name(device, m)] = {"tiles": names, "tried": tried} if tried else names
     lost = f"what was measured of {device.adapter.name} cannot be kept and is measured again next time"
     save_entries("tiles", adapter_key(device.adapter), new, lost)

@@ -16,12 +16,13 @@ from ..progress import notice
 from .clock import Clock
 from .device import Device
 from .kernels import Kernel, Tile, bind_group_layout, find_kernel, is_tiled
-from .tiles import BUCKETS, Choice, Matmul, chosen_tiles, matmul_key, save_tiles, suits_rows, tile_candidates
+from .tiles import BUCKETS, Matmul, chosen_tiles, matmul_key, save_tiles, suits_rows, tile_candidates, tried_tiles
 
 ROWS = (8, 24, 64, 96, 384, 2048)  # the number of rows measured for each of BUCKETS
 CHECKED_ROWS = 203  # not a multiple of any tile
 SMALLEST = 1 << 17  # K x N; measuring smaller matmuls is not worth the time
 TUNING_SECONDS = 2.0  # per start; matmuls not measured by then use the default tile until the next start
+COMPILING = 0.7  # the share of this time after which no other tile is compiled, so that those there are can be measured
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def prepare_tiles(device: Device, tensors: Sequence[Tensor]) -> None:
 
 
 def is_measured(device: Device, m: Matmul) -> bool:
-    """Whether every bucket has a measured tile."""
-    return all(chosen_tiles(device).get(m, (None,)))
+    """Whether every bucket has a tile that was measured among all others."""
+    return all(chosen_tiles(device).get(m, (None,))) and not tried_tiles(device).get(m)
 
 
 def graph_matmuls(tensors: Iterable[Tensor]) -> list[Matmul]:
@@ -71,35 +72,64 @@ def tune_matmuls(device: Device, wanted: Sequence[Matmul], seconds: float = math
 
     seconds: the time limit; what was not measured by then is not remembered. anew: measure known ones again.
     """
-    end = time.perf_counter() + seconds
+    start = time.perf_counter()
+    end, compiled_by = start + seconds, start + COMPILING * seconds
     found: list[Measurement] = []
     for m in wanted:
-        if time.perf_counter() >= end:  # before buffers as large as the matrix are filled
+        if time.perf_counter() >= compiled_by:  # before buffers as large as the matrix are filled
             break
-        bench = Bench(device, m, end)
-        if not bench.complete:
-            break
-        unknown: Choice = (None,) * len(BUCKETS)
-        choice = [*(unknown if anew else chosen_tiles(device).get(m, unknown))]
-        for i in reversed(range(len(BUCKETS))):
-            if choice[i] is None:
-                taken = bench.measure(ROWS[i])
-                found += [Measurement(m, ROWS[i], tile, t) for tile, t in taken.items()]
-                choice[i] = min(taken, key=lambda tile: taken[tile], default=None)
-        chosen_tiles(device)[m] = tuple(choice)
+        if anew:
+            chosen_tiles(device).pop(m, None)
+            tried_tiles(device).pop(m, None)
+        found += tune_matmul(device, m, end, compiled_by)
     if found:
         save_tiles(device)
     return found
 
 
-class Bench:
-    """One matmul with random operands on a device, and its kernel in every tile shape.
+def tune_matmul(device: Device, m: Matmul, end: float, compiled_by: float) -> list[Measurement]:
+    """Measure one matmul. Shapes that cannot be compiled in time are left for the next start, which measures them beside the
+    fastest of this one; if it has no time for a single one of them either, the choice is final."""
+    choice = [*chosen_tiles(device).get(m, (None,) * len(BUCKETS))]
+    tried = tried_tiles(device).get(m, ())
+    first, *others = tile_candidates(device, m[2])
+    untried = [tile for tile in others if tile not in choice and tile not in tried]
+    bench = Bench(device, m, compiled_by, end, [first, *(tile for tile in others if tile in choice), *untried])
+    found: list[Measurement] = []
+    measured = True
+    for i in reversed(range(len(BUCKETS))):
+        if choice[i] is None or tried or bench.left:
+            taken = bench.measure(ROWS[i])
+            found += [Measurement(m, ROWS[i], tile, t) for tile, t in taken.items()]
+            if taken and (choice[i] is None or choice[i] in taken):
+                choice[i] = min(taken, key=lambda tile: taken[tile])
+            else:
+                measured = False
+    chosen_tiles(device)[m] = tuple(choice)
+    new = [tile for tile in (first, *others) if tile not in (*tried, *bench.left)]
+    if bench.left and (new or not tried):
+        tried_tiles(device)[m] = (*tried, *new) if measured else tried or (first,)
+    elif measured:
+        tried_tiles(device)[m] = ()
+    return found
 
-    A shape is dropped if the driver cannot compile it or if its bits differ from those of the default shape, which the
-    self-test compared with numpy. complete: whether every shape could be tried before `end`.
+
+class Bench:
+    """One matmul with random operands on a device, and its kernel in several tile shapes.
+
+    A shape is dropped if the driver cannot compile it or if its bits differ from those of the first one, the default, which
+    the self-test compared with numpy. compiled_by, end: when the time for compiling and for measuring is over. left: shapes
+    that there was no time to compile.
     """
 
-    def __init__(self, device: Device, m: Matmul, end: float = math.inf) -> None:
+    def __init__(
+        self,
+        device: Device,
+        m: Matmul,
+        compiled_by: float = math.inf,
+        end: float = math.inf,
+        tiles: Sequence[Tile] | None = None,
+    ) -> None:
         self.device, self.end = device, end
         k, n, dtype = m
         self.tensor, arrays = matmul_operands(m)
@@ -116,13 +146,13 @@ class Bench:
         )
         self.kernels: dict[Tile, Kernel] = {}
         self.slowest = 0.0  # wall time in seconds of the slowest shape at CHECKED_ROWS, waiting included
-        self.complete = self._compile(tile_candidates(device, dtype), CHECKED_ROWS * n * size)
+        self.left = [*(tile_candidates(device, dtype) if tiles is None else tiles)]
+        self._compile(compiled_by, CHECKED_ROWS * n * size)
 
-    def _compile(self, candidates: Sequence[Tile], size: int) -> bool:
+    def _compile(self, compiled_by: float, size: int) -> None:
         expected = None
-        for tile in candidates:
-            if time.perf_counter() >= self.end:
-                return False
+        while self.left and time.perf_counter() < compiled_by:
+            tile = self.left.pop(0)
             try:
                 find_kernel(self.device, self.tensor, tile).compile(self.device)
             except wgpu.GPUError:
@@ -134,7 +164,6 @@ class Bench:
             expected = bits if expected is None else expected
             if bits != expected:
                 del self.kernels[tile]
-        return True
 
     def measure(self, rows: int) -> dict[Tile, float]:
         """Seconds per matmul of each shape that suits the rows; empty if there is no time left for it.
