@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -30,18 +31,22 @@ def unpack_packages(folder: Path, suite: str) -> Path:
     A suite of its own (sid) comes with everything down to libc; backports with what this machine's Debian lacks.
     Raises SystemExit with one line if apt fails.
     """
-    root, complete = folder / suite, folder / suite / ".complete"
-    if complete.exists():
+    root = folder / suite
+    if root.exists():
         return root
-    shutil.rmtree(root, ignore_errors=True)
-    apt = write_settings(root / "apt", suite)
-    run_apt(apt, "update", "-qq")
-    target = ["--reinstall", f"--target-release={suite}"] if suite.endswith("-backports") else []
-    run_apt(apt, "install", "-qq", "--yes", "--download-only", *target, *PACKAGES)
-    for package in sorted((root / "apt").glob("archives/*.deb")):
-        subprocess.run(["dpkg-deb", "--extract", package, root], check=True)
-    shutil.rmtree(root / "apt")
-    complete.touch()
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as unfinished:  # so that a folder with the suite's name is whole
+        apt, found = write_settings(Path(unfinished) / "apt", suite), Path(unfinished) / suite
+        run_apt(apt, "update", "-qq")
+        target = ["--reinstall", f"--target-release={suite}"] if suite.endswith("-backports") else []
+        run_apt(apt, "install", "-qq", "--yes", "--download-only", *target, *PACKAGES)
+        for package in sorted(apt.parent.glob("archives/*.deb")):
+            subprocess.run(["dpkg-deb", "--extract", package, found], check=True)
+        try:
+            found.rename(root)
+        except OSError:
+            if not root.exists():  # else another run was faster
+                raise
     return root
 
 
