@@ -42,6 +42,10 @@ class Ours(Engine):
     def __init__(self, folder, options):
         from gpt2wgpu import Encoder
 
+        if options.get("cores"):
+            from gpt2wgpu.graph import cores
+
+            cores.usable_cores = lambda: options["cores"]
         self.encoder = Encoder(folder, device=options["device"], dtype=options["dtype"], max_seq_length=MAX_TOKENS)
         self.device = self.encoder.device
         self.software = bool(self.encoder.engine.place.device and self.encoder.engine.place.device.adapter.software)

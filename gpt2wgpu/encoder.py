@@ -47,7 +47,7 @@ class Encoder(ModelFacts):
     pooling: one of "mean", "cls", "max", "last", "weighted_mean", "sqrt_len_mean". Default: the folder's
         own; without one, "last" for a decoder (its config.json names a class ending in ForCausalLM), else "mean".
     max_tokens: most tokens in a batch. It bounds memory; on a GPU it never changes a vector. Default: 16,384 on a discrete
-        GPU, 2,048 elsewhere, and fewer on a GPU that turns out to be slow.
+        GPU, 2,048 elsewhere (numpy: 1,024 a core, at least 2,048), and fewer on a GPU that turns out to be slow.
     max_seq_length: tokens of a text that are read, special ones included. Default: what the folder says.
     prompts, default_prompt_name, truncate_dim, similarity_fn_name: as in sentence-transformers. Default: what the folder says;
         if it has no prompts, those that the model's family is known to expect (`checkpoint/prompts.py`).

@@ -11,7 +11,7 @@ import numpy as np
 
 from .background import run_in_background, wait_interruptibly, wait_until_done
 from .checkpoint import Checkpoint
-from .devices.choose import device_kind, enough_memory, find_operand_dtype
+from .devices.choose import default_tokens, enough_memory, find_operand_dtype
 from .errors import UserError
 from .graph import memory, ops, packing, reference
 from .graph.fork_lock import ForkSafeLock
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .gpu import Device, Pace
 
 MAX_SEQUENCES = 1024  # per batch
-MAX_TOKENS = {"discrete": 16384, "integrated": 2048, "software": 2048, "numpy": 2048}  # per batch; fewer on a slow GPU
 LONG_TEXT_TOKENS = (
     8192  # a device gets buffers for texts this long, whatever max_tokens is; for longer ones if max_seq_length asks
 )
@@ -129,7 +128,7 @@ class Engine:
         self.checkpoint, self.place, self.name = checkpoint, place, name
         self.lock = lock or ForkSafeLock()
         self.asked_tokens = max_tokens
-        self.max_tokens = max_tokens or MAX_TOKENS[device_kind(place.device)]
+        self.max_tokens = max_tokens or default_tokens(place.device)
         self.pace: Pace | None = None  # of a device
         self.longest_text = checkpoint.config.usable_length  # most tokens of a text that can be computed
         self.limited = False  # whether the device, not `longest`, sets `longest_text`

@@ -50,13 +50,7 @@ def model_graph(name: str, half: bool = False, quantized: bool = False) -> Tenso
     return build_graph(c, c.config.layers, "f16" if half else "f32", c.modules, int8=quantized)
 
 
-MODELS = [  # of every family
-    f"models/{name}"
-    for name in (
-        *("bert_relu_odd", "distilbert", "gpt2_25_heads_f16", "gpt_neo_local_f16", "modernbert", "mpnet"),
-        *("nomic_bert", "qwen3", "qwen3_window", "roberta_pad_5", "xlm_roberta"),
-    )
-]
+MODELS = ("models/bert_relu_odd", "models/gpt2_25_heads_f16", "models/roberta_pad_5")
 
 
 # --- which kernels are tried
@@ -98,7 +92,7 @@ def test_every_kernel_of_a_graph_is_tried_by_its_source(device_form: Device):
             for t, rows in tried.values():
                 case = graph_case(device_form, t, rows)
                 assert default_kernel(device_form, case.output(), rows) is default_kernel(device_form, t, rows)
-                assert t.attrs.get("window") or sum(case.lengths) == rows
+                assert sum(case.lengths) == rows
                 assert case.nan and case.attrs == t.attrs and case.types == t.types
 
 
@@ -120,11 +114,6 @@ def test_sizes_are_small_and_awkward(device: Device):
         Tensor(("T", 4096), name="qkv"), Tensor(("T",), "u32", "positions"), Tensor((32768, 128), name="table"), heads=24
     )
     assert graph_case(device, rotated).sizes == {"N": 4096, "S": 40, "D": 128}
-    qwen = ops.norm_rotary(
-        Tensor(("T", 4096), name="qkv"),
-        *(Tensor((3072,), name="weight"), Tensor(("T",), "u32", "positions"), Tensor((32768, 128), name="table")),
-    )
-    assert graph_case(device, qwen).sizes == {"N": 4096, "K": 3072, "S": 40, "D": 128}
 
 
 def test_a_kernel_that_depends_on_its_size_is_tried_with_it(device: Device, monkeypatch: pytest.MonkeyPatch):
@@ -137,14 +126,6 @@ def test_a_kernel_that_depends_on_its_size_is_tried_with_it(device: Device, monk
             lambda d, t, tile=None, c=condition: right(d, t, tile) + f"\n// {eval(c, {}, dict(t.dims))}",
         )
         assert graph_case(device, large_linear(768, 3072)).sizes == sizes
-
-
-@pytest.mark.parametrize("name", ["models/qwen3_window", "models/modernbert", "models/mpnet"])
-def test_models_of_other_families_pass(name: str, device: Device, cache: Path):
-    """Norms and rotary positions of heads, windows that hide keys, shared keys, gated units, biases by distance."""
-    check_graph(fresh(device), schedule(model_graph(name)))
-    [entries] = json.loads(cache.read_text())["adapters"].values()
-    assert len(entries) >= 7
 
 
 def test_distinct_kernels_are_tried_once(device: Device, compiled: list[str]):

@@ -15,7 +15,7 @@ from wgpu.backends.wgpu_native import GPUBuffer
 
 from gpt2wgpu import Encoder, checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph
-from gpt2wgpu.engine import MAX_TOKENS
+from gpt2wgpu.devices.choose import MAX_TOKENS
 from gpt2wgpu.gpu import Device, GPUProgram, OutOfDeviceMemory, Pace
 from gpt2wgpu.gpu.buffers import Buffers
 from gpt2wgpu.gpu.pace import SMALLEST_BATCH, TIMED_TOKENS, count_operations

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..graph.cores import usable_cores
 from ..progress import notice
 
 if TYPE_CHECKING:
     from ..gpu import Device
+
+MAX_TOKENS = {"discrete": 16384, "integrated": 2048, "software": 2048, "numpy": 2048}  # per batch; fewer on a slow GPU
+CORE_TOKENS = 1024  # a batch in numpy has at least this many for each core: fewer, and the cores wait for Python's lock
 
 
 def device_name(asked: object) -> str:
@@ -65,6 +69,12 @@ def device_kind(device: "Device | None") -> str:
     if device is None:
         return "numpy"
     return "software" if device.adapter.software else "discrete" if device.adapter.kind == "DiscreteGPU" else "integrated"
+
+
+def default_tokens(device: "Device | None") -> int:
+    """Most tokens in a batch, if the caller does not say. In numpy it grows with the cores that this process may use."""
+    tokens = MAX_TOKENS[device_kind(device)]
+    return max(tokens, CORE_TOKENS * usable_cores()) if device is None else tokens
 
 
 def find_dtype(wanted: str, device: "Device | None") -> str:

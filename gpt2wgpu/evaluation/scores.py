@@ -13,6 +13,7 @@ import numpy as np
 from ..encoder import Encoder
 from ..errors import UserError, between
 from ..files.pairs import Pairs
+from ..graph.cores import ONE_THREAD_BLAS
 from ..graph.ops import l2_normalize
 from ..graph.ops.pooling import SIMILARITIES
 from ..graph.tensor import Array
@@ -61,10 +62,11 @@ def pair_measures(similarity: Array, targets: Vector, labelled: bool) -> dict[st
     """How similarities (n,) agree with targets (n,): Spearman's and Pearson's correlation. For labels 0 and 1 also accuracy
     at the best threshold, that threshold, average precision, and the area under the ROC curve."""
     similarity = similarity.astype(np.float64)
-    found = {
-        "spearman": pearson_correlation(mean_ranks(similarity), mean_ranks(targets)),
-        "pearson": pearson_correlation(similarity, targets),
-    }
+    with ONE_THREAD_BLAS:
+        found = {
+            "spearman": pearson_correlation(mean_ranks(similarity), mean_ranks(targets)),
+            "pearson": pearson_correlation(similarity, targets),
+        }
     if labelled:
         accuracy, threshold = best_accuracy(similarity, targets)
         found |= {"accuracy": accuracy, "threshold": threshold}

@@ -1,16 +1,18 @@
 """How many cores this process may use, a pool of threads for them, and a BLAS with one thread."""
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from threading import Event, RLock, Thread
+from threading import Barrier, BrokenBarrierError, Event, RLock, Thread
 from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 CGROUP = Path("/sys/fs/cgroup")
+BLAS_ALONE = 1 << 16  # multiply-adds up to which OpenBLAS itself uses one thread
 
 
 def usable_cores() -> int:
@@ -36,7 +38,24 @@ def container_cores() -> int | None:
 @cache
 def core_threads() -> ThreadPoolExecutor:
     """One pool for everything that numpy computes, with a thread per core."""
-    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="gpt2wgpu")
+    count = usable_cores()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="gpt2wgpu")
+    together = Barrier(count)
+    with ONE_THREAD_BLAS:
+        wait([pool.submit(touch_buffers, together) for _ in range(count)])
+    return pool
+
+
+def touch_buffers(together: Barrier) -> None:
+    """Make OpenBLAS touch the pages of the buffer that it packs matrices into, in their order.
+
+    It has a buffer for each thread that computes at the same time, so the threads do this together. The system gives a page its
+    place in memory when it is first touched. Where the first product is a small one, pages that are used together get
+    places that compete in the cache, and later products of some sizes are up to three times slower (benchmarks/LOG.md).
+    """
+    with suppress(BrokenBarrierError):
+        together.wait(timeout=1)
+    np.matmul(np.zeros((256, 320), np.float32), np.zeros((320, 1024), np.float32))
 
 
 @cache

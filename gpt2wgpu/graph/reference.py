@@ -6,6 +6,8 @@ import numpy as np
 
 from ..errors import UserError
 from . import cores
+from .crew import Crew
+from .one_text import compute_op, compute_text, free_inputs
 from .packing import split_batch
 from .program import CLOSED, CompiledGraph
 from .tensor import Array, Tensor, schedule
@@ -25,19 +27,20 @@ class NumpyProgram(CompiledGraph):
         np.empty(24 << 20, np.uint8)
 
     def run(self, batch: Mapping[str, Array]) -> Array:
-        """The output for a batch of named arrays. A tensor is freed after its last reader."""
+        """The output for a batch of named arrays, computed on this thread. A tensor is freed after its last reader."""
         self._check_open()
+        with cores.ONE_THREAD_BLAS:
+            return self._run(batch)
+
+    def _run(self, batch: Mapping[str, Array]) -> Array:
         values = {t: widen(batch[t.name]) for t in self.tensors if t.op is None and not t.is_weight}
         values |= self.weights
         with np.errstate(all="ignore"):  # an overflow shows in the output, which the engine checks
             for t in self.tensors:
                 if t.op is None:
                     continue
-                result = t.op.reference(*(values[x] for x in t.inputs), **t.attrs)
-                values[t] = result.astype(np.float16).astype(np.float32) if t.dtype == "f16" else result
-                for x in set(t.inputs):
-                    if self.last_reader[x] is t:
-                        del values[x]
+                values[t] = compute_op(t, [values[x] for x in t.inputs])
+                free_inputs(t, values, self.last_reader)
         return values[self.output]
 
     def submit(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
@@ -45,21 +48,22 @@ class NumpyProgram(CompiledGraph):
 
         Each core computes the whole graph for some of the sequences, with a BLAS of one thread, so no core waits for another;
         a BLAS's own threads would meet after every matrix and spin in between. The next batch may be submitted before this
-        one is collected: it starts on the first free core. A single sequence is computed before this returns, on BLAS's own
-        threads.
+        one is collected: it starts on the first free core. A single sequence is computed before this returns, by a crew of
+        threads (one_text.py).
         """
         self._check_open()
-        parts = split_batch(batch, cores.usable_cores())
-        if len(parts) == 1:
-            result = self.run(batch)
+        if len(batch["spans"]) == 1 and cores.usable_cores() > 1:
+            with Crew() as crew:
+                result = compute_text(self.tensors, self.weights, batch, crew)
             return lambda: result
+        parts = split_batch(batch, cores.usable_cores())
         spans = batch["spans"].tolist()
         per_token = self.output.shape[0] == "T"
         count = spans[-1][1] if per_token else len(spans)
         running = []
         for sequences, arrays in parts:
             rows = np.concatenate([np.arange(*spans[b]) for b in sequences]) if per_token else np.array(sequences)
-            running.append((rows, cores.core_threads().submit(self._run_on_one_core, arrays)))
+            running.append((rows, cores.core_threads().submit(self.run, arrays)))
 
         def wait() -> Array:
             found = np.empty((count, int(self.output.shape[1])), np.float32)
@@ -69,10 +73,6 @@ class NumpyProgram(CompiledGraph):
             return found
 
         return wait
-
-    def _run_on_one_core(self, batch: Mapping[str, Array]) -> Array:
-        with cores.ONE_THREAD_BLAS:
-            return self.run(batch)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -18,6 +18,7 @@ from ..devices.choose import enough_memory
 from ..errors import UserError
 from ..evaluation.scores import pair_measures
 from ..graph import packing
+from ..graph.cores import ONE_THREAD_BLAS
 from ..graph.tensor import Array
 from ..vectors.pairwise import row_by_row
 from . import card, checkpoint, losses
@@ -208,7 +209,7 @@ class Watch:
         """Note the mean and standard deviation of all cosines between the vectors (B, C) of a batch."""
         if len(vectors) < 4:
             return
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), ONE_THREAD_BLAS:
             units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
             cosines = (units @ units.T)[np.triu_indices(len(units), 1)]
         self.values = {"cosine_mean": float(cosines.mean()), "cosine_std": float(cosines.std())}

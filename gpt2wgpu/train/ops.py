@@ -221,7 +221,7 @@ def attention_lse(
         rows = slice(start, start + count * n)
         q, k, _ = split_qkv(qkv[rows], count, n, heads, head_size)
         result = split_heads(lse[rows], count, n, heads.keys, 1)[..., 0]  # (b, KV, heads that share, n)
-        for queries, keys in query_blocks(n, causal, window):
+        for queries, keys in query_blocks(0, n, n, causal, window):
             scores = masked_scores(q, k, scale, queries, keys, causal, window)
             top = scores.max(-1, keepdims=True)
             scores -= top
@@ -260,7 +260,7 @@ def attention_dqkv(
         dq, dk, dv = split_qkv(dqkv[rows], count, n, heads, head_size)
         do = split_heads(dout[rows], count, n, heads.keys, head_size)
         shift, drop = (split_heads(a[rows], count, n, heads.keys, 1) for a in (lse, delta))  # (b, KV, heads that share, n, 1)
-        for queries, keys in reversed(query_blocks(n, causal, window)):  # without a window the last block sees every key
+        for queries, keys in reversed(query_blocks(0, n, n, causal, window)):  # without a window the last block sees every key
             p = masked_scores(q, k, scale, queries, keys, causal, window)
             p -= shift[..., queries, :]
             np.exp(p, out=p)

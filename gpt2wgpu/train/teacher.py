@@ -12,6 +12,7 @@ import numpy as np
 from .. import files
 from ..encoder import Encoder
 from ..errors import UserError
+from ..graph.cores import ONE_THREAD_BLAS
 from ..graph.tensor import Array
 from ..models import Architecture
 from ..tokenizer import Tokenizer
@@ -62,7 +63,8 @@ def write_vectors(path: Path, projection: Path, encoder: Encoder, texts: Sequenc
         while block := [*islice(stream, BLOCK_ROWS)]:
             rows = np.stack(block)
             raw.write(rows.tobytes())
-            moments += rows.T.astype(np.float64) @ rows
+            with ONE_THREAD_BLAS:
+                moments += rows.T.astype(np.float64) @ rows
         directions = leading_directions(moments, width)
         if encoder.dimensions > width:
             with files.open_output(str(projection), {".npy": files.write_npy}) as (directions_file, write_directions):
@@ -72,7 +74,9 @@ def write_vectors(path: Path, projection: Path, encoder: Encoder, texts: Sequenc
             raw.seek(0)
             while data := raw.read(BLOCK_ROWS * 4 * encoder.dimensions):
                 rows = np.frombuffer(data, np.float32).reshape(-1, encoder.dimensions)
-                yield from (("", row) for row in (rows @ directions if encoder.dimensions > width else rows))
+                with ONE_THREAD_BLAS:
+                    rows = rows @ directions if encoder.dimensions > width else rows
+                yield from (("", row) for row in rows)
 
         write(file, projected())
 
@@ -89,7 +93,8 @@ def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, te
     size, width = config.vocab, config.width
     vectors = teacher.encoder.encode(tokenizer.alone(size), normalize_embeddings=True)
     if teacher.directions is not None:
-        vectors = vectors @ teacher.directions
+        with ONE_THREAD_BLAS:
+            vectors = vectors @ teacher.directions
     share = np.bincount(texts.ids, minlength=size) / len(texts.ids)
     common = np.arange(width) % 2 - 0.5
     common = ((common - common.mean()) / common.std()).astype(np.float32)
@@ -104,4 +109,5 @@ def leading_directions(moments: Array, width: int) -> Array:
     No other projection to `width` dimensions keeps more of the squared lengths (Eckart & Young 1936), so this one changes dot
     products least.
     """
-    return np.ascontiguousarray(np.linalg.eigh(moments)[1][:, ::-1][:, :width], np.float32)
+    with ONE_THREAD_BLAS:
+        return np.ascontiguousarray(np.linalg.eigh(moments)[1][:, ::-1][:, :width], np.float32)

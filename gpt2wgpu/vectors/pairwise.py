@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UserError
-from ..graph import ops, reference
+from ..graph import ops
+from ..graph.cores import BLAS_ALONE
+from ..graph.crew import Crew
 from ..graph.memory import check_result_fits
 from ..graph.ops.pooling import SIMILARITIES
-from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Tensor, schedule
 from .convert import to_array
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..gpu import Device
 
 ROWS_COMPARED = 2048  # rows compared at a time
+ROWS_TOGETHER = 512  # rows that a core compares with that many others at a time
 
 
 def check_similarity(name: object) -> str:
@@ -38,25 +40,51 @@ def all_pairs(a: Any, b: Any, name: str, device: "Device | None" = None) -> Arra
     out = np.empty((len(a), len(b)), np.float32)
     if not out.size:
         return out
+    if device is None:
+        compare_in_numpy(a, b, name, out)
+    else:
+        compare_on_device(a, b, name, out, device)
+    return np.negative(out, out=out) if name in ("euclidean", "manhattan") else out
+
+
+def compare_on_device(a: Array, b: Array, name: str, out: Array, device: "Device") -> None:
+    from ..devices.graph_check import check_graph
+    from ..gpu import GPUProgram
+
     x, y = Tensor(("M", a.shape[1]), name="a"), Tensor(("N", a.shape[1]), name="b")
     if name == "cosine":
         x, y = ops.l2_normalize(x), ops.l2_normalize(y)
     output = ops.similarity(x, y, metric=SIMILARITIES[name])
-    program: CompiledGraph
-    if device is None:
-        program = reference.NumpyProgram(output, no_weight)
-    else:
-        from ..devices.graph_check import check_graph
-        from ..gpu import GPUProgram
-
-        check_graph(device, schedule(output))
-        program = GPUProgram(device, output, no_weight, {"M": min(ROWS_COMPARED, len(a)), "N": min(ROWS_COMPARED, len(b))})
-    for i in range(0, len(a), ROWS_COMPARED):
-        for j in range(0, len(b), ROWS_COMPARED):
-            rows, columns = slice(i, i + ROWS_COMPARED), slice(j, j + ROWS_COMPARED)
-            out[rows, columns] = program.run({"a": a[rows], "b": b[columns]})
+    check_graph(device, schedule(output))
+    program = GPUProgram(device, output, no_weight, {"M": min(ROWS_COMPARED, len(a)), "N": min(ROWS_COMPARED, len(b))})
+    for rows, columns in compared_tiles(len(a), len(b), ROWS_COMPARED):
+        out[rows, columns] = program.run({"a": a[rows], "b": b[columns]})
     program.close()
-    return np.negative(out, out=out) if name in ("euclidean", "manhattan") else out
+
+
+def compare_in_numpy(a: Array, b: Array, name: str, out: Array) -> None:
+    """The cores share the tiles, whose size depends on nothing, so the bits depend on nothing but the vectors."""
+    if name == "cosine":
+        with np.errstate(all="ignore"):
+            a, b = (ops.l2_normalize.reference(x) for x in (a, b))
+    tiles = compared_tiles(len(a), len(b), ROWS_TOGETHER)
+
+    def compare(i: int) -> None:
+        rows, columns = tiles[i]
+        with np.errstate(all="ignore"):
+            out[rows, columns] = ops.similarity.reference(a[rows], b[columns], metric=SIMILARITIES[name])
+
+    if out.size * a.shape[1] <= BLAS_ALONE:
+        for i in range(len(tiles)):
+            compare(i)
+        return
+    with Crew() as crew:
+        crew.share(compare, len(tiles))
+
+
+def compared_tiles(m: int, n: int, rows: int) -> list[tuple[slice, slice]]:
+    """The rows and columns of each tile of an (m, n) matrix."""
+    return [(slice(i, i + rows), slice(j, j + ROWS_COMPARED)) for i in range(0, m, rows) for j in range(0, n, ROWS_COMPARED)]
 
 
 def row_by_row(a: Any, b: Any, name: str) -> Array:

@@ -93,19 +93,26 @@ def softmax_attention(
     causal: bool,
     window: int = 0,
     kv_heads: int = 0,
+    rows: slice | None = None,
 ) -> Array:
-    """Both ops, one block of queries at a time: exp(s - max(s)) v / sum(exp(s - max(s))), s being the scores."""
+    """Both ops, one block of queries at a time: exp(s - max(s)) v / sum(exp(s - max(s))), s being the scores.
+
+    rows: the only rows that are computed, where all of them are one sequence.
+    """
     heads = count_heads(qkv.shape[1], head_size, kv_heads)
-    out = np.empty((len(qkv), heads.queries * head_size), qkv.dtype)
+    wanted = rows or slice(0, len(qkv))
+    out = np.empty((wanted.stop - wanted.start, heads.queries * head_size), qkv.dtype)
+    ones = np.ones(len(qkv), qkv.dtype)
     for start, count, n in equal_runs(spans):
-        rows = slice(start, start + count * n)
-        q, k, v = split_qkv(qkv[rows], count, n, heads, head_size)
-        result = split_heads(out[rows], count, n, heads.keys, head_size)
-        for queries, keys in query_blocks(n, causal, window):
+        q, k, v = split_qkv(qkv[start : start + count * n], count, n, heads, head_size)
+        first, last = (wanted.start, wanted.stop) if rows else (0, n)
+        result = split_heads(out[start : start + count * (last - first)], count, last - first, heads.keys, head_size)
+        for queries, keys in query_blocks(first, last, n, causal, window):
             scores = masked_scores(q, k, scale, queries, keys, causal, window, bias)
             scores -= scores.max(-1, keepdims=True)
             np.exp(scores, out=scores)
-            np.divide(scores @ v[..., keys, :], scores.sum(-1, keepdims=True), out=result[..., queries, :])
+            sums = scores @ ones[: scores.shape[-1]]  # BLAS sums faster than numpy
+            np.divide(scores @ v[..., keys, :], sums[..., None], out=result[..., queries.start - first : queries.stop - first, :])
     return out
 
 
@@ -133,10 +140,11 @@ def split_heads(rows: Array, count: int, n: int, kv_heads: int, head_size: int) 
     return rows.reshape(count, n, kv_heads, -1, head_size).transpose(0, 2, 3, 1, 4)
 
 
-def query_blocks(n: int, causal: bool, window: int) -> list[tuple[slice, slice]]:
-    """The queries of each block and the keys that they see: a long text never needs all n x n scores."""
+def query_blocks(first: int, last: int, n: int, causal: bool, window: int) -> list[tuple[slice, slice]]:
+    """The queries first ... last - 1 in blocks, and the keys, of n, that each block sees: a long text never needs all n x n
+    scores."""
     reach = window or n
-    blocks = [slice(first, min(first + QUERY_BLOCK, n)) for first in range(0, n, QUERY_BLOCK)]
+    blocks = [slice(i, min(i + QUERY_BLOCK, last)) for i in range(first, last, QUERY_BLOCK)]
     return [(b, slice(max(b.start - reach, 0), b.stop if causal else min(b.stop + reach, n))) for b in blocks]
 
 
