@@ -23,7 +23,7 @@ LENGTHS = (1, 5, 33)
 def check_train_graph(device: Device, graph: TrainGraph) -> None:
     """Compare the kernels of a graph in training with numpy, then a step, which runs those of the optimiser; what has agreed
     on this adapter before is not tried again. Raises UserError for the first that is wrong."""
-    check_graph(device, [*schedule(graph.inference), *graph.forward, *graph.backward], given_case)
+    check_graph(device, [*schedule(graph.inference), *graph.forward, *graph.backward], given_cases)
     optimiser = hashlib.sha256("".join(map(read_shader, ("adamw", "square_sum", "row_sum"))).encode()).hexdigest()[:20]
     if optimiser not in agreed_kernels(device):
         check = check_step(device)
@@ -31,24 +31,26 @@ def check_train_graph(device: Device, graph: TrainGraph) -> None:
         remember_agreed(device, {optimiser: f"training step error {check.error:.1e}"})
 
 
-def given_case(t: Tensor) -> Case | None:
-    """The case of an op whose inputs are results of other ops, with the graph's own attributes; None for other ops."""
+def given_cases(t: Tensor) -> list[Case]:
+    """Cases of an op whose inputs are results of other ops, with the graph's own attributes, small ones first; none for
+    other ops."""
     assert t.op is not None
-    odd = any(isinstance(t.dims.get(letter), int) and int(t.dims[letter]) % 4 for letter in "CN")
-    width, attrs = 70 if odd else 68, plain_attributes(t.attrs)
+    own = [int(size) for letter in "CN" if isinstance(size := t.dims.get(letter), int)]
+    widths = [68, 70, 192, *own[:1]]  # a multiple of 4, another number, a multiple of 64
+    attrs = plain_attributes(t.attrs)
     if t.op is ops.activate_dx:
-        return activate_dx_case(attrs["activation"], width)
+        return [activate_dx_case(attrs["activation"], width) for width in widths]
     if t.op is ops.dropout:
-        return replace(dropout_case(width), attrs=attrs)
+        return [replace(dropout_case(width), attrs=attrs) for width in widths]
     if t.op in (ops.layer_norm_dx, ops.layer_norm_dweight):
-        return next(case for case in layer_norm_case(width) if case.op is t.op)
+        return [case for width in widths for case in layer_norm_case(width) if case.op is t.op]
     if t.op is ops.scatter_rows:
-        return scatter_rows_case(77, width)
+        return [scatter_rows_case(77, width) for width in widths]
     if t.op is ops.attention_dqkv:
-        return attention_cases(int(t.dims["C"]), **attrs, lengths=(1, 70, 17))[1]
+        return [attention_cases(int(t.dims["C"]), **attrs, lengths=(1, 70, 17))[1]]
     if t.op is ops.columns:
-        return Case(ops.columns, {"N": int(t.dims["N"])}, attrs=attrs)
-    return None
+        return [Case(ops.columns, {"N": int(t.dims["N"])}, attrs=attrs)]
+    return []
 
 
 def check_training(device: Device) -> Iterator[Check]:
