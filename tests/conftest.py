@@ -20,6 +20,8 @@ from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
 from gpt2wgpu.corpus import job
 from gpt2wgpu.gpu import Device, choose_adapter, inplace, kernels, list_adapters, open_device
+from gpt2wgpu.gpu.kernels import specialise_source
+from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.hub import session
 
 
@@ -119,6 +121,12 @@ def as_on_a_gpu(device: Device) -> Device:
 def device_form(request: pytest.FixtureRequest, device: Device, as_on_a_gpu: Device) -> Device:
     """The tests' device, once with the kernels that it gets and once with those that a real GPU gets."""
     return device if request.param == "as it is" else as_on_a_gpu
+
+
+@pytest.fixture(scope="session")
+def each_form(device: Device, as_on_a_gpu: Device) -> Callable[[Tensor], list[Device]]:
+    """The tests' device, and the same with a real GPU's kernels where that of this op is another one."""
+    return lambda t: [*{specialise_source(d, t): d for d in (as_on_a_gpu, device)}.values()]
 
 
 @pytest.fixture(scope="session")

@@ -128,10 +128,10 @@ def test_odd_sizes_give_the_same_bits_in_every_batch(name: str, dtype: str, on_g
 
 
 @pytest.mark.parametrize("pooling", ["cls", "max", "last", "weighted_mean", "sqrt_len_mean"])
-def test_every_pooling_gives_the_same_bits(pooling: str, on_gpu: Make, odd_models: Callable[[str], Path]):
+def test_every_pooling_gives_the_same_bits(pooling: str, on_gpu_form: Make, odd_models: Callable[[str], Path]):
     rng = np.random.default_rng(5)
     texts = [" ".join(f"t{i}" for i in rng.integers(0, 64, n)) for n in rng.integers(1, 49, 40)]
-    model = on_gpu(odd_models("gpt2_head_2"), pooling=pooling)
+    model = on_gpu_form(odd_models("gpt2_head_2"), pooling=pooling)
     expected = encode(model, texts)
     np.testing.assert_array_equal(np.stack([encode(model, [t])[0] for t in texts]), expected)
 

@@ -1,19 +1,36 @@
 """Every kernel of training against numpy, on sizes that no tile divides."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
 from gpt2wgpu.gpu import Device, GPUProgram
 from gpt2wgpu.graph import ops as inference_ops
+from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.train import ops, selftest
+
+
+def maximum_cases() -> list[Case]:
+    """The gradient of a maximum that several tokens share goes to the first, whichever lanes they fall on."""
+    tied = np.zeros((260, 20), np.float32)
+    tied[::3] = 1
+    tied[1:4] = 1
+    skip = np.array([0, 2, 0], np.uint32)
+    given = {"x": tied, "skip": skip}
+    return [Case(ops.pool_dx, {"C": 20}, (1, 129, 130), {"mode": "max"}, given=given)]
+
 
 # T = 1, sequences of length 1, one past a tile (16, 32, 64) and past a block of 16 rows; K, N and C that no tile divides
 AWKWARD = [
     Case(ops.add, {"C": 1}, (1,)),
     selftest.activate_dx_case("gelu_tanh", 65, (1,)),
     selftest.dropout_case(1, (1,)),
-    *(Case(ops.transpose, {"K": k, "N": n}) for k, n in ((1, 1), (1, 65), (65, 1), (64, 64), (129, 3))),
+    *(
+        Case(ops.transpose, {"K": k, "N": n})
+        for k, n in ((1, 1), (1, 65), (65, 1), (64, 64), (129, 3), (4, 4), (36, 68), (68, 36))
+    ),
     *(
         Case(o, {"K": k, "N": n}, lengths)
         for o in (ops.matmul, ops.linear_dweight)
@@ -28,8 +45,10 @@ AWKWARD = [
     ),
     Case(ops.sum_rows, {"C": 1}, (1,)),
     Case(ops.sum_rows, {"C": 17}, (33,)),
+    Case(ops.sum_rows, {"C": 20}, (64, 65, 130)),
     *selftest.layer_norm_case(1, (2,)),
     *selftest.layer_norm_case(65, (17, 1)),
+    *selftest.layer_norm_case(132, (65, 66)),
     *selftest.layer_norm_case(1600, (3,)),
     *(c for causal in (True, False) for c in selftest.attention_cases(8, 4, causal, (1, 16, 17, 32, 33, 65))),
     *selftest.attention_cases(64, 64, True, (1,)),
@@ -42,16 +61,22 @@ AWKWARD = [
     selftest.scatter_rows_case(1, 1, (1,)),
     selftest.scatter_rows_case(1, 33, (40,)),
     selftest.scatter_rows_case(300, 33, (1, 70)),
+    selftest.scatter_rows_case(600, 33, (1, 70)),
     *(Case(ops.pool_dx, {"C": 1}, (1,), {"mode": mode}) for mode in inference_ops.POOLINGS),
+    *(Case(ops.pool_dx, {"C": 20}, (1, 64, 65, 130), {"mode": mode}) for mode in inference_ops.POOLINGS),
+    *maximum_cases(),
     Case(ops.columns, {"N": 1}, (1,), {"M": 1, "first": 0}),
     Case(ops.l2_normalize_dx, {"C": 1}, (1, 1)),
+    Case(ops.l2_normalize_dx, {"C": 132}, (1, 1)),
+    Case(ops.l2_normalize_dx, {"C": 1032}, (1, 1)),
 ]
 
 
 @pytest.mark.parametrize("case", [*selftest.backward_cases(), *AWKWARD], ids=lambda case: f"{case.op.name} {case}")
-def test_kernel_equals_numpy(case: Case, device: Device):
-    check = check_op(device, case)
-    assert check.ok, check
+def test_kernel_equals_numpy(case: Case, each_form: Callable[[Tensor], list[Device]]):
+    for device in each_form(case_arrays(case)[0]):
+        check = check_op(device, case)
+        assert check.ok, check
 
 
 ATTENTION_ON_A_GPU = [

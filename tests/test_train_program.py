@@ -31,12 +31,13 @@ TOKENS = sum(LENGTHS)
 Make = Callable[..., NumpyTrainProgram | GPUTrainProgram]
 
 
+BACKENDS = {"gpu": "device", "as a GPU": "as_on_a_gpu"}  # the fixtures of their devices
+
+
 @pytest.fixture(params=["numpy", "gpu"])
 def make(request: pytest.FixtureRequest) -> Make:
     """`make(output, weights)`: a program on either backend."""
-    if request.param == "numpy":
-        return in_numpy
-    return on(request.getfixturevalue("device"))
+    return on(request.getfixturevalue(BACKENDS[request.param])) if request.param in BACKENDS else in_numpy
 
 
 def in_numpy(output: Tensor, weights: Callable[[Tensor], Array], **options: Any) -> NumpyTrainProgram:
@@ -89,6 +90,7 @@ def pull(vectors: Array) -> tuple[float, Array]:
 # --- against PyTorch
 
 
+@pytest.mark.parametrize("make", ["numpy", *BACKENDS], indirect=True)
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_a_whole_model_equal_pytorch(name: str, make: Make):
     found = checkpoint.load_checkpoint(GOLDEN / "models" / name)
@@ -128,9 +130,9 @@ def test_adamw_equals_pytorch(make: Make):
 
 
 @pytest.mark.parametrize("mode", ops.POOLINGS)
-def test_backends_agree_on_every_pooling(mode: str, device: Device):
+def test_backends_agree_on_every_pooling(mode: str, device_form: Device):
     config = BertConfig(layers=1, heads=2, width=12, inner=20, context=40, vocab=30)
-    programs = [m(vectors_of(config.hidden(1), mode), random_weights) for m in (in_numpy, on(device))]
+    programs = [m(vectors_of(config.hidden(1), mode), random_weights) for m in (in_numpy, on(device_form))]
     skipping = batch() | {"skip": np.array([2, 0, 5, 0, 1, 0], np.uint32)}
     losses = [p.gradients(skipping, pull, 0) for p in programs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
