@@ -24,6 +24,9 @@ from gpt2wgpu.gpu.kernels import specialise_source
 from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.hub import session
 
+ON_DAWN = os.environ.get("GPT2WGPU_TEST_DEVICE", "").startswith("dawn:")
+collect_ignore = [] if ON_DAWN else ["test_dawn_device.py"]
+
 
 @pytest.fixture(autouse=True)
 def strict_numerics():

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from dawns import null_adapter
 from test_ops import AWKWARD
 
 from gpt2wgpu.devices.selftest import Case, case_arrays, forward_cases
-from gpt2wgpu.gpu import Adapter, Device, GPUError, MatrixUnits, find_library, kernels, open_device, tiles
+from gpt2wgpu.gpu import Device, GPUError, MatrixUnits, kernels, open_device, tiles
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.train.selftest import backward_cases
@@ -28,17 +29,7 @@ TOO_LARGE = "larger than the maximum allowed|exceeds the maximum allowed"
 @pytest.fixture(scope="module")
 def null() -> Device:
     """Dawn's null backend as a real GPU: it compiles and checks, and computes nothing."""
-    pytest.importorskip("wgpudawn")
-    library, _ = find_library("dawn:null")
-    library.raw_adapters()  # makes Dawn's instance, with experimental features
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WGPU_BACKEND_TYPE", "Null")
-        from wgpudawn import gpu
-
-        raw = gpu.request_adapter_sync()
-    assert raw.info["backend_type"] == "Null"
-    adapter = Adapter(0, "null", "DiscreteGPU", "Null", "", frozenset(raw.features), dict(raw.limits), raw, library)
-    opened = open_device(adapter, checked=True)
+    opened = open_device(null_adapter(), checked=True)
     assert {name: opened.raw.limits[name] for name in DEFAULTS} == DEFAULTS
     return opened
 
@@ -79,9 +70,10 @@ def test_kernels_of_no_op_compile(name: str, null: Device):
 def test_tiles_beyond_the_limits_are_the_ones_left_out(half: bool, null: Device):
     """So `tile_needs` counts what the compiler counts."""
     t, _ = case_arrays(Case(ops.linear, {"K": 36, "N": 68}, half=half))
-    fitting = tiles.tile_candidates(null, kernels.operand_types(t))
-    assert 2 <= len(fitting) < len(tiles.GPU_TILES)
-    for tile in set(tiles.GPU_TILES) - {*fitting}:
+    large = replace(null, adapter=replace(null.adapter, limits=dict.fromkeys(null.adapter.limits, 1 << 20)))
+    fitting, every = (set(tiles.tile_candidates(d, kernels.operand_types(t))) for d in (null, large))
+    assert len(fitting) >= 2 and fitting < every
+    for tile in every - fitting:
         with pytest.raises(GPUError, match=TOO_LARGE):
             kernels.find_kernel(null, t, tile).compile(null)
 

@@ -41,16 +41,17 @@ class Dawn(Library):
     def raw_adapters(self, backends: Sequence[str] = BACKENDS) -> Sequence[Any]:
         """With two toggles: one for experimental features, one for f16 on NVIDIA, which Dawn hides because part of the CTS
         fails there; the self-test decides instead."""
-        with suppress(
-            RuntimeError
-        ):  # the application already uses wgpudawn, and may lack the toggles: then there are fewer features
+        with suppress(RuntimeError):  # the application already uses wgpudawn: without the toggles there are fewer features
             extras.set_instance_extras(backends=[*backends], enable_toggles=["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"])
         return [a for a in gpu.enumerate_adapters_sync() if a.info["backend_type"] in backends]
 
     def request_device(self, adapter: Any, features: Sequence[str], limits: dict[str, int], checked: bool) -> Any:
-        """Toggles off: timestamps in steps of 0.1 ms, and a second look at each shader that Dawn itself wrote."""
+        """From an adapter found anew, as each one gives a single device.
+
+        Toggles off: timestamps in steps of 0.1 ms, and a second look at each shader that Dawn itself wrote.
+        """
         return extras.request_device_sync(
-            adapter,
+            next((a for a in self.raw_adapters() if a.info == adapter.info), adapter),
             required_features=features,
             required_limits=limits,
             enable_toggles=[] if checked else ["disable_robustness", "disable_workgroup_init"],

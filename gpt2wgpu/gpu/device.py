@@ -137,9 +137,10 @@ def find_library(device: str) -> tuple[Library, str]:
     try:
         found = version("wgpudawn")
     except PackageNotFoundError:
-        raise UserError(f"device {device!r} needs the package wgpudawn: pip install 'gpt2wgpu[dawn]'") from None
+        raise UserError(f"device {device!r} needs wgpudawn: pip install 'wgpudawn~={WGPUDAWN}.0' (the extra `dawn`)") from None
     if not found.startswith(f"{WGPUDAWN}."):
-        raise UserError(f"device {device!r} needs wgpudawn {WGPUDAWN}, {found} is installed: pip install 'gpt2wgpu[dawn]'")
+        wanted = f"'wgpudawn~={WGPUDAWN}.0' (the extra `dawn`)"
+        raise UserError(f"device {device!r} needs wgpudawn {WGPUDAWN}, and {found} is installed: pip install {wanted}")
     from .dawn import DAWN
 
     return DAWN, device.removeprefix(DAWN.prefix)

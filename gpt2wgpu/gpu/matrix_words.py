@@ -25,7 +25,7 @@ def tint_source(source: str, lanes: int | None) -> str:
     """
     for found, put in RULES:
         source = re.sub(found, put, source)
-    if left := re.search(r"\bcoop\w+(?:<[^>]*>)?\([^;]*", re.sub(r"//.*", "", source)):
+    if left := re.search(r"\bcoop(_mat\d|[A-Z])[^;]*", re.sub(r"//.*", "", source)):
         raise ValueError(f"no rule of gpu/matrix_words.py covers {left[0]}")
     if lanes is None:
         return HEAD + source

@@ -53,18 +53,32 @@ BY_HAND = (
 GPUS = {gpu.name: gpu for gpu in (*IN_CI, *BY_HAND)}
 
 
+def write_icd(root: Path, driver: str, scratch: Path) -> Path:
+    """A description of an unpacked driver for Vulkan's loader, with its whole path."""
+    icd = scratch / "icd.json"
+    described = json.loads((root / f"usr/share/vulkan/icd.d/{driver}_icd.json").read_text(encoding="utf-8"))
+    described["ICD"]["library_path"] = str((root / LIBRARIES).resolve() / f"libvulkan_{driver}.so")
+    icd.write_text(json.dumps(described), encoding="utf-8")
+    return icd
+
+
+def python_command(suite: str, root: Path) -> tuple[list[str], dict[str, str]]:
+    """The beginning of a command that runs Python with the libraries of a suite, and what to add to its environment."""
+    libraries = (root / LIBRARIES).resolve()
+    if suite == BACKPORTS:
+        return [sys.executable], {"LD_LIBRARY_PATH": str(libraries)}
+    loader = root / "usr/lib64/ld-linux-x86-64.so.2"  # with the suite's libc, which is newer than this machine's
+    return [str(loader), "--library-path", str(libraries), sys.executable], {}
+
+
 def seen_by(gpu: Gpu, root: Path, scratch: Path, wgpu: Path) -> tuple[list[str], dict[str, str]]:
     """The beginning of a command that runs Python where wgpu sees only this GPU, and its environment.
 
     root: the unpacked packages. scratch: an empty folder for this process. wgpu: the library that grants matrix units.
     """
-    libraries = (root / LIBRARIES).resolve()
-    icd = scratch / "icd.json"
-    described = json.loads((root / f"usr/share/vulkan/icd.d/{gpu.driver}_icd.json").read_text(encoding="utf-8"))
-    described["ICD"]["library_path"] = str(libraries / f"libvulkan_{gpu.driver}.so")
-    icd.write_text(json.dumps(described), encoding="utf-8")
-    shim = libraries / f"lib{gpu.shim}_noop_drm_shim.so"
+    icd, shim = write_icd(root, gpu.driver, scratch), (root / LIBRARIES).resolve() / f"lib{gpu.shim}_noop_drm_shim.so"
     (scratch / "spirv").mkdir()
+    command, added = python_command(gpu.suite, root)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("LD_", "VK_", "MESA_", "RADV_", "WGPU_"))} | {
         "VK_DRIVER_FILES": str(icd),
         "VK_ICD_FILENAMES": str(icd),  # its name in older loaders
@@ -79,6 +93,5 @@ def seen_by(gpu: Gpu, root: Path, scratch: Path, wgpu: Path) -> tuple[list[str],
     else:
         environment["MESA_SPIRV_DUMP_PATH"] = str(scratch / "spirv")
     if gpu.suite == BACKPORTS:
-        return [sys.executable], environment | {"LD_LIBRARY_PATH": str(libraries), "LD_PRELOAD": str(shim)}
-    loader = root / "usr/lib64/ld-linux-x86-64.so.2"  # with the suite's libc, which is newer than this machine's
-    return [str(loader), "--library-path", str(libraries), "--preload", str(shim), sys.executable], environment
+        return command, environment | added | {"LD_PRELOAD": str(shim)}
+    return [*command[:-1], "--preload", str(shim), sys.executable], environment
