@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpt2wgpu.devices.selftest import Case, case_arrays
+from gpt2wgpu.devices.selftest import Case, case_arrays, check_op
 from gpt2wgpu.gpu import Device, GPUProgram
 from gpt2wgpu.gpu.kernels import read_shader, specialise_source
 from gpt2wgpu.gpu.rows import LANES, held_row
@@ -15,6 +15,7 @@ from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Tensor, schedule
 from gpt2wgpu.models.qwen3 import Qwen3Config
 from gpt2wgpu.train import ops as train_ops
+from gpt2wgpu.train import selftest as train_checks
 
 
 @pytest.mark.parametrize("wide", [1, 4])
@@ -50,7 +51,63 @@ def test_constants_of_a_gpus_kernel(case: Case, expected: dict[str, int], as_on_
     source = specialise_source(as_on_a_gpu, case_arrays(replace(case, given=given))[0])
     found = {name: int(value) for name, value in re.findall(r"^const (\w+): u32 = (\d+)u;", source, re.M)}
     assert expected.items() <= found.items()
-    assert f"const LANES: u32 = {LANES}u;" in read_shader("row_sum")  # train/gpu.py takes it as it is
+
+
+def test_shaders_say_what_a_gpu_gets():
+    """gpu/rows.py sets these constants; a reader of the file alone must not be misled."""
+    for name, constants in {
+        "row_sum": {"LANES": LANES, "PARTS": 8},
+        "token_lanes": {"COLUMN_LANES": 4, "TOKEN_LANES": 64},
+        "norm_rotary": {"HEADS": 4, "HEAD_LANES": 16},
+        "scatter_rows": {"TOKEN_LANES": 1},
+    }.items():
+        for constant, value in constants.items():
+            assert f"const {constant}: u32 = {value}u;" in read_shader(name)
+
+
+WRITTEN = [
+    Case(ops.layer_norm, {"C": 132}),
+    Case(ops.rms_norm, {"C": 65}),
+    Case(ops.norm_rotary, {"N": 120, "K": 72, "S": 40, "D": 24}),
+    Case(ops.norm_rotary, {"N": 1152, "K": 1024, "S": 40, "D": 128}),
+    Case(ops.rotary, {"N": 132, "S": 40, "D": 16}, attrs={"heads": 6}),
+    Case(ops.pool, {"C": 20}, attrs={"mode": "mean"}),
+    Case(ops.l2_normalize, {"C": 132}),
+    Case(ops.similarity, {"M": 34, "N": 33, "C": 17}, attrs={"metric": "dot"}),
+    Case(train_ops.l2_normalize_dx, {"C": 132}),
+    Case(train_ops.pool_dx, {"C": 20}, attrs={"mode": "mean"}),
+]
+
+
+@pytest.mark.parametrize("case", WRITTEN, ids=lambda case: f"{case.op.name} {case}")
+def test_nothing_is_written_past_the_last_row(case: Case, each_form: Callable[[Tensor], list[Device]]):
+    output, values = case_arrays(case)
+    for device in each_form(output):
+        check = check_op(device, case)
+        assert check.ok, check
+        program = GPUProgram(device, output, lambda t: values[t.name], {"T": 128, "B": 128, "M": 128})
+        program.run(values)
+        device.raw.queue.write_buffer(program.result, 0, np.full(program.result.size, 0xFF, np.uint8))
+        size = program.run(values).nbytes
+        after = np.frombuffer(device.raw.queue.read_buffer(program.result), np.uint8)[size:]
+        assert len(after) and (after == 0xFF).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case(train_ops.sum_rows, {"C": 20}, (100,)), train_checks.layer_norm_case(20, (100,))[2]],
+    ids=lambda case: case.op.name,
+)
+def test_a_sum_over_tokens_ends_with_the_batch(case: Case, each_form: Callable[[Tensor], list[Device]]):
+    """The rows of an earlier, larger batch lie behind it."""
+    output, values = case_arrays(case)
+    for device in each_form(output):
+        program = GPUProgram(device, output, lambda t: values[t.name], {"T": 128})
+        program.run(values)
+        for count in (99, 64, 63, 1):
+            part = {name: array[:count] for name, array in values.items()}
+            expected = output.op.reference(*(part[name] for name, _, _ in output.op.args[:-1])) if output.op else None
+            np.testing.assert_allclose(program.run(part), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ops.POOLINGS)

@@ -18,8 +18,13 @@ def maximum_cases() -> list[Case]:
     tied[::3] = 1
     tied[1:4] = 1
     skip = np.array([0, 2, 0], np.uint32)
+    each_token_once = np.zeros((130, 132), np.float32)
+    each_token_once[np.arange(132) % 130, np.arange(132)] = 1
     given = {"x": tied, "skip": skip}
-    return [Case(ops.pool_dx, {"C": 20}, (1, 129, 130), {"mode": "max"}, given=given)]
+    return [
+        Case(ops.pool_dx, {"C": 20}, (1, 129, 130), {"mode": "max"}, given=given),
+        Case(ops.pool_dx, {"C": 132}, (130,), {"mode": "max"}, given={"x": each_token_once, "skip": skip[:1]}),
+    ]
 
 
 # T = 1, sequences of length 1, one past a tile (16, 32, 64) and past a block of 16 rows; K, N and C that no tile divides
