@@ -34,6 +34,7 @@ from .gpus import GPUS, SID, Gpu
 from .vulkan import Vulkan
 
 HEADS = (32, 64, 80, 96, 128)  # the head sizes of the models that people use
+WIDTHS = (384, 768, 1024, 4096)  # and their widths, for kernels that hold a row in registers
 LENGTHS = (1, 70, 17)
 ALONE = (("adamw",), ("square_sum", "row_sum"), ("ceiling_copy",), ("ceiling_fma",))  # the files of kernels of no op
 # The driver's names for the fields of Row; several are added up
@@ -66,8 +67,10 @@ OTHERS = {
 
 
 def every_case(half: bool) -> list[Case]:
-    """The cases of the self-tests, and attention with heads of HEADS."""
+    """The cases of the self-tests, these with the columns of WIDTHS, and attention with heads of HEADS."""
     found = [*forward_cases(half), *backward_cases()]
+    wide = [case for case in found if "C" in case.sizes and "head_size" not in case.attrs]
+    found += [replace(case, sizes=case.sizes | {"C": width}) for case in wide for width in WIDTHS]
     for size in HEADS:
         for causal in (True, False):
             attrs = {"head_size": size, "scale": 0.3, "causal": causal}
@@ -97,6 +100,7 @@ def find_kernels(device: Device, all_tiles: bool) -> dict[str, tuple[str, Callab
     all_tiles: every matmul in every tile shape; else only `linear` without an activation, and the others in their first one.
     """
     found: dict[str, tuple[str, Callable[[], Any]]] = {}
+    sources: set[str] = set()
     for case in every_case(device.has_f16):
         t = case.output()
         tiles: list[Any] = [None]
@@ -110,6 +114,9 @@ def find_kernels(device: Device, all_tiles: bool) -> dict[str, tuple[str, Callab
             name = name_kernel(t, files, kernel.source, str(tile or ""))
             if name in found and found[name][0] != kernel.source:  # the source depends on sizes
                 name += " " + " ".join(f"{letter}={n}" for letter, n in case.sizes.items())
+                if kernel.source in sources:
+                    continue
+            sources.add(kernel.source)
             assert found.setdefault(name, (kernel.source, partial(kernel.compile, device)))[0] == kernel.source, name
     for files in ALONE:
         found[files[0]] = compile_files(device, "\n".join(map(read_shader, files)), files[0])
