@@ -51,11 +51,13 @@ FORK = """
 import os, signal
 from gpt2wgpu import Encoder
 model = Encoder(device="numpy", layer=1)
-expected = model.encode(["a", "b"] * 9)
+long = "one text that all cores share, in blocks of rows " * 9
+expected, alone = model.encode(["a", "b"] * 9), model.encode(long)
 if child := os.fork():
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 signal.alarm(30)  # ends it if it waits for ever
-os._exit(0 if (model.encode(["a", "b"] * 9) == expected).all() else 1)
+same = (model.encode(["a", "b"] * 9) == expected).all() and (model.encode(long) == alone).all()
+os._exit(0 if same else 1)
 """
 
 

@@ -1,5 +1,6 @@
 """One text on several cores: the same vector as on one, the same bits every time, and BLAS never on threads of its own."""
 
+import os
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ SKIP = Tensor(("B",), "u32", "skip")
 @pytest.fixture
 def three_cores(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cores, "usable_cores", lambda: 3)
+    monkeypatch.setattr(cores, "machine_crowded", lambda: False)
     cores.core_threads.cache_clear()
     yield
     cores.core_threads.cache_clear()
@@ -89,6 +91,22 @@ def test_a_crew_computes_every_chunk_once_on_several_threads(three_cores: None):
     assert sorted(taken) == sorted([*range(50)] * 2)
     assert threading.get_ident() in threads and len(threads) == 3
     assert all(helper.done() for helper in crew.helpers)
+
+
+def test_on_a_crowded_machine_the_calling_thread_works_alone(three_cores: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cores, "machine_crowded", lambda: True)
+    threads = set()
+    with Crew() as crew:
+        crew.share(lambda i: threads.add(threading.get_ident()), 100)
+    assert threads == {threading.get_ident()} and not crew.helpers
+
+
+@pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="this system has no load average")
+@pytest.mark.parametrize(("load", "crowded"), [(3.0, False), (15.9, False), (16.1, True)])
+def test_a_machine_with_four_threads_a_core_is_crowded(load: float, crowded: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert cores.machine_crowded() == crowded
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])

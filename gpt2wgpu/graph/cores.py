@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 CGROUP = Path("/sys/fs/cgroup")
+CROWDED = 4  # threads of all processes that run or wait, for each core of the machine, over the last minute
 BLAS_ALONE = 1 << 16  # multiply-adds up to which OpenBLAS itself uses one thread
 
 
@@ -33,6 +34,11 @@ def container_cores() -> int | None:
         quota, period = (CGROUP / "cpu.max").read_text("utf-8").split()
         return max(1, -(-int(quota) // int(period)))  # "max" is not a number
     return None
+
+
+def machine_crowded() -> bool:
+    """Whether several processes wait for every core, so that threads that meet often would mostly wait for each other."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > CROWDED * (os.cpu_count() or 1)
 
 
 @cache

@@ -50,7 +50,8 @@ class SharedWork:
 class Crew:
     """The calling thread and the threads of other cores, as long as a block runs: `with Crew() as crew: crew.share(...)`.
 
-    Inside it BLAS has one thread. Helpers that are busy elsewhere join when they are free; nothing waits for them to join.
+    Inside it BLAS has one thread. Helpers that are busy elsewhere join when they are free; nothing waits for them to join. On a
+    crowded machine the calling thread works alone, on the same chunks.
     """
 
     def __init__(self) -> None:
@@ -82,7 +83,7 @@ class Crew:
             return
         shared = SharedWork(work, count)
         if count > 1 and self.size > 1:
-            if not self.helpers:
+            if not self.helpers and not cores.machine_crowded():
                 self.helpers = [self.pool.submit(self._help) for _ in range(self.size - 1)]
             with self.changed:
                 self.shared = shared
