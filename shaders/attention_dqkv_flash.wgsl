@@ -111,29 +111,28 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var scores = array<vec4<f32>, EACH>();
     var ds = array<vec4<f32>, EACH>();
     for (var slice = 0u; slice < D4; slice += SLICE) {
-      workgroupBarrier(); // until what is staged has been read
       stage_left(first, end, head * HEAD_SIZE, slice, lane);
       stage_right(block, end, key_column, slice, lane);
       workgroupBarrier();
       add_products(&scores, lane);
-      workgroupBarrier();
+      workgroupBarrier(); // until what is staged has been read
       stage_dout_left(first, end, head, slice, lane);
       stage_right(block, end, value_column, slice, lane);
       workgroupBarrier();
       add_products(&ds, lane);
+      workgroupBarrier();
     }
     for (var k = 0u; k < EACH; k++) {
       let seen = four_see(first + row, block + token + k, start, end);
       let weight = select(vec4<f32>(), exp(scores[k] * p.scale - row_lse), seen);
       ds[k] = weight * (ds[k] - row_delta);
     }
-    workgroupBarrier();
     put_weights(&ds, lane);
     for (var turn = 0u; turn < KEYS; turn += TURN) {
-      if (turn > 0u) { workgroupBarrier(); }
       stage_rows(block + turn, end, key_column, lane);
       workgroupBarrier();
       add_rows(&dq, turn, lane);
+      workgroupBarrier();
     }
   }
   store(&dq, first, end, head * HEAD_SIZE, p.scale, lane);
@@ -148,7 +147,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       var weights = array<vec4<f32>, EACH>();
       var ds = array<vec4<f32>, EACH>();
       for (var slice = 0u; slice < D4; slice += SLICE) {
-        workgroupBarrier();
         stage_left(first, end, key_column, slice, lane);
         stage_right(block, end, h * HEAD_SIZE, slice, lane);
         if (slice == 0u) { stage_softmax(block, end, h, lane); }
@@ -159,27 +157,26 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         stage_dout_right(block, end, h, slice, lane);
         workgroupBarrier();
         add_products(&ds, lane);
+        workgroupBarrier();
       }
       for (var k = 0u; k < EACH; k++) {
         let seen = four_seen(block + token + k, first + row, start, end);
         weights[k] = select(vec4<f32>(), exp(weights[k] * p.scale - token_lse[token + k]), seen);
         ds[k] = weights[k] * (ds[k] - delta(token + k));
       }
-      workgroupBarrier();
       put_weights(&weights, lane);
       for (var turn = 0u; turn < KEYS; turn += TURN) {
-        if (turn > 0u) { workgroupBarrier(); }
         stage_dout_rows(block + turn, end, h, lane);
         workgroupBarrier();
         add_rows(&dv, turn, lane);
+        workgroupBarrier();
       }
-      workgroupBarrier();
       put_weights(&ds, lane);
       for (var turn = 0u; turn < KEYS; turn += TURN) {
-        if (turn > 0u) { workgroupBarrier(); }
         stage_rows(block + turn, end, h * HEAD_SIZE, lane);
         workgroupBarrier();
         add_rows(&dk, turn, lane);
+        workgroupBarrier();
       }
     }
   }

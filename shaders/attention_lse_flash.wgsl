@@ -34,11 +34,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var block = first_block - (first_block - start) % KEYS; block < last_key; block += KEYS) {
     var scores = array<vec4<f32>, EACH>();
     for (var slice = 0u; slice < D4; slice += SLICE) {
-      workgroupBarrier(); // until what is staged has been read
       stage_left(first, end, column, slice, lane);
       stage_right(block, end, key_column, slice, lane);
       workgroupBarrier();
       add_products(&scores, lane);
+      workgroupBarrier(); // until what is staged has been read
     }
     var top = largest;
     for (var k = 0u; k < EACH; k++) {
@@ -51,7 +51,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var k = 0u; k < EACH; k++) { total += exp(scores[k] - top); }
   }
 
-  workgroupBarrier();
   left[lane] = largest;
   right[lane] = total;
   workgroupBarrier();

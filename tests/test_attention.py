@@ -219,6 +219,17 @@ def test_any_head_fits_webgpu_default_limits(o: Op, as_on_a_gpu: Device):
         find_kernel(small, t).compile(small)
 
 
+@pytest.mark.parametrize(("shader", "lanes"), [("flash_forward", 64), ("attention_lse_flash", 64), ("attention_dqkv_flash", 128)])
+def test_lanes_of_a_tile(shader: str, lanes: int):
+    """More lanes than the grid has would give the same numbers, and be idle."""
+    source = read_shader(shader)
+    formula = re.findall(r"^const LANES: u32 = (.*?);", source, re.M)[0].replace("HEAD_SIZE", "size").replace("u32(", "int(")
+    python = re.sub(r"(\d+)u\b", r"\1", formula)
+    assert "@workgroup_size(LANES)" in source
+    found = [eval(python, {"size": size}) for size in (4, 64, 80, 128, 256)]
+    assert found == [lanes, lanes, 2 * lanes, 2 * lanes, 256]
+
+
 def keywords(o: Op) -> tuple[str, ...]:
     return o.reference.__code__.co_varnames
 
@@ -236,6 +247,7 @@ INVARIANT = [
         Case(ops.attention, {"N": 8 * size}, (33, 1, 70, 150), UNEVEN | {"head_size": size, "window": 20, "kv_heads": 2})
         for size in (SIZE, 64, 80)
     ),
+    Case(ops.attention, {"N": 3 * 128}, (33, 1, 70, 150), ATTRS | {"head_size": 128, "causal": True}),
     *(
         Case(ops.attention_bias, {"N": 6 * size, "H": 2, "R": 65}, (33, 1, 70, 150), UNEVEN | {"head_size": size})
         for size in (SIZE, 64)

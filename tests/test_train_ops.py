@@ -99,6 +99,15 @@ def test_gradients_of_attention_on_a_gpu(case: Case, as_on_a_gpu: Device):
     assert check.ok, check
 
 
+def test_log_sum_exp_of_large_scores(device_form: Device):
+    """Each lane's sum is relative to its own maximum, and some are far below the largest: exp of the difference overflows."""
+    attrs = {"head_size": 8, "scale": 1.0, "causal": False, "window": 0, "kv_heads": 0}
+    check = check_op(
+        device_form, Case(ops.attention_lse, {"N": 24}, (40, 70), attrs, given={"qkv": 30 * selftest.random_array(110, 24)})
+    )
+    assert check.ok, check
+
+
 MATMULS = [case for case in (*selftest.backward_cases(), *AWKWARD) if case.op in (ops.matmul, ops.linear_dweight)]
 
 
