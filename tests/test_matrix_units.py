@@ -15,7 +15,7 @@ import pytest
 from gpt2wgpu import Encoder
 from gpt2wgpu.devices import choose
 from gpt2wgpu.devices import matrix_units as choose_units
-from gpt2wgpu.devices.matrix_units import with_matrix_units
+from gpt2wgpu.devices.matrix_units import matrix_error, with_matrix_units
 from gpt2wgpu.devices.selftest import Case, case_arrays, check_op, compare_results, forward_cases
 from gpt2wgpu.gpu import Device, GPUProgram, MatrixUnits, Tile, kernels, measure_ceilings, open_device, tiles
 from gpt2wgpu.gpu.tuning import Bench
@@ -38,7 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     original = kernels.read_shader
 
     def put(old: str = "", new: str = "") -> None:
-        source = original("matmul_workgroup")
+        source = "\n".join(map(original, ("matmul_workgroup", "tile_order")))
         assert old in source
         others = {
             "matmul_cooperative": source.replace(old, new),
@@ -153,9 +153,11 @@ def test_tiles_fit_every_device(device: Device):
             memory, lanes = tiles.tile_needs(found, "matmul_cooperative", tile)
             assert memory % 16 == 0
             assert (8 * tile.rows) % lanes == (8 * tile.columns) % lanes == 0  # whole loads of every lane
-        limits |= {"max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 64}
+        limits |= {"max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 256}
         weak = replace(found, adapter=replace(found.adapter, limits=limits))
-        assert all(tiles.tile_needs(weak, "matmul_cooperative", t)[1] <= 64 for t in tiles.tile_candidates(weak, "f16"))
+        assert all(tiles.tile_needs(weak, "matmul_cooperative", t)[1] <= 256 for t in tiles.tile_candidates(weak, "f16"))
+        weaker = replace(weak, adapter=replace(weak.adapter, limits=limits | {"max-compute-workgroup-storage-size": 1000}))
+        assert "allows 1000 bytes of workgroup memory and 256 threads" in matrix_error(weaker)
 
 
 # --- the kernel itself

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..errors import UserError
 from ..gpu import Device, MatrixUnits, adapter_key, choose_adapter, open_device, read_entries, read_shader, save_entries
 from ..gpu.child_process import run_in_child
 from ..graph import ops
@@ -103,7 +104,10 @@ def matrix_error(device: Device) -> str:
         Case(ops.attention, {"N": 576}, (1, 70, 17, 132), {"head_size": 64, "scale": 1.0, "causal": True}, half=True),
         Case(ops.attention, {"N": 288}, (1, 70, 17, 132), {"head_size": 32, "scale": 0.3, "causal": False}, half=True),
     ):
-        check = check_op(device, case)
+        try:
+            check = check_op(device, case)
+        except UserError as error:  # no tile fits the device
+            return str(error)
         if not check.ok:
             return f"{case.op.name} ({check.shape}) {check.what}"
     return ""
