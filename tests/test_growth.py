@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from wgpu.backends.wgpu_native import GPUBuffer
 
 from gpt2wgpu import Encoder, checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph
-from gpt2wgpu.devices.choose import MAX_TOKENS
-from gpt2wgpu.gpu import Device, GPUProgram, OutOfDeviceMemory, Pace
+from gpt2wgpu.gpu import Device, GPUProgram, OutOfDeviceMemory
 from gpt2wgpu.gpu.buffers import Buffers
-from gpt2wgpu.gpu.pace import SMALLEST_BATCH, TIMED_TOKENS, count_operations
-from gpt2wgpu.graph import memory, ops, packing
-from gpt2wgpu.graph.tensor import Array, Tensor
+from gpt2wgpu.gpu.pace import TIMED_TOKENS, count_operations
+from gpt2wgpu.graph import memory, packing
+from gpt2wgpu.graph.tensor import Array
 
 TOKENS, TEXTS = 16384, 1024
 CAPACITY = {"T": TOKENS, "B": TEXTS, "G": packing.max_tiles(TOKENS, TEXTS)}
@@ -144,26 +142,66 @@ def test_close_frees_what_has_grown(build: Build, device: Device, monkeypatch: p
     assert program.bytes == 0
 
 
+class SmallMemory:
+    """Lets a device have only so many bytes for results. events: what was made, destroyed and waited for."""
+
+    def __init__(self, device: Device, bytes: int, patch: pytest.MonkeyPatch) -> None:
+        self.left, self.events = bytes, []
+        create, destroy, flush = device.raw.create_buffer, GPUBuffer.destroy, device.library.flush_writes
+
+        def make(**options: Any) -> Any:
+            if options["label"].startswith("result"):
+                if options["size"] > self.left:
+                    raise wgpu.GPUValidationError(NO_MEMORY)
+                self.left -= options["size"]
+                self.events.append("made")
+            return create(**options)
+
+        def free(buffer: Any) -> None:
+            if buffer.label.startswith("result"):
+                self.left += buffer.size
+                self.events.append("destroyed")
+            destroy(buffer)
+
+        patch.setattr(device.raw, "create_buffer", make)
+        patch.setattr(GPUBuffer, "destroy", free)
+        patch.setattr(device.library, "flush_writes", lambda raw: self.events.append("waited") or flush(raw))
+
+
+def result_bytes(program: GPUProgram) -> int:
+    return sum(buffer.size for buffer in program.results.made)
+
+
+def test_old_and_new_results_never_take_memory_together(build: Build, device: Device, monkeypatch: pytest.MonkeyPatch):
+    large = batch_of([32] * 200)
+    program = build()
+    program.run(large)
+    limit = result_bytes(program)
+    memory_left = SmallMemory(device, limit, monkeypatch)
+    program = build()
+    program.submit(batch_of([32] * 100))()
+    memory_left.events.clear()
+    wait, last = program.submit(batch_of([32] * 90)), program.submit(large)
+    assert memory_left.left == limit - result_bytes(program) == 0
+    found = memory_left.events
+    assert found == sorted(found, key=["waited", "destroyed", "made"].index) and len({*found}) == 3
+    assert np.isfinite(wait()).all() and np.isfinite(last()).all()
+
+
 def test_a_batch_without_room_is_refused_and_a_smaller_one_is_computed(
     build: Build, device: Device, monkeypatch: pytest.MonkeyPatch
 ):
     program, small, large = build(), batch_of([5, 9]), batch_of([32] * 400)
     expected = program.run(small), program.run(large)
-    create = device.raw.create_buffer
-
-    def full(**options: Any) -> Any:
-        if options["label"].startswith("result") and options["size"] > 100_000:
-            raise wgpu.GPUValidationError(NO_MEMORY)
-        return create(**options)
-
-    program = build()
     with monkeypatch.context() as patch:
-        patch.setattr(device.raw, "create_buffer", full)
+        SmallMemory(device, result_bytes(program) - program.results.made[-1].size, patch)  # all but the last fit, exactly
+        program = build()
         for _ in range(2):
             with pytest.raises(OutOfDeviceMemory, match="has no memory left"):
                 program.run(large)
             np.testing.assert_array_equal(program.run(small), expected[0])
-    np.testing.assert_array_equal(program.run(large), expected[1])
+        patch.undo()
+        np.testing.assert_array_equal(program.run(large), expected[1])
 
 
 def test_a_lack_of_memory_during_a_call_is_one_line(
@@ -203,26 +241,7 @@ def test_threads_grow_one_encoder(use_gpu: None, tmp_path: Path):
             np.testing.assert_array_equal(found, expected)
 
 
-# --- how much is submitted at a time
-
-
-def as_kind(device: Device, kind: str) -> Device:
-    return replace(device, adapter=replace(device.adapter, kind=kind))
-
-
-def test_steps_are_submitted_in_parts_of_a_fifth_of_a_second(device: Device):
-    pace = Pace(as_kind(device, "IntegratedGPU"))
-    pace.operations = 50.0  # a second: parts of 10
-    for operations, expected in {
-        (4, 4, 4, 4): [2, 2],
-        (1, 2, 3): [3],
-        (30, 1, 30, 5, 5): [1, 1, 1, 2],
-        (0, 10, 0, 0, 1): [4, 1],
-        (): [0],
-    }.items():
-        parts = pace.split_steps(operations)
-        assert [len(operations[part]) for part in parts] == expected
-        assert sum((operations[part] for part in parts), ()) == operations
+# --- how much is submitted at a time (see test_pace.py)
 
 
 def test_a_long_batch_takes_several_submissions_and_has_the_same_bits(build: Build, monkeypatch: pytest.MonkeyPatch):
@@ -254,65 +273,3 @@ def test_a_device_is_timed_by_its_batches(build: Build):
     assert rate > 0 and program.pace.tokens > 0
     program.pace.note_batch(TIMED_TOKENS, rate / 4, 0.5)
     assert program.pace.operations == rate  # the fastest batch counts
-
-
-def test_operations_of_a_step():
-    x, w, b = Tensor(("T", 8), name="x"), Tensor((8, 12), name="w"), Tensor((12,), name="b")
-    spans, tiles = Tensor(("B", 2), "u32", "spans"), Tensor(("G", 2), "u32", "tiles")
-    product = ops.linear(x, w, b)
-    attend = {"head_size": 2, "scale": 1.0, "causal": False}
-    assert count_operations(product, 100, 7) == 2 * 100 * 8 * 12
-    assert count_operations(ops.attention(product, spans, tiles, **attend), 100, 7) == 4 * 100 * 7 * 4
-    assert count_operations(ops.attention(product, spans, tiles, window=3, **attend), 100, 7) == 4 * 100 * 3 * 4
-    assert count_operations(ops.rms_norm(x, Tensor((8,), name="g"), size=8), 100, 7) == 0
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("DiscreteGPU", 16384), ("IntegratedGPU", 2048), ("Unknown", 2048), ("CPU", 2048)]
-)
-def test_the_budget_fits_the_kind_of_adapter(
-    kind: str, expected: int, device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (as_kind(device, kind), ""))
-    folder = tiny_gpt2(tmp_path / "m")
-    assert Encoder(folder, device="gpu", dtype="float32").engine.max_tokens == expected
-    assert Encoder(folder, device="gpu", dtype="float32", max_tokens=300).engine.max_tokens == 300
-    assert set(MAX_TOKENS.values()) == {16384, 2048}
-
-
-def test_batches_are_smaller_on_a_slow_gpu_and_have_the_same_bits(
-    device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    """Unless the user sets their size; a software driver keeps its own."""
-    folder = tiny_gpt2(tmp_path / "m")
-    rng = np.random.default_rng(0)
-    texts = [" ".join(f"t{i}" for i in rng.integers(16, size=32)) for _ in range(200)]
-    for kind, options, expected in (
-        ("IntegratedGPU", {}, SMALLEST_BATCH),
-        ("IntegratedGPU", {"max_tokens": 1024}, 1024),
-        ("CPU", {}, 2048),
-    ):
-        monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted, kind=kind: (as_kind(device, kind), ""))
-        model = Encoder(folder, device="gpu", dtype="float32", **options)
-        before = model.encode(texts)
-        model.engine.pace.tokens, tokens = 5.0, []
-        submit = model.engine.program.submit
-
-        def counted(batch: dict[str, Array], submit: Any = submit, tokens: list[int] = tokens) -> Callable[[], Array]:
-            tokens.append(len(batch["ids"]))
-            return submit(batch)
-
-        monkeypatch.setattr(model.engine.program, "submit", counted)
-        np.testing.assert_array_equal(model.encode(texts), before)
-        assert max(tokens) == expected and len(tokens) == -(-200 * 32 // expected)
-
-
-def test_a_budget_follows_the_rate(device: Device):
-    pace = Pace(as_kind(device, "DiscreteGPU"))
-    assert pace.batch_tokens(16384) == 16384  # nothing is known yet
-    found = []
-    for rate in (1e9, 20_000, 100):
-        pace.tokens = rate
-        found.append(pace.batch_tokens(16384))
-    assert found == [16384, 3968, SMALLEST_BATCH]
-    assert pace.batch_tokens(100) == 100

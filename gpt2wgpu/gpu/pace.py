@@ -38,12 +38,15 @@ class Pace:
             return most
         return min(most, max(SMALLEST_BATCH, int(self.tokens * SUBMISSION_SECONDS) // 128 * 128))
 
+    def allows(self, operations: float) -> bool:
+        """Whether so many operations may be one submission."""
+        return operations <= (self.operations or self.first_rate) * SUBMISSION_SECONDS
+
     def split_steps(self, operations: Sequence[float]) -> list[slice]:
         """Parts of a batch's steps, one after the other, that take about SUBMISSION_SECONDS each or are a single step."""
-        most = (self.operations or self.first_rate) * SUBMISSION_SECONDS
         parts, first, total = [], 0, 0.0
         for i, count in enumerate(operations):
-            if total + count > most and i > first:
+            if i > first and not self.allows(total + count):
                 parts.append(slice(first, i))
                 first, total = i, 0.0
             total += count

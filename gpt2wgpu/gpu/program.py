@@ -18,7 +18,7 @@ from .device import Device
 from .failures import named_failures
 from .kernels import Kernel, bind_group_layout, find_kernel
 from .library import DispatchHandles, Readback
-from .pace import Pace, count_operations
+from .pace import TIMED_TOKENS, Pace, count_operations
 from .results import Results
 from .tiles import tile_ladder
 from .tuning import prepare_tiles
@@ -78,6 +78,7 @@ class GPUProgram(CompiledGraph):
         self.weights: dict[Tensor, Pieces] = {}
         self.kept: dict[Tensor, Any] = {}
         self.groups: dict[tuple[int, ...], list[Any]] = {}  # the bind groups of the steps, by the layout of the batch
+        self.bound: tuple[int, ...] | None = None  # the layout of the groups that the steps have
         self.same_groups: dict[Any, Any] = {}  # by what they bind: layers whose results take turns share some, layouts most
         tensors = schedule(output, *keep)
         self.inputs = [t for t in tensors if t.op is None and not t.is_weight]
@@ -86,6 +87,8 @@ class GPUProgram(CompiledGraph):
             self.buffers.check_weights(tensors)
             self.results = Results(self.buffers, tensors, self.capacity, set(keep))
             rows = self._plan(tensors, weights)
+            self.per_token = sum(count_operations(step.tensor, 1, 0) for step in self.steps)
+            self.per_pair = sum(count_operations(step.tensor, 1, 1) for step in self.steps) - self.per_token
             self.upload = Upload(self.buffers, self.inputs, rows, self.capacity)
             self.grow({})
             self._bind()
@@ -141,19 +144,23 @@ class GPUProgram(CompiledGraph):
     @named_failures
     def grow(self, sizes: Mapping[str, int]) -> None:
         """Make room for the results of batches of these sizes."""
-        if self.results.sizes_for(sizes) != self.results.grown:
+        if not self.results.fit(sizes):
             self.groups.clear()
+            self.bound = None
             self.same_groups.clear()
             self.results.grow(sizes)
             self.bytes = self.buffers.bytes
 
     def _bind(self) -> None:
         """Give every step the bind group for the batch that was written last: its uniform values, then what it binds."""
-        layout = self.upload.layout
+        layout = tuple(self.upload.layout)
+        if layout == self.bound:
+            return
         if layout not in self.groups:
             self.groups[layout] = [self._bind_group(step) for step in self.steps]
         for step, group in zip(self.steps, self.groups[layout], strict=True):
             step.bind_group = group
+        self.bound = layout
 
     def _bind_group(self, step: Step) -> Any:
         resources = [self.upload.uniform_row(step.kind)]
@@ -199,8 +206,7 @@ class GPUProgram(CompiledGraph):
         self.grow(sizes)
         self.upload.write(batch, sizes)
         self._bind()
-        spans = batch.get("spans")
-        self.longest = sizes.get("T", 0) if spans is None else int(np.max(spans[:, 1] - spans[:, 0]))
+        self.spans = batch.get("spans")
         return sizes
 
     @named_failures
@@ -214,15 +220,18 @@ class GPUProgram(CompiledGraph):
 
         If they take long, all but the last part of them are submitted here.
         """
-        dispatches, operations = self._dispatch_list(sizes, steps), self._operations(steps, sizes)
-        self.started, self.operations = time.perf_counter(), sum(operations)
+        dispatches = self._dispatch_list(sizes, steps)
+        self.started, tokens = time.perf_counter(), sizes.get("T", 0)
+        short = tokens < TIMED_TOKENS and self.pace.allows(tokens * (self.per_token + tokens * self.per_pair))
+        operations = [] if short else self._operations(steps, sizes)
+        self.operations = sum(operations)
         if clock is not None:
             passes = [dispatches] if clock.passes == 1 else [[d] for d in dispatches]
             encoder = self.device.raw.create_command_encoder()
             for i, part in enumerate(passes):
                 self._record(encoder, part, clock.around(i))
             return encoder
-        *early, last = self.pace.split_steps(operations)
+        *early, last = [slice(len(steps))] if short else self.pace.split_steps(operations)
         for steps_of_one in early:
             encoder = self.device.raw.create_command_encoder()
             self._record(encoder, dispatches[steps_of_one])
@@ -239,12 +248,13 @@ class GPUProgram(CompiledGraph):
 
     def _operations(self, steps: Sequence[Step], sizes: Mapping[str, int]) -> list[float]:
         """About how many floating-point operations each step takes."""
+        longest = sizes.get("T", 0) if self.spans is None else int(np.max(self.spans[:, 1] - self.spans[:, 0]))
         found: dict[int, float] = {}
         for step in steps:
             if step.kind not in found:
                 rows = step.tensor.dims.get("T", 0)
                 rows = sizes[rows] if isinstance(rows, str) else rows
-                found[step.kind] = count_operations(step.tensor, rows, self.longest)
+                found[step.kind] = count_operations(step.tensor, rows, longest)
         return [found[step.kind] for step in steps]
 
     @named_failures

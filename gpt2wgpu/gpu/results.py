@@ -36,6 +36,10 @@ class Results:
         """The buffer of a result."""
         return self.made[self.places[t]]
 
+    def fit(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the buffers hold a batch of these sizes."""
+        return self.grown is not None and all(sizes.get(symbol, 1) <= most for symbol, most in self.grown.items())
+
     def sizes_for(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes to make buffers for, so that they hold a batch of these sizes and grow rarely."""
         return {

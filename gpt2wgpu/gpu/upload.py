@@ -1,5 +1,7 @@
 """What a batch brings to the device: its arrays and the uniform values of its steps, in one buffer and one write."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,10 +25,7 @@ def round_up(size: int, multiple: int) -> int:
 
 def next_size(size: int, smallest: int, largest: int) -> int:
     """The smallest of smallest, 2 smallest, 4 smallest, ... and `largest` that is not less than `size`."""
-    found = smallest
-    while found < size:
-        found *= 2
-    return min(found, largest)
+    return min(smallest << (-(-size // smallest) - 1).bit_length(), largest)
 
 
 class Upload:
@@ -34,19 +33,20 @@ class Upload:
     section whose size is a power of two. So a short text takes a few kilobytes, and there are few layouts.
 
     rows: of uniform values; a string among the values names a size of the batch. sections: (offset, bytes) of each array of
-    the batch that was written last, or of the smallest one.
+    the batch that was written last, or of the smallest one. layout: their bytes alone.
     """
 
     def __init__(self, buffers: Buffers, inputs: Sequence[Tensor], rows: Sequence[Row], capacity: Mapping[str, int]) -> None:
-        self.inputs, self.capacity = inputs, capacity
         self.first = ROW_BYTES * len(rows)  # where arrays begin
         self.most = {t: round_up(memory.tensor_bytes(t, capacity), ROW_BYTES) for t in inputs}
         self.host = np.zeros(self.first + sum(self.most.values()), np.uint8)
         self.uniforms = self.host[: self.first].view(np.uint32).reshape(len(rows), -1)
         self._set_uniforms(rows)
+        self.row_bytes = {t: math.prod(d for d in t.shape[1:] if isinstance(d, int)) * DTYPES[t.dtype].itemsize for t in inputs}
         self.sections: dict[Tensor, tuple[int, int]] = {}
+        self.layout: list[int] = []
         self.place({})
-        self.written: dict[str, int] = {}  # the sizes in the uniform values on the device
+        self.written: dict[str, int] | None = None  # the sizes in the uniform values on the device
         self.device = buffers.device
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         made = self.device.raw.create_buffer(label="batch", size=self.host.nbytes, usage=usage)
@@ -63,39 +63,37 @@ class Upload:
                     self.uniforms[i, column] = uniform_bits(values[name], kind)
         self.varying = {symbol: tuple(np.transpose(at)) for symbol, at in varying.items()}
 
-    @property
-    def layout(self) -> tuple[int, ...]:
-        """Equal for batches whose arrays lie at the same places."""
-        return tuple(size for _, size in self.sections.values())
-
     def uniform_row(self, i: int) -> tuple[Any, int, int]:
         """Buffer, offset and bytes."""
         return self.buffer, i * ROW_BYTES, ROW_BYTES
 
-    def place(self, sizes: Mapping[str, int]) -> None:
-        """Lay the arrays out for a batch of these sizes. Of numbers, kernels may read whole tiles of rows."""
-        at = self.first
-        for t in self.inputs:
-            multiple = 1 if t.dtype == "u32" else TILE
-            rows = {symbol: round_up(sizes.get(symbol, 1), multiple) for symbol in self.capacity}
-            size = next_size(memory.tensor_bytes(t, rows), ROW_BYTES, self.most[t])
-            self.sections[t] = at, size
-            at += size
+    def place(self, batch: Mapping[str, Array]) -> None:
+        """Lay the arrays of a batch out; those that it lacks take the least. Of numbers, kernels may read whole tiles of rows."""
+        layout = []
+        for t, row in self.row_bytes.items():
+            rows = len(batch[t.name]) if t.name in batch else 1
+            if t.dtype != "u32":
+                rows = round_up(rows, TILE)
+            layout.append(next_size(rows * row, ROW_BYTES, self.most[t]))
+        if layout != self.layout:
+            self.layout = layout
+            begins = itertools.accumulate(layout, initial=self.first)
+            self.sections = {t: (at, size) for t, at, size in zip(self.row_bytes, begins, layout, strict=False)}
 
     def write(self, batch: Mapping[str, Array], sizes: Mapping[str, int]) -> None:
         """Lay the arrays out and write them, and the uniform values if they changed, at once."""
-        self.place(sizes)
+        self.place(batch)
         end = self.first
         for t, (at, _) in self.sections.items():
             data = batch[t.name].reshape(-1)
             end = at + data.size * DTYPES[t.dtype].itemsize
             self.host[at:end].view(DTYPES[t.dtype])[:] = data
-        varying = {symbol: sizes[symbol] for symbol in self.varying}
-        begin = self.first if self.written == varying and self.written else 0
-        for symbol, places in self.varying.items():
-            self.uniforms[places] = sizes[symbol]
+        begin, varying = self.first, {symbol: sizes[symbol] for symbol in self.varying}
+        if varying != self.written:
+            begin, self.written = 0, varying
+            for symbol, places in self.varying.items():
+                self.uniforms[places] = sizes[symbol]
         self.device.raw.queue.write_buffer(self.buffer, begin, self.host[begin : round_up(end, 4)])
-        self.written = varying
 
     def put(self, t: Tensor, array: Array) -> None:
         """Write one array of the batch again."""
