@@ -56,6 +56,7 @@ class Crew:
 
     def __init__(self) -> None:
         self.size = cores.usable_cores()
+        self.alone = self.size == 1 or cores.machine_crowded()
         self.changed = Condition()
         self.shared: SharedWork | None = None
         self.closed = False
@@ -82,8 +83,8 @@ class Crew:
         if not count:
             return
         shared = SharedWork(work, count)
-        if count > 1 and self.size > 1:
-            if not self.helpers and not cores.machine_crowded():
+        if count > 1 and not self.alone:
+            if not self.helpers:
                 self.helpers = [self.pool.submit(self._help) for _ in range(self.size - 1)]
             with self.changed:
                 self.shared = shared

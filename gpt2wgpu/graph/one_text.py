@@ -74,10 +74,8 @@ def share_columns(t: Tensor, inputs: list[Array], crew: Crew) -> Array:
 
 
 def column_chunks(T: int, K: int, N: int, cores: int) -> list[slice]:
-    """Equal chunks of N columns: two for each core, or one where that is too little work."""
-    count = min(2 * cores, max(1, 2 * T * K * N // CHUNK_FLOPS))
-    count -= count % cores if count > cores else 0
-    return equal_slices(N, count)
+    """Equal chunks of N columns, one for each core, or fewer where that is too little work."""
+    return equal_slices(N, min(cores, max(1, 2 * T * K * N // CHUNK_FLOPS)))
 
 
 # --- many tokens: blocks of rows from attention to attention
@@ -164,7 +162,7 @@ def equal_slices(size: int, count: int, multiple: int = 16) -> list[slice]:
 
 
 def free_inputs(t: Tensor, values: Values, last_reader: dict[Tensor, Tensor]) -> None:
-    """Free the inputs that nothing reads after t."""
+    """Free the results that nothing reads after t."""
     for x in set(t.inputs):
-        if last_reader[x] is t and not x.is_weight:
+        if last_reader[x] is t and x.op is not None:
             values.pop(x, None)
