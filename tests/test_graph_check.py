@@ -130,7 +130,11 @@ def test_sizes_are_small_and_awkward(device: Device):
 def test_a_kernel_that_depends_on_its_size_is_tried_with_it(device: Device, monkeypatch: pytest.MonkeyPatch):
     """As one would that keeps a whole row in registers: the first case that gives the same source is taken."""
     right = kernels.specialise_source
-    for condition, sizes in (("K % 64", {"K": 128, "N": 192}), ("K > 700", {"K": 768, "N": 3072})):
+    for condition, sizes in (
+        ("K % 64", {"K": 128, "N": 192}),
+        ("K > 700", {"K": 768, "N": 132}),
+        ("N > 700", {"K": 768, "N": 3072}),
+    ):
         monkeypatch.setattr(
             kernels,
             "specialise_source",

@@ -123,7 +123,7 @@ def variants() -> list[tuple[tuple[str, ...], Op]]:
     found = {
         shader_files(Tensor((), op=o, dims={"K": k, "N": k, "C": k, "D": 2 * k}, attrs={"head_size": 64}), m): o
         for o in OPS.values()
-        for k in (4, 3)
+        for k in (4, 3, 2048)
         for m in MATMULS
     }
     return sorted(found.items())

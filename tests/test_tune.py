@@ -189,13 +189,7 @@ def test_what_there_was_no_time_for_is_not_remembered(device: Device, cache: Pat
     assert tiles.chosen_tiles(gpu) == {}
     assert not cache.exists()
     ladder = tiles.tile_ladder(gpu, matmul_operands(SMALL)[0])
-    assert ladder == (
-        (8, Tile(8, 16)),
-        (32, Tile(32, 16)),
-        (64, Tile(32, 32)),
-        (128, Tile(32, 64, 4)),
-        (math.inf, Tile(64, 64, 8)),
-    )
+    assert ladder == ((8, Tile(8, 16)), (128, Tile(32, 32)), (math.inf, Tile(64, 64, 8)))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +247,7 @@ def test_a_tile_that_computes_something_else_is_left_out(either: Device, monkeyp
         source = right(device, t, tile)
         if tile == first:
             return source
-        return source.replace("k4 = 0u;", "k4 = 1u;") if tile == second else source.replace("k4s", "nonsense", 1)
+        return source.replace("k4 = 0u;", "k4 = 1u;") if tile == second else source.replace("fn main(", "fn main(nonsense ", 1)
 
     monkeypatch.setattr(kernels, "specialise_source", change)
     with pytest.raises(wgpu.GPUError):

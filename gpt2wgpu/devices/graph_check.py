@@ -22,6 +22,7 @@ LONG_WINDOW = 512  # up to which a text is made long enough for a window of atte
 # Sizes that no tile divides. Those of a graph are multiples of 4 as a rule, and a kernel may depend on that: see `small_cases`.
 SMALL = {"K": 68, "N": 132, "C": 100, "J": 36, "V": 77, "S": 40, "M": 34}
 LARGER = {"K": 128, "N": 192, "C": 320}  # multiples of 64, for kernels that depend on that
+LONG = {"K": 1028}  # for products that are added up in parts
 TIED = ("head_size", "heads", "size")  # attributes that count columns: all sizes but those of tables stay the graph's own
 TABLE_ROWS = "VS"
 
@@ -112,7 +113,7 @@ def small_cases(t: Tensor, lengths: Sequence[int]) -> Iterator[Case]:
         lengths = (1, 70 + t.attrs["window"], 17)
     shrunk = TABLE_ROWS if any(name in t.attrs for name in TIED) else SMALL
     forward = t.op is getattr(ops, t.op.name, None)  # a gradient of NaN is nobody's
-    for table in (SMALL, SMALL | LARGER, {letter: SMALL[letter] for letter in TABLE_ROWS}, {}):
+    for table in (SMALL, SMALL | LARGER, SMALL | LONG, {letter: SMALL[letter] for letter in TABLE_ROWS}, {}):
         sizes = {letter: shrink_size(letter, size, table if letter in shrunk else {}) for letter, size in own.items()}
         yield Case(t.op, sizes, lengths, plain_attributes(t.attrs), nan=forward, types=t.types)
 

@@ -183,11 +183,14 @@ def forward_cases(half: bool) -> list[Case]:
             Case(ops.linear, {"K": 30, "N": 33}, half=h),
             Case(ops.linear_add, {"K": 68, "N": 132}, half=h),
             Case(ops.linear_add, {"K": 10, "N": 7}, half=h),
+            # a GPU has another tile for each of these batches, and adds up a long K in parts
+            *(Case(ops.linear_add, {"K": 1100, "N": 36}, lengths, half=h) for lengths in ((1, 4, 2), (1, 70, 17), (1, 130, 17))),
             Case(ops.embed_int8, {"V": 77, "C": 70, "S": 40}, half=h),
             *(Case(ops.linear_int8, {"K": 132, "N": 68}, attrs={"activation": a}, half=h) for a in ("none", "gelu_erf")),
             Case(ops.linear_int8, {"K": 70, "N": 33}, half=h),
             Case(ops.linear_add_int8, {"K": 68, "N": 132}, half=h),
             Case(ops.linear_add_int8, {"K": 67, "N": 7}, half=h),
+            Case(ops.linear_add_int8, {"K": 1100, "N": 36}, half=h),
             *(
                 Case(ops.attention, {"N": 9 * d}, (1, 70, 17), {"head_size": d, "scale": 0.3, "causal": causal}, half=h)
                 for d in (64, 10)

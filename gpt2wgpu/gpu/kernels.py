@@ -41,6 +41,7 @@ class Tile(NamedTuple):
         return f"{self.rows}x{self.columns}" if self.short else f"{self.rows}x{self.columns}/{self.thread_rows}"
 
 
+LONG_K = 1024  # a GPU adds up a longer k in parts; a function of the layer's sizes alone, so that no batch changes bits
 MATRIX_HEADS = (32, 64)  # head sizes for which the shader of attention on matrix units is written
 
 
@@ -113,7 +114,10 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
         activation = ("activation", "is_nan") if name in ("linear", "linear_int8") else ()
         if not in_fours(t):
             return f"{name}_scalar", "scalar_matmul", *activation
-        order = ("tile_order",) if matmul in ("matmul_workgroup", "matmul_short") else ()
+        order: tuple[str, ...] = ()
+        if matmul in ("matmul_workgroup", "matmul_short"):
+            in_parts = name.startswith("linear_add") and int(t.dims["K"]) > LONG_K  # others may have results in f16
+            order = "matmul_order", "k_in_parts" if in_parts else "k_in_one"
         return name, matmul, *order, *activation
     if name in ("linear_dweight", "transpose") and not in_fours(t):
         return (f"{name}_scalar",)

@@ -1,6 +1,7 @@
 """Which tile shape a matmul gets: the fastest on this adapter for its sizes K and N, its dtype and its bucket of rows.
 
-Every shape gives the same bits (k ascending, one accumulator), so the choice changes only speed.
+Every shape gives the same bits (k ascending in one accumulator, in fixed parts where it is long), so the choice changes only
+speed.
 """
 
 import math
