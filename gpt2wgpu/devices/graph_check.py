@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..gpu import Device, Kernel, adapter_key, default_kernel, distinct_results, read_entries, save_entries
+from ..gpu.kernels import is_tiled
 from ..graph import ops
 from ..graph.tensor import Dim, Tensor
 from .selftest import Case, Check, check_op
@@ -73,7 +74,7 @@ def graph_kernels(device: Device, tensors: Iterable[Tensor]) -> dict[str, tuple[
     """The distinct kernels of a graph by their digests, each with a tensor and the rows T of a batch that it computes."""
     found: dict[str, tuple[Tensor, int]] = {}
     for t in distinct_results(tensors):
-        for rows in map(sum, TEXT_LENGTHS):
+        for rows in map(sum, TEXT_LENGTHS if is_tiled(t) else TEXT_LENGTHS[:1]):
             found.setdefault(kernel_digest(device, default_kernel(device, t, rows), t.attrs), (t, rows))
     return found
 
