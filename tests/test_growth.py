@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import wgpu
 from encoders import refusal, tiny_gpt2
-from wgpu.backends.wgpu_native import GPUBuffer
 
 from gpt2wgpu import Encoder, checkpoint
 from gpt2wgpu.checkpoint.graph import build_graph
@@ -130,9 +129,9 @@ def test_growth_while_batches_are_under_way(order: tuple[int, ...], build: Build
 
 def test_close_frees_what_has_grown(build: Build, device: Device, monkeypatch: pytest.MonkeyPatch):
     made, destroyed = [], []
-    create, destroy = device.raw.create_buffer, GPUBuffer.destroy
+    create, destroy = device.raw.create_buffer, device.library.api.GPUBuffer.destroy
     monkeypatch.setattr(device.raw, "create_buffer", lambda **options: made.append(create(**options)) or made[-1])
-    monkeypatch.setattr(GPUBuffer, "destroy", lambda self: destroyed.append(self) or destroy(self))
+    monkeypatch.setattr(device.library.api.GPUBuffer, "destroy", lambda self: destroyed.append(self) or destroy(self))
     program = build()
     for lengths in ([3], [32] * 40, [3], [32] * 400):
         program.run(batch_of(lengths))
@@ -147,7 +146,7 @@ class SmallMemory:
 
     def __init__(self, device: Device, bytes: int, patch: pytest.MonkeyPatch) -> None:
         self.left, self.events = bytes, []
-        create, destroy, flush = device.raw.create_buffer, GPUBuffer.destroy, device.library.flush_writes
+        create, destroy, flush = device.raw.create_buffer, device.library.api.GPUBuffer.destroy, device.library.flush_writes
 
         def make(**options: Any) -> Any:
             if options["label"].startswith("result"):
@@ -164,7 +163,7 @@ class SmallMemory:
             destroy(buffer)
 
         patch.setattr(device.raw, "create_buffer", make)
-        patch.setattr(GPUBuffer, "destroy", free)
+        patch.setattr(device.library.api.GPUBuffer, "destroy", free)
         patch.setattr(device.library, "flush_writes", lambda raw: self.events.append("waited") or flush(raw))
 
 
