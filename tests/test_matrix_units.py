@@ -38,7 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     original = kernels.read_shader
 
     def put(old: str = "", new: str = "") -> None:
-        source = "\n".join(map(original, ("matmul_workgroup", "tile_order")))
+        source = "\n".join(map(original, ("matmul_workgroup", "matmul_order")))
         assert old in source
         others = {
             "matmul_cooperative": source.replace(old, new),
