@@ -75,6 +75,7 @@ WRITTEN = [
     Case(ops.l2_normalize, {"C": 132}),
     Case(ops.similarity, {"M": 34, "N": 33, "C": 17}, attrs={"metric": "dot"}),
     Case(train_ops.l2_normalize_dx, {"C": 132}),
+    train_checks.layer_norm_case(132)[1],
     Case(train_ops.pool_dx, {"C": 20}, attrs={"mode": "mean"}),
 ]
 
