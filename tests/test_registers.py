@@ -104,6 +104,9 @@ def test_a_machine_that_cannot_unpack_says_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packages.platform, "machine", lambda: "aarch64")
     assert packages.refusal("sid") == "it needs an x86-64 machine, and this is aarch64"
     monkeypatch.setattr(packages.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(packages.platform, "freedesktop_os_release", lambda: {"VERSION_CODENAME": "trixie"})
-    assert packages.refusal("sid") == ""
-    assert "needs Debian bookworm" in packages.refusal("bookworm-backports")
+    system = {"ID": "debian", "VERSION_CODENAME": "trixie"}
+    monkeypatch.setattr(packages.platform, "freedesktop_os_release", lambda: system)
+    assert packages.refusal("sid") == packages.refusal("trixie-backports") == ""
+    assert packages.refusal("bookworm-backports").endswith("this is debian trixie")
+    system["ID"] = "ubuntu"
+    assert packages.refusal("sid").endswith("this is ubuntu trixie")

@@ -19,9 +19,10 @@ def refusal(suite: str) -> str:
         return f"it needs Debian's apt-get and dpkg-deb, and there is no {missing[0]}"
     if platform.machine() != "x86_64":
         return f"it needs an x86-64 machine, and this is {platform.machine()}"
-    release = platform.freedesktop_os_release().get("VERSION_CODENAME", "none")
-    if suite.endswith("-backports") and suite != f"{release}-backports":
-        return f"it needs Debian {suite.removesuffix('-backports')}, as its packages come from {suite}; this is {release}"
+    system = platform.freedesktop_os_release()
+    release = system.get("VERSION_CODENAME", "")
+    if system["ID"] != "debian" or (suite.endswith("-backports") and suite != f"{release}-backports"):
+        return f"it needs Debian, and packages of {suite} must fit its release; this is {system['ID']} {release}".strip()
     return ""
 
 
