@@ -38,7 +38,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     original = kernels.read_shader
 
     def put(old: str = "", new: str = "") -> None:
-        source = "\n".join(map(original, ("matmul_workgroup", "matmul_order")))
+        source = "\n".join(map(original, ("matmul_workgroup", "matmul_order", "k_in_one")))
         assert old in source
         others = {
             "matmul_cooperative": source.replace(old, new),
