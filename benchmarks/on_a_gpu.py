@@ -1,58 +1,54 @@
-"""Everything there is to know about a machine with a GPU, in one call of under eight minutes: correctness first, then speed.
+"""Everything there is to know about a machine with a GPU, in one call of at most eight minutes: correctness first, then speed.
 
     python benchmarks/on_a_gpu.py --output gpu.json           (or with the environment variable OUT naming a folder)
     python benchmarks/on_a_gpu.py --quick --device gpu        (smaller; also runs on a software adapter)
-    WGPU_LIB_PATH=$(python benchmarks/experimental_wgpu.py /tmp) python benchmarks/on_a_gpu.py    (with matrix units)
 
-In this order: the adapters and their features; what the device can do at most (ceilings.py, in a process of its own);
-matrix units, each kind against numpy, and the matmul's tiles on them and without them; every kernel against numpy, with
-wgpu's checks on and off; every model against numpy (as `gpt2wgpu doctor`); each op and each model timed in f32 and f16, by
-the device's clock and by wall time; texts in to vectors out; PyTorch for comparison if there is one (--python PATH). The JSON
-is written after every step, so that a run that is cut off leaves what it has. A step that fails is recorded, and the next
-one runs. The exit code is 1 if anything computed wrongly.
+Each step is a process of its own (gpu_correctness.py, gpu_rates.py): a driver that crashes or hangs ends one step, and the
+next one runs. The JSON is written after every row, so a run that is cut off leaves what it has. With the extra
+`dawn` installed the steps of correctness, matrix units and model times run on both WebGPU libraries. PyTorch and
+onnxruntime are timed beside where the Python of --python has them. The exit code is 1 if anything computed wrongly.
 """
 
 import argparse
 import json
 import os
-import shutil
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import inputs
+from gpu_table import print_table
 from peers import peers
 from report import machine
-from work import (
-    Model,
-    device_seconds,
-    expected,
-    folders,
-    median,
-    op_cases,
-    pipelined_seconds,
-    prepare,
-    relative_error,
-    seconds_by_op,
-    traffic,
-)
 from workers import HERE, Gone, Worker, environment
 
-from gpt2wgpu import Encoder, gpu
-from gpt2wgpu.devices.choose import find_matmul
-from gpt2wgpu.devices.matrix_units import with_matrix_units
-from gpt2wgpu.devices.selftest import check_op, forward_cases
-from gpt2wgpu.diagnose.doctor import check_model
+ENDED = 20.0  # seconds that a step may take to end after its last row, or beyond its time
 
-TOLERANCE = {"float32": (2e-5, 1e-4), "float16": (2e-3, 2e-2)}  # of an op, of a model
-SHAPES = [(1, 24), (32, 24), (8, 128), (128, 128), (32, 512), (384, 128)]
+# (file, step, the share of the time left that it may take, whether it runs on both libraries)
+STEPS = [
+    ("gpu_correctness.py", "machine", 0.1, True),
+    ("gpu_correctness.py", "kernels", 0.15, True),
+    ("gpu_correctness.py", "tiles", 0.15, False),
+    ("gpu_correctness.py", "families", 0.2, True),
+    ("gpu_correctness.py", "invariance", 0.15, True),
+    ("gpu_rates.py", "ceilings", 0.15, True),
+    ("gpu_rates.py", "matrix units", 0.25, True),
+    ("gpu_rates.py", "latency", 0.2, True),
+    ("gpu_rates.py", "models", 0.25, True),
+    ("gpu_rates.py", "attention", 0.2, False),
+    ("gpu_rates.py", "encoders", 0.3, False),
+    ("gpu_rates.py", "ops", 0.4, False),
+    ("gpu_rates.py", "registers", 0.3, False),
+    ("gpu_rates.py", "training", 0.4, False),
+]
 
 
 class Run:
@@ -60,16 +56,10 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.start = options, time.perf_counter()
-        self.result: dict[str, Any] = {"machine": machine(), "wrong": [], "failed": []}
-        self.adapter = gpu.choose_adapter(options.device)
-        if self.adapter is None:
-            sys.exit("no GPU found; --device gpu takes a software adapter if there is one")
-        self.device, self.matmul = find_matmul(gpu.open_device(self.adapter), "float16")
-        self.result["matmul"] = self.matmul
-        self.small = options.quick or self.adapter.software
-        self.dtypes = ["float32", *(["float16"] if self.device.has_f16 else [])]
-        skipped = "GPT-2" if self.adapter.software and not options.all else "nothing"  # seconds a call there
-        self.folders = {name: folder for name, folder in folders(options.home).items() if not name.startswith(skipped)}
+        self.result: dict[str, Any] = {"machine": machine(), "wrong": [], "failed": [], "steps": {}}
+        self.libraries = [options.device]
+        if find_spec("wgpudawn") and not options.device.startswith("dawn:"):
+            self.libraries.append(f"dawn:{options.device}")
 
     @property
     def left(self) -> float:
@@ -81,189 +71,93 @@ class Run:
         part.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
         part.replace(self.options.output)
 
-    def step(self, name: str, rows: Callable[["Run"], Iterator[dict[str, Any]]], share: float) -> None:
-        """Take rows until they end or the step has had its share of what time is left."""
+    def fail(self, step: str, why: str) -> None:
+        self.result["failed"].append({"step": step, "why": why})
+        print(f"  FAILED: {why}", flush=True)
+
+    def step(self, name: str, rows: Callable[[float], Iterator[dict[str, Any]]], share: float) -> None:
+        """Take the rows of a step; `rows` gets the seconds that it may take and raises Gone if it ends early."""
+        seconds = share * max(0.0, self.left)
         print(f"\n{name} ({self.left:.0f} s left)", flush=True)
-        found = self.result.setdefault(name, [])
-        until = time.perf_counter() + share * max(0.0, self.left)
+        found = self.result["steps"].setdefault(name, [])
         try:
-            for row in rows(self):
+            for row in rows(seconds):
+                if "cut" in row:
+                    self.result["failed"].append({"step": name, "why": row["cut"]})
                 found.append(row)
                 if row.get("ok") is False:
                     self.result["wrong"].append({"step": name} | row)
-                print("  " + "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()), flush=True)
+                print(
+                    "  " + "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True
+                )
                 self.save()
-                if time.perf_counter() > until:
-                    self.result["failed"].append({"step": name, "why": "its time was over"})
-                    print("  … its time was over", flush=True)
-                    break
+        except Gone as e:
+            self.fail(name, str(e))
         except Exception as e:
-            self.result["failed"].append({"step": name, "why": traceback.format_exc(limit=-3)})
-            print(f"  FAILED: {type(e).__name__}: {e}", flush=True)
+            self.fail(name, f"{type(e).__name__}: {e}")
         self.save()
 
 
-def environments(run: Run) -> Iterator[dict[str, Any]]:
-    for a in gpu.list_adapters():
-        yield {"adapter": str(a), "driver": a.driver, "features": sorted(a.features), "limits": a.limits}
-    yield {"chosen": str(run.adapter), "f16 matmuls": run.matmul}
-    if shutil.which("nvidia-smi"):
-        query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit"
-        done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True)
-        yield {"nvidia-smi": done.stdout.strip()}
-
-
-def ceilings(run: Run) -> Iterator[dict[str, Any]]:
-    command = [sys.executable, str(HERE / "ceilings.py"), str(run.adapter.index)]
-    with tempfile.TemporaryFile("w+") as errors:
+def step_rows(run: Run, file: str, step: str, device: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """The rows of a step in a process of its own, which is ended when its time is over."""
+    options = {"device": device, "quick": run.options.quick, "all": run.options.all, "home": str(run.options.home)}
+    options |= {"seconds": seconds, "spirv": run.options.spirv and str(run.options.spirv)}
+    lines: queue.Queue[str | None] = queue.Queue()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        command = [sys.executable, str(HERE / file), step, json.dumps(options)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(True))
-        timer = threading.Timer(90, process.kill)
-        timer.start()
-        for line in process.stdout or ():
-            yield json.loads(line)
-        code = process.wait()
-        timer.cancel()
-        errors.seek(0)
+
+        def read_lines() -> None:
+            for line in process.stdout or ():
+                lines.put(line)
+            lines.put(None)
+
+        threading.Thread(target=read_lines, daemon=True).start()
+        until = time.perf_counter() + seconds + ENDED
+        try:
+            while True:
+                try:
+                    line = lines.get(timeout=max(0.0, until - time.perf_counter()))
+                except queue.Empty:
+                    raise Gone(f"ended after {seconds + ENDED:.0f} s: no answer") from None
+                if line is None:
+                    break
+                with suppress(ValueError):  # what a driver prints is no row
+                    yield json.loads(line)
+            code = process.wait(ENDED)
+        finally:
+            process.kill()
+            process.wait()
         if code:
-            yield {"ended": code, "why": errors.read().strip()[-1500:]}
+            errors.seek(0)
+            said = errors.read().strip().splitlines() or ["no message"]
+            raise Gone(f"the process ended with code {code}: {said[-1][:300]}")
 
 
-def matrix_units(run: Run) -> Iterator[dict[str, Any]]:
-    """Which fragments and subgroups are right, then TFLOP/s of every tile of GPT-2's matmuls, with matrix units and without."""
-    device = gpu.open_device(run.adapter)
-    yield {"granted": sorted(device.granted), "refused": device.refused}
-    right = None
-    if device.grants_matrices:
-        for units in device.library.matrix_shapes(run.adapter.raw):
-            if run.small and units.size > 8:  # a software driver compiles large fragments for minutes
-                continue
-            found, why = with_matrix_units(device, [units])
-            if found.matrix_units and right is None:
-                right = found
-            yield {"fragments": units.size, "lanes": units.lanes, "right": found.matrix_units is not None, "why": why}
-    if run.small or not device.has_f16:
-        return
-    for used in (right, device) if right else (device,):
-        top = gpu.measure_ceilings(used) if used.clock else None
-        if top:
-            yield {"matmul": used.matmul("f16"), "ceiling_tflops": (top.matrix_gflops or top.gflops) / 1e3}
-        for k, n in ((768, 2304), (768, 3072), (3072, 768), (768, 768)):
-            for f in gpu.tune_matmuls(used, [(k, n, "f16")], 10.0):
-                row = {"matmul": used.matmul("f16"), "k": k, "n": n, "rows": f.rows, "tile": str(f.tile)}
-                yield row | {"tflops": f.gflops / 1e3}
-
-
-def kernels(run: Run) -> Iterator[dict[str, Any]]:
-    """With wgpu's bounds checks on, and as it is used."""
-    for checked in (True, False):
-        device, _ = find_matmul(gpu.open_device(run.adapter, checked=checked), "float16")
-        for case in forward_cases(device.has_f16):
-            c = check_op(device, case)
-            yield {"op": c.name, "shape": c.shape, "checked": checked, "error": c.error, "tolerance": c.tolerance, "ok": c.ok}
-
-
-def whole_models(run: Run) -> Iterator[dict[str, Any]]:
-    for name, folder in run.folders.items():
-        for dtype in run.dtypes:
-            encoder = Encoder(folder, device=run.adapter.index, dtype=dtype)
-            for c in check_model(encoder, Encoder(folder, device="numpy")):
-                check = c.name.replace(encoder.model, "").strip()
-                yield {"model": name, "dtype": dtype, "check": check, "error": c.error, "tolerance": c.tolerance, "ok": c.ok}
-
-
-def time_ops(run: Run) -> Iterator[dict[str, Any]]:
-    for tokens in (512,) if run.small else (512, 16384, 4096):
-        for dtype in run.dtypes:
-            for case, work in op_cases(dtype == "float16", tokens):
-                program, values, output = prepare(run.device, case)
-                _, wanted = expected(output, values)
-                found = program.run(values)
-                error = relative_error(wanted, found)
-                row = {"op": case.op.name, "shape": str(case), "dtype": dtype, "error": error}
-                if not error < TOLERANCE[dtype][0]:
-                    yield row | {"ok": False}
-                    continue
-                s = device_seconds(program, values)
-                clock = s is not None
-                s = s or median(lambda p=program, v=values: p.run(v), 0.2)
-                row |= {"ms": s * 1e3, "by_device_clock": clock}
-                yield row | {"tflops": work / s / 1e12, "gb_per_s": traffic(values, found) / s / 1e9}
-
-
-def time_models(run: Run) -> Iterator[dict[str, Any]]:
-    """Token ids to vectors."""
-    for name, folder in run.folders.items():
-        model = Model(folder)
-        numpy_program = model.reference()
-        for dtype in run.dtypes:
-            program = model.program(run.device, dtype == "float16", 2048 if run.small else 49152, 1024)
-            for texts, tokens in SHAPES[:2] if run.small else SHAPES:
-                if not model.fits(tokens) or texts * tokens > program.capacity["T"]:
-                    continue
-                batch = model.batch(texts, tokens)
-                first = min(texts, 4)  # numpy computes these alone
-                error = relative_error(numpy_program.submit(model.batch(texts, tokens, first))(), program.run(batch)[:first])
-                row = {"model": name, "dtype": dtype, "texts": texts, "tokens": tokens, "error": error}
-                if not error < TOLERANCE[dtype][1]:
-                    yield row | {"ok": False}
-                    continue
-                device_s = device_seconds(program, batch, 3 if run.small else 9)
-                alone = median(lambda p=program, b=batch: p.run(b), 0.5)
-                row |= {"device_ms": device_s and device_s * 1e3, "call_ms": alone * 1e3}
-                s = pipelined_seconds(program, batch, 0.5)
-                row |= {"pipelined_ms": s * 1e3, "tokens_per_s": texts * tokens / s}
-                row |= {"tflops": model.flops(texts, tokens) / s / 1e12}
-                row |= {"device_busy": device_s and min(1.0, device_s / s)}
-                yield row | {"ms_by_op": {op: t * 1e3 for op, t in seconds_by_op(program, batch).items()}}
-
-
-def texts(run: Run) -> dict[str, dict[str, list[str]]]:
-    """Workloads by model and name, for our encoder and for PyTorch alike."""
-    found = {}
-    for name, folder in run.folders.items():
-        if name != "built-in":
-            words = inputs.Words(folder)
-            shapes = [(1, 24), (8, 24)] if run.small else [(1, 24), (128, 128), (32, 512), (2048, 128)]
-            found[name] = {f"{n} × {t}": words.texts(n, t) for n, t in shapes}
-            found[name]["mixed"] = words.mixed(32 if run.small else 20000)
-    return found
-
-
-def encoders(run: Run) -> Iterator[dict[str, Any]]:
-    """Texts to vectors, and how much of it the tokenizer takes."""
-    for name, workloads in texts(run).items():
-        for dtype in run.dtypes:
-            encoder = Encoder(run.folders[name], device=run.adapter.index, dtype=dtype, max_seq_length=inputs.MAX_TOKENS)
-            for workload, texts_in in workloads.items():
-                encoder.encode(texts_in)
-                s = median(lambda e=encoder, t=texts_in: e.encode(t), 0.5)
-                start = time.perf_counter()
-                _, counts = encoder.tokenizer.encode(texts_in, inputs.MAX_TOKENS)
-                tokenising = time.perf_counter() - start
-                row = {"model": name, "dtype": dtype, "workload": workload, "ms": s * 1e3, "texts_per_s": len(texts_in) / s}
-                yield row | {"tokens_per_s": sum(counts) / s, "tokeniser_ms": tokenising * 1e3}
-
-
-def torch_beside(run: Run) -> Iterator[dict[str, Any]]:
-    """PyTorch on the same texts, eager and compiled, a process each, as peers.py runs it; on the CPU if it has no CUDA."""
-    cuda = bool(shutil.which("nvidia-smi"))
-    wanted = [p for p in peers([], False) if p.engine == "torch" and p.gpu == cuda]
-    for name, workloads in texts(run).items():
-        for i, peer in enumerate(wanted[:1] if run.small else sorted(wanted, key=lambda p: "compile" in p.options)):
-            worker = Worker(peer, run.options.python, run.folders[name], run.options.output.with_name(f"torch-{i}.log"))
+def peers_beside(run: Run, seconds: float) -> Iterator[dict[str, Any]]:
+    """PyTorch and onnxruntime on the texts of the step "encoders", a process each, as peers.py runs them."""
+    until = time.perf_counter() + seconds
+    rows = next((rows for name, rows in run.result["steps"].items() if name.startswith("encoders")), [])
+    on_gpu = [p for p in peers([], False) if p.gpu and p.engine in ("torch", "onnxruntime")]
+    wanted = on_gpu or [p for p in peers([], False) if p.name in ("PyTorch eager CPU", "onnxruntime CPU")]
+    for folder in {r["folder"] for r in rows}:
+        words = inputs.Words(Path(folder))
+        shapes = {r["workload"]: r["shape"] for r in rows if r["folder"] == folder and r["shape"]}
+        for peer in wanted:
+            worker = Worker(peer, run.options.python, Path(folder), run.options.output.with_name("peer.log"))
             try:
                 worker.receive(120)
-                for workload, texts_in in workloads.items():
-                    if "compile" in peer.options and workload == "mixed":
-                        continue
-                    batch = min(len(texts_in), 256)
-                    worker.ask({"texts": texts_in, "batch": batch, "sample": [0], "warm_up_s": 10}, 180)
+                for workload, (texts, tokens) in shapes.items():
+                    if time.perf_counter() > until:
+                        return
+                    asked = {"texts": words.texts(texts, tokens), "batch": min(texts, 256), "sample": [0], "warm_up_s": 5}
+                    worker.ask(asked, 120)
                     times = sorted(worker.ask({"run": 0.5}, 60)["times"])
                     s = times[len(times) // 2]
-                    row = {"model": name, "engine": peer.name, "workload": workload, "ms": s * 1e3}
-                    yield row | {"texts_per_s": len(texts_in) / s}
+                    row = {"model": Path(folder).name, "engine": peer.name, "workload": workload, "ms": s * 1e3}
+                    yield row | {"texts_per_s": texts / s}
             except Gone as e:
-                yield {"model": name, "engine": peer.name, "why": str(e)}
+                yield {"model": Path(folder).name, "engine": peer.name, "why": str(e)}
             finally:
                 worker.stop()
                 with suppress(OSError):
@@ -272,28 +166,29 @@ def torch_beside(run: Run) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="gpu", help="an adapter, as for the encoder")
+    parser.add_argument("--device", default="auto", help="an adapter, as for the encoder; auto: the best real GPU")
     parser.add_argument("--quick", action="store_true", help="the sizes of a software adapter")
     parser.add_argument("--all", action="store_true", help="GPT-2 on a software adapter too")
     parser.add_argument("--seconds", type=float, default=440, help="for everything")
-    parser.add_argument("--python", default=sys.executable, help="the Python that has torch")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has torch or onnxruntime")
+    parser.add_argument("--spirv", type=Path, help="a folder of SPIR-V from compilers.py, to ask the driver for register counts")
+    parser.add_argument("--steps", help="only these, with commas between")
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "gpt2wgpu-benchmarks", help="keeps the models")
     parser.add_argument("--output", type=Path, default=Path(os.environ.get("OUT", ".")) / "on_a_gpu.json")
     options = parser.parse_args()
     options.output.parent.mkdir(parents=True, exist_ok=True)
     run = Run(options)
-    for name, rows, share in (
-        ("environment", environments, 0.2),
-        ("ceilings", ceilings, 0.2),
-        ("matrix units", matrix_units, 0.3),
-        ("kernels", kernels, 0.3),
-        ("models against numpy", whole_models, 0.3),
-        ("model times", time_models, 0.5),
-        ("texts to vectors", encoders, 0.5),
-        ("op times", time_ops, 0.6),
-        ("PyTorch", torch_beside, 1.0),
-    ):
-        run.step(name, rows, share)
+    only = options.steps.split(",") if options.steps else None
+    for file, step, share, both in STEPS:
+        for library in run.libraries if both else run.libraries[:1]:
+            if only is None or step in only:
+                name = f"{step}, {library}"
+                run.step(name, lambda s, f=file, n=step, d=library: step_rows(run, f, n, d, s), share)
+                if step == "machine" and not run.result["steps"][name] and library == options.device:
+                    sys.exit(f"no GPU for --device {options.device}; --device gpu takes a software adapter if there is one")
+    if only is None or "peers" in only:
+        run.step("peers", lambda s: peers_beside(run, s), 0.9)
+    print_table(run.result)
     wrong, failed = len(run.result["wrong"]), len(run.result["failed"])
     print(f"\n{options.output}: {wrong} results wrong, {failed} steps failed or cut, {run.result['seconds']:.0f} s", flush=True)
     sys.exit(1 if wrong else 0)

@@ -1,0 +1,249 @@
+"""The steps of on_a_gpu.py that ask how fast a device is: ceilings, matrix units, latency, models, attention, ops, training.
+
+    python benchmarks/gpu_rates.py STEP OPTIONS           (on_a_gpu.py starts it)
+
+A result is compared with numpy before its time counts.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import inputs
+import numpy as np
+import pipeline_statistics
+import train_step
+from gpu_step import Rows, Setting, run_step
+from work import (
+    Model,
+    device_seconds,
+    expected,
+    median,
+    op_cases,
+    pipelined_seconds,
+    prepare,
+    relative_error,
+    seconds_by_op,
+    traffic,
+)
+
+from gpt2wgpu import Encoder, gpu
+from gpt2wgpu.devices.selftest import MATRIX_UNITS, Case, with_matrix_units
+from gpt2wgpu.graph import ops, packing
+from gpt2wgpu.train import losses
+from gpt2wgpu.train.gpu import GPUTrainProgram
+from gpt2wgpu.train.gradients import TrainGraph
+from gpt2wgpu.train.program import NumpyTrainProgram
+
+TOLERANCE = {"float32": (2e-5, 1e-4), "float16": (2e-3, 2e-2)}  # of an op, of a model
+SHAPES = [(1, 24), (32, 24), (8, 128), (128, 128), (32, 512), (384, 128)]
+MATMULS = ((384, 1536), (1536, 384), (768, 2304), (768, 3072), (3072, 768))  # K, N of all-MiniLM-L6-v2 and of GPT-2 small
+FEW_ROWS = (1, 8, 24, 64)
+SENTENCE = "The quick brown fox jumps over the lazy dog"
+
+
+def ceilings(s: Setting) -> Rows:
+    """What the device can do at most: bare loops of copies, multiply-adds and matrix units."""
+    device = s.with_matrices()
+    top = gpu.measure_ceilings(device)
+    yield {"copy, bytes read and written": top.gbps, "unit": "GB/s"}
+    yield {"multiply-add, f32": top.gflops / 1e3, "unit": "TFLOP/s"}
+    if device.matrix_units:
+        units = device.matrix_units
+        yield {"matrix units, f16 to f32": top.matrix_gflops / 1e3, "unit": "TFLOP/s", "fragments": units.size}
+
+
+def matrix_units(s: Setting) -> Rows:
+    """Which fragments and subgroups are right, then TFLOP/s of every tile of the matmuls, with matrix units and without."""
+    device = s.device
+    yield {"granted": sorted(device.granted), "refused": device.refused}
+    right = s.with_matrices()
+    if right.matrix_units:
+        yield {"used": f"{right.matrix_units.size} x {right.matrix_units.size}", "lanes": right.matrix_units.lanes}
+    if not s.small and "cooperative-matrix" in device.granted:
+        for units in MATRIX_UNITS:
+            found, why = with_matrix_units(device, [units])
+            yield {"fragments": units.size, "lanes": units.lanes, "right": found.matrix_units is not None, "why": why}
+    for used in (right, device) if right.matrix_units else (device,):
+        dtype = "f16" if device.has_f16 else "f32"
+        for k, n in MATMULS[:1] if s.small else MATMULS:
+            for f in gpu.tune_matmuls(used, [(k, n, dtype)], 2.0 if s.small else 6.0):
+                row = {"matmul": used.matmul(dtype), "k": k, "n": n, "rows": f.rows, "tile": str(f.tile)}
+                yield row | {"tflops": f.gflops / 1e3, "weight_gb_per_s": k * n * (2 if dtype == "f16" else 4) / f.seconds / 1e9}
+
+
+def latency(s: Setting) -> Rows:
+    """One short text: the call, what of it is the device, the tokenizer and the host, and the device's time by op."""
+    for name, folder in s.folders().items():
+        for dtype in s.dtypes:
+            model = Model(folder)
+            program = model.program(s.with_matrices() if dtype == "float16" else s.device, dtype == "float16", 512, 1)
+            for tokens in FEW_ROWS:
+                batch = model.batch(1, tokens)
+                device_s = device_seconds(program, batch, 5 if s.small else 25)
+                call = median(lambda p=program, b=batch: p.run(b), 0.3)
+                row = {"model": name, "dtype": dtype, "tokens": tokens, "call_ms": call * 1e3, "dispatches": len(program.steps)}
+                yield row | {"device_ms": device_s and device_s * 1e3, "weights_mb": weight_bytes(model, program) / 1e6}
+            by_op = seconds_by_op(program, model.batch(1, 24), 3 if s.small else 9)
+            yield {"model": name, "dtype": dtype, "ms_by_op": {op: t * 1e3 for op, t in by_op.items()}}
+            program.close()
+            with Encoder(folder, device=s.name, dtype=dtype) as encoder:
+                encoder.encode(SENTENCE)
+                whole = median(lambda e=encoder: e.encode(SENTENCE), 0.5)
+                tokenizer = median(lambda e=encoder: e.tokenizer.encode([SENTENCE], 512), 0.1)
+            yield {"model": name, "dtype": dtype, "encode_ms": whole * 1e3, "tokenizer_ms": tokenizer * 1e3}
+
+
+def weight_bytes(model: Model, program: gpu.GPUProgram) -> float:
+    """Bytes of the matrices that every text reads: all weights but the tables of embeddings."""
+    pieces = [p for t, p in program.weights.items() if "emb" not in t.name and "wte" not in t.name and "wpe" not in t.name]
+    return float(sum(buffer.size for p in pieces for _, buffer in p))
+
+
+def models(s: Setting) -> Rows:
+    """Token ids to vectors."""
+    for name, folder in s.folders().items():
+        model = Model(folder)
+        reference = model.reference()
+        for dtype in s.dtypes:
+            device = s.with_matrices() if dtype == "float16" else s.device
+            program = model.program(device, dtype == "float16", 2048 if s.small else 49152, 1024)
+            for texts, tokens in SHAPES[:2] if s.small else SHAPES:
+                if not model.fits(tokens) or texts * tokens > program.capacity["T"]:
+                    continue
+                batch = model.batch(texts, tokens)
+                first = min(texts, 4)  # numpy computes these alone
+                error = relative_error(reference.submit(model.batch(texts, tokens, first))(), program.run(batch)[:first])
+                row = {"model": name, "dtype": dtype, "texts": texts, "tokens": tokens, "error": error}
+                if not error < TOLERANCE[dtype][1]:
+                    yield row | {"ok": False}
+                    continue
+                device_s = device_seconds(program, batch, 3 if s.small else 9)
+                alone = median(lambda p=program, b=batch: p.run(b), 0.5)
+                row |= {"device_ms": device_s and device_s * 1e3, "call_ms": alone * 1e3}
+                seconds = pipelined_seconds(program, batch, 0.5)
+                row |= {"pipelined_ms": seconds * 1e3, "tokens_per_s": texts * tokens / seconds}
+                row |= {"tflops": model.flops(texts, tokens) / seconds / 1e12}
+                row |= {"device_busy": device_s and min(1.0, device_s / seconds)}
+                yield row | {"ms_by_op": {op: t * 1e3 for op, t in seconds_by_op(program, batch).items()}}
+            program.close()
+
+
+def time_case(s: Setting, device: gpu.Device, case: Case, work: float) -> dict[str, object]:
+    """One op: its error against numpy, then its time and rates."""
+    program, values, output = prepare(device, case)
+    _, wanted = expected(output, values)
+    found = program.run(values)
+    dtype = "float16" if case.half else "float32"
+    row: dict[str, object] = {"op": case.op.name, "shape": str(case), "dtype": dtype, "error": relative_error(wanted, found)}
+    if not relative_error(wanted, found) < TOLERANCE[dtype][0]:
+        return row | {"ok": False}
+    by_clock = device_seconds(program, values)
+    seconds = by_clock or median(lambda: program.run(values), 0.2)
+    program.close()
+    row |= {"ms": seconds * 1e3, "by_device_clock": bool(by_clock)}
+    return row | {"tflops": work / seconds / 1e12, "gb_per_s": traffic(values, found) / seconds / 1e9}
+
+
+def attention(s: Setting) -> Rows:
+    """Attention by the length of the texts, heads of 64 and 128: 12 and 16 heads, causal and in both directions."""
+    for tokens in (64, 256) if s.small else (24, 64, 128, 256, 512, 1024, 2048, 4096):
+        for head_size, heads in ((64, 12), (128, 16)):
+            for dtype in s.dtypes:
+                total = tokens if s.small else max(4096, tokens)
+                lengths = (tokens,) * (total // tokens)
+                for causal in (True, False):
+                    flops = (2.0 if causal else 4.0) * total * tokens * heads * head_size
+                    attrs = {"head_size": head_size, "scale": head_size**-0.5, "causal": causal}
+                    case = Case(ops.attention, {"N": 3 * heads * head_size}, lengths, attrs, dtype == "float16")
+                    device = s.with_matrices() if dtype == "float16" else s.device
+                    yield {"tokens": tokens, "head": head_size} | time_case(s, device, case, flops)
+
+
+def encoders(s: Setting) -> Rows:
+    """Texts to vectors, and how much of it the tokenizer takes."""
+    for name, folder in s.folders().items():
+        if name == "built-in":
+            continue
+        words = inputs.Words(folder)
+        shapes = [(1, 24), (8, 24)] if s.small else [(1, 24), (128, 128), (32, 512), (2048, 128)]
+        workloads = [(f"{n} × {t}", [n, t], words.texts(n, t)) for n, t in shapes]
+        workloads.append(("mixed", [], words.mixed(32 if s.small else 20000)))
+        for dtype in s.dtypes:
+            encoder = Encoder(folder, device=s.name, dtype=dtype, max_seq_length=inputs.MAX_TOKENS)
+            for workload, shape, texts in workloads:
+                encoder.encode(texts)
+                seconds = median(lambda e=encoder, t=texts: e.encode(t), 0.5)
+                start = time.perf_counter()
+                _, counts = encoder.tokenizer.encode(texts, inputs.MAX_TOKENS)
+                tokenising = time.perf_counter() - start
+                row = {"model": name, "folder": str(folder), "dtype": dtype, "workload": workload, "shape": shape}
+                row |= {"ms": seconds * 1e3, "texts_per_s": len(texts) / seconds, "tokens_per_s": sum(counts) / seconds}
+                yield row | {"tokenizer_ms": tokenising * 1e3}
+            encoder.close()
+
+
+def time_ops(s: Setting) -> Rows:
+    for tokens in (512,) if s.small else (512, 16384, 4096):
+        for dtype in s.dtypes:
+            device = s.with_matrices() if dtype == "float16" else s.device
+            for case, work in op_cases(dtype == "float16", tokens):
+                yield time_case(s, device, case, work)
+
+
+def registers(s: Setting) -> Rows:
+    """What the real driver's compiler says of our kernels: registers, spills, whatever statistics it has."""
+    if s.spirv is None:
+        yield {"why": "no folder of SPIR-V was given (--spirv)"}
+        return
+    with pipeline_statistics.open_driver(s.device.adapter.name) as driver:
+        for file in sorted(s.spirv.glob("*.spv")):
+            try:
+                yield {"kernel": file.stem} | driver.statistics(file.read_bytes())
+            except (OSError, RuntimeError) as e:
+                yield {"kernel": file.stem, "why": str(e)[:300]}
+
+
+def training(s: Setting) -> Rows:
+    """One step of the built-in model's size, its loss and gradients' effect against numpy, then its time."""
+    texts, tokens = (8, 24) if s.small else (256, 24)
+    rng = np.random.default_rng(0)
+    config = train_step.CONFIG
+    ids = [rng.integers(config.vocab, size=tokens) for _ in range(texts)]
+    batch = packing.pack_batch(ids, [np.arange(tokens)] * texts, [0] * texts)
+    teacher = rng.standard_normal((texts, config.width), dtype=np.float32)
+    capacity = {"T": texts * tokens, "B": texts, "G": packing.max_tiles(texts * tokens, texts)}
+
+    def steps(program: NumpyTrainProgram | GPUTrainProgram) -> Callable[[], float]:
+        def step() -> float:
+            loss = program.gradients(batch, lambda vectors: losses.distillation(vectors, teacher), 0)
+            program.step(1e-4, weight_decay=0.01, clip=1.0)
+            return float(loss)
+
+        return step
+
+    on_device = steps(GPUTrainProgram(s.device, TrainGraph(train_step.graph()), train_step.weights, capacity))
+    in_numpy = steps(NumpyTrainProgram(TrainGraph(train_step.graph()), train_step.weights))
+    found, right = [on_device() for _ in range(3)], [in_numpy() for _ in range(3)]
+    error = max(abs(a - b) / abs(b) for a, b in zip(found, right, strict=True))
+    falls = all(b < a for a, b in pairwise(found))
+    yield {"losses": found, "error": error, "tolerance": 1e-3, "ok": error < 1e-3 and falls and math.isfinite(error)}
+    seconds = median(on_device, 1.0)
+    yield {"texts": texts, "tokens": tokens, "ms": seconds * 1e3, "tokens_per_s": texts * tokens / seconds}
+
+
+if __name__ == "__main__":
+    run_step(
+        {
+            "ceilings": ceilings,
+            "matrix units": matrix_units,
+            "latency": latency,
+            "models": models,
+            "attention": attention,
+            "encoders": encoders,
+            "ops": time_ops,
+            "registers": registers,
+            "training": training,
+        }
+    )
