@@ -6,13 +6,14 @@ A result is compared with numpy before its time counts.
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import inputs
 import numpy as np
-import pipeline_statistics
 import train_step
 from gpu_step import Rows, Setting, run_step
 from work import (
@@ -29,7 +30,8 @@ from work import (
 )
 
 from gpt2wgpu import Encoder, gpu
-from gpt2wgpu.devices.selftest import MATRIX_UNITS, Case, with_matrix_units
+from gpt2wgpu.devices.matrix_units import with_matrix_units
+from gpt2wgpu.devices.selftest import Case
 from gpt2wgpu.graph import ops, packing
 from gpt2wgpu.train import losses
 from gpt2wgpu.train.gpu import GPUTrainProgram
@@ -61,8 +63,8 @@ def matrix_units(s: Setting) -> Rows:
     right = s.with_matrices()
     if right.matrix_units:
         yield {"used": f"{right.matrix_units.size} x {right.matrix_units.size}", "lanes": right.matrix_units.lanes}
-    if not s.small and "cooperative-matrix" in device.granted:
-        for units in MATRIX_UNITS:
+    if not s.small and device.grants_matrices:
+        for units in device.library.matrix_shapes(device.adapter.raw):
             found, why = with_matrix_units(device, [units])
             yield {"fragments": units.size, "lanes": units.lanes, "right": found.matrix_units is not None, "why": why}
     for used in (right, device) if right.matrix_units else (device,):
@@ -197,12 +199,12 @@ def registers(s: Setting) -> Rows:
     if s.spirv is None:
         yield {"why": "no folder of SPIR-V was given (--spirv)"}
         return
-    with pipeline_statistics.open_driver(s.device.adapter.name) as driver:
-        for file in sorted(s.spirv.glob("*.spv")):
-            try:
-                yield {"kernel": file.stem} | driver.statistics(file.read_bytes())
-            except (OSError, RuntimeError) as e:
-                yield {"kernel": file.stem, "why": str(e)[:300]}
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from gpu_compilers.vulkan import Vulkan
+
+    driver = Vulkan()
+    for file in sorted(s.spirv.glob("*.spv")):
+        yield {"kernel": file.stem} | driver.statistics(file.read_bytes())
 
 
 def training(s: Setting) -> Rows:

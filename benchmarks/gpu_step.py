@@ -10,7 +10,7 @@ from typing import Any
 import work
 
 from gpt2wgpu import gpu
-from gpt2wgpu.devices.choose import find_matmul, open_chosen
+from gpt2wgpu.devices.choose import find_device, find_matmul
 
 Rows = Iterator[dict[str, Any]]
 
@@ -22,7 +22,7 @@ class Setting:
         self.name, self.home = str(options["device"]), Path(options["home"])
         self.until = time.perf_counter() + float(options["seconds"])
         self.spirv = Path(options["spirv"]) if options["spirv"] else None
-        opened, self.why = open_chosen(self.name)
+        opened, self.why = find_device(self.name)
         if opened is None:
             raise SystemExit(f"no GPU for --device {self.name}: {self.why}")
         self.device: gpu.Device = opened
