@@ -290,14 +290,11 @@ class Engine:
         progress at a time: one is computed while the next is prepared."""
         self.check_open()
         pending: deque[tuple[list[int], Callable[[], Array]]] = deque()
-        sequences, pad = window.sequences, self.checkpoint.config.pad
+        sequences = window.sequences
         try:
-            for planned in packing.plan_batches([len(sequences[i]) for i in texts], self._budget(), options.sequences):
+            for planned in packing.plan_batches([len(sequences[i]) for i in texts], self.budget(), options.sequences):
                 rows = [texts[i] for i in planned]
-                batch = [sequences[i] for i in rows]
-                skips = [min(options.skip, len(s) - 1) for s in batch]
-                self._check_files()
-                pending.append((rows, program.submit(packing.pack_batch(batch, [position_ids(s, pad) for s in batch], skips))))
+                pending.append((rows, self._submit(program, [sequences[i] for i in rows], [options.skip] * len(rows))))
                 if len(pending) > 1:
                     yield self._finish_batch(*pending.popleft())
             while pending:
@@ -306,11 +303,27 @@ class Engine:
             while pending:  # after an error: batches in progress must end before anything else begins
                 pending.popleft()[1]()
 
-    def _budget(self) -> int:
+    def budget(self) -> int:
         """The most tokens of the next batches. A longer text is a batch of its own."""
         if self.pace is None or self.asked_tokens is not None:
             return self.max_tokens
         return self.pace.batch_tokens(self.max_tokens)
+
+    def submit(self, sequences: Sequence[Array], skips: Sequence[int], *, states: bool = False) -> Callable[[], Array]:
+        """Start one batch of up to `max_tokens` tokens, for a caller that holds `lock`; two may be under way. The returned call
+        waits for its vectors, float32 (n, width), or for the hidden states of all its tokens, (T, C).
+
+        skips: for each text, leading tokens that pooling leaves out. Raises UserError if the engine is closed.
+        """
+        self.check_open()
+        wait = self._submit(self._states_program() if states else self.program, sequences, skips)
+        return lambda: self._finish_batch([], wait)[1]
+
+    def _submit(self, program: CompiledGraph, sequences: Sequence[Array], skips: Sequence[int]) -> Callable[[], Array]:
+        pad = self.checkpoint.config.pad
+        self._check_files()
+        skipped = [min(skip, len(s) - 1) for skip, s in zip(skips, sequences, strict=True)]
+        return program.submit(packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], skipped))
 
     def _finish_batch(self, rows: list[int], wait: Callable[[], Array]) -> tuple[list[int], Array]:
         """Wait for a batch: its texts and the program's output."""

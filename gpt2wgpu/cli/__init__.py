@@ -18,6 +18,7 @@ from .embed import embed_command
 from .evaluate import evaluate_command
 from .models import models_command, pull_command
 from .process import flush_stdout, open_streams, stop_on_signals
+from .serve import serve_command
 from .similarity import similarity_command
 from .tokens import app as tokens
 from .train import train_command
@@ -34,6 +35,7 @@ for command in (
     similarity_command,
     evaluate_command,
     train_command,
+    serve_command,
     models_command,
     pull_command,
     info_command,
@@ -78,6 +80,10 @@ def gpt2wgpu(
 
     [cyan]  gpt2wgpu evaluate --data pairs.tsv[/cyan]
     [cyan]  gpt2wgpu evaluate --data pairs.tsv --layers all --plot layers.png[/cyan]
+
+    [bold]Vectors over HTTP, for clients of OpenAI, TEI, Hugging Face and Ollama[/bold]
+
+    [cyan]  gpt2wgpu serve --model BAAI/bge-small-en-v1.5[/cyan]
 
     [bold]A model of your own[/bold]
 

@@ -58,7 +58,7 @@ class Tokenizer:
         add_special_tokens(self._tokenizer, self._settings)
         in_file = self._tokenizer.truncation or {}  # used second, as in `transformers`
         side = self._settings.fields.text("truncation_side", default=str(in_file.get("direction", "right")).lower())
-        self._cut_left = side == "left"
+        self.cuts_left = side == "left"
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if lower_case:
@@ -86,7 +86,7 @@ class Tokenizer:
             i, n = first + len(found), len(ids)
             counts.append(n + special if whole else max(n + special, max_length + 1))
             if n > room:
-                ids = ids[n - room :] if self._cut_left else ids[:room]
+                ids = ids[n - room :] if self.cuts_left else ids[:room]
             if special:
                 ids = np.concatenate([self._head, ids, self._tail])
             elif not n:
@@ -118,6 +118,31 @@ class Tokenizer:
                 found.append(np.concatenate([self._encode_batch([part], first + begin)[0] for part in split_text(batch[0])]))
         return found
 
+    def describe(self, texts: Sequence[str], special: bool = True) -> list[list[dict[str, Any]]]:
+        """For each text its tokens, uncut: id, text, whether it is special, and the characters [start, stop) of the text that
+        it stands for (None for a special token around the text). special: with the special tokens around it. Raises UserError
+        as `encode` does."""
+        check_texts(texts, 0)
+        names = self.special_ids()
+        found: list[list[dict[str, Any]]] = []
+        for i, text in enumerate(texts):
+            with library_errors(f"text {i} cannot be tokenised", "leave it out, or use another tokenizer"):
+                encoding = run_interruptibly(self._tokenizer.encode, text, add_special_tokens=False)
+            inner = [
+                {"id": token, "text": text[start:stop], "special": token in names, "start": start, "stop": stop}
+                for token, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
+            ]
+            found.append([*self._describe_special(self._head), *inner, *self._describe_special(self._tail)] if special else inner)
+        return found
+
+    def _describe_special(self, ids: Ids) -> list[dict[str, Any]]:
+        names = ((int(i), self._tokenizer.id_to_token(int(i))) for i in ids)
+        return [{"id": i, "text": name, "special": True, "start": None, "stop": None} for i, name in names]
+
+    def decode(self, rows: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
+        """The text of each row of token ids."""
+        return [str(text) for text in self._tokenizer.decode_batch([[*row] for row in rows], skip_special_tokens=skip_special)]
+
     def _encode_near_limit(self, texts: Sequence[str], room: int, first: int) -> Iterator[tuple[Ids, bool]]:
         """As `plain`, but stops soon after `room` tokens of a long text; and whether these are all tokens of the text.
 
@@ -139,7 +164,7 @@ class Tokenizer:
         """The first characters of a text, or the last if it is cut on the left; cut at a space after a word if possible."""
         if len(text) <= characters:
             return text
-        if self._cut_left:
+        if self.cuts_left:
             part = text[-characters:]
             at = next((i for i in range(1, characters // 8) if part[i] == " " and part[i - 1].isalnum()), 0)
             return part[at:]

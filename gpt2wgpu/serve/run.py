@@ -1,0 +1,217 @@
+"""The process that serves: its sockets and signals, and how it ends.
+
+SIGTERM: readiness is 503 at once, requests are served for a pause so that a load balancer can look away, then no more are
+accepted and those under way are finished, for a bounded time. SIGINT: the same without the pause. If the device cannot be
+used any more the process ends with code 3, so that a supervisor starts it again.
+"""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import UserError, show
+from ..progress import notice
+from .app import Application
+
+HEADER_SECONDS = 20.0  # that the head of a request may take to arrive
+CONNECTIONS = 4096
+FATAL_CODE = 3
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where to listen, and how to end. Times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    uds: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    origins: tuple[str, ...] = ()
+    pause: float = 2.0
+    drain: float = 6.0
+
+
+class PatientH11(H11Protocol):
+    """HTTP/1.1 that closes a connection whose request head does not arrive in time."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._expect_head()
+        else:
+            self._head_arrived()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_arrived()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEADER_SECONDS, self._close_slow)
+
+    def _head_arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _close_slow(self) -> None:
+        self._head_timer = None
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self.transport.close()
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server with our way to end."""
+
+    def __init__(self, config: uvicorn.Config, application: Application, pause: float) -> None:
+        super().__init__(config)
+        self.application, self.pause = application, pause
+        self.fatal = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        service = self.application.service
+        if service.draining or sig != signal.SIGTERM or not self.pause:
+            service.draining = True
+            super().handle_exit(signal.SIGTERM if not self.should_exit else sig, frame)
+            return
+        service.draining = True
+        notice(f"SIGTERM: not ready any more; serving for {self.pause:g} s, then finishing what is under way")
+        asyncio.get_running_loop().call_later(self.pause, self._stop)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def main_loop(self) -> None:
+        watch = asyncio.ensure_future(self._end_if_fatal())
+        try:
+            await super().main_loop()
+        finally:
+            watch.cancel()
+
+    async def _end_if_fatal(self) -> None:
+        await self.application.service.ended.wait()
+        self.fatal = self.should_exit = True
+
+
+def bind_socket(listen: Listen) -> socket.socket:
+    """A listening socket. Raises UserError if the address is in use or not this machine's."""
+    where = str(listen.uds) if listen.uds else f"{listen.host}:{listen.port}"
+    try:
+        if listen.uds is not None:
+            return bind_unix_socket(listen.uds)
+        family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+        found = socket.create_server((listen.host, listen.port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(f"cannot listen on {where}: {why}; choose another with --port, --host or --uds") from None
+    return found
+
+
+def bind_unix_socket(path: Path) -> socket.socket:
+    """A Unix socket at a path; one that no server answers on is replaced. Raises OSError."""
+    found = socket.socket(socket.AF_UNIX)
+    if path.is_socket():
+        try:
+            found.connect(str(path))
+        except OSError:
+            path.unlink()
+        else:
+            raise OSError(98, "another server listens there")
+        finally:
+            found.close()
+        found = socket.socket(socket.AF_UNIX)
+    found.bind(str(path))
+    found.listen(2048)
+    return found
+
+
+def check_tls(listen: Listen) -> None:
+    """Raise UserError if only one of the two TLS files is given, or one does not exist."""
+    if (listen.certificate is None) != (listen.key is None):
+        raise UserError("TLS needs both files: --tls-certificate and --tls-key")
+    for path in (listen.certificate, listen.key):
+        if path is not None and not path.is_file():
+            raise UserError(f"{show(path)} is not a file: give TLS files in PEM form")
+
+
+def serve(application: Application, listen: Listen, say_ready: Callable[[str], None] = notice) -> int:
+    """Serve until a signal; returns the exit code. Raises UserError if the model, the address or the TLS files cannot be used."""
+    check_tls(listen)
+    sock = bind_socket(listen)
+    try:
+        application.open()
+        wrapped: Any = application
+        if listen.origins:
+            wrapped = CORSMiddleware(
+                application,
+                allow_origins=[*listen.origins],
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "x-truncated", "x-prompt-name", "retry-after", "retry-after-ms"],
+            )
+        config = uvicorn.Config(
+            wrapped,
+            http=PatientH11,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=max(1, round(listen.drain)),
+            limit_concurrency=CONNECTIONS,
+            ssl_certfile=listen.certificate,
+            ssl_keyfile=listen.key,
+        )
+        try:
+            config.load()
+        except OSError as error:
+            raise UserError(f"the TLS files cannot be used: {error}") from None
+        server = DrainingServer(config, application, listen.pause)
+        scheme = "https" if listen.certificate else "http"
+        where = f"unix:{listen.uds}" if listen.uds else f"{scheme}://{format_address(sock)}"
+        service = application.service
+        say_ready(f"{service.name} on {service.encoder.engine.place}, {where}")
+        asyncio.run(server.serve(sockets=[sock]))
+    finally:
+        sock.close()
+        if listen.uds is not None:
+            listen.uds.unlink(missing_ok=True)
+    if server.fatal:
+        notice(f"error: {application.service.scheduler.fatal}")
+        return FATAL_CODE
+    return 0
+
+
+def format_address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_health(url: str, seconds: float = 5.0) -> int:
+    """For a container's HEALTHCHECK: 0 if the server at this address is alive, else 1, with one line on stderr."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=seconds) as answer:
+            return 0 if answer.status == 200 else 1
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        print(f"{url}: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,274 @@
+"""One thread owns the device: it cuts batches from the requests that wait, and keeps two under way.
+
+There is no delay timer. While the device computes, requests gather, and the next batch is cut from them. The request with the
+fewest tokens left comes first, so a single text never waits behind a bulk request; every fourth batch begins with the
+request that has waited longest, so a bulk request is never starved.
+
+On a device a text's bits do not depend on its batch, so texts of several requests share one. In numpy the last bits do, so
+there a batch holds texts of one request, cut as `Encoder.encode` cuts them.
+"""
+
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..encoder import Encoder
+from ..engine import MAX_SEQUENCES
+from ..errors import UserError
+from ..graph.tensor import Array
+from .failures import BACKEND, OVERLOADED, UNAVAILABLE, Refusal
+from .jobs import QueuedTexts
+
+OLDEST_EVERY = 4  # batches
+UNDER_WAY = 2  # batches on the device at a time
+FIRST_RATE = 2000.0  # tokens per second, until a batch was measured
+WEIGHT = 0.2  # of the newest batch in the measured rate
+OVERDUE = 30.0  # seconds that a batch may take at least before the server calls itself unhealthy
+OVERDUE_TIMES = 20.0  # and how many times as long as expected
+
+Part = tuple[QueuedTexts, int]  # a text of a job
+
+
+@dataclass
+class Batch:
+    """Texts that are computed together; `wait` gives their results, or their tokens' states, all at once."""
+
+    parts: list[Part]
+    tokens: int
+    started: float = 0.0
+    wait: Callable[[], Array] = field(default=lambda: np.empty(0))
+
+
+@dataclass
+class QueueWatch:
+    """What happens to batches and requests, for metrics. Called on the scheduler's thread."""
+
+    batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
+    dropped: Callable[[], None] = lambda: None
+
+
+class Scheduler:
+    """Computes jobs on an Encoder's device. `submit` from any thread.
+
+    room: most tokens that may wait. on_fatal: called once if the device cannot be used any more.
+    """
+
+    def __init__(self, encoder: Encoder, *, room: int, watch: QueueWatch | None = None, on_fatal: Callable[[str], None]) -> None:
+        self.encoder, self.room, self.watch, self._on_fatal = encoder, room, watch or QueueWatch(), on_fatal
+        self.mixes = encoder.engine.place.device is not None
+        self.rate = FIRST_RATE
+        self.waiting_tokens = 0
+        self.fatal: str | None = None
+        self._jobs: list[QueuedTexts] = []
+        self._pending: deque[Batch] = deque()
+        self._turn = self._losses = 0
+        self._lost = ""  # why the device was lost, until it is opened again
+        self._closing = False
+        self._changed = threading.Condition()
+        self.thread = threading.Thread(target=self._run, name="gpt2wgpu device", daemon=True)
+        self.thread.start()
+
+    # --- called by requests
+
+    def submit(self, job: QueuedTexts) -> None:
+        """Add a job. Raises Refusal if too much waits; a job that is larger than the room is taken if nothing else waits."""
+        with self._changed:
+            if self.fatal is not None:
+                raise Refusal(UNAVAILABLE, self.fatal)
+            if self.waiting_tokens and self.waiting_tokens + job.tokens > self.room:
+                seconds = self.seconds_to_wait(job.tokens)
+                found = f"{self.waiting_tokens} tokens wait and {self.room} may"
+                raise Refusal(OVERLOADED, f"the queue is full: {found}; try again in {seconds:.1f} s", retry_after=seconds)
+            job.started = time.monotonic()
+            self.waiting_tokens += job.tokens_left
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def cancel(self, job: QueuedTexts) -> None:
+        """Compute no more texts of a job; a batch that is under way is finished."""
+        with self._changed:
+            if not job.future.done():
+                job.cancelled.set()
+                self.watch.dropped()
+                self._changed.notify()
+
+    def seconds_to_wait(self, tokens: int) -> float:
+        """Until so many tokens have room, by the measured rate."""
+        return max(0.05, (self.waiting_tokens + tokens - self.room) / self.rate)
+
+    def overdue(self) -> str | None:
+        """Why the device does not seem to work, or None. Takes no lock: it may be asked while the device hangs."""
+        if not self.thread.is_alive():
+            return "the thread that computes has ended"
+        try:
+            oldest = self._pending[0]
+        except IndexError:
+            return None
+        seconds = time.monotonic() - oldest.started
+        allowed = max(OVERDUE, OVERDUE_TIMES * oldest.tokens / self.rate)
+        return f"a batch of {oldest.tokens} tokens has taken {seconds:.0f} s" if seconds > allowed else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._jobs and not self._pending
+
+    def close(self, seconds: float = 5.0) -> None:
+        """End the thread after the jobs that it has."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self.thread.join(seconds)
+
+    # --- the thread
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            with self.encoder.engine.lock:
+                while not self._lost and self._step():
+                    pass
+            if self._lost:  # without the lock, which `reopen` takes
+                why, self._lost = self._lost, ""
+                self._reopen(why)
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not self._jobs and not self._closing:
+                self._changed.wait()
+            return bool(self._jobs) or not self._closing
+
+    def _step(self) -> bool:
+        """Start a batch, or finish one. False if there was nothing to do. Whatever goes wrong ends only its own requests."""
+        batch = None
+        try:
+            if len(self._pending) < UNDER_WAY:
+                batch = self._cut_batch()
+                if batch is not None:
+                    self._start(batch)
+                    return True
+            if self._pending:
+                batch = self._pending[0]
+                self._finish(batch)
+                return True
+            return False
+        except Exception as error:
+            self._fail(batch, error)
+            return True
+
+    def _cut_batch(self) -> Batch | None:
+        """The texts of the next batch, taken from their jobs; None if nothing waits."""
+        with self._changed:
+            for job in self._jobs:
+                if job.cancelled.is_set() and job.waits:
+                    job.left, job.planned = [], []
+            self._jobs = [job for job in self._jobs if job.waits]
+            self.waiting_tokens = sum(job.tokens_left for job in self._jobs)
+            if not self._jobs:
+                return None
+            order = sorted(self._jobs, key=lambda job: (job.tokens_left, job.number))
+            self._turn += 1
+            if self._turn % OLDEST_EVERY == 0:
+                order.insert(0, min(self._jobs, key=lambda job: job.number))
+            parts = self._take_mixed(order) if self.mixes else self._take_planned(order[0])
+            tokens = sum(len(job.sequences[i]) for job, i in parts)
+            self.waiting_tokens -= tokens
+            return Batch(parts, tokens)
+
+    def _take_planned(self, job: QueuedTexts) -> list[Part]:
+        rows = job.planned.pop()
+        job.take(rows)
+        return [(job, i) for i in rows]
+
+    def _take_mixed(self, order: Sequence[QueuedTexts]) -> list[Part]:
+        """Texts of several jobs that want the same kind of result, up to the token budget."""
+        parts: list[Part] = []
+        tokens, most = 0, self.encoder.engine.max_tokens
+        for job in order:
+            if job.states != order[0].states:
+                continue
+            while job.left and len(parts) < MAX_SEQUENCES:
+                i = job.left[-1]
+                if parts and tokens + len(job.sequences[i]) > most:
+                    break
+                tokens += len(job.sequences[i])
+                job.left.pop()
+                job.take([i])
+                parts.append((job, i))
+        return parts
+
+    def _start(self, batch: Batch) -> None:
+        now = time.monotonic()
+        for job, _ in batch.parts:
+            if np.isnan(job.first_submitted):
+                job.first_submitted = now
+        sequences = [job.sequences[i] for job, i in batch.parts]
+        batch.started = now
+        batch.wait = self.encoder.engine.submit(sequences, [job.skip for job, _ in batch.parts], states=batch.parts[0][0].states)
+        self._pending.append(batch)
+
+    def _finish(self, batch: Batch) -> None:
+        found = batch.wait()
+        self._pending.popleft()
+        now = time.monotonic()
+        seconds = max(1e-6, now - batch.started)
+        under_way = 1 + len(self._pending)
+        self.rate += WEIGHT * (batch.tokens * under_way / seconds - self.rate)
+        self.watch.batch(len(batch.parts), batch.tokens, seconds)
+        states = batch.parts[0][0].states
+        lengths = [len(job.sequences[i]) for job, i in batch.parts] if states else [1] * len(batch.parts)
+        for (job, i), rows in zip(batch.parts, np.split(found, np.cumsum(lengths)[:-1]), strict=True):
+            if job.future.done():
+                continue
+            if np.isfinite(rows).all():
+                job.finished = now
+                job.put(i, rows if states else rows[0])
+            else:
+                job.fail(Refusal(BACKEND, f"the vector of text {i} holds NaN or Inf ({self.encoder.engine.place})"))
+
+    def _fail(self, batch: Batch | None, error: Exception) -> None:
+        """End the jobs of a batch, and of every batch under way if the device is gone."""
+        lost = type(error).__name__ == "DeviceLost"
+        under_way = [*self._pending] if lost or batch is None else [batch]
+        if batch is not None and batch not in under_way:
+            under_way.append(batch)
+        for other in under_way:
+            if other in self._pending:
+                self._pending.remove(other)
+        if isinstance(error, Refusal):
+            refusal = error
+        elif isinstance(error, UserError | MemoryError):
+            refusal = Refusal(UNAVAILABLE, str(error) or "there is not enough memory for this batch: try again, or send less")
+        else:
+            traceback.print_exception(error, file=sys.stderr)
+            refusal = Refusal(BACKEND, f"an error inside the server: {type(error).__name__}")
+        for other in under_way:
+            for job, _ in other.parts:
+                job.fail(refusal)
+        if lost:
+            self._lost = str(error)
+
+    def _reopen(self, why: str) -> None:
+        """Open the lost device again, once; the second time, or if it cannot be opened, the server ends."""
+        self._losses += 1
+        if self._losses == 1:
+            print(f"the device was lost ({why}): opening it again", file=sys.stderr, flush=True)
+            try:
+                self.encoder.reopen()
+                return
+            except Exception as error:
+                why = f"{why}; opening it again: {error}"
+        self._die(f"the device cannot be used any more: {why}")
+
+    def _die(self, why: str) -> None:
+        with self._changed:
+            self.fatal = why
+            jobs, self._jobs, self.waiting_tokens = self._jobs, [], 0
+        for job in jobs:
+            job.fail(Refusal(UNAVAILABLE, why))
+        self._on_fatal(why)

@@ -1,0 +1,260 @@
+"""What every dialect asks for: texts in, vectors out, with admission, prompts and limits the same for all."""
+
+import asyncio
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint.prompts import first_prompt
+from ..encoder import Encoder
+from ..engine import EncodeOptions
+from ..errors import UserError
+from ..files.windows import WINDOW
+from ..graph import ops
+from ..graph.cores import usable_cores
+from ..graph.tensor import Array
+from .failures import EMPTY, OVERLOADED, TOO_LARGE, UNAVAILABLE, VALIDATION, Refusal
+from .jobs import QueuedTexts, plan_like_encode
+from .scheduler import QueueWatch, Scheduler
+
+TOKENIZED_TOGETHER = 256  # texts; between them other requests have their turn
+TextOrIds = str | list[int]  # a list: token ids of this model
+
+QUERY, DOCUMENT = ("query",), ("document", "passage", "corpus")
+# What other APIs call the two sides of a search, and their other tasks: the prompts to look for, the first that the model has.
+ROLES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("query", "search_query", "retrieval.query"), QUERY),
+    **dict.fromkeys(("document", "passage", "search_document", "retrieval.passage"), DOCUMENT),
+    "classification": ("classification",),
+    "clustering": ("clustering",),
+    "separation": ("clustering",),
+    "text-matching": (),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server takes at a time."""
+
+    body_bytes: int = 16 << 20  # of a request
+    waiting_bytes: int = 128 << 20  # of all requests together
+    requests: int = 512  # that wait or are computed
+    texts: int = 1 << 16  # in a request
+    waiting_batches: int = 64  # full batches of tokens that may wait
+    queue_seconds: float = 60.0  # that a request may wait for its first batch
+
+
+@dataclass
+class VectorRequest:
+    """What a request asks for, whatever its dialect. None means that it did not say."""
+
+    texts: Sequence[TextOrIds]
+    prompt_name: str | None = None
+    role: str | None = None  # a key of ROLES
+    truncate: bool | None = None
+    normalize: bool = True
+    dimensions: int | None = None
+    states: bool = False  # the hidden states of the tokens, not vectors
+    timeout: float | None = None  # seconds
+
+
+@dataclass
+class Found:
+    """vectors: float32 (n, dims), or for each text the states of its tokens. cut: how many texts were cut. Times in seconds."""
+
+    vectors: Any
+    tokens: int
+    cut: int
+    prompt: str  # the name of the prompt in use; "" if none was put before the texts
+    characters: int = 0
+    tokenized: float = 0.0
+    queued: float = 0.0
+    computed: float = 0.0
+
+
+class Service:
+    """An Encoder behind a queue. Its coroutines run on the event loop that serves.
+
+    auto_truncate: whether texts that are too long are cut where a request does not say.
+    """
+
+    def __init__(
+        self, encoder: Encoder, limits: Limits, *, name: str, auto_truncate: bool = True, watch: QueueWatch | None = None
+    ) -> None:
+        self.encoder, self.limits, self.name, self.auto_truncate = encoder, limits, name, auto_truncate
+        self.started = time.time()
+        self.draining = False
+        self.warm = False
+        self.requests = self.bytes = 0
+        self.ended = asyncio.Event()  # set if the device cannot be used any more
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.token_threads = usable_cores()
+        self._threads = ThreadPoolExecutor(self.token_threads, "gpt2wgpu tokens")
+        room = limits.waiting_batches * encoder.engine.max_tokens
+        self.scheduler = Scheduler(encoder, room=room, watch=watch, on_fatal=self._end)
+
+    def _end(self, why: str) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.ended.set)
+
+    async def warm_up(self) -> None:
+        """Compute one text, so that readiness means that something was computed."""
+        self._loop = asyncio.get_running_loop()
+        await self.find_vectors(VectorRequest(["warm"], truncate=True))
+        self.warm = True
+
+    def why_unready(self) -> str | None:
+        """Why the server should get no requests, or None."""
+        if self.draining:
+            return "draining"
+        return self.scheduler.fatal or self.scheduler.overdue() or (None if self.warm else "starting")
+
+    def why_dead(self) -> str | None:
+        """Why the process should be restarted, or None. Takes no lock."""
+        return self.scheduler.fatal or self.scheduler.overdue()
+
+    def take_bytes(self, count: int) -> None:
+        """Note bytes of a request's body. Raises Refusal if all bodies together have too many."""
+        if self.bytes + count > self.limits.waiting_bytes:
+            raise Refusal(OVERLOADED, "requests with too many bytes wait: try again later", retry_after=1.0)
+        self.bytes += count
+
+    async def find_vectors(self, asked: VectorRequest) -> Found:
+        """Tokenise, wait in the queue, compute. Raises Refusal; a cancelled call computes no more."""
+        if self.draining:
+            raise Refusal(UNAVAILABLE, "the server is shutting down", retry_after=5.0)
+        if self.requests >= self.limits.requests:
+            seconds = self.scheduler.seconds_to_wait(0)
+            raise Refusal(OVERLOADED, f"{self.requests} requests wait: try again in {seconds:.1f} s", retry_after=seconds)
+        self.requests += 1
+        try:
+            return await self._compute(asked)
+        except UserError as error:
+            raise Refusal(VALIDATION, str(error)) from None
+        finally:
+            self.requests -= 1
+
+    async def _compute(self, asked: VectorRequest) -> Found:
+        if not asked.texts:
+            raise Refusal(EMPTY, "the request holds no texts")
+        if len(asked.texts) > self.limits.texts:
+            wrong = f"{len(asked.texts)} texts in a request, at most {self.limits.texts} are taken"
+            raise Refusal(TOO_LARGE, f"{wrong}: send them in parts")
+        options, prompt = self._options(asked)
+        begin = time.monotonic()
+        sequences, cut = await self._tokenize(asked, options)
+        tokenized = time.monotonic() - begin
+        engine = self.encoder.engine
+        plan = None if self.scheduler.mixes else self._plan(options)
+        job = QueuedTexts(sequences, skip=options.skip, width=engine.width, states=asked.states, plan=plan)
+        self.scheduler.submit(job)
+        result = await self._wait(job, asked.timeout)
+        found = Found(result, job.tokens, cut, prompt, tokenized=tokenized)
+        found.characters = sum(len(t) for t in asked.texts if isinstance(t, str))
+        found.queued, found.computed = job.first_submitted - job.started, job.finished - job.first_submitted
+        if not asked.states:
+            vectors: Array = result[:, : options.dims]
+            found.vectors = ops.l2_normalize.reference(vectors) if options.normalize else np.ascontiguousarray(vectors)
+        return found
+
+    def _plan(self, options: EncodeOptions) -> Any:
+        """In numpy: the batches of `Encoder.encode`, window by window."""
+        plan = plan_like_encode(self.encoder.engine.max_tokens, options.sequences)
+
+        def by_window(lengths: list[int]) -> list[list[int]]:
+            found = []
+            for first in range(0, len(lengths), WINDOW):
+                found += [[first + i for i in batch] for batch in plan(lengths[first : first + WINDOW])]
+            return found
+
+        return by_window
+
+    async def _wait(self, job: QueuedTexts, timeout: float | None) -> Any:
+        """The job's result. Raises Refusal if its first batch did not begin in time, or if the whole took too long."""
+        future = asyncio.wrap_future(job.future)
+        deadline = time.monotonic() + (timeout or math.inf)
+        queue_until = min(deadline, time.monotonic() + self.limits.queue_seconds)
+        try:
+            while True:
+                until = queue_until if math.isnan(job.first_submitted) else deadline
+                left = None if math.isinf(until) else max(0.0, until - time.monotonic())
+                done, _ = await asyncio.wait([future], timeout=left)
+                if done:
+                    return future.result()
+                if math.isnan(job.first_submitted) or time.monotonic() >= deadline:
+                    seconds = time.monotonic() - job.started
+                    retry = self.scheduler.seconds_to_wait(0)
+                    raise Refusal(UNAVAILABLE, f"not computed in {seconds:.1f} s: try again later", retry_after=retry)
+        finally:
+            if not job.future.done():
+                self.scheduler.cancel(job)
+
+    def _options(self, asked: VectorRequest) -> tuple[EncodeOptions, str]:
+        """The options of `Encoder.encode` that say the same, and the name of the prompt."""
+        prompts = self.encoder.prompts
+        name: str | None = asked.prompt_name
+        prompt: str | None = None
+        if name is None and asked.role is not None:
+            name = next((n for n in ROLES[asked.role] if n in prompts), None)
+            prompt = first_prompt(prompts, *ROLES[asked.role])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the reminder of prompts; it was given at the start
+            options = self.encoder.options(
+                name if prompt is None else None,
+                prompt,
+                truncate_dim=self._check_dimensions(asked.dimensions),
+                normalize_embeddings=asked.normalize,
+                truncate=self.auto_truncate if asked.truncate is None else asked.truncate,
+            )
+        return options, (name or self.encoder.default_prompt_name or "") if options.prompt else ""
+
+    def _check_dimensions(self, asked: int | None) -> int | None:
+        width = self.encoder.engine.width
+        if asked is not None and not 1 <= asked <= width:
+            raise Refusal(VALIDATION, f"dimensions is {asked}, this model has 1 to {width}", param="dimensions")
+        return asked
+
+    async def _tokenize(self, asked: VectorRequest, options: EncodeOptions) -> tuple[list[Array], int]:
+        """The token ids of each text, and how many texts were cut. Raises Refusal if one is too long and must not be cut."""
+        loop = asyncio.get_running_loop()
+        sequences: list[Array] = []
+        cut = 0
+        for first in range(0, len(asked.texts), TOKENIZED_TOGETHER):
+            part = asked.texts[first : first + TOKENIZED_TOGETHER]
+            ids, counts = await loop.run_in_executor(self._threads, self._tokenize_part, part, options, first)
+            too_long = [i for i, n in enumerate(counts) if n > options.limit]
+            if too_long and not options.truncate:
+                i = too_long[0]
+                found = f"text {first + i} has at least {counts[i]} tokens, this model reads {options.limit}"
+                raise Refusal(VALIDATION, f"{found}: shorten it, or let it be cut with truncate=true")
+            sequences += ids
+            cut += len(too_long)
+        longest = self.encoder.engine.longest_text
+        for i, ids_of_one in enumerate(sequences):
+            if len(ids_of_one) > longest:
+                raise Refusal(VALIDATION, f"text {i} has {len(ids_of_one)} tokens, this server computes {longest}")
+        return sequences, cut
+
+    def _tokenize_part(self, part: Sequence[TextOrIds], options: EncodeOptions, first: int) -> tuple[list[Array], list[int]]:
+        if all(isinstance(text, str) for text in part):
+            return self.encoder.tokenizer.encode([options.prompt + str(text) for text in part], options.limit, first)
+        vocab = self.encoder.checkpoint.config.vocab
+        found, counts = [], []
+        for i, ids in enumerate(part, first):
+            if not ids or not all(isinstance(n, int) and 0 <= n < vocab for n in ids):
+                raise UserError(f"text {i}: token ids of this model are whole numbers from 0 to {vocab - 1}, one at least")
+            counts.append(len(ids))
+            found.append(np.array(ids[: options.limit], np.uint32))
+        return found, counts
+
+    def close(self) -> None:
+        """End the threads and free the device."""
+        self.scheduler.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.encoder.close()
