@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
-from ..progress import notice
 from .options import encoder_options, model_options, vector_options, with_options
 
 LISTEN, LIMITS, SAFETY = "Listening", "Limits", "Safety"
@@ -83,7 +82,7 @@ def serve_command(
     try:
         from ..serve.run import Listen, check_health, serve
         from ..serve.service import Limits
-        from ..serve.settings import LOCAL, Settings, allowed_hosts, read_keys
+        from ..serve.settings import Settings, allowed_hosts, read_keys
     except ImportError as error:
         raise UserError(f'serve needs {error.name}: pip install "gpt2wgpu[serve]"') from None
     if check is not None:
@@ -109,7 +108,5 @@ def serve_command(
         hosts=hosts,
         log_format=log_format,
     )
-    if host not in LOCAL and uds is None and not keys:
-        notice(f"warning: whoever reaches {host}:{port} can use this server, as it has no key (GPT2WGPU_API_KEY)")
     listen = Listen(host, port, uds, tls_certificate, tls_key, tuple(cors_origin or ()), drain_pause, drain)
-    raise typer.Exit(serve(settings.application(), listen))
+    raise typer.Exit(serve(settings.application(), listen, open_to_all=not keys))

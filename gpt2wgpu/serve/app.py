@@ -229,17 +229,13 @@ class Application:
                         service.take_bytes(len(part))
                         held += len(part)
                         body += part
-            response = await until_gone(request, handler(request, bytes(body), context))
+            return await until_gone(request, handler(request, bytes(body), context))
         except TimeoutError:
             raise Refusal(
                 MALFORMED, f"the body did not arrive in {BODY_SECONDS:.0f} s", headers={"connection": "close"}
             ) from None
         finally:
             service.bytes -= held
-        for found in context.found:
-            self.metrics.note_arrival(context.texts)
-            self.metrics.note_answer(found, context.texts, found.tokenized + found.queued + found.computed)
-        return response
 
 
 def dialect_of(path: str) -> Dialect:

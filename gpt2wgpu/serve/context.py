@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from .failures import UNKNOWN_MODEL, Refusal
+from .metrics import Metrics
 from .service import Found, Service, VectorRequest
 
 ALIASES = ("query", "document")
@@ -20,10 +21,10 @@ class Server:
     """How the server was started. token_ids: "refuse", "model" or "cl100k". keys: any of these lets a request in; none: all."""
 
     service: Service
+    metrics: Metrics
     token_ids: str = "refuse"
     strict_model: bool = False
     keys: tuple[bytes, ...] = ()
-    origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] | None = None  # names that the Host header may have; None: any
     log_format: str = "text"
 
@@ -48,8 +49,10 @@ class Context:
     async def find(self, asked: VectorRequest) -> Found:
         """`Service.find_vectors`, noted."""
         self.texts += len(asked.texts)
+        self.server.metrics.note_arrival(len(asked.texts))
         found = await self.service.find_vectors(asked)
         self.found.append(found)
+        self.server.metrics.note_answer(found, len(asked.texts), time.monotonic() - self.begin)
         return found
 
     def names(self) -> list[str]:

@@ -65,7 +65,7 @@ def take_ids(ids: list[int], name: str, token_ids: str) -> TextOrIds:
     if token_ids == "model":
         return ids
     if token_ids == "cl100k":
-        import tiktoken  # type: ignore[import-not-found]
+        import tiktoken
 
         try:
             return str(tiktoken.get_encoding("cl100k_base").decode(ids))

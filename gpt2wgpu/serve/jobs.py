@@ -1,8 +1,7 @@
-"""The texts of one request, on their way to vectors."""
+"""The texts of one request, or of one window of it, on their way to vectors."""
 
 import itertools
 import math
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -18,9 +17,9 @@ _numbers = itertools.count()
 class QueuedTexts:
     """The tokens of a request's texts, and their results as they come. Equal texts are computed once.
 
-    sequences: token ids of each text, prompt included. skip: leading tokens that pooling leaves out. states: whether the
-    hidden states of the tokens are wanted, not vectors. width: length of a vector. plan: cuts texts into batches, given
-    their lengths; None if texts of several jobs may share a batch.
+    sequences: token ids of each text, prompt included. first: the number of its first text in the request. skip: leading
+    tokens that pooling leaves out. width: length of a vector. states: whether the hidden states of the tokens are wanted, not
+    vectors. plan: cuts texts into batches, given their lengths; None if texts of several jobs may share a batch.
 
     The scheduler owns a job from `submit` to the end; the future is completed on its thread.
     """
@@ -29,17 +28,18 @@ class QueuedTexts:
         self,
         sequences: Sequence[Array],
         *,
+        first: int,
         skip: int,
         width: int,
         states: bool = False,
         plan: Callable[[list[int]], list[list[int]]] | None = None,
     ) -> None:
-        self.sequences, self.skip, self.states = sequences, skip, states
+        self.sequences, self.first, self.skip, self.states = sequences, first, skip, states
         self.number = next(_numbers)
         self.tokens = sum(map(len, sequences))
         self.future: Future[Any] = Future()
+        self.future.set_running_or_notify_cancel()  # whoever waits may leave, but cannot end it
         self.started = self.first_submitted = self.finished = math.nan  # by time.monotonic
-        self.cancelled = threading.Event()
         seen: dict[bytes, int] = {}
         self._same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
         distinct = [*seen.values()]
@@ -79,10 +79,13 @@ class QueuedTexts:
             return [self._states[i] for i in self._same_as]
         return self._vectors[self._same_as]
 
-    def fail(self, error: Exception) -> None:
-        """End the job: none of its texts is computed any more."""
-        self.cancelled.set()
+    def drop(self) -> None:
+        """None of its texts is computed any more."""
         self.left, self.planned = [], []
+
+    def fail(self, error: Exception) -> None:
+        """End the job."""
+        self.drop()
         if not self.future.done():
             self.future.set_exception(error)
 

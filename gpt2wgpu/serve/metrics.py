@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from . import failures
+from .scheduler import Finished
 from .service import Found, Service
 
 METHODS = ("single", "batch")  # of TEI: one text, or several
@@ -87,10 +88,10 @@ class Metrics:
         self.waiting = Gauge("gpt2wgpu_waiting_tokens", "tokens in the queue", registry=self.registry)
         self.rate = Gauge("gpt2wgpu_tokens_per_second", "measured, of the last batches", registry=self.registry)
 
-    def note_batch(self, texts: int, tokens: int, seconds: float) -> None:
-        self.batch_sizes.observe(texts)
-        self.batch_tokens.observe(tokens)
-        self.batch_seconds.observe(seconds)
+    def note_batch(self, batch: Finished) -> None:
+        self.batch_sizes.observe(batch.texts)
+        self.batch_tokens.observe(batch.tokens)
+        self.batch_seconds.observe(batch.seconds)
 
     def note_arrival(self, texts: int) -> None:
         self.tei.requests[METHODS[texts > 1]] += 1

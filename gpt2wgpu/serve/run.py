@@ -9,7 +9,6 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..errors import UserError, show
 from ..progress import notice
 from .app import Application
+from .settings import LOCAL
 
 HEADER_SECONDS = 20.0  # that the head of a request may take to arrive
 CONNECTIONS = 4096
@@ -151,8 +151,11 @@ def check_tls(listen: Listen) -> None:
             raise UserError(f"{show(path)} is not a file: give TLS files in PEM form")
 
 
-def serve(application: Application, listen: Listen, say_ready: Callable[[str], None] = notice) -> int:
-    """Serve until a signal; returns the exit code. Raises UserError if the model, the address or the TLS files cannot be used."""
+def serve(application: Application, listen: Listen, *, open_to_all: bool) -> int:
+    """Serve until a signal; returns the exit code. open_to_all: whether no key is needed.
+
+    Raises UserError if the model, the address or the TLS files cannot be used.
+    """
     check_tls(listen)
     sock = bind_socket(listen)
     try:
@@ -187,7 +190,9 @@ def serve(application: Application, listen: Listen, say_ready: Callable[[str], N
         scheme = "https" if listen.certificate else "http"
         where = f"unix:{listen.uds}" if listen.uds else f"{scheme}://{format_address(sock)}"
         service = application.service
-        say_ready(f"{service.name} on {service.encoder.engine.place}, {where}")
+        if open_to_all and listen.uds is None and listen.host not in LOCAL:
+            notice(f"warning: whoever reaches {listen.host} can use this server, as it has no key (GPT2WGPU_API_KEY)")
+        notice(f"{service.name} on {service.encoder.engine.place}, {where}")
         asyncio.run(server.serve(sockets=[sock]))
     finally:
         sock.close()

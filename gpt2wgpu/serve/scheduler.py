@@ -45,22 +45,26 @@ class Batch:
     wait: Callable[[], Array] = field(default=lambda: np.empty(0))
 
 
-@dataclass
-class QueueWatch:
-    """What happens to batches and requests, for metrics. Called on the scheduler's thread."""
+@dataclass(frozen=True)
+class Finished:
+    """A batch that was computed, for metrics."""
 
-    batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None
-    dropped: Callable[[], None] = lambda: None
+    texts: int
+    tokens: int
+    seconds: float
 
 
 class Scheduler:
     """Computes jobs on an Encoder's device. `submit` from any thread.
 
-    room: most tokens that may wait. on_fatal: called once if the device cannot be used any more.
+    room: most tokens that may wait. on_batch: called after each batch. on_fatal: called once if the device cannot be used any
+    more. Both on the scheduler's thread.
     """
 
-    def __init__(self, encoder: Encoder, *, room: int, watch: QueueWatch | None = None, on_fatal: Callable[[str], None]) -> None:
-        self.encoder, self.room, self.watch, self._on_fatal = encoder, room, watch or QueueWatch(), on_fatal
+    def __init__(
+        self, encoder: Encoder, *, room: int, on_batch: Callable[[Finished], None], on_fatal: Callable[[str], None]
+    ) -> None:
+        self.encoder, self.room, self._on_batch, self._on_fatal = encoder, room, on_batch, on_fatal
         self.mixes = encoder.engine.place.device is not None
         self.rate = FIRST_RATE
         self.waiting_tokens = 0
@@ -76,27 +80,28 @@ class Scheduler:
 
     # --- called by requests
 
-    def submit(self, job: QueuedTexts) -> None:
-        """Add a job. Raises Refusal if too much waits; a job that is larger than the room is taken if nothing else waits."""
+    def submit(self, jobs: Sequence[QueuedTexts]) -> None:
+        """Add the jobs of a request. Raises Refusal if too much waits; what is larger than the room is taken if nothing waits."""
+        tokens = sum(job.tokens_left for job in jobs)
         with self._changed:
             if self.fatal is not None:
                 raise Refusal(UNAVAILABLE, self.fatal)
-            if self.waiting_tokens and self.waiting_tokens + job.tokens > self.room:
-                seconds = self.seconds_to_wait(job.tokens)
+            if self.waiting_tokens and self.waiting_tokens + tokens > self.room:
+                seconds = self.seconds_to_wait(tokens)
                 found = f"{self.waiting_tokens} tokens wait and {self.room} may"
                 raise Refusal(OVERLOADED, f"the queue is full: {found}; try again in {seconds:.1f} s", retry_after=seconds)
-            job.started = time.monotonic()
-            self.waiting_tokens += job.tokens_left
-            self._jobs.append(job)
+            for job in jobs:
+                job.started = time.monotonic()
+            self.waiting_tokens += tokens
+            self._jobs += jobs
             self._changed.notify()
 
-    def cancel(self, job: QueuedTexts) -> None:
-        """Compute no more texts of a job; a batch that is under way is finished."""
+    def cancel(self, jobs: Sequence[QueuedTexts]) -> None:
+        """Compute no more texts of these jobs; a batch that is under way is finished. Their room is free at once."""
         with self._changed:
-            if not job.future.done():
-                job.cancelled.set()
-                self.watch.dropped()
-                self._changed.notify()
+            for job in jobs:
+                job.drop()
+            self._forget_done()
 
     def seconds_to_wait(self, tokens: int) -> float:
         """Until so many tokens have room, by the measured rate."""
@@ -164,11 +169,7 @@ class Scheduler:
     def _cut_batch(self) -> Batch | None:
         """The texts of the next batch, taken from their jobs; None if nothing waits."""
         with self._changed:
-            for job in self._jobs:
-                if job.cancelled.is_set() and job.waits:
-                    job.left, job.planned = [], []
-            self._jobs = [job for job in self._jobs if job.waits]
-            self.waiting_tokens = sum(job.tokens_left for job in self._jobs)
+            self._forget_done()
             if not self._jobs:
                 return None
             order = sorted(self._jobs, key=lambda job: (job.tokens_left, job.number))
@@ -179,6 +180,11 @@ class Scheduler:
             tokens = sum(len(job.sequences[i]) for job, i in parts)
             self.waiting_tokens -= tokens
             return Batch(parts, tokens)
+
+    def _forget_done(self) -> None:
+        """Keep the jobs that still wait. For a caller that holds the condition."""
+        self._jobs = [job for job in self._jobs if job.waits]
+        self.waiting_tokens = sum(job.tokens_left for job in self._jobs)
 
     def _take_planned(self, job: QueuedTexts) -> list[Part]:
         rows = job.planned.pop()
@@ -219,7 +225,7 @@ class Scheduler:
         seconds = max(1e-6, now - batch.started)
         under_way = 1 + len(self._pending)
         self.rate += WEIGHT * (batch.tokens * under_way / seconds - self.rate)
-        self.watch.batch(len(batch.parts), batch.tokens, seconds)
+        self._on_batch(Finished(len(batch.parts), batch.tokens, seconds))
         states = batch.parts[0][0].states
         lengths = [len(job.sequences[i]) for job, i in batch.parts] if states else [1] * len(batch.parts)
         for (job, i), rows in zip(batch.parts, np.split(found, np.cumsum(lengths)[:-1]), strict=True):
@@ -229,7 +235,7 @@ class Scheduler:
                 job.finished = now
                 job.put(i, rows if states else rows[0])
             else:
-                job.fail(Refusal(BACKEND, f"the vector of text {i} holds NaN or Inf ({self.encoder.engine.place})"))
+                job.fail(Refusal(BACKEND, f"the vector of text {job.first + i} holds NaN or Inf ({self.encoder.engine.place})"))
 
     def _fail(self, batch: Batch | None, error: Exception) -> None:
         """End the jobs of a batch, and of every batch under way if the device is gone."""

@@ -3,25 +3,24 @@
 import asyncio
 import math
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..checkpoint.prompts import first_prompt
+from ..checkpoint.prompts import find_prompt, first_prompt
 from ..encoder import Encoder
 from ..engine import EncodeOptions
 from ..errors import UserError
-from ..files.windows import WINDOW
+from ..files.windows import take_window
 from ..graph import ops
 from ..graph.cores import usable_cores
 from ..graph.tensor import Array
 from .failures import EMPTY, OVERLOADED, TOO_LARGE, UNAVAILABLE, VALIDATION, Refusal
 from .jobs import QueuedTexts, plan_like_encode
-from .scheduler import QueueWatch, Scheduler
+from .scheduler import Finished, Scheduler
 
 TOKENIZED_TOGETHER = 256  # texts; between them other requests have their turn
 TextOrIds = str | list[int]  # a list: token ids of this model
@@ -85,7 +84,7 @@ class Service:
     """
 
     def __init__(
-        self, encoder: Encoder, limits: Limits, *, name: str, auto_truncate: bool = True, watch: QueueWatch | None = None
+        self, encoder: Encoder, limits: Limits, *, name: str, auto_truncate: bool = True, on_batch: Callable[[Finished], None]
     ) -> None:
         self.encoder, self.limits, self.name, self.auto_truncate = encoder, limits, name, auto_truncate
         self.started = time.time()
@@ -97,7 +96,7 @@ class Service:
         self.token_threads = usable_cores()
         self._threads = ThreadPoolExecutor(self.token_threads, "gpt2wgpu tokens")
         room = limits.waiting_batches * encoder.engine.max_tokens
-        self.scheduler = Scheduler(encoder, room=room, watch=watch, on_fatal=self._end)
+        self.scheduler = Scheduler(encoder, room=room, on_batch=on_batch, on_fatal=self._end)
 
     def _end(self, why: str) -> None:
         if self._loop is not None:
@@ -150,50 +149,52 @@ class Service:
         begin = time.monotonic()
         sequences, cut = await self._tokenize(asked, options)
         tokenized = time.monotonic() - begin
-        engine = self.encoder.engine
-        plan = None if self.scheduler.mixes else self._plan(options)
-        job = QueuedTexts(sequences, skip=options.skip, width=engine.width, states=asked.states, plan=plan)
-        self.scheduler.submit(job)
-        result = await self._wait(job, asked.timeout)
-        found = Found(result, job.tokens, cut, prompt, tokenized=tokenized)
+        jobs = [*self._split(asked, sequences, options)]
+        self.scheduler.submit(jobs)
+        results = await self._wait(jobs, asked.timeout)
+        found = Found(None, sum(map(len, sequences)), cut, prompt, tokenized=tokenized)
         found.characters = sum(len(t) for t in asked.texts if isinstance(t, str))
-        found.queued, found.computed = job.first_submitted - job.started, job.finished - job.first_submitted
-        if not asked.states:
-            vectors: Array = result[:, : options.dims]
+        found.queued = jobs[0].first_submitted - jobs[0].started
+        found.computed = max(job.finished for job in jobs) - jobs[0].first_submitted
+        if asked.states:
+            found.vectors = [states for result in results for states in result]
+        else:
+            vectors: Array = np.concatenate(results)[:, : options.dims]
             found.vectors = ops.l2_normalize.reference(vectors) if options.normalize else np.ascontiguousarray(vectors)
         return found
 
-    def _plan(self, options: EncodeOptions) -> Any:
-        """In numpy: the batches of `Encoder.encode`, window by window."""
-        plan = plan_like_encode(self.encoder.engine.max_tokens, options.sequences)
+    def _split(self, asked: VectorRequest, sequences: list[Array], options: EncodeOptions) -> Iterator[QueuedTexts]:
+        """A job for each window that `Encoder.encode` would cut from the texts: in numpy a vector's last bits depend on it."""
+        engine = self.encoder.engine
+        plan = None if self.scheduler.mixes else plan_like_encode(engine.max_tokens, options.sequences)
+        texts: Iterator[Any] = iter(asked.texts)
+        first = 0
+        while window := take_window(texts):
+            own = sequences[first : first + len(window)]
+            yield QueuedTexts(own, first=first, skip=options.skip, width=engine.width, states=asked.states, plan=plan)
+            first += len(window)
 
-        def by_window(lengths: list[int]) -> list[list[int]]:
-            found = []
-            for first in range(0, len(lengths), WINDOW):
-                found += [[first + i for i in batch] for batch in plan(lengths[first : first + WINDOW])]
-            return found
-
-        return by_window
-
-    async def _wait(self, job: QueuedTexts, timeout: float | None) -> Any:
-        """The job's result. Raises Refusal if its first batch did not begin in time, or if the whole took too long."""
-        future = asyncio.wrap_future(job.future)
-        deadline = time.monotonic() + (timeout or math.inf)
-        queue_until = min(deadline, time.monotonic() + self.limits.queue_seconds)
+    async def _wait(self, jobs: Sequence[QueuedTexts], timeout: float | None) -> list[Any]:
+        """The jobs' results. Raises Refusal if the first batch did not begin in time, or if the whole took too long."""
+        futures = [asyncio.wrap_future(job.future) for job in jobs]
+        begin = time.monotonic()
+        deadline = begin + (timeout or math.inf)
         try:
             while True:
-                until = queue_until if math.isnan(job.first_submitted) else deadline
+                waits = math.isnan(jobs[0].first_submitted)
+                until = min(deadline, begin + self.limits.queue_seconds) if waits else deadline
                 left = None if math.isinf(until) else max(0.0, until - time.monotonic())
-                done, _ = await asyncio.wait([future], timeout=left)
-                if done:
-                    return future.result()
-                if math.isnan(job.first_submitted) or time.monotonic() >= deadline:
-                    seconds = time.monotonic() - job.started
+                _, others = await asyncio.wait(futures, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+                if not others or any(future.done() and future.exception() for future in futures):
+                    return [future.result() for future in futures if future.done()]
+                if time.monotonic() >= deadline or math.isnan(jobs[0].first_submitted):
                     retry = self.scheduler.seconds_to_wait(0)
+                    seconds = time.monotonic() - begin
                     raise Refusal(UNAVAILABLE, f"not computed in {seconds:.1f} s: try again later", retry_after=retry)
         finally:
-            if not job.future.done():
-                self.scheduler.cancel(job)
+            self.scheduler.cancel(jobs)
+            for future in futures:  # what is not read would be logged as never retrieved
+                future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _options(self, asked: VectorRequest) -> tuple[EncodeOptions, str]:
         """The options of `Encoder.encode` that say the same, and the name of the prompt."""
@@ -203,15 +204,14 @@ class Service:
         if name is None and asked.role is not None:
             name = next((n for n in ROLES[asked.role] if n in prompts), None)
             prompt = first_prompt(prompts, *ROLES[asked.role])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the reminder of prompts; it was given at the start
-            options = self.encoder.options(
-                name if prompt is None else None,
-                prompt,
-                truncate_dim=self._check_dimensions(asked.dimensions),
-                normalize_embeddings=asked.normalize,
-                truncate=self.auto_truncate if asked.truncate is None else asked.truncate,
-            )
+        if prompt is None:
+            prompt = find_prompt(prompts, None, name, self.encoder.default_prompt_name)
+        options = self.encoder.options(
+            prompt=prompt,
+            truncate_dim=self._check_dimensions(asked.dimensions),
+            normalize_embeddings=asked.normalize,
+            truncate=self.auto_truncate if asked.truncate is None else asked.truncate,
+        )
         return options, (name or self.encoder.default_prompt_name or "") if options.prompt else ""
 
     def _check_dimensions(self, asked: int | None) -> int | None:

@@ -11,7 +11,6 @@ from ..errors import UserError, show
 from .app import Application
 from .context import Server
 from .metrics import Metrics
-from .scheduler import QueueWatch
 from .service import Limits, Service
 
 TOKEN_ID_KINDS = ("refuse", "model", "cl100k")
@@ -44,12 +43,12 @@ class Settings:
     def make_server(self, metrics: Metrics) -> Server:
         """Open the model. Raises UserError."""
         encoder = Encoder(**self.encoder)
-        watch = QueueWatch(batch=metrics.note_batch)
         given = self.encoder.get("model")
         name = self.name or ("built-in" if given is None else Path(str(given)).name if Path(str(given)).exists() else str(given))
-        service = Service(encoder, self.limits, name=name, auto_truncate=self.auto_truncate, watch=watch)
+        service = Service(encoder, self.limits, name=name, auto_truncate=self.auto_truncate, on_batch=metrics.note_batch)
         return Server(
             service,
+            metrics,
             token_ids=self.token_ids,
             strict_model=self.strict_model,
             keys=self.keys,

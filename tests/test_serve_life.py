@@ -1,0 +1,186 @@
+"""From the start of a server to its end: signals under load, slow and broken callers, other ASGI servers."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from servers import Figures, LiveServer
+
+from gpt2wgpu import Encoder
+from gpt2wgpu.serve import create_app, run
+
+TEXTS = [f"{'word ' * (i % 20)}{i}" for i in range(64)]
+
+
+def ask_for_long(server: LiveServer, answers: list[Any], stop: threading.Event) -> None:
+    """Requests on connections of their own until the server refuses to be reached; (status, whether it was sent at all)."""
+    while not stop.is_set():
+        try:
+            answers.append(server.post("/embed", {"inputs": TEXTS}).status)
+        except ConnectionRefusedError:
+            return
+        except OSError as error:
+            answers.append(repr(error))
+            return
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_loses_no_request(number: int):
+    with LiveServer("--drain-pause", "1", "--drain", "60") as server:
+        answers: list[Any] = []
+        stop = threading.Event()
+        threads = [threading.Thread(target=ask_for_long, args=(server, answers, stop)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(answers) < 8:
+            time.sleep(0.01)
+        server.process.send_signal(number)
+        if number == signal.SIGTERM:  # not ready, but alive and serving
+            assert server.wait_for_line("SIGTERM: not ready any more")
+            assert server.ask("GET", "/health/ready").status == 503
+            assert server.ask("GET", "/health").status == 200
+        code = server.process.wait(120)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert code == 0
+        # a connection that the kernel took but no request was read from may be reset as the socket closes
+        assert {a for a in answers if isinstance(a, int)} == {200}, answers
+        assert not any("Traceback" in line for line in server.lines)
+
+
+def test_slow_callers_do_not_hold_others_up():
+    code = (
+        "from gpt2wgpu.serve import app, run; app.BODY_SECONDS = 1.0; run.HEADER_SECONDS = 1.0\n"
+        "from gpt2wgpu.cli import main; main(['serve', '--device', 'numpy', '--port', '0'])"
+    )
+    with LiveServer(code=code) as server:
+        slow_head = socket.create_connection(("127.0.0.1", server.port))
+        slow_head.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\n")
+        slow_body = socket.create_connection(("127.0.0.1", server.port))
+        slow_body.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+        assert server.post("/embed", {"inputs": "a"}).status == 200
+        slow_head.settimeout(60)
+        slow_body.settimeout(60)
+        assert slow_head.recv(100) == b""  # closed
+        assert slow_body.recv(1000).startswith(b"HTTP/1.1 422")
+        slow_head.close()
+        slow_body.close()
+
+
+def test_malformed_requests_leave_no_traceback():
+    """Random bytes and damaged requests, many more with GPT2WGPU_FUZZ."""
+    count = 300 * int(os.environ.get("GPT2WGPU_FUZZ", "1"))
+    rng = random.Random(0)
+    good = (
+        b'{"input": ["a", "b"], "dimensions": 5, "encoding_format": "base64", "truncate": true, "inputs": ["a"], "prompt": "a"}'
+    )
+    paths = ("/v1/embeddings", "/embed", "/api/embed", "/", "/similarity", "/decode", "/tokenize", "/api/show", "/api/embeddings")
+    with LiveServer() as server:
+        for _ in range(count):
+            body = bytearray(good)
+            for _ in range(rng.randrange(1, 8)):
+                at = rng.randrange(len(body))
+                body[at : at + rng.randrange(3)] = bytes(rng.randrange(256) for _ in range(rng.randrange(4)))
+            answer = server.ask(rng.choice(["POST", "POST", "POST", "GET", "PUT"]), rng.choice(paths), bytes(body))
+            assert answer.status in (200, 400, 405, 422), (answer.status, bytes(body))
+            if answer.status != 200 and answer.headers["content-type"] == "application/json":
+                assert "error" in answer.json
+        for _ in range(count // 10):
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(bytes(rng.randrange(256) for _ in range(200)) + b"\r\n\r\n")
+        assert server.post("/embed", {"inputs": "a"}).status == 200
+        assert not any("Traceback" in line for line in server.lines), server.lines
+
+
+def test_one_text_among_many_requests_has_its_own_bits(built_in: Encoder):
+    """In numpy a request's vectors are those of `encode` on the same list, whoever else is calling."""
+    with LiveServer() as server:
+        lists = [[f"{'word ' * (i % 9)}text {i} {j}" for j in range(1 + i % 5)] for i in range(120)]
+        found: list[Any] = [None] * len(lists)
+
+        def ask(i: int) -> None:
+            found[i] = server.post("/v1/embeddings", {"input": lists[i], "normalize": False}).json
+
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(lists))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for texts, answer in zip(lists, found, strict=True):
+            vectors = np.array([item["embedding"] for item in answer["data"]], np.float32)
+            np.testing.assert_array_equal(vectors, built_in.encode(texts))
+        assert Figures.of(server)["te_queue_size"] == 0
+
+
+def test_the_application_runs_under_another_server(monkeypatch: pytest.MonkeyPatch, built_in: Encoder):
+    """By ASGI alone: the lifespan, then a request."""
+    monkeypatch.setenv("GPT2WGPU_DEVICE", "numpy")
+    monkeypatch.delenv("GPT2WGPU_MODEL", raising=False)
+    sent: list[Any] = []
+
+    async def serve() -> None:
+        app = create_app()
+        started, ended = asyncio.Event(), asyncio.Event()
+        events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+        async def receive_life() -> Any:
+            event = next(events)
+            if event["type"] == "lifespan.shutdown":
+                await ended.wait()
+            return event
+
+        async def send_life(message: Any) -> None:
+            assert message["type"] in ("lifespan.startup.complete", "lifespan.shutdown.complete"), message
+            started.set()
+
+        life = asyncio.ensure_future(app({"type": "lifespan"}, receive_life, send_life))
+        await started.wait()
+        body = json.dumps({"inputs": ["hello"]}).encode()
+        received = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> Any:
+            if (event := next(received, None)) is not None:
+                return event
+            await asyncio.sleep(3600)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/embed", "query_string": b"", "headers": [(b"host", b"localhost")]}
+        await app(scope, receive, send)
+        ended.set()
+        await life
+
+    asyncio.run(serve())
+    assert sent[0]["status"] == 200
+    vectors = np.array(json.loads(sent[1]["body"]), np.float32)
+    np.testing.assert_array_equal(vectors, built_in.encode(["hello"], normalize_embeddings=True))
+
+
+def test_uvicorn_by_itself():
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GPT2WGPU_")}
+    env = clean | {"GPT2WGPU_DEVICE": "numpy", "GPT2WGPU_TOKEN_IDS": "sometimes"}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "gpt2wgpu.serve:create_app", "--port", "0"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode != 0 and "token_ids must be refuse, model, cl100k" in done.stderr
+
+
+def test_the_schema_names_every_route():
+    from gpt2wgpu.serve import app
+    from gpt2wgpu.serve.openapi import describe_api
+
+    paths = json.loads(describe_api())["paths"]
+    served = {*app.GET, *app.POST, "/metrics", "/v1/models/{name}"} - set(app.tei.OTHER_MODELS)
+    assert set(paths) == served
+    assert run.FATAL_CODE == 3
