@@ -86,10 +86,11 @@ class DrainingServer(uvicorn.Server):
         self.fatal = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """uvicorn's handler of SIGINT and SIGTERM. A second signal shortens the pause, a third ends at once."""
         service = self.application.service
         if service.draining or sig != signal.SIGTERM or not self.pause:
-            service.draining = True
-            super().handle_exit(signal.SIGTERM if not self.should_exit else sig, frame)
+            self.force_exit = self.should_exit
+            service.draining = self.should_exit = True
             return
         service.draining = True
         notice(f"SIGTERM: not ready any more; serving for {self.pause:g} s, then finishing what is under way")

@@ -126,8 +126,6 @@ class Service:
 
     async def find_vectors(self, asked: VectorRequest) -> Found:
         """Tokenise, wait in the queue, compute. Raises Refusal; a cancelled call computes no more."""
-        if self.draining:
-            raise Refusal(UNAVAILABLE, "the server is shutting down", retry_after=5.0)
         if self.requests >= self.limits.requests:
             seconds = self.scheduler.seconds_to_wait(0)
             raise Refusal(OVERLOADED, f"{self.requests} requests wait: try again in {seconds:.1f} s", retry_after=seconds)
