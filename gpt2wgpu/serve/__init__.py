@@ -22,10 +22,18 @@ from ..errors import UserError
 __all__ = ["create_app"]
 
 
-def create_app() -> Any:
-    """An ASGI application for any server; its model and options come from the environment (see docs/serve.md)."""
+def create_app(encoder: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """An ASGI application for any server, which opens the model when that server starts it (the lifespan).
+
+    encoder: keywords of `Encoder`; settings: fields of `settings.Settings`, such as keys and hosts. Without any, both come from
+    the environment: GPT2WGPU_MODEL, GPT2WGPU_DEVICE, GPT2WGPU_DTYPE, GPT2WGPU_API_KEY, GPT2WGPU_ALLOW_HOST (names with commas
+    between; * for any), GPT2WGPU_TOKEN_IDS, GPT2WGPU_LOG_FORMAT.
+    Raises UserError if the extra is not installed or a setting is wrong.
+    """
     try:
-        from .settings import app_from_environment
+        from .settings import Settings, settings_from_environment
     except ImportError as error:
         raise UserError(f'{error.name} is not installed: pip install "gpt2wgpu[serve]"') from None
-    return app_from_environment()
+    if encoder is None and not settings:
+        return settings_from_environment().application()
+    return Settings(encoder or {}, **settings).application()

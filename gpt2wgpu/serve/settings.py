@@ -81,9 +81,8 @@ def read_keys(file: Path | None) -> tuple[bytes, ...]:
     return tuple(key.encode() for key in found)
 
 
-def app_from_environment() -> Application:
-    """The application for another ASGI server: GPT2WGPU_MODEL, GPT2WGPU_DEVICE, GPT2WGPU_DTYPE, GPT2WGPU_API_KEY,
-    GPT2WGPU_ALLOW_HOST (names with commas between; * for any), GPT2WGPU_TOKEN_IDS, GPT2WGPU_LOG_FORMAT."""
+def settings_from_environment() -> Settings:
+    """The settings for another ASGI server, see `create_app`. Raises UserError."""
     encoder: dict[str, Any] = {}
     for name in ("model", "dtype"):
         if value := os.environ.get(f"GPT2WGPU_{name.upper()}"):
@@ -94,7 +93,7 @@ def app_from_environment() -> Application:
         hosts=allowed_hosts(os.environ.get("GPT2WGPU_ALLOW_HOST", "").split(","), "127.0.0.1"),
         token_ids=os.environ.get("GPT2WGPU_TOKEN_IDS") or "refuse",
         log_format=os.environ.get("GPT2WGPU_LOG_FORMAT") or "text",
-    ).application()
+    )
 
 
 def allowed_hosts(names: list[str], listens_on: str) -> tuple[str, ...] | None:
