@@ -1,15 +1,15 @@
 """Token ids -> vectors: a graph compiled for a device, its memory, and the batches in progress."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .background import run_in_background, wait_interruptibly, wait_until_done
+from .background import run_in_background, wait_interruptibly
 from .checkpoint import Checkpoint
 from .devices.choose import default_tokens, enough_memory, find_operand_dtype
 from .errors import UserError
@@ -21,6 +21,7 @@ from .graph.program import CompiledGraph
 from .graph.tensor import Array, Tensor, schedule
 from .progress import progress
 from .tokenizer import Tokenizer
+from .tokenizer.ahead import Tokenized, tokenize_window, waiting_for
 
 if TYPE_CHECKING:
     from .gpu import Device, Pace
@@ -75,33 +76,12 @@ class Placement:
         return f"{self.name}, {self.dtype}"
 
 
-Tokenized = tuple[list[Array], list[int]]  # ids of each text, and how many there were before cutting
-
-
 class TokenWindow(NamedTuple):
     """The texts of a window as tokens. first: the number of its first text. cut: how many texts were cut."""
 
     sequences: list[Array]
     first: int
     cut: int
-
-
-@contextmanager
-def waiting_for(under_way: Iterable[Future[Tokenized]]) -> Iterator[None]:
-    """On leaving the block, wait for work in progress, for a second at most: the reason may be Ctrl-C."""
-    try:
-        yield
-    finally:
-        wait(under_way, timeout=1)
-
-
-def tokenize_window(
-    tokenizer: Tokenizer, texts: Sequence[str], limit: int, first: int, before: Future[Tokenized] | None
-) -> Tokenized:
-    """Runs in the background, after `before`: windows are tokenised one after the other."""
-    if before is not None:
-        wait_until_done(before)
-    return tokenizer.encode(texts, limit, first)
 
 
 class Engine:

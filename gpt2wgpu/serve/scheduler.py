@@ -194,7 +194,7 @@ class Scheduler:
     def _take_mixed(self, order: Sequence[QueuedTexts]) -> list[Part]:
         """Texts of several jobs that want the same kind of result, up to the token budget."""
         parts: list[Part] = []
-        tokens, most = 0, self.encoder.engine.max_tokens
+        tokens, most = 0, self.encoder.engine.budget()
         for job in order:
             if job.states != order[0].states:
                 continue

@@ -164,7 +164,7 @@ class Service:
     def _split(self, asked: VectorRequest, sequences: list[Array], options: EncodeOptions) -> Iterator[QueuedTexts]:
         """A job for each window that `Encoder.encode` would cut from the texts: in numpy a vector's last bits depend on it."""
         engine = self.encoder.engine
-        plan = None if self.scheduler.mixes else plan_like_encode(engine.max_tokens, options.sequences)
+        plan = None if self.scheduler.mixes else plan_like_encode(engine.budget(), options.sequences)
         texts: Iterator[Any] = iter(asked.texts)
         first = 0
         while window := take_window(texts):
