@@ -21,6 +21,8 @@ ELSEWHERE = {
     r"python benchmarks/": "minutes long; tests/test_recipe.py and .ci/run run the short ones",
     r"python docs/make_api": "test_the_reference_is_made_without_a_warning",
     r"llm ": "tests/adapters/test_docs.py",
+    r"docker ": ".ci/container, without Docker",
+    r"(gpt2wgpu serve|curl) ": "tests/test_serve.py and tests/adapters/test_serve_clients.py",
 }
 WITH_FRAMEWORKS = "adapters.md"  # its Python blocks run in tests/adapters/test_docs.py
 
