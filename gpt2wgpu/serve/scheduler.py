@@ -27,7 +27,7 @@ from .jobs import QueuedTexts
 
 OLDEST_EVERY = 4  # batches
 UNDER_WAY = 2  # batches on the device at a time
-FIRST_RATE = 2000.0  # tokens per second, until a batch was measured
+ASSUMED_RATE = 2000.0  # tokens per second, until a batch was measured
 WEIGHT = 0.2  # of the newest batch in the measured rate
 OVERDUE = 30.0  # seconds that a batch may take at least before the server calls itself unhealthy
 OVERDUE_TIMES = 20.0  # and how many times as long as expected
@@ -66,7 +66,7 @@ class Scheduler:
     ) -> None:
         self.encoder, self.room, self._on_batch, self._on_fatal = encoder, room, on_batch, on_fatal
         self.mixes = encoder.engine.place.device is not None
-        self.rate = FIRST_RATE
+        self.rate = ASSUMED_RATE
         self.waiting_tokens = 0
         self.fatal: str | None = None
         self._jobs: list[QueuedTexts] = []
