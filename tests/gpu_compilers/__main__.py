@@ -4,6 +4,7 @@ bash tests/registers               AMD's GPUs, as in CI: fails on spills, scratc
 bash tests/registers --write       the same, and write their tables anew
 bash tests/registers --by-hand     NVIDIA's, Apple's and Qualcomm's, and write their tables anew; minutes long
 bash tests/registers --by-hand ada m1
+bash tests/registers --by-hand ampere --spirv FOLDER    and keep the SPIR-V, for benchmarks/on_a_gpu.py --spirv
 """
 
 import argparse
@@ -28,12 +29,15 @@ SHOWN = 30  # lines of one kind
 LONGEST = 3600  # seconds for a GPU
 
 
-def make_table(gpu: Gpu, root: Path, wgpu: Path) -> Table:
-    """Compile every kernel for a GPU, in a process of its own. Raises SystemExit with one line if that fails."""
+def make_table(gpu: Gpu, root: Path, wgpu: Path, spirv: Path | None = None) -> Table:
+    """Compile every kernel for a GPU, in a process of its own. spirv: a folder that keeps what the driver gets.
+
+    Raises SystemExit with one line if that fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         command, environment = seen_by(gpu, root, scratch, wgpu)
-        command += ["-m", "gpu_compilers.kernels", gpu.name, str(scratch / "kernels")]
+        command += ["-m", "gpu_compilers.kernels", gpu.name, str(scratch / "kernels"), *([str(spirv)] if spirv else [])]
         done = subprocess.run(command, env=environment, capture_output=True, timeout=LONGEST)
         written = (scratch / "kernels").read_text(encoding="utf-8") if (scratch / "kernels").exists() else ""
         found = [json.loads(line) for line in written.splitlines()]
@@ -48,7 +52,7 @@ def make_table(gpu: Gpu, root: Path, wgpu: Path) -> Table:
     return Table(first["driver"], time.strftime("%Y-%m-%d"), {line.pop("kernel"): Row(**line) for line in lines})
 
 
-def make_tables(gpus: Sequence[Gpu], suite: str) -> dict[str, Table]:
+def make_tables(gpus: Sequence[Gpu], suite: str, spirv: Path | None = None) -> dict[str, Table]:
     """The tables of GPUs whose drivers come from one suite, on all cores."""
     root = unpack_packages(UNPACKED, suite)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -56,7 +60,7 @@ def make_tables(gpus: Sequence[Gpu], suite: str) -> dict[str, Table]:
         done = subprocess.run(tool, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"the kernels on matrix units cannot be compiled: {done.stderr.strip()}")
-        tables = pool.map(lambda gpu: make_table(gpu, root, Path(done.stdout.strip())), gpus)
+        tables = pool.map(lambda gpu: make_table(gpu, root, Path(done.stdout.strip()), spirv), gpus)
         return {gpu.name: table for gpu, table in zip(gpus, tables, strict=True)}
 
 
@@ -71,14 +75,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/registers", description="Registers, spills and waves of every kernel.")
     parser.add_argument("--write", action="store_true", help="write the tables of AMD's GPUs anew")
     parser.add_argument("--by-hand", nargs="*", metavar="GPU", choices=[gpu.name for gpu in BY_HAND], help="other GPUs instead")
+    parser.add_argument("--spirv", type=Path, metavar="FOLDER", help="with --by-hand and one GPU: keep its SPIR-V there")
     options = parser.parse_args()
+    if options.spirv:
+        if len(options.by_hand or []) != 1:
+            parser.error("--spirv keeps the SPIR-V of one GPU: name it after --by-hand")
+        options.spirv.mkdir(parents=True, exist_ok=True)
     by_hand = options.by_hand is not None
     gpus = [GPUS[name] for name in options.by_hand or [gpu.name for gpu in (BY_HAND if by_hand else IN_CI)]]
     suite = SID if by_hand else BACKPORTS
     if why := refusal(suite):
         print(f"registers: not compared: {why}")
         sys.exit(1 if os.environ.get("CI") or by_hand else 0)
-    new = make_tables(gpus, suite)
+    new = make_tables(gpus, suite, options.spirv)
     old = {name: read_table(name) for name in new}
     print_lines("changed", find_changes(old, new))
     if options.write or by_hand:

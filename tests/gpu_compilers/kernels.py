@@ -135,8 +135,11 @@ def matrix_kernels(device: Device, all_tiles: bool) -> dict[str, tuple[str, Call
     return found | {"ceiling_matrix": compile_files(device, source, "ceiling_matrix")}
 
 
-def compile_kernels(gpu: Gpu) -> Iterator[dict[str, Any]]:
-    """First the driver's name and version, then a dict per kernel: its name, and the fields of Row or an `error`."""
+def compile_kernels(gpu: Gpu, keep: Path | None = None) -> Iterator[dict[str, Any]]:
+    """First the driver's name and version, then a dict per kernel: its name, and the fields of Row or an `error`.
+
+    keep: a folder for the SPIR-V that the driver gets, by kernel. RADV prints its statistics without it.
+    """
     adapters = list_adapters()
     if not adapters:
         raise SystemExit(f"{gpu.name}: the driver shows no adapter")
@@ -152,6 +155,9 @@ def compile_kernels(gpu: Gpu) -> Iterator[dict[str, Any]]:
     for name, (_, make) in sorted(found.items()):
         try:
             yield {"kernel": name, **read(make)}
+            if keep is not None and isinstance(read, PipelineStats):
+                file = re.sub(r"[^\w.=-]+", "_", name)
+                (keep / f"{file}.spv").write_bytes(read.code)
         except GPUError as error:
             yield {"kernel": name, "error": first_reason(error)}
 
@@ -188,7 +194,8 @@ class PipelineStats:
         new = set(self.folder.iterdir()) - before
         if len(new) != 1:
             raise SystemExit(f"the driver wrote {len(new)} SPIR-V modules, not one")
-        return fields_of(self.names, self.vulkan.statistics(new.pop().read_bytes()))
+        self.code = new.pop().read_bytes()
+        return fields_of(self.names, self.vulkan.statistics(self.code))
 
 
 def fields_of(names: dict[str, list[str]], values: dict[str, int]) -> dict[str, int]:
@@ -201,8 +208,9 @@ def fields_of(names: dict[str, list[str]], values: dict[str, int]) -> dict[str, 
 
 def main() -> None:
     gpu, file = GPUS[sys.argv[1]], Path(sys.argv[2])
+    keep = Path(sys.argv[3]) if len(sys.argv) > 3 else None
     with file.open("w", encoding="utf-8") as out:
-        for line in compile_kernels(gpu):
+        for line in compile_kernels(gpu, keep):
             out.write(json.dumps(line) + "\n")
             out.flush()  # a driver that crashes leaves the names of the kernels before
 
