@@ -91,20 +91,19 @@ def test_500_texts_give_the_same_bits_in_every_batch(dtype: str, on_gpu: Make):
     assert expected.shape == (500, 256)
     assert len(np.unique(expected, axis=0)) == len(set(texts))
 
-    alone = np.random.default_rng(1).permutation(500)[:60].tolist()
+    alone = np.random.default_rng(1).permutation(500)[:40].tolist()
     np.testing.assert_array_equal(np.stack([encode(model, [texts[i]])[0] for i in alone]), expected[alone])
     shuffled = np.random.default_rng(2).permutation(500).tolist()
     np.testing.assert_array_equal(encode(model, [texts[i] for i in shuffled], batch_size=37), expected[shuffled])
-    np.testing.assert_array_equal(encode(on_gpu(dtype=dtype, layer=1, max_tokens=100), texts), expected)
     some = texts[:100]
     np.testing.assert_array_equal(encode(model, some, batch_size=7), expected[:100])
-    for tokens in (64, 20000):
+    for tokens in (64, 100, 20000):
         np.testing.assert_array_equal(encode(on_gpu(dtype=dtype, layer=1, max_tokens=tokens), some), expected[:100])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_the_whole_built_in_model_gives_the_same_bits_in_every_batch(dtype: str, on_gpu: Make):
-    texts = mixed_texts(40, seed=3)
+    texts = mixed_texts(24, seed=3)
     model = on_gpu(dtype=dtype)
     expected = encode(model, texts)
     np.testing.assert_array_equal(np.stack([encode(model, [t])[0] for t in texts[:10]]), expected[:10])
@@ -120,11 +119,12 @@ def test_odd_sizes_give_the_same_bits_in_every_batch(name: str, dtype: str, on_g
     model = on_gpu_form(odd_models(name), dtype=dtype)
     expected = encode(model, texts)
     assert len(np.unique(expected, axis=0)) == len(set(texts))
-    np.testing.assert_array_equal(np.stack([encode(model, [t])[0] for t in texts]), expected)
+    np.testing.assert_array_equal(np.stack([encode(model, [t])[0] for t in texts[:20]]), expected[:20])
     order = rng.permutation(40).tolist()
     np.testing.assert_array_equal(encode(model, [texts[i] for i in order], batch_size=7), expected[order])
-    for tokens in (1, 64):
-        np.testing.assert_array_equal(encode(on_gpu_form(odd_models(name), dtype=dtype, max_tokens=tokens), texts), expected)
+    for tokens, some in ((1, texts[:5]), (64, texts)):
+        model = on_gpu_form(odd_models(name), dtype=dtype, max_tokens=tokens)
+        np.testing.assert_array_equal(encode(model, some), expected[: len(some)])
 
 
 @pytest.mark.parametrize("pooling", ["cls", "max", "last", "weighted_mean", "sqrt_len_mean"])
@@ -133,13 +133,13 @@ def test_every_pooling_gives_the_same_bits(pooling: str, on_gpu_form: Make, odd_
     texts = [" ".join(f"t{i}" for i in rng.integers(0, 64, n)) for n in rng.integers(1, 49, 40)]
     model = on_gpu_form(odd_models("gpt2_head_2"), pooling=pooling)
     expected = encode(model, texts)
-    np.testing.assert_array_equal(np.stack([encode(model, [t])[0] for t in texts]), expected)
+    np.testing.assert_array_equal(np.stack([encode(model, [t])[0] for t in texts[:20]]), expected[:20])
 
 
 def test_normalised_and_cut_vectors_do_not_depend_on_the_batch_either(on_gpu: Make, odd_models: Callable[[str], Path]):
     """Both happen on the host, after the GPU."""
     rng = np.random.default_rng(6)
-    texts = [" ".join(f"t{i}" for i in rng.integers(0, 64, n)) for n in rng.integers(1, 49, 100)]
+    texts = [" ".join(f"t{i}" for i in rng.integers(0, 64, n)) for n in rng.integers(1, 49, 40)]
     model = on_gpu(odd_models("gpt2_25_heads_f16"))
     for options in ({"normalize_embeddings": True}, {"normalize_embeddings": True, "truncate_dim": 33}):
         together = encode(model, texts, **options)
