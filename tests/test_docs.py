@@ -22,7 +22,7 @@ ELSEWHERE = {
     r"python docs/make_api": "test_the_reference_is_made_without_a_warning",
     r"llm ": "tests/adapters/test_docs.py",
     r"docker ": ".ci/container, without Docker",
-    r"(gpt2wgpu serve|curl)\b": "tests/test_serve.py and tests/adapters/test_serve_clients.py",
+    r"(gpt2wgpu serve|curl)\b": "tests/test_serve.py and tests/clients/test_serve_clients.py",
 }
 WITH_FRAMEWORKS = "adapters.md"  # its Python blocks run in tests/adapters/test_docs.py
 
