@@ -277,4 +277,4 @@ def test_matrix_units_are_for_plain_attention():
         return shader_files(t, "matmul_cooperative")[0]
 
     assert kernel() == kernel(kv_heads=4) == "attention_cooperative"
-    assert kernel(window=9) == kernel(kv_heads=2) == kernel(kv_heads=1) == "attention"
+    assert kernel(window=9) == kernel(kv_heads=2) == kernel(kv_heads=1) == "attention_flash"

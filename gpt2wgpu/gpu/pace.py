@@ -39,8 +39,8 @@ class Pace:
         return min(most, max(SMALLEST_BATCH, int(self.tokens * SUBMISSION_SECONDS) // 128 * 128))
 
     def allows(self, operations: float) -> bool:
-        """Whether so many operations may be one submission."""
-        return operations <= (self.operations or self.first_rate) * SUBMISSION_SECONDS
+        """Whether so many operations may be one submission. On a software driver all may: the next one would wait for it."""
+        return self.first_rate == math.inf or operations <= (self.operations or self.first_rate) * SUBMISSION_SECONDS
 
     def split_steps(self, operations: Sequence[float]) -> list[slice]:
         """Parts of a batch's steps, one after the other, that take about SUBMISSION_SECONDS each or are a single step."""
