@@ -1,16 +1,22 @@
 """Ray Serve on a local cluster with two replicas."""
 
 import json
+import signal
 import urllib.request
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import ray
-from ray import serve
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.adapters.ray_serve import build_app
+
+with warnings.catch_warnings():  # Ray's own
+    warnings.simplefilter("ignore")
+    import ray
+    from ray import serve
+
+    from gpt2wgpu.adapters.ray_serve import build_app
 
 TEXTS = ["The cat is sleeping", "A feline is resting"]
 
@@ -18,11 +24,13 @@ TEXTS = ["The cat is sleeping", "A feline is resting"]
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("RAY_DISABLE_DOCKER_CPU_WARNING", "1")
+    handler = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": 8199})
     yield "http://127.0.0.1:8199"
     serve.shutdown()
     ray.shutdown()
+    signal.signal(signal.SIGTERM, handler)  # Ray leaves its own
 
 
 @pytest.mark.filterwarnings("ignore")
