@@ -57,7 +57,7 @@ def tiles(s: Setting) -> Rows:
     """Whether every tile shape compiles and gives the bits of the first one."""
     dtypes = ["f32", "i8", *(["f16", "i8f16"] if s.device.has_f16 else [])]
     for dtype in dtypes:
-        device = s.with_matrices() if dtype.endswith("f16") else s.device
+        device = s.with_matrices if dtype.endswith("f16") else s.device
         for k, n in MATMULS[-1:] if s.small else MATMULS:
             start = time.perf_counter()
             bench = Bench(device, (k, n, dtype), math.inf)

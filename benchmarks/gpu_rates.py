@@ -47,7 +47,7 @@ SENTENCE = "The quick brown fox jumps over the lazy dog"
 
 def ceilings(s: Setting) -> Rows:
     """What the device can do at most: bare loops of copies, multiply-adds and matrix units."""
-    device = s.with_matrices()
+    device = s.with_matrices
     top = gpu.measure_ceilings(device)
     yield {"copy, bytes read and written": top.gbps, "unit": "GB/s"}
     yield {"multiply-add, f32": top.gflops / 1e3, "unit": "TFLOP/s"}
@@ -60,7 +60,7 @@ def matrix_units(s: Setting) -> Rows:
     """Which fragments and subgroups are right, then TFLOP/s of every tile of the matmuls, with matrix units and without."""
     device = s.device
     yield {"granted": sorted(device.granted), "refused": device.refused}
-    right = s.with_matrices()
+    right = s.with_matrices
     if right.matrix_units:
         yield {"used": f"{right.matrix_units.size} x {right.matrix_units.size}", "lanes": right.matrix_units.lanes}
     if not s.small and device.grants_matrices:
@@ -80,7 +80,7 @@ def latency(s: Setting) -> Rows:
     for name, folder in s.folders().items():
         for dtype in s.dtypes:
             model = Model(folder)
-            program = model.program(s.with_matrices() if dtype == "float16" else s.device, dtype == "float16", 512, 1)
+            program = model.program(s.device_for(dtype), dtype == "float16", 512, 1)
             for tokens in FEW_ROWS:
                 batch = model.batch(1, tokens)
                 device_s = device_seconds(program, batch, 5 if s.small else 25)
@@ -109,7 +109,7 @@ def models(s: Setting) -> Rows:
         model = Model(folder)
         reference = model.reference()
         for dtype in s.dtypes:
-            device = s.with_matrices() if dtype == "float16" else s.device
+            device = s.device_for(dtype)
             program = model.program(device, dtype == "float16", 2048 if s.small else 49152, 1024)
             for texts, tokens in SHAPES[:2] if s.small else SHAPES:
                 if not model.fits(tokens) or texts * tokens > program.capacity["T"]:
@@ -159,7 +159,7 @@ def attention(s: Setting) -> Rows:
                     flops = (2.0 if causal else 4.0) * total * tokens * heads * head_size
                     attrs = {"head_size": head_size, "scale": head_size**-0.5, "causal": causal}
                     case = Case(ops.attention, {"N": 3 * heads * head_size}, lengths, attrs, dtype == "float16")
-                    device = s.with_matrices() if dtype == "float16" else s.device
+                    device = s.device_for(dtype)
                     yield {"tokens": tokens, "head": head_size} | time_case(s, device, case, flops)
 
 
@@ -189,7 +189,7 @@ def encoders(s: Setting) -> Rows:
 def time_ops(s: Setting) -> Rows:
     for tokens in (512,) if s.small else (512, 16384, 4096):
         for dtype in s.dtypes:
-            device = s.with_matrices() if dtype == "float16" else s.device
+            device = s.device_for(dtype)
             for case, work in op_cases(dtype == "float16", tokens):
                 yield time_case(s, device, case, work)
 

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,14 @@ class Setting:
     def over(self) -> bool:
         return time.perf_counter() > self.until
 
+    @cached_property
     def with_matrices(self) -> gpu.Device:
         """The device as float16 models use it: with matrix units where they are right."""
         return find_matmul(self.device, "float16")[0] or self.device if self.device.has_f16 else self.device
+
+    def device_for(self, dtype: str) -> gpu.Device:
+        """The device that computes a model of this dtype, "float32" or "float16"."""
+        return self.with_matrices if dtype == "float16" else self.device
 
     def folders(self) -> dict[str, Path]:
         """Models by name; on a software adapter without GPT-2, which takes seconds a call there, unless all is asked for."""

@@ -251,9 +251,7 @@ class Engine:
         """The vectors of one window, (n, C). Equal texts are computed once."""
         sequences = window.sequences
         vectors = np.empty((len(sequences), self.width), np.float32)
-        seen: dict[bytes, int] = {}
-        same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
-        distinct = [*seen.values()]
+        same_as, distinct = packing.find_equal(sequences)
         running = self._batches(self.program, window, distinct, options)
         with self.lock, enough_memory(self._too_large), closing(running) as batches:
             for rows, found in batches:
@@ -276,9 +274,11 @@ class Engine:
                 rows = [texts[i] for i in planned]
                 pending.append((rows, self._submit(program, [sequences[i] for i in rows], [options.skip] * len(rows))))
                 if len(pending) > 1:
-                    yield self._finish_batch(*pending.popleft())
+                    rows, wait = pending.popleft()
+                    yield rows, self._finish_batch(wait)
             while pending:
-                yield self._finish_batch(*pending.popleft())
+                rows, wait = pending.popleft()
+                yield rows, self._finish_batch(wait)
         finally:
             while pending:  # after an error: batches in progress must end before anything else begins
                 pending.popleft()[1]()
@@ -297,7 +297,7 @@ class Engine:
         """
         self.check_open()
         wait = self._submit(self._states_program() if states else self.program, sequences, skips)
-        return lambda: self._finish_batch([], wait)[1]
+        return lambda: self._finish_batch(wait)
 
     def _submit(self, program: CompiledGraph, sequences: Sequence[Array], skips: Sequence[int]) -> Callable[[], Array]:
         pad = self.checkpoint.config.pad
@@ -305,11 +305,11 @@ class Engine:
         skipped = [min(skip, len(s) - 1) for skip, s in zip(skips, sequences, strict=True)]
         return program.submit(packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], skipped))
 
-    def _finish_batch(self, rows: list[int], wait: Callable[[], Array]) -> tuple[list[int], Array]:
-        """Wait for a batch: its texts and the program's output."""
+    def _finish_batch(self, wait: Callable[[], Array]) -> Array:
+        """Wait for a batch: the program's output."""
         found = wait()
         self._check_files()
-        return rows, found
+        return found
 
     def _check_files(self) -> None:
         """Raise UserError if the files that numpy computes with changed. Called before a batch, because reading a truncated file

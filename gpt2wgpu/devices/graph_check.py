@@ -4,13 +4,13 @@ Each kernel is tried once, by its own source, on a few hundred numbers. What agr
 by adapter, driver, WebGPU library and package version, so that a second start tries nothing.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ..errors import UserError
-from ..gpu import Device, Kernel, adapter_key, default_kernel, distinct_results, read_entries, save_entries
+from ..gpu import Device, Kernel, adapter_key, default_kernel, distinct_results, read_entries
+from ..gpu.device_cache import save_tested, short_digest
 from ..gpu.kernels import is_tiled
 from ..graph import ops
 from ..graph.tensor import Dim, Tensor
@@ -66,8 +66,7 @@ def remember_agreed(device: Device, new: dict[str, str]) -> None:
     """Keep what agreed, in this process and in the file."""
     if new:
         device.agreed.update(new)
-        lost = f"what was tested of {device.adapter.name} cannot be kept and is tested again next time"
-        save_entries("selftest", adapter_key(device.adapter), new, lost)
+        save_tested(device.adapter, new)
 
 
 def graph_kernels(device: Device, tensors: Iterable[Tensor]) -> dict[str, tuple[Tensor, int]]:
@@ -82,7 +81,7 @@ def graph_kernels(device: Device, tensors: Iterable[Tensor]) -> dict[str, tuple[
 def kernel_digest(device: Device, chosen: Kernel, attrs: dict[str, Any]) -> str:
     """What a verdict is about: the source, with its types, constants and tile, and the attributes that it gets as numbers."""
     text = f"{chosen.source}\n{sorted(plain_attributes(attrs).items())}\n{device.checked}"
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return short_digest(text)
 
 
 def plain_attributes(attrs: dict[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 A driver may crash over its first kernel for them, so the first trial on an adapter runs in a process of its own.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import UserError
-from ..gpu import Device, MatrixUnits, adapter_key, choose_adapter, open_device, read_entries, read_shader, save_entries
+from ..gpu import Device, MatrixUnits, adapter_key, choose_adapter, open_device, read_entries, read_shader
 from ..gpu.child_process import run_in_child
+from ..gpu.device_cache import save_tested, short_digest
 from ..graph import ops
 from ..progress import notice
 from .selftest import Case, check_op
@@ -30,8 +30,7 @@ def find_matrix_units(device: Device) -> tuple[Device, str]:
     if not isinstance(known, dict):
         known = try_in_child(device)
         if known.pop("keep"):
-            lost = f"what was tested of {device.adapter.name} cannot be kept and is tested again next time"
-            save_entries("selftest", key, {entry: known}, lost)
+            save_tested(device.adapter, {entry: known})
     units = known.get("units")
     if isinstance(units, list) and len(units) == 2:
         return replace(device, matrix_units=MatrixUnits(*map(int, units)), tuned={}), ""
@@ -61,7 +60,7 @@ def try_adapter(name: str, key: str) -> tuple[MatrixUnits | None, str]:
 def shader_digest() -> str:
     """Of the kernels for matrix units: edited ones are tried again."""
     sources = map(read_shader, ("matmul_cooperative", "attention_cooperative"))
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:20]
+    return short_digest("\n".join(sources))
 
 
 def not_granted(device: Device) -> str:

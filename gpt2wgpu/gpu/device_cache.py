@@ -4,6 +4,7 @@
 tiles.json holds the tile shapes that were measured (tiles.py), selftest.json what agreed with numpy (devices/graph_check.py).
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -48,6 +49,16 @@ def read_entries(subject: str, key: str) -> dict[str, Any]:
     """The entries under one key, such as an adapter's."""
     found = read_cache(subject).get(key)
     return found if isinstance(found, dict) else {}
+
+
+def short_digest(text: str) -> str:
+    """What a verdict is filed under: it changes with the text, such as a kernel's source."""
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def save_tested(a: Adapter, entries: Mapping[str, Any]) -> None:
+    """Keep what was found out about an adapter in selftest.json."""
+    save_entries("selftest", adapter_key(a), entries, f"what was tested of {a.name} cannot be kept and is tested again next time")
 
 
 def save_entries(subject: str, key: str, entries: Mapping[str, Any], lost: str) -> None:

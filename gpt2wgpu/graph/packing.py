@@ -26,6 +26,12 @@ def plan_batches(lengths: Sequence[int], max_tokens: int, max_sequences: int) ->
     return batches
 
 
+def find_equal(sequences: Sequence[Array]) -> tuple[list[int], list[int]]:
+    """For each sequence the first one that equals it, and these first ones: equal texts are computed once."""
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)], [*seen.values()]
+
+
 def pack_batch(sequences: Sequence[Array], positions: Sequence[Array], skip: Sequence[int] | Array) -> dict[str, Array]:
     """The arrays of one batch, all uint32.
 

@@ -9,7 +9,7 @@ import traceback
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import ollama, openai, tei
 from .access_log import log_request
-from .context import Context, Server
+from .context import TIMEOUT, Context, Server
 from .failures import BACKEND, MALFORMED, TOO_LARGE, Refusal
 from .guard import check_host, check_key
 from .metrics import DROPPED, Metrics
@@ -28,20 +28,10 @@ BODY_SECONDS = 30.0  # that a body may take to arrive
 LEFT = 499  # the status in the log of a caller that left
 
 Handler = Callable[[Request, bytes, Context], Awaitable[Response]]
+Dialect = Callable[[Refusal], Response]  # makes a refusal in the dialect's own shape
 
 
-class Dialect(NamedTuple):
-    """refuse: a refusal in the dialect's own shape."""
-
-    name: str
-    refuse: Callable[[Refusal], Response]
-
-
-OPENAI, TEI, OLLAMA = (
-    Dialect("openai", openai.refuse_openai),
-    Dialect("tei", tei.refuse_tei),
-    Dialect("ollama", ollama.refuse_ollama),
-)
+OPENAI, TEI, OLLAMA = openai.refuse_openai, tei.refuse_tei, ollama.refuse_ollama
 
 
 class Gone(Exception):
@@ -142,7 +132,7 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, request: Request, send: Send) -> None:
-        context = Context(self.server)
+        context = Context(self.server, request.headers.get(TIMEOUT))
         request_id = request.headers.get("x-request-id", "")[:200] or uuid.uuid4().hex
         status = LEFT
         try:
@@ -169,13 +159,13 @@ class Application:
             return await self._handle(request, handler, context)
         except Refusal as refusal:
             self._note_failure(context, refusal.kind)
-            return dialect.refuse(refusal)
+            return dialect(refusal)
         except (Gone, ClientDisconnect, asyncio.CancelledError):
             raise
         except Exception as error:
             traceback.print_exception(error, file=sys.stderr)
             self._note_failure(context, BACKEND)
-            return dialect.refuse(Refusal(BACKEND, f"an error inside the server: {type(error).__name__}"))
+            return dialect(Refusal(BACKEND, f"an error inside the server: {type(error).__name__}"))
 
     def _note_failure(self, context: Context, kind: str) -> None:
         self.metrics.note_failure(kind)
@@ -197,12 +187,10 @@ class Application:
 
     def _no_route(self, request: Request, dialect: Dialect, methods: list[str]) -> Response:
         if not methods:
-            response = dialect.refuse(
-                Refusal(MALFORMED, f"there is no {request.url.path[:200]} here; /openapi.json has the routes")
-            )
+            response = dialect(Refusal(MALFORMED, f"there is no {request.url.path[:200]} here; /openapi.json has the routes"))
             response.status_code = 404
             return response
-        response = dialect.refuse(Refusal(MALFORMED, f"{request.url.path} takes {' and '.join(methods)}, not {request.method}"))
+        response = dialect(Refusal(MALFORMED, f"{request.url.path} takes {' and '.join(methods)}, not {request.method}"))
         response.status_code = 405
         response.headers["allow"] = ", ".join(methods)
         return response

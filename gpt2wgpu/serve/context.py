@@ -4,9 +4,11 @@ import time
 from dataclasses import dataclass, field
 
 from .failures import UNKNOWN_MODEL, Refusal
+from .fields import read_timeout
 from .metrics import Metrics
 from .service import Found, Service, VectorRequest
 
+TIMEOUT = "x-request-timeout-ms"
 ALIASES = ("query", "document")
 
 
@@ -31,9 +33,10 @@ class Server:
 
 @dataclass
 class Context:
-    """One request. found: what was computed for it, all together."""
+    """One request. timeout: the header TIMEOUT. found: what was computed for it, all together."""
 
     server: Server
+    timeout: str | None = None
     begin: float = field(default_factory=time.monotonic)
     found: list[Found] = field(default_factory=list)
     texts: int = 0
@@ -47,7 +50,8 @@ class Context:
         return self.server.token_ids
 
     async def find(self, asked: VectorRequest) -> Found:
-        """`Service.find_vectors`, noted."""
+        """`Service.find_vectors`, noted, for as long as the caller waits."""
+        asked.timeout = read_timeout(self.timeout)
         self.texts += len(asked.texts)
         self.server.metrics.note_arrival(len(asked.texts))
         found = await self.service.find_vectors(asked)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .failures import EMPTY, MALFORMED, VALIDATION, Refusal
-from .service import ROLES, TextOrIds, VectorRequest
+from .service import ROLES, TextOrIds
 
 S = TypeVar("S", bound=msgspec.Struct)
 IDS_REFUSED = "token ids are refused: they belong to one tokenizer, and this model has its own. Send texts"
@@ -92,10 +92,10 @@ def check_direction(given: str | None, cuts_left: bool) -> None:
         raise Refusal(VALIDATION, f"{found}: leave it out", param="truncation_direction")
 
 
-def with_timeout(asked: VectorRequest, milliseconds: str | None) -> VectorRequest:
-    """The header x-request-timeout-ms: after so long the caller does not wait any more. Raises Refusal if it is no number."""
-    if milliseconds is not None:
-        if not milliseconds.isdecimal() or not int(milliseconds):
-            raise Refusal(VALIDATION, f"x-request-timeout-ms is {milliseconds!r}, expected a whole number from 1")
-        asked.timeout = int(milliseconds) / 1e3
-    return asked
+def read_timeout(milliseconds: str | None) -> float | None:
+    """The header x-request-timeout-ms, in seconds: after so long the caller waits no more. Raises Refusal if it is no number."""
+    if milliseconds is None:
+        return None
+    if not milliseconds.isdecimal() or not int(milliseconds):
+        raise Refusal(VALIDATION, f"x-request-timeout-ms is {milliseconds!r}, expected a whole number from 1")
+    return int(milliseconds) / 1e3

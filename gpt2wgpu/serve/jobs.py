@@ -36,13 +36,10 @@ class QueuedTexts:
     ) -> None:
         self.sequences, self.first, self.skip, self.states = sequences, first, skip, states
         self.number = next(_numbers)
-        self.tokens = sum(map(len, sequences))
         self.future: Future[Any] = Future()
         self.future.set_running_or_notify_cancel()  # whoever waits may leave, but cannot end it
         self.started = self.first_submitted = self.finished = math.nan  # by time.monotonic
-        seen: dict[bytes, int] = {}
-        self._same_as = [seen.setdefault(s.tobytes(), i) for i, s in enumerate(sequences)]
-        distinct = [*seen.values()]
+        self._same_as, distinct = packing.find_equal(sequences)
         self.planned: list[list[int]] = []
         self.left: list[int] = []
         if plan is None:

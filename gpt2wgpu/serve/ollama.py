@@ -15,7 +15,7 @@ from . import failures
 from .answers import encode_row, json_bytes, json_response, rows_response
 from .context import Context, answer_headers
 from .failures import Refusal
-from .fields import read_body, read_texts_field, with_timeout
+from .fields import read_body, read_texts_field
 from .service import VectorRequest
 
 OLLAMA_STATUS = {
@@ -65,7 +65,7 @@ def refuse_ollama(refusal: Refusal) -> Response:
     return json_response({"error": refusal.message}, OLLAMA_STATUS[refusal.kind], failures.error_headers(refusal))
 
 
-async def ollama_embed(request: Request, body: bytes, context: Context) -> Response:
+async def ollama_embed(_: Request, body: bytes, context: Context) -> Response:
     """POST /api/embed: vectors of unit length; an empty list of texts gives no vectors."""
     given = read_body(body, OllamaEmbed)
     alias = context.check_model(given.model)
@@ -75,21 +75,19 @@ async def ollama_embed(request: Request, body: bytes, context: Context) -> Respo
         return json_response({"model": given.model or context.service.name, "embeddings": []})
     texts = read_texts_field(given.input, "input", context.token_ids)
     asked = VectorRequest(texts, role=alias, truncate=given.truncate, dimensions=given.dimensions or None)
-    found = await context.find(with_timeout(asked, request.headers.get("x-request-timeout-ms")))
+    found = await context.find(asked)
     counts = {"total_duration": time.monotonic_ns() - begin, "load_duration": 0, "prompt_eval_count": found.tokens}
     after = b"]," + json_bytes(counts)[1:]
     return await rows_response(found.vectors, b'{"model":' + name + b',"embeddings":[', after, headers=answer_headers(found))
 
 
-async def old_embed(request: Request, body: bytes, context: Context) -> Response:
+async def old_embed(_: Request, body: bytes, context: Context) -> Response:
     """POST /api/embeddings: one text; its vector is as the model gives it, not scaled to unit length."""
     given = read_body(body, OldEmbed)
     alias = context.check_model(given.model)
     if not given.prompt:
         return json_response({"embedding": []})
-    found = await context.find(
-        with_timeout(VectorRequest([given.prompt], role=alias, normalize=False), request.headers.get("x-request-timeout-ms"))
-    )
+    found = await context.find(VectorRequest([given.prompt], role=alias, normalize=False))
     vector = encode_row(np.asarray(found.vectors[0]), as_base64=False)
     return Response(b'{"embedding":' + vector + b"}", 200, answer_headers(found), "application/json")
 

@@ -10,7 +10,7 @@ from . import failures
 from .answers import json_bytes, json_response, rows_response
 from .context import Context, answer_headers, strip_alias
 from .failures import UNKNOWN_MODEL, VALIDATION, Refusal
-from .fields import check_direction, read_body, read_role, read_texts_field, with_timeout
+from .fields import check_direction, read_body, read_role, read_texts_field
 from .service import VectorRequest
 
 OPENAI_STATUS = {
@@ -51,7 +51,7 @@ def refuse_openai(refusal: Refusal) -> Response:
     return json_response({"error": error}, status, failures.error_headers(refusal))
 
 
-async def embeddings(request: Request, body: bytes, context: Context) -> Response:
+async def embeddings(_: Request, body: bytes, context: Context) -> Response:
     """POST /v1/embeddings"""
     given = read_body(body, Embeddings)
     alias = context.check_model(given.model)
@@ -68,7 +68,7 @@ async def embeddings(request: Request, body: bytes, context: Context) -> Respons
         normalize=given.normalize is not False,
         dimensions=given.dimensions,
     )
-    found = await context.find(with_timeout(asked, request.headers.get("x-request-timeout-ms")))
+    found = await context.find(asked)
     usage = json_bytes({"prompt_tokens": found.tokens, "total_tokens": found.tokens})
     after = b'],"model":' + json_bytes(context.service.name) + b',"usage":' + usage + b"}"
     return await rows_response(

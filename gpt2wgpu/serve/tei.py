@@ -13,7 +13,7 @@ from . import failures
 from .answers import json_response, rows_response
 from .context import Context, answer_headers
 from .failures import EMPTY, MALFORMED, WRONG_MODEL, Refusal
-from .fields import check_direction, describe_kind, is_id, read_body, read_role, read_texts_field, with_timeout
+from .fields import check_direction, describe_kind, is_id, read_body, read_role, read_texts_field
 from .service import VectorRequest
 
 TEI_STATUS = {
@@ -89,9 +89,9 @@ def refuse_tei(refusal: Refusal) -> Response:
     return json_response({"error": refusal.message, "error_type": kind}, status, failures.error_headers(refusal))
 
 
-def read_asked(given: TEIEmbed, request: Request, context: Context) -> VectorRequest:
+def read_asked(given: TEIEmbed, context: Context) -> VectorRequest:
     check_direction(given.truncation_direction, context.service.encoder.tokenizer.cuts_left)
-    asked = VectorRequest(
+    return VectorRequest(
         read_texts_field(given.inputs, "inputs", context.token_ids),
         prompt_name=given.prompt_name,
         role=read_role(given.input_type, given.task, None),
@@ -99,24 +99,23 @@ def read_asked(given: TEIEmbed, request: Request, context: Context) -> VectorReq
         normalize=given.normalize is not False,
         dimensions=given.dimensions,
     )
-    return with_timeout(asked, request.headers.get("x-request-timeout-ms"))
 
 
-async def tei_embed(request: Request, body: bytes, context: Context) -> Response:
+async def tei_embed(_: Request, body: bytes, context: Context) -> Response:
     """POST /embed: a list of vectors, for one text too."""
-    found = await context.find(read_asked(read_body(body, TEIEmbed), request, context))
+    found = await context.find(read_asked(read_body(body, TEIEmbed), context))
     return await rows_response(found.vectors, b"[", b"]", headers=answer_headers(found))
 
 
-async def embed_all(request: Request, body: bytes, context: Context) -> Response:
+async def embed_all(_: Request, body: bytes, context: Context) -> Response:
     """POST /embed_all: for each text the hidden states of its tokens."""
-    asked = read_asked(read_body(body, TEIEmbed), request, context)
+    asked = read_asked(read_body(body, TEIEmbed), context)
     asked.states, asked.normalize, asked.dimensions = True, False, None
     found = await context.find(asked)
     return await rows_response(found.vectors, b"[", b"]", headers=answer_headers(found))
 
 
-async def similarity(request: Request, body: bytes, context: Context) -> Response:
+async def similarity(_: Request, body: bytes, context: Context) -> Response:
     """POST /similarity: the cosine of one sentence with each of several."""
     given = read_body(body, Similarity)
     options = given.parameters or Parameters()
@@ -125,7 +124,7 @@ async def similarity(request: Request, body: bytes, context: Context) -> Respons
         raise Refusal(EMPTY, "inputs.sentences is empty: give the texts to compare with", param="inputs")
     texts = [given.inputs.source_sentence, *given.inputs.sentences]
     asked = VectorRequest(texts, prompt_name=options.prompt_name, truncate=options.truncate)
-    found = await context.find(with_timeout(asked, request.headers.get("x-request-timeout-ms")))
+    found = await context.find(asked)
     cosines = np.ascontiguousarray(found.vectors[1:] @ found.vectors[0])
     return json_response(cosines, headers=answer_headers(found))
 

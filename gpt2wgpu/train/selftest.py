@@ -1,6 +1,5 @@
 """Compares every training kernel on a device with numpy, for `gpt2wgpu doctor`."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import numpy as np
 from ..devices.graph_check import agreed_kernels, check_graph, plain_attributes, refuse_wrong, remember_agreed
 from ..devices.selftest import TOLERANCE, Case, Check, check_op, compare_results
 from ..gpu import Device, GPUError, first_reason, read_shader
+from ..gpu.device_cache import short_digest
 from ..graph import packing
 from ..graph.ops import ACTIVATIONS, POOLINGS, attention, embed, linear, pool
 from ..graph.tensor import Array, Tensor, schedule
@@ -24,7 +24,7 @@ def check_train_graph(device: Device, graph: TrainGraph) -> None:
     """Compare the kernels of a graph in training with numpy, then a step, which runs those of the optimiser; what has agreed
     on this adapter before is not tried again. Raises UserError for the first that is wrong."""
     check_graph(device, [*schedule(graph.inference), *graph.forward, *graph.backward], given_cases)
-    optimiser = hashlib.sha256("".join(map(read_shader, ("adamw", "square_sum", "row_sum"))).encode()).hexdigest()[:20]
+    optimiser = short_digest("".join(map(read_shader, ("adamw", "square_sum", "row_sum"))))
     if optimiser not in agreed_kernels(device):
         check = check_step(device)
         refuse_wrong(device, check)
