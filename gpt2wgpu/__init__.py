@@ -10,21 +10,31 @@ __version__ = "0.1.0"
 __all__ = [
     "Encoder",
     "UserError",
+    "community_detection",
+    "cos_sim",
     "cosine_similarity",
     "dot_product",
+    "dot_score",
     "euclidean_distance",
     "manhattan_distance",
+    "paraphrase_mining",
+    "paraphrase_mining_embeddings",
     "pearson_correlation",
     "quantize_embeddings",
+    "semantic_search",
 ]
 
 _HOMES = {"Encoder": "encoder", "UserError": "errors", "quantize_embeddings": "vectors.quantize"}  # else vectors.measures
+_HOMES |= dict.fromkeys(("cos_sim", "dot_score", "semantic_search"), "vectors.retrieval")
+_HOMES |= dict.fromkeys(("paraphrase_mining", "paraphrase_mining_embeddings", "community_detection"), "vectors.mining")
 
 if _typing.TYPE_CHECKING:
     from .encoder import Encoder
     from .errors import UserError
     from .vectors.measures import cosine_similarity, dot_product, euclidean_distance, manhattan_distance, pearson_correlation
+    from .vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from .vectors.quantize import quantize_embeddings
+    from .vectors.retrieval import cos_sim, dot_score, semantic_search
 
 
 def __getattr__(name: str) -> object:

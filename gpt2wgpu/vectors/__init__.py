@@ -2,6 +2,8 @@
 
 measures.py  how alike two vectors are, for the command line and the package's users
 pairwise.py  similarities of all pairs of rows, or row by row, under sentence-transformers' names
+top_k.py     the k best rows of a corpus for each query
+retrieval.py mining.py    search, pairs and groups, under sentence-transformers' names
 quantize.py  float32 -> int8, uint8, binary, ubinary
 convert.py   from and to lists, arrays and tensors of torch
 """
