@@ -289,21 +289,29 @@ class Engine:
             return self.max_tokens
         return self.pace.batch_tokens(self.max_tokens)
 
-    def submit(self, sequences: Sequence[Array], skips: Sequence[int], *, states: bool = False) -> Callable[[], Array]:
+    def submit(
+        self, sequences: Sequence[Array], skips: Sequence[int], *, states: bool = False, one_core: bool = False
+    ) -> Callable[[], Array]:
         """Start one batch of up to `max_tokens` tokens, for a caller that holds `lock`; two may be under way. The returned call
         waits for its vectors, float32 (n, width), or for the hidden states of all its tokens, (T, C).
 
-        skips: for each text, leading tokens that pooling leaves out. Raises UserError if the engine is closed.
+        skips: for each text, leading tokens that pooling leaves out. one_core: in numpy, compute a batch of one text on one
+        core, with the same bits, so that each core may have a batch. Raises UserError if the engine is closed.
         """
         self.check_open()
-        wait = self._submit(self._states_program() if states else self.program, sequences, skips)
+        wait = self._submit(self._states_program() if states else self.program, sequences, skips, one_core)
         return lambda: self._finish_batch(wait)
 
-    def _submit(self, program: CompiledGraph, sequences: Sequence[Array], skips: Sequence[int]) -> Callable[[], Array]:
+    def _submit(
+        self, program: CompiledGraph, sequences: Sequence[Array], skips: Sequence[int], one_core: bool = False
+    ) -> Callable[[], Array]:
         pad = self.checkpoint.config.pad
         self._check_files()
         skipped = [min(skip, len(s) - 1) for skip, s in zip(skips, sequences, strict=True)]
-        return program.submit(packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], skipped))
+        batch = packing.pack_batch(sequences, [position_ids(s, pad) for s in sequences], skipped)
+        if one_core and len(sequences) == 1 and isinstance(program, reference.NumpyProgram):
+            return program.submit_on_one_core(batch)
+        return program.submit(batch)
 
     def _finish_batch(self, wait: Callable[[], Array]) -> Array:
         """Wait for a batch: the program's output."""

@@ -59,6 +59,7 @@ def test_a_text_on_three_cores_is_the_same_text(name: str, pooled: bool, three_c
             once, again = (program.submit(batch)() for _ in range(2))
             np.testing.assert_allclose(once, expected, atol=2e-6 * np.abs(expected).max())
             np.testing.assert_array_equal(again, once)
+            np.testing.assert_array_equal(program.submit_on_one_core(batch)(), once)
 
 
 def test_equal_cuts_whatever_the_timing():

@@ -176,6 +176,14 @@ def test_uvicorn_by_itself():
     assert done.returncode != 0 and "token_ids must be refuse, model, cl100k" in done.stderr
 
 
+def test_an_answer_does_not_wait_for_an_acknowledgement():
+    """asyncio sets TCP_NODELAY on sockets of its own making only."""
+    with run.bind_socket(run.Listen(port=0)) as sock, socket.create_connection(sock.getsockname()):
+        connection, _ = sock.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_the_schema_names_every_route():
     from gpt2wgpu.serve import app
     from gpt2wgpu.serve.openapi import describe_api

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from schedulers import Harness
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.gpu import Device, DeviceLost
 from gpt2wgpu.serve import scheduler as scheduling
 from gpt2wgpu.serve.failures import BACKEND, OVERLOADED, UNAVAILABLE, Refusal
-from gpt2wgpu.serve.jobs import QueuedTexts, plan_like_encode
-from gpt2wgpu.serve.scheduler import Finished, Scheduler
 from gpt2wgpu.serve.service import Limits, Service, VectorRequest
 
 
@@ -24,35 +23,6 @@ from gpt2wgpu.serve.service import Limits, Service, VectorRequest
 def encoder() -> Iterator[Encoder]:
     with Encoder(device="numpy", layer=1, max_tokens=256) as opened:
         yield opened
-
-
-class Harness:
-    """A scheduler, its batches, and a gate that holds the device."""
-
-    def __init__(self, encoder: Encoder, room: int = 10**6) -> None:
-        self.encoder, self.batches = encoder, list[Finished]()
-        self.fatal: list[str] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        submit = encoder.engine.submit
-
-        def gated(*args: Any, **options: Any) -> Callable[[], Any]:
-            self.gate.wait()
-            return submit(*args, **options)
-
-        encoder.engine.submit = gated  # type: ignore[method-assign]
-        self.scheduler = Scheduler(encoder, room=room, on_batch=self.batches.append, on_fatal=self.fatal.append)
-
-    def job(self, texts: list[str], **options: Any) -> QueuedTexts:
-        sequences, _ = self.encoder.tokenizer.encode(texts, 512)
-        engine = self.encoder.engine
-        plan = None if self.scheduler.mixes else plan_like_encode(engine.max_tokens, 1024)
-        return QueuedTexts(sequences, first=0, skip=0, width=engine.width, plan=plan, **options)
-
-    def submit(self, texts: list[str]) -> QueuedTexts:
-        found = self.job(texts)
-        self.scheduler.submit([found])
-        return found
 
 
 @pytest.fixture
@@ -70,31 +40,6 @@ def test_a_job_has_the_bits_of_encode(harness: Harness, encoder: Encoder):
     np.testing.assert_array_equal(jobs[0].future.result(60), expected)
     np.testing.assert_array_equal(jobs[1].future.result(60), encoder.encode(["alone"]))
     np.testing.assert_array_equal(jobs[2].future.result(60), encoder.encode(texts[::-1]))
-
-
-def test_a_small_request_does_not_wait_behind_a_bulk_one(harness: Harness):
-    harness.gate.clear()
-    bulk = harness.submit([f"{'word ' * 60}{i}" for i in range(60)])  # some fifteen batches
-    singles = [harness.submit([f"single {i}"]) for i in range(3)]
-    harness.gate.set()
-    for job in (*singles, bulk):
-        job.future.result(60)
-    assert bulk.finished > max(job.finished for job in singles)
-    before = [batch.texts for batch in harness.batches[:6]]
-    assert before.count(1) == 3  # each single text is among the first batches
-
-
-def test_a_bulk_request_is_not_starved(harness: Harness):
-    """Every fourth batch begins with the request that has waited longest, however many small ones arrive."""
-    harness.gate.clear()
-    bulk = harness.submit([f"{'word ' * 200}{i}" for i in range(4)])
-    singles = [harness.submit([f"single {i}"]) for i in range(60)]
-    harness.gate.set()
-    bulk.future.result(60)
-    for job in singles:
-        job.future.result(60)
-    later = [job for job in singles if job.finished > bulk.finished]
-    assert later
 
 
 def test_a_full_queue_says_when_to_come_again(encoder: Encoder):

@@ -53,8 +53,7 @@ class NumpyProgram(CompiledGraph):
         """
         self._check_open()
         if len(batch["spans"]) == 1 and cores.usable_cores() > 1:
-            with Crew() as crew:
-                result = compute_text(self.tensors, self.weights, batch, crew)
+            result = self._compute_text(batch, Crew())
             return lambda: result
         parts = split_batch(batch, cores.usable_cores())
         spans = batch["spans"].tolist()
@@ -73,6 +72,17 @@ class NumpyProgram(CompiledGraph):
             return found
 
         return wait
+
+    def submit_on_one_core(self, batch: Mapping[str, Array]) -> Callable[[], Array]:
+        """`submit` for a batch of one sequence that leaves the other cores to other batches. The bits are the same."""
+        if cores.usable_cores() == 1:
+            return self.submit(batch)
+        self._check_open()
+        return cores.core_threads().submit(self._compute_text, batch, Crew(alone=True)).result
+
+    def _compute_text(self, batch: Mapping[str, Array], crew: Crew) -> Array:
+        with crew:
+            return compute_text(self.tensors, self.weights, batch, crew)
 
     def _check_open(self) -> None:
         if self.closed:

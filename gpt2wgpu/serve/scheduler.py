@@ -1,11 +1,11 @@
 """One thread owns the device: it cuts batches from the requests that wait, and keeps two under way.
 
-There is no delay timer. While the device computes, requests gather, and the next batch is cut from them. The request with the
-fewest tokens left comes first, so a single text never waits behind a bulk request; every fourth batch begins with the
-request that has waited longest, so a bulk request is never starved.
+There is no delay timer. While the device computes, requests gather, and the next batch is cut from them. Small requests come
+first, in their order of arrival, so a single text waits for the two batches under way and is in the next one; then large ones,
+the fewest tokens left first. Of what is computed at least a quarter is for the large request that has waited longest.
 
 On a device a text's bits do not depend on its batch, so texts of several requests share one. In numpy the last bits do, so
-there a batch holds texts of one request, cut as `Encoder.encode` cuts them.
+there a batch holds texts of one request, cut as `Encoder.encode` cuts them; of single texts each core computes one.
 """
 
 import sys
@@ -21,12 +21,15 @@ import numpy as np
 from ..encoder import Encoder
 from ..engine import MAX_SEQUENCES
 from ..errors import UserError
+from ..graph.cores import usable_cores
 from ..graph.tensor import Array
 from .failures import BACKEND, OVERLOADED, UNAVAILABLE, Refusal
 from .jobs import QueuedTexts
 
-OLDEST_EVERY = 4  # batches
-UNDER_WAY = 2  # batches on the device at a time
+SMALL_PART = 4  # a request is small if what is left of it is at most a fourth of a batch
+OTHERS = 3  # times as much as the oldest large request gets is computed for others meanwhile, if they want it
+BATCH_COST = 128  # what a batch costs besides its tokens, in tokens
+UNDER_WAY = 2  # batches on the device at a time; in numpy for each core, if all have one text
 ASSUMED_RATE = 2000.0  # tokens per second, until a batch was measured
 WEIGHT = 0.2  # of the newest batch in the measured rate
 OVERDUE = 30.0  # seconds that a batch may take at least before the server calls itself unhealthy
@@ -41,6 +44,7 @@ class Batch:
 
     parts: list[Part]
     tokens: int
+    one_core: bool = False  # computed on one core, in numpy
     started: float = 0.0
     wait: Callable[[], Array] = field(default=lambda: np.empty(0))
 
@@ -71,7 +75,7 @@ class Scheduler:
         self.fatal: str | None = None
         self._jobs: list[QueuedTexts] = []
         self._pending: deque[Batch] = deque()
-        self._turn = self._losses = 0
+        self._passed = self._losses = 0  # what was computed for others while a large request waited, in tokens
         self._lost = ""  # why the device was lost, until it is opened again
         self._closing = False
         self._changed = threading.Condition()
@@ -152,7 +156,7 @@ class Scheduler:
         """Start a batch, or finish one. False if there was nothing to do. Whatever goes wrong ends only its own requests."""
         batch = None
         try:
-            if len(self._pending) < UNDER_WAY:
+            if self._may_start():
                 batch = self._cut_batch()
                 if batch is not None:
                     self._start(batch)
@@ -166,20 +170,30 @@ class Scheduler:
             self._fail(batch, error)
             return True
 
+    def _may_start(self) -> bool:
+        each = usable_cores() if all(batch.one_core for batch in self._pending) else 1
+        return len(self._pending) < UNDER_WAY * each
+
     def _cut_batch(self) -> Batch | None:
         """The texts of the next batch, taken from their jobs; None if nothing waits."""
         with self._changed:
             self._forget_done()
             if not self._jobs:
                 return None
-            order = sorted(self._jobs, key=lambda job: (job.tokens_left, job.number))
-            self._turn += 1
-            if self._turn % OLDEST_EVERY == 0:
-                order.insert(0, min(self._jobs, key=lambda job: job.number))
-            parts = self._take_mixed(order) if self.mixes else self._take_planned(order[0])
+            most = self.encoder.engine.budget()
+            small = [job for job in self._jobs if job.tokens_left <= most // SMALL_PART]
+            large = [job for job in self._jobs if job.tokens_left > most // SMALL_PART]
+            oldest = min(large, key=lambda job: job.number, default=None)
+            order = [*small, *sorted(large, key=lambda job: (job.tokens_left, job.number))]
+            if oldest is not None and self._passed >= OTHERS * most:
+                order.insert(0, oldest)
+            parts = self._take_mixed(order, most) if self.mixes else self._take_planned(order[0])
             tokens = sum(len(job.sequences[i]) for job, i in parts)
-            self.waiting_tokens -= tokens
-            return Batch(parts, tokens)
+            own = sum(len(job.sequences[i]) for job, i in parts if job is oldest)
+            self._passed = max(0, self._passed + BATCH_COST + tokens - (OTHERS + 1) * own) if large else 0
+            self._forget_done()
+            one_core = not self.mixes and len(parts) == 1 and bool(self._jobs or self._pending)
+            return Batch(parts, tokens, one_core)
 
     def _forget_done(self) -> None:
         """Keep the jobs that still wait. For a caller that holds the condition."""
@@ -191,10 +205,10 @@ class Scheduler:
         job.take(rows)
         return [(job, i) for i in rows]
 
-    def _take_mixed(self, order: Sequence[QueuedTexts]) -> list[Part]:
-        """Texts of several jobs that want the same kind of result, up to the token budget."""
+    def _take_mixed(self, order: Sequence[QueuedTexts], most: int) -> list[Part]:
+        """Texts of several jobs that want the same kind of result, up to `most` tokens."""
         parts: list[Part] = []
-        tokens, most = 0, self.encoder.engine.budget()
+        tokens = 0
         for job in order:
             if job.states != order[0].states:
                 continue
@@ -215,8 +229,9 @@ class Scheduler:
                 job.first_submitted = now
         sequences = [job.sequences[i] for job, i in batch.parts]
         batch.started = now
-        batch.wait = self.encoder.engine.submit(sequences, [job.skip for job, _ in batch.parts], states=batch.parts[0][0].states)
-        self._pending.append(batch)
+        self._pending.append(batch)  # before it is started, so that one that hangs is overdue
+        skips, states = [job.skip for job, _ in batch.parts], batch.parts[0][0].states
+        batch.wait = self.encoder.engine.submit(sequences, skips, states=states, one_core=batch.one_core)
 
     def _finish(self, batch: Batch) -> None:
         found = batch.wait()
