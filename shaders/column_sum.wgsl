@@ -8,7 +8,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let c = group.x * COLUMN_LANES + lane % COLUMN_LANES;
   var sum = vec4<f32>();
   if (c < p.C / WIDE) {
-    for (var t = lane / COLUMN_LANES; t < p.T; t += TOKEN_LANES) { sum += value(t, c); }
+    var t = lane / COLUMN_LANES;
+    for (; t + 3u * TOKEN_LANES < p.T; t += 4u * TOKEN_LANES) { // four loads are under way at a time
+      let first = value(t, c);
+      let second = value(t + TOKEN_LANES, c);
+      let third = value(t + 2u * TOKEN_LANES, c);
+      let fourth = value(t + 3u * TOKEN_LANES, c);
+      sum += first;
+      sum += second;
+      sum += third;
+      sum += fourth;
+    }
+    for (; t < p.T; t += TOKEN_LANES) { sum += value(t, c); }
   }
   partial[lane] = sum;
   workgroupBarrier();

@@ -1,48 +1,12 @@
-// x transposed @ dout, the gradient of a linear layer's matrix; t ascends.
-// Grid: a workgroup per TILE_K x TILE_N outputs. Declared in train/ops.py.
-//
-// Both operands are read in memory order, so nothing is staged: for each token a thread loads THREAD_ROWS elements of x and
-// two groups of four of dout, and adds each product to its own sum.
-struct Params { T: u32, K: u32, N: u32, onto: u32 }
+// x transposed @ dout, part by part of the tokens: the gradient of a linear layer's matrix, which sum_parts.wgsl adds up.
+// The product and its grid are in dweight_*.wgsl, in which t ascends, and which call `finish` for every four columns.
+// Declared in train/sums.py.
+struct Params { T: u32, K: u32, N: u32, P: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> dout: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> dweight: array<vec4<f32>>;
-const TILE_K: u32 = 64u; // gpu/kernels.py sets another tile if the device is a CPU
-const TILE_N: u32 = 64u;
-const THREAD_ROWS: u32 = 8u;
-const THREADS_N: u32 = TILE_N / 8u;
-const THREADS_K: u32 = TILE_K / THREAD_ROWS;
+@group(0) @binding(3) var<storage, read_write> parts: array<vec4<f32>>;
 
-@compute @workgroup_size(THREADS_N * THREADS_K)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  let k4s = p.K / 4u;
-  let n4s = p.N / 4u;
-  let k = group.y * (TILE_K / 4u) + lane / THREADS_N; // the first of its groups of four
-  let n = group.x * (TILE_N / 4u) + lane % THREADS_N;
-  var left: array<vec4<f32>, THREAD_ROWS>;
-  var right: array<vec4<f32>, THREAD_ROWS>;
-  for (var t = 0u; t < p.T; t++) { // groups past the last one repeat it and are not stored
-    let d_left = dout[t * n4s + min(n, n4s - 1u)];
-    let d_right = dout[t * n4s + min(n + THREADS_N, n4s - 1u)];
-    for (var g = 0u; g < THREAD_ROWS / 4u; g++) {
-      let v = x[t * k4s + min(k + g * THREADS_K, k4s - 1u)];
-      for (var r = 0u; r < 4u; r++) {
-        left[4u * g + r] = fma(vec4(v[r]), d_left, left[4u * g + r]);
-        right[4u * g + r] = fma(vec4(v[r]), d_right, right[4u * g + r]);
-      }
-    }
-  }
-  for (var r = 0u; r < THREAD_ROWS; r++) {
-    let row = 4u * (k + r / 4u * THREADS_K) + r % 4u;
-    finish(row, n, left[r]);
-    finish(row, n + THREADS_N, right[r]);
-  }
-}
-
-fn finish(k: u32, n4: u32, sum: vec4<f32>) {
-  if (k < p.K && n4 < p.N / 4u) {
-    let at = k * (p.N / 4u) + n4;
-    if (p.onto == 1u) { dweight[at] += sum; } else { dweight[at] = sum; }
-  }
+fn finish(part: u32, k: u32, n4: u32, sum: vec4<f32>) {
+  if (k < p.K && n4 < p.N / 4u) { parts[(part * p.K + k) * (p.N / 4u) + n4] = sum; }
 }

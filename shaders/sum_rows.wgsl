@@ -1,5 +1,5 @@
 // The gradient of a bias: the sum of dout over tokens.
-// The summation and its grid are in column_sum.wgsl. Declared in train/ops.py.
+// The summation and its grid are in column_sum.wgsl. Declared in train/sums.py.
 struct Params { T: u32, C: u32, onto: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dout: array<vec4<f32>>;

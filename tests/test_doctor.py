@@ -92,7 +92,7 @@ def test_a_right_device_passes_every_check_of_training(device: Device):
         ("adamw", "sqrt(v[i]) + p.eps", "sqrt(v[i]) + p.eps + 0.001"),
         ("adamw", "* p.decay", ""),
         ("square_sum", "fma(x[i], x[i], square)", "fma(x[i], x[i], 1.01 * square)"),
-        ("linear_dweight", "t < p.T", "t < p.T - 1u"),
+        ("dweight_registers", "t < end", "t < end - 1u"),
         ("scatter_rows", "dtable[at] = sum", "dtable[at] = 1.01 * sum"),
     ],
 )

@@ -27,6 +27,21 @@ def maximum_cases() -> list[Case]:
     ]
 
 
+# of matrix products: K, N and the lengths of the sequences
+SHAPES = (
+    (1, 1, (1,)),
+    (65, 129, (17,)),
+    (4, 4, (1,)),
+    (64, 64, (64,)),
+    (36, 260, (65, 66)),
+    (260, 36, (99,)),
+)
+
+
+def parts_cases(parts: int, tokens: int) -> list[Case]:
+    return [case for k, n in ((36, 68), (5, 7)) for case in selftest.dweight_cases(k, n, parts, (tokens,))]
+
+
 # T = 1, sequences of length 1, one past a tile (16, 32, 64) and past a block of 16 rows; K, N and C that no tile divides
 AWKWARD = [
     Case(ops.add, {"C": 1}, (1,)),
@@ -36,21 +51,14 @@ AWKWARD = [
         Case(ops.transpose, {"K": k, "N": n})
         for k, n in ((1, 1), (1, 65), (65, 1), (64, 64), (129, 3), (4, 4), (36, 68), (68, 36))
     ),
-    *(
-        Case(o, {"K": k, "N": n}, lengths)
-        for o in (ops.matmul, ops.linear_dweight)
-        for k, n, lengths in (
-            (1, 1, (1,)),
-            (65, 129, (17,)),
-            (4, 4, (1,)),
-            (64, 64, (64,)),
-            (36, 260, (65, 66)),
-            (260, 36, (99,)),
-        )
-    ),
+    *(Case(ops.matmul, {"K": k, "N": n}, lengths) for k, n, lengths in SHAPES),
+    *(case for k, n, lengths in SHAPES for parts in (1, 3) for case in selftest.dweight_cases(k, n, parts, lengths)),
+    # one token past a part; parts longer than the shortest; all tokens in one part; more parts than are needed
+    *(case for parts, count in ((2, 257), (3, 1000), (1, 700), (64, 300)) for case in parts_cases(parts, count)),
     Case(ops.sum_rows, {"C": 1}, (1,)),
     Case(ops.sum_rows, {"C": 17}, (33,)),
     Case(ops.sum_rows, {"C": 20}, (64, 65, 130)),
+    *(Case(ops.sum_rows, {"C": 36}, (count,)) for count in (511, 512, 513, 1025)),  # around four tokens a lane
     *selftest.layer_norm_case(1, (2,)),
     *selftest.layer_norm_case(65, (17, 1)),
     *selftest.layer_norm_case(132, (65, 66)),

@@ -90,6 +90,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys", "attention_load")),
     **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys", "attention_load")),
     **dict.fromkeys(("pool", "pool_dx"), ("pooling_modes", "token_lanes", "fours")),
+    "sum_parts": ("token_parts",),
 }
 
 
@@ -119,8 +120,11 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
             in_parts = name.startswith("linear_add") and int(t.dims["K"]) > LONG_K  # others may have results in f16
             order = "matmul_order", "k_in_parts" if in_parts else "k_in_one"
         return name, matmul, *order, *activation
-    if name in ("linear_dweight", "transpose") and not in_fours(t):
-        return (f"{name}_scalar",)
+    if name == "transpose" and not in_fours(t):
+        return ("transpose_scalar",)
+    if name == "linear_dweight":
+        product = "dweight_workgroup" if matmul in ON_GPUS else "dweight_registers"
+        return (name, product, "token_parts") if in_fours(t) else ("linear_dweight_scalar", "token_parts")
     if name == "attention" and matmul == "matmul_cooperative" and suits_matrix_units(t):
         return ("attention_cooperative",)
     if name in FLASH and matmul in ON_GPUS and t.attrs["head_size"] % 4 == 0:
@@ -171,8 +175,6 @@ def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> st
     constants |= rows.row_constants(t, parts, device.adapter.software)
     if "ones" in parts:
         source = rows.ungroup(source)
-    if device.adapter.software and "linear_dweight" in parts:
-        constants |= {"tile_k": 32, "thread_rows": 32}  # a tile of one thread, as in matmul_registers.wgsl
     source = set_constants(source, constants)
     if "coop_mat" in source:
         return for_matrix_units(device, source)

@@ -10,6 +10,7 @@ from ..graph.memory import MemoryNeed, plan_buffers, tensor_bytes
 from ..graph.ops import attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
 from ..graph.tensor import Array, Tensor, schedule
 from . import ops
+from .sums import count_parts
 
 TOKENS, SEED = Tensor(("T",), "u32", "tokens"), Tensor((1,), "u32", "seed")
 Gradients = Sequence[Tensor | None]  # one for each input of an op; None for an input without gradient
@@ -76,7 +77,8 @@ def gradients(output: Tensor, seed: Tensor, of: Collection[Tensor]) -> dict[Tens
 def linear_vjp(t: Tensor, dout: Tensor) -> Gradients:
     x, weight = t.inputs[:2]
     dx = ops.matmul(dout, ops.transpose(weight))
-    return dx, ops.linear_dweight(x, dout, onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
+    parts = ops.linear_dweight(x, dout, P=count_parts(*map(int, weight.shape)))
+    return dx, ops.sum_parts(parts, T="T", onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
 
 
 def layer_norm_vjp(t: Tensor, dout: Tensor) -> Gradients:

@@ -4,8 +4,9 @@ Letters and grids are those of gpt2wgpu/graph/ops; the kernel of an op is shader
 loss with respect to the output of an op, `dx` with respect to its input. Everything is f32; the numpy functions keep
 the dtype of their inputs, so that gradients can be checked in float64.
 
-The ops that sum over tokens give the gradients of weights. On a device, if `onto` is 1, they add to what their output
-buffer holds, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the gradients itself.
+The ops that sum over tokens give the gradients of weights; those of linear layers are in sums.py. On a device, if `onto` is 1,
+they add to what their output buffer holds, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the
+gradients itself.
 """
 
 from types import SimpleNamespace
@@ -26,6 +27,10 @@ from ..graph.ops.self_attention import (
     split_qkv,
 )
 from ..graph.tensor import Array, Grid, op
+from .sums import linear_dweight as linear_dweight
+from .sums import part_length as part_length
+from .sums import sum_parts as sum_parts
+from .sums import sum_rows as sum_rows
 
 # --- forward
 
@@ -85,18 +90,6 @@ def transpose(x: Array) -> Array:
 def matmul(x: Array, weight: Array) -> Array:
     """dx of a linear layer is dout @ transpose(weight), so it runs on the matmul kernels of the forward pass."""
     return x @ weight
-
-
-@op("x[T,K] dout[T,N] -> dweight[K,N]", grid=lambda p: (cdiv(p.N, p.TILE_N), cdiv(p.K, p.TILE_K), 1))
-def linear_dweight(x: Array, dout: Array, *, onto: int | str = 0) -> Array:
-    """The gradient in the weight of a linear layer: the sum over tokens of the outer products of x and dout."""
-    return x.T @ dout
-
-
-@op("dout[T,C] -> dbias[C]", grid=per_columns("C"))
-def sum_rows(dout: Array, *, onto: int | str = 0) -> Array:
-    """The gradient in a bias: the sum over tokens."""
-    return np.ones(len(dout), dout.dtype) @ dout
 
 
 @op("x[T,C] y[T,C] dout[T,C] -> dx[T,C]", grid=per_element("C", "T"))

@@ -106,15 +106,18 @@ class NumpyTrainProgram(TrainProgram):
                     continue
                 inputs = self._inputs(t, values)
                 if t not in self.weight_of:
-                    values[t] = t.op.reference(*inputs, **t.attrs)
+                    values[t] = self._compute(t, inputs)
                 else:
                     # most rows of a table have no gradient
-                    rows, result = (
-                        ops.row_sums(*inputs) if t.op is ops.scatter_rows else (..., t.op.reference(*inputs, **t.attrs))
-                    )
+                    rows, result = ops.row_sums(*inputs) if t.op is ops.scatter_rows else (..., self._compute(t, inputs))
                     with turns.of(t, share):
                         self._add(self.weight_of[t], rows, result)
                 self._free_inputs(t, values)
+
+    def _compute(self, t: Tensor, inputs: Sequence[Array]) -> Array:
+        assert t.op is not None
+        one_part = {"P": 1} if t.op is ops.linear_dweight else {}  # the parts of tokens are for GPUs; a core has one
+        return t.op.reference(*inputs, **(t.attrs | one_part))
 
     def _inputs(self, t: Tensor, values: Mapping[Tensor, Array]) -> list[Array]:
         return [self.weights[x] if x in self.weights else values[x] for x in t.inputs]

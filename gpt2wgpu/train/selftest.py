@@ -11,6 +11,7 @@ from ..gpu import Device, GPUError, first_reason, read_shader
 from ..gpu.device_cache import short_digest
 from ..graph import packing
 from ..graph.ops import ACTIVATIONS, POOLINGS, attention, embed, linear, pool
+from ..graph.ops.blocks import cdiv
 from ..graph.tensor import Array, Tensor, schedule
 from . import ops
 from .gpu import GPUTrainProgram
@@ -42,6 +43,9 @@ def given_cases(t: Tensor) -> list[Case]:
         return [activate_dx_case(attrs["activation"], width) for width in widths]
     if t.op is ops.dropout:
         return [replace(dropout_case(width), attrs=attrs) for width in widths]
+    if t.op in (ops.linear_dweight, ops.sum_parts):
+        cases = (case for k, n in ((68, 132), (70, 37)) for case in dweight_cases(k, n, int(t.dims["P"]), (1, 530, 33)))
+        return [case for case in cases if case.op is t.op]
     if t.op in (ops.layer_norm_dx, ops.layer_norm_dweight):
         return [case for width in widths for case in layer_norm_case(width) if case.op is t.op]
     if t.op is ops.scatter_rows:
@@ -102,7 +106,8 @@ def backward_cases() -> list[Case]:
         *(activate_dx_case(a, 70) for a in ACTIVATIONS if a != "none"),
         dropout_case(70),
         *(Case(ops.transpose, {"K": k, "N": n}) for k, n in ((68, 132), (70, 37))),
-        *(Case(o, {"K": k, "N": n}) for o in (ops.matmul, ops.linear_dweight) for k, n in ((68, 132), (70, 37))),
+        *(Case(ops.matmul, {"K": k, "N": n}) for k, n in ((68, 132), (70, 37))),
+        *(case for k, n in ((68, 132), (70, 37)) for case in dweight_cases(k, n, 4, (1, 530, 33))),
         Case(ops.sum_rows, {"C": 68}),
         *layer_norm_case(68),
         *(c for d in (10, 64) for causal in (True, False) for c in attention_cases(3 * d, d, causal, (1, 70, 17))),
@@ -122,6 +127,16 @@ def activate_dx_case(activation: str, width: int, lengths: Sequence[int] = LENGT
     x[0, 0] = 0
     given = {"x": x, "y": ops.activate.reference(x, activation=activation)}
     return Case(ops.activate_dx, {"C": width}, lengths, {"activation": activation}, given=given)
+
+
+def dweight_cases(k: int, n: int, parts: int, lengths: Sequence[int]) -> list[Case]:
+    """Both ops of the gradient of a weight (k, n), in up to `parts` parts."""
+    given = {"parts": random_array(parts * k, n).reshape(parts, k, n)}
+    given["parts"][cdiv(sum(lengths), ops.part_length(sum(lengths), parts)) :] = 0  # without tokens
+    return [
+        Case(ops.linear_dweight, {"K": k, "N": n}, lengths, {"P": parts}),
+        Case(ops.sum_parts, {"P": parts, "K": k, "N": n}, lengths, {"T": sum(lengths)}, given=given),
+    ]
 
 
 def dropout_case(width: int, lengths: Sequence[int] = LENGTHS) -> Case:

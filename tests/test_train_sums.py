@@ -1,0 +1,55 @@
+"""The gradients of weights as sums over parts of a micro-batch's tokens: how it is cut, and that nothing is left of others."""
+
+import numpy as np
+import pytest
+from test_train_program import batch, error, gradient, in_numpy, pull, random_weights, small
+
+from gpt2wgpu.gpu import Device
+from gpt2wgpu.graph import packing
+from gpt2wgpu.graph.tensor import schedule
+from gpt2wgpu.train.gpu import GPUTrainProgram
+from gpt2wgpu.train.gradients import TrainGraph
+from gpt2wgpu.train.sums import PART_STEP, SHORTEST_PART, count_parts, part_length
+
+LONG, SHORT = (40,) * 15, (40,) * 7  # 600 tokens are three parts, 280 are two
+
+
+@pytest.mark.parametrize("parts", [1, 2, 14, 56, 64])
+@pytest.mark.parametrize("tokens", [1, 255, 256, 257, 4000, 16384, 65535])
+def test_parts_are_even(parts: int, tokens: int):
+    length = part_length(tokens, parts)
+    assert length >= SHORTEST_PART and length % PART_STEP == 0
+    assert parts * length >= tokens
+    assert length == SHORTEST_PART or parts * (length - PART_STEP) < tokens
+
+
+@pytest.mark.parametrize("k", [1, 12, 64, 384, 768, 1024, 4096])
+@pytest.mark.parametrize("n", [1, 65, 1152, 3072, 8192])
+def test_parts_take_little_memory(k: int, n: int):
+    """Or as much as the weight itself, where that is large."""
+    parts = count_parts(k, n)
+    assert parts >= 1
+    assert parts == 1 or 4 * parts * k * n <= 34e6
+    if k % 64 == n % 64 == 0:
+        assert parts * k * n // 4096 >= 1024 or parts == 64  # enough workgroups for a large GPU
+
+
+def test_memory_needed_counts_the_parts():
+    capacity = {"T": 64, "B": 2, "G": packing.max_tiles(64, 2)}
+    graph = TrainGraph(small())
+    widest = max(4 * int(np.prod(t.shape)) for t in schedule(*graph.gradients.values()) if t.op and t.op.name == "linear_dweight")
+    assert graph.memory_needed(capacity).activations > widest > 4 * 50 * 12 * 36
+
+
+def test_micro_batches_of_several_parts_add_up(device_form: Device):
+    """The second one has fewer parts: what the first one left in the others does not count. And the bits are the same again."""
+    capacity = {"T": 640, "B": 16, "G": packing.max_tiles(640, 16)}
+    programs = [in_numpy(small(), random_weights)]
+    programs += [GPUTrainProgram(device_form, TrainGraph(small()), random_weights, capacity) for _ in range(2)]
+    for program in programs:
+        for seed, lengths in enumerate((LONG, SHORT)):
+            program.gradients(batch(seed, lengths), pull, 0)
+    numpy, first, again = programs
+    for t in numpy.graph.trained:
+        assert error(gradient(first, t.name), gradient(numpy, t.name)) < 2e-5, t.name
+        assert gradient(first, t.name).tobytes() == gradient(again, t.name).tobytes()
