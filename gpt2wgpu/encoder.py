@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from . import checkpoint, hub
 from .checkpoint import Pooling
@@ -27,6 +27,9 @@ from .inputs import Inputs, list_texts, read_inputs, read_several
 from .outputs import stream_rows, token_output, vector_output
 from .tokenizer import Tokenizer
 from .vectors.pairwise import all_pairs, row_by_row
+
+if TYPE_CHECKING:
+    from .explain.result import Explanation
 
 Text = str | None  # a prompt, or the name of one
 
@@ -300,6 +303,20 @@ class Encoder(ModelFacts):
         """The similarity of every sentence with every other, float32 (n, n). Keywords go to `encode`."""
         vectors = self.encode(list_texts(sentences, "similarity_matrix"), **options)
         return self.similarity(vectors, vectors)
+
+    def explain(
+        self, text: str, other: str | None = None, *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> "Explanation":
+        """How a text becomes its vector, step by step; with another text, why the two are alike, as exact sums.
+
+        The result is documented in `explain/result.py`; it writes itself as a page, as JSON and as text. All values are
+        computed in float64 in numpy; `encoded` holds the vectors of the model's device. Raises UserError as `encode` does, and
+        for a text of more than 256 tokens.
+        """
+        from .explain.explain_texts import explain_texts
+
+        texts = [text] if other is None else [text, other]
+        return explain_texts(self, texts, self.options(prompt_name, prompt), self.info())
 
     def info(self) -> dict[str, str | int]:
         """The model card: what was loaded, where it runs, and which layer and modules."""

@@ -39,6 +39,7 @@ ORDER = {
     "outputs": "what a call gives back, in the container that it asks for",
     "compat": "sentence-transformers' keywords, and what to use in place of some",
     "facts": "what an Encoder is, and sentence-transformers' names for it",
+    "explain": "follows a text through a model that is open; Encoder.explain calls it",
     "encoder": "the public class: a model and its options",
     "corpus": "an Encoder over files of any size",
     "evaluation": "what an Encoder's similarities are worth",

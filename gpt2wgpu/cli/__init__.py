@@ -16,6 +16,7 @@ from .console import say_error, shorten_line
 from .diagnose import doctor_command, info_command, profile_command, tune_command
 from .embed import embed_command
 from .evaluate import evaluate_command
+from .explain import explain_command
 from .models import models_command, pull_command
 from .process import flush_stdout, open_streams, stop_on_signals
 from .serve import serve_command
@@ -33,6 +34,7 @@ app = typer.Typer(
 for command in (
     embed_command,
     similarity_command,
+    explain_command,
     evaluate_command,
     train_command,
     serve_command,
@@ -80,6 +82,10 @@ def gpt2wgpu(
 
     [cyan]  gpt2wgpu evaluate --data pairs.tsv[/cyan]
     [cyan]  gpt2wgpu evaluate --data pairs.tsv --layers all --plot layers.png[/cyan]
+
+    [bold]How does a sentence become a vector, and why are two alike?[/bold]
+
+    [cyan]  gpt2wgpu explain "A cat sleeps" "A feline rests" -o page.html[/cyan]
 
     [bold]Vectors over HTTP, for clients of OpenAI, TEI, Hugging Face and Ollama[/bold]
 

@@ -226,6 +226,20 @@ class Tokenizer:
         token = self._tokenizer.token_to_id(model.get("unk_token") or "")
         return {i for i in (token, model.get("unk_id")) if i is not None}
 
+    @property
+    def library(self) -> Any:
+        """The Tokenizer of `tokenizers`, which is not to be changed."""
+        return self._tokenizer
+
+    def special_ends(self) -> tuple[list[int], list[int]]:
+        """The ids of the special tokens before and after every text."""
+        return self._head.tolist(), self._tail.tolist()
+
+    def is_byte_level(self) -> bool:
+        """Whether the letters of its vocabulary stand for bytes, as in GPT-2."""
+        parts = json.loads(self._tokenizer.to_str())
+        return any('"ByteLevel"' in json.dumps(parts.get(name)) for name in ("pre_tokenizer", "normalizer", "decoder"))
+
     def special_ids(self) -> set[int]:
         """Tokens with a meaning of their own, such as [CLS]."""
         return {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
