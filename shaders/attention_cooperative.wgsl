@@ -5,7 +5,8 @@
 // The results stay in fragments, whose elements a shader cannot address. So scores pass through workgroup memory, where SHARES
 // lanes turn each row into f16 weights, and results are rescaled only when a maximum has grown by more than LAZY (as in cmf's
 // zi_flash). Weights stay below exp(LAZY), and the decision depends on the tile's own sequence, not on the batch. No subgroup
-// arithmetic: some drivers crash where it meets matrix units. Rows in workgroup memory are multiples of 16 bytes long.
+// arithmetic: some drivers crash where it meets matrix units. Rows in workgroup memory, and its arrays, are multiples of 16
+// bytes long, so that in any layout fragments begin at one, as Vulkan demands.
 struct Params { T: u32, N: u32, B: u32, G: u32, C: u32, scale: f32 }
 alias X = f32;
 alias O = f32;
@@ -45,7 +46,7 @@ var<workgroup> values: array<f16, KEYS * PITCH>;
 var<workgroup> scores: array<f32, QUERIES * SCORE_PITCH>; // also results, KEYS columns at a time
 var<workgroup> weights: array<f16, QUERIES * WEIGHT_PITCH>;
 var<workgroup> totals: array<f32, QUERIES * SHARES>;
-var<workgroup> grown: atomic<u32>; // 1 if a maximum has; several lanes may say so
+var<workgroup> grown: array<atomic<u32>, 4>; // the first is 1 if a maximum has; several lanes may say so. 16 bytes, like all sizes
 
 fn load(t: u32, column: u32, d4: u32) -> vec4<f16> { return vec4<f16>(qkv[(t * p.N + column) / 4u + d4]); }
 
@@ -99,7 +100,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var i = lane; i < QUERIES * D4; i += LANES) { // queries past the end repeat the last one and are not stored
     stage_key(i / D4 * PITCH + i % D4 * 4u, load(min(first + i / D4, end - 1u), head, i % D4));
   }
-  if (lane == 0u) { atomicStore(&grown, 0u); }
+  if (lane == 0u) { atomicStore(&grown[0], 0u); }
   workgroupBarrier();
   var q0 = Left(); var q1 = Left(); var q2 = Left(); var q3 = Left();
   var q4 = Left(); var q5 = Left(); var q6 = Left(); var q7 = Left();
@@ -174,8 +175,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       top = max(top, s);
     }
     if (block == start) { largest = top; } // nothing to rescale yet
-    if (top > largest + LAZY) { atomicStore(&grown, 1u); }
-    let rescaled = workgroupUniformLoad(&grown) == 1u;
+    if (top > largest + LAZY) { atomicStore(&grown[0], 1u); }
+    let rescaled = workgroupUniformLoad(&grown[0]) == 1u;
     var fade = 1.0;
     if (rescaled) {
       fade = exp(largest - top);
@@ -192,7 +193,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
 
     if (rescaled) {
-      if (lane == 0u) { atomicStore(&grown, 0u); }
+      if (lane == 0u) { atomicStore(&grown[0], 0u); }
       coopStoreT(o0, &scores[at], SCORE_PITCH);
       coopStoreT(o1, &scores[beside], SCORE_PITCH);
       rescale(lane, fade);

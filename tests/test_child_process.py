@@ -69,6 +69,14 @@ def test_matrix_units_that_agreed_are_not_tried_again(granted: Device, monkeypat
     assert len(tried) == 2
 
 
+def test_matrix_units_for_matmuls_alone_are_kept_too(granted: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(matrix_units, "run_in_child", lambda *a, **k: ChildResult([[16, 32], "attention does without: wrong"]))
+    for _ in range(2):
+        found, why = matrix_units.find_matrix_units(granted)
+        assert (found.matrix_units, found.matrix_attention, why) == ((16, 32), False, "attention does without: wrong")
+        monkeypatch.setattr(matrix_units, "run_in_child", lambda *a, **k: pytest.fail("tried again"))
+
+
 def test_a_driver_that_crashes_leaves_matrix_units_off(
     granted: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -15,7 +15,7 @@ import pytest
 from gpt2wgpu import Encoder
 from gpt2wgpu.devices import choose
 from gpt2wgpu.devices import matrix_units as choose_units
-from gpt2wgpu.devices.matrix_units import matrix_error, with_matrix_units
+from gpt2wgpu.devices.matrix_units import MATMUL_CASES, first_error, with_matrix_units
 from gpt2wgpu.devices.selftest import Case, case_arrays, check_op, compare_results, forward_cases
 from gpt2wgpu.gpu import Device, GPUProgram, MatrixUnits, Tile, kernels, measure_ceilings, open_device, tiles
 from gpt2wgpu.gpu.tuning import Bench
@@ -33,19 +33,19 @@ def granted(device: Device) -> Device:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Put the kernels without matrix units, the matmul changed, in the place of those with, which few drivers compile."""
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put the kernels without matrix units, the named one changed, in the place of those with, which few drivers compile."""
     original = kernels.read_shader
 
-    def put(old: str = "", new: str = "") -> None:
-        source = "\n".join(map(original, ("matmul_workgroup", "matmul_order", "k_in_one")))
-        assert old in source
+    def put(old: str = "", new: str = "", kernel: str = "matmul_cooperative") -> None:
         others = {
-            "matmul_cooperative": source.replace(old, new),
+            "matmul_cooperative": "\n".join(map(original, ("matmul_workgroup", "matmul_order", "k_in_one"))),
             "attention_cooperative": "\n".join(
                 map(original, ("attention", "softmax_attention", "attention_keys", "attention_load"))
             ),
         }
+        assert old in others[kernel]
+        others[kernel] = others[kernel].replace(old, new)
         monkeypatch.setattr(kernels, "read_shader", lambda name: others.get(name) or original(name))
 
     return put
@@ -113,6 +113,27 @@ def test_right_results_are_used_by_every_f16_matmul_and_no_other(granted: Device
     assert kernels.shader_files(odd, found.matmul("f16"))[0] == "linear_scalar"
 
 
+def test_attention_that_is_wrong_is_done_without(granted: Device, stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch):
+    """Matmuls that are right keep their matrix units; `info` says so, and attention runs as on a GPU without them."""
+    stand_in("exp(", "2.0 * exp(", "attention_cooperative")
+    found, why = with_matrix_units(granted)
+    assert found.matrix_units == MatrixUnits(16, 32)
+    assert why.startswith(
+        "attention does without: attention (T=220 N=576 head_size=64 scale=1.0 causal=True f16) is wrong: error "
+    )
+    case = Case(ops.attention, {"N": 576}, attrs={"head_size": 64, "scale": 1.0, "causal": True}, half=True)
+    assert check_op(found, case).ok
+    assert (
+        kernels.shader_files(Case(ops.linear, {"K": 20, "N": 36}, half=True).output(), found.matmul("f16"))[1]
+        == "matmul_cooperative"
+    )
+    monkeypatch.setattr(choose_units, "find_matrix_units", with_matrix_units)
+    gpu = replace(granted, adapter=replace(granted.adapter, kind="DiscreteGPU"), kernels={})
+    found, said = choose.find_matmul(gpu, "float16")
+    assert said == f"matmul_cooperative ({why})"
+    assert kernels.shader_files(case.output(), found.attention("f16"))[0] == "attention_flash"
+
+
 def test_tiles_of_the_other_kernel_are_not_taken_over(granted: Device, stand_in: Callable[..., None]):
     """They may have been read from the cache by then."""
     granted = replace(granted, tuned={"tiles": {(84, 148, "f16"): (Tile(16, 64, 2),) * 4}})
@@ -157,7 +178,7 @@ def test_tiles_fit_every_device(device: Device):
         weak = replace(found, adapter=replace(found.adapter, limits=limits))
         assert all(tiles.tile_needs(weak, "matmul_cooperative", t)[1] <= 256 for t in tiles.tile_candidates(weak, "f16"))
         weaker = replace(weak, adapter=replace(weak.adapter, limits=limits | {"max-compute-workgroup-storage-size": 1000}))
-        assert "allows 1000 bytes of workgroup memory and 256 threads" in matrix_error(weaker)
+        assert "allows 1000 bytes of workgroup memory and 256 threads" in first_error(weaker, MATMUL_CASES)
 
 
 # --- the kernel itself

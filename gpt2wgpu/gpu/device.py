@@ -87,7 +87,8 @@ class Device:
     checked: bool = False
     granted: frozenset[str] = frozenset()  # the features asked for and got
     refused: str = ""  # why the features of matrix units were not granted
-    matrix_units: MatrixUnits | None = None  # for f16 matmuls, once devices/selftest.py has approved them
+    matrix_units: MatrixUnits | None = None  # for f16 matmuls, once devices/matrix_units.py has approved them
+    matrix_attention: bool = True  # whether attention uses matrix_units too
     # Shared by all programs of the device and kept until it is freed.
     kernels: "dict[str, Kernel]" = field(default_factory=dict, repr=False)  # by their source
     layouts: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)  # of bind groups, by (bindings, written)
@@ -117,6 +118,10 @@ class Device:
     def has_f16(self) -> bool:
         """Whether shaders may use f16."""
         return "shader-f16" in self.granted
+
+    def attention(self, dtype: str) -> str:
+        """The matmul shader whose kind of attention runs (see kernels.shader_files)."""
+        return self.matmul(dtype if self.matrix_attention else "f32")
 
     def matmul(self, dtype: str) -> str:
         """The name of the shader that multiplies operands of a dtype (see kernels.operand_types)."""

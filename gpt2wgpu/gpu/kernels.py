@@ -107,7 +107,8 @@ def shader_files(t: Tensor, matmul: str) -> tuple[str, ...]:
     """The shader files of an op: its own, then shared ones. matmul: what Device.matmul chose, or matmul_short.
 
     All variants of a matmul give the same bits, except the one on matrix units, which rounds sums differently: a device uses
-    it in every f16 matmul or in none. Attention adds up in another order on a GPU than on a software driver.
+    it in every f16 matmul or in none, and in attention or not. Attention adds up in another order on a GPU than on a software
+    driver.
     """
     assert t.op is not None
     name = t.op.name
@@ -163,7 +164,8 @@ def operand_types(t: Tensor) -> str:
 
 def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> str:
     """The source of an op's kernel, with its types, constant attributes and tile filled in."""
-    parts = shader_files(t, "matmul_short" if tile is not None and tile.short else device.matmul(operand_types(t)))
+    chosen = device.attention if t.op is not None and t.op.name == "attention" else device.matmul
+    parts = shader_files(t, "matmul_short" if tile is not None and tile.short else chosen(operand_types(t)))
     source = "\n".join(read_shader(name) for name in parts)
     for letter, dtype in t.types.items():
         source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
