@@ -262,10 +262,10 @@ class Encoder(ModelFacts):
         return stream_rows(self.engine, self.tokenizer, texts, self.options(prompt_name, prompt, **options))
 
     def encode_windows(
-        self, windows: Iterator[Sequence[str]], options: EncodeOptions, *, first: int = 0
+        self, windows: Iterator[Sequence[str]], options: EncodeOptions, *, first: int = 0, total: int | None = None
     ) -> Generator[tuple[Array, int], None, None]:
         """The vectors of each window of texts, float32 (n, dims), and how many texts were cut (see `Engine.windows`)."""
-        return self.engine.windows(windows, self.tokenizer, options, first=first)
+        return self.engine.windows(windows, self.tokenizer, options, first=first, total=total)
 
     def options(self, prompt_name: Text = None, prompt: Text = None, **given: Unpack[OutputOptions]) -> EncodeOptions:
         """The options of `encode`, checked, for `encode_windows`. Raises UserError."""

@@ -44,6 +44,28 @@ def test_a_teacher_of_another_width_is_refused():
         losses.distillation(GOLDEN["vectors"], GOLDEN["teacher"][:, :4])
 
 
+def test_hard_pairs_against_differences_and_each_pair_alone():
+    rng = np.random.default_rng(0)
+    vectors, teacher = rng.standard_normal((2, 7, 5))
+    first = np.array([0, 3, 5])
+    value, gradient = losses.pair_distillation(vectors, teacher, first)
+    cosines = [
+        [float(v[i] @ v[i + 1] / np.linalg.norm(v[i]) / np.linalg.norm(v[i + 1])) for i in first] for v in (vectors, teacher)
+    ]
+    assert value == pytest.approx(np.mean(np.subtract(*cosines) ** 2), rel=1e-12)
+    numeric = np.zeros_like(vectors)
+    for at in np.ndindex(*vectors.shape):
+        step = np.zeros_like(vectors)
+        step[at] = 1e-5
+        up, down = (losses.pair_distillation(vectors + sign * step, teacher, first)[0] for sign in (1, -1))
+        numeric[at] = (up - down) / 2e-5
+    np.testing.assert_allclose(gradient, numeric, atol=1e-8)
+    assert gradient.dtype == np.float32 and not gradient[2].any() and gradient[[0, 1, 3, 4, 5, 6]].any(axis=1).all()
+    assert losses.pair_distillation(vectors, 3 * vectors, first)[0] == pytest.approx(0)
+    none, zero = losses.pair_distillation(vectors, teacher, first[:0])
+    assert none == 0 and not zero.any() and zero.shape == vectors.shape
+
+
 def test_learning_rate():
     rates = [learning_rate(step, 10, 2.0, 4) for step in range(1, 11)]
     np.testing.assert_allclose(rates[:5], [0.5, 1.0, 1.5, 2.0, 2.0])

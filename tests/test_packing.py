@@ -69,6 +69,17 @@ def pack_lengths(lengths: list[int]) -> dict[str, Array]:
     return packing.pack_batch([np.arange(n) for n in lengths], [np.arange(n) for n in lengths], [0] * len(lengths))
 
 
+@pytest.mark.parametrize("pad", [None, 1])
+def test_concatenated_ids_pack_like_sequences(pad: int | None):
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(4, size=n) for n in (1, 70, 32, 5, 33)]
+    expected = packing.pack_batch(sequences, [packing.position_ids(s, pad) for s in sequences], [0] * 5)
+    found = packing.pack_ids(np.concatenate(sequences), np.array([len(s) for s in sequences]), pad)
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], a) and found[name].dtype == a.dtype for name, a in expected.items())
+    assert expected["tiles"].tolist() == [[b, f] for b, n in enumerate((1, 70, 32, 5, 33)) for f in range(0, n, 32)]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_spans_and_tiles_cover_every_token_once(seed: int):
     rng = np.random.default_rng(seed)

@@ -74,17 +74,18 @@ def test_examples(tmp_path: Path):
         texts = data.tokenize_texts(tokenizer, ["a", "bc", "def", "ghij", "klmno", ""], 4)
     assert [bytes(texts[i].tolist()).decode() for i in range(5)] == ["a", "bc", "def", "ghij", "klmn"]
     assert texts[5].tolist() == [256] and len(texts) == 6
-    pairs = data.Examples(texts, 2, np.array([1, 0, 1]))
-    assert (
-        len(pairs) == 3
-        and str(pairs) == "3 pairs"
-        and str(data.Examples(texts, 6, None)) == "1 text"
-        and pairs.tokens.tolist() == [3, 7, 5]
-    )
-    batch = pairs.batch([2, 0], None)
+    pairs = data.Examples(texts, data.starts_of(0, 3), np.array([1, 0, 1]), [(3, 1.0)])
+    assert len(pairs) == 3 and str(pairs) == "3 pairs" and pairs.tokens.tolist() == [3, 7, 5]
+    batch = pairs.batch(np.array([2, 0]), None)
     assert batch["ids"].tolist() == [*b"klmn", 256, *b"abc"] and batch["spans"].tolist() == [[0, 4], [4, 5], [5, 6], [6, 8]]
     assert batch["positions"].tolist() == [0, 1, 2, 3, 0, 0, 0, 1]
-    assert data.Examples(texts, 1, None).batch([1], 1)["positions"].tolist() == [2, 3]  # RoBERTa counts from pad + 1
+    mixed = data.Examples(texts, data.starts_of(2, 2), None, [(2, 1.0), (2, 1.0)])
+    assert str(mixed) == "2 texts and 2 pairs" and mixed.tokens.tolist() == [1, 2, 7, 5]
+    batch = mixed.batch(np.array([3, 1, 2]), 1)
+    assert bytes(batch["ids"][:4].tolist()) == b"klmn" and bytes(batch["ids"][5:].tolist()) == b"bcdefghij"
+    assert batch["positions"].tolist() == [2, 3, 4, 5, 2, 2, 3, 2, 3, 4, 2, 3, 4, 5]  # RoBERTa counts from pad + 1
+    assert mixed.pair_rows(np.array([3, 1, 2])).tolist() == [0, 3]
+    assert str(data.Examples(texts, data.starts_of(1, 0), None, [])) == "1 text"
 
 
 # --- files and losses
@@ -99,15 +100,18 @@ def test_the_loss_that_data_suggest(tmp_path: Path):
 
 def test_pairs_as_a_loss_takes_them(tmp_path: Path):
     labels, scores, bare = (write(tmp_path, f"{i}.tsv", text) for i, text in enumerate((LABELS, SCORES, BARE)))
-    assert data.read_training([labels], "info_nce", None).sentences1 == ["ab", "ij"]
-    assert data.read_training([bare, bare], "info_nce", 3).sentences2 == ["cd", "gh", "cd"]
-    targets = data.read_training([scores, scores], "cosine", 5).targets
+    assert data.read_training([labels], "info_nce", None)[0].sentences1 == ["ab", "ij"]
+    assert data.read_training([bare, bare], "info_nce", 3)[0].sentences2 == ["cd", "gh", "cd"]
+    assert data.read_training([bare, bare], "info_nce", 3)[1] == [2, 1] and data.read_training([labels], "info_nce", None)[1] == [
+        2
+    ]
+    targets = data.read_training([scores, scores], "cosine", 5)[0].targets
     assert targets is not None and targets.tolist() == [1, 0, 0.25, 1, 0]
-    targets = data.read_training([labels], "cosine", None).targets
+    targets = data.read_training([labels], "cosine", None)[0].targets
     assert targets is not None and targets.tolist() == [1, 0, 1]  # within 0 and 1 they stay as they are
-    assert len(data.read_training([labels], "contrastive", 2)) == 2
+    assert len(data.read_training([labels], "contrastive", 2)[0]) == 2
     text = write(tmp_path, "a.txt", "one\n\n  \ntwo\nthree\n")
-    assert data.read_training_texts([text, labels], 5) == ["one", "two", "three", "ab", "cd"]
+    assert data.read_training_texts([text, labels], 5) == (["one", "two", "three", "ab", "cd"], [3, 2])
 
 
 @pytest.mark.parametrize(
@@ -179,6 +183,11 @@ def test_digest(tmp_path: Path):
         {"model": "m", "layers": 2},
         {"model": "m", "tokenizer": "t"},
         {"vocab": 300, "tokenizer": "t"},
+        {"data": ["a", "b"], "weight": [1.0]},
+        {"data": ["a"], "weight": [0.0]},
+        {"data": ["a"], "weight": [float("nan")]},
+        {"data": ["a", "b"], "teacher_vectors": ["a.npy"]},
+        {"data": ["a"], "hard_pairs": "p", "teacher_vectors": ["a.npy"]},
     ],
 )
 def test_settings_that_are_refused(options: dict[str, Any]):

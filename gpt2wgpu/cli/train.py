@@ -25,7 +25,15 @@ def train_command(
     ],
     data: Annotated[
         list[str] | None,
-        option("--data", metavar="FILE", panel=DATA, help="Pairs, as for evaluate; texts with --teacher. May be repeated."),
+        option("--data", metavar="FILE", panel=DATA, help="Pairs, as for evaluate; texts for distillation. May be repeated."),
+    ] = None,
+    weight: Annotated[
+        list[float] | None,
+        option("--weight", panel=DATA, default="1", help="How often an epoch takes the examples of each --data, such as 0.5."),
+    ] = None,
+    hard_pairs: Annotated[
+        str | None,
+        option(metavar="FILE", panel=DATA, help="distillation: two texts a line, whose similarity by the teacher counts extra."),
     ] = None,
     validation: Annotated[
         str | None, option(metavar="FILE", panel=DATA, help="Pairs with labels or scores, to measure progress on.")
@@ -78,6 +86,15 @@ def train_command(
     ] = 0.5,
     temperature: Annotated[float, option(panel=LEARNING, help="info_nce: what cosines are divided by.")] = 0.05,
     teacher: Annotated[str | None, option(metavar="MODEL", panel=LEARNING, help="distillation: model to imitate.")] = None,
+    teacher_vectors: Annotated[
+        list[str] | None,
+        option(
+            "--teacher-vectors",
+            metavar="FILE",
+            panel=LEARNING,
+            help="distillation: vectors made before, .npy, row i for text i; one file for each --data, then for --hard-pairs.",
+        ),
+    ] = None,
     token_vectors: Annotated[
         bool,
         typer.Option(help="distillation from scratch: start from the teacher's token vectors.", rich_help_panel=LEARNING),
@@ -117,7 +134,7 @@ def train_command(
 
     names = {f.name for f in fields(TrainSettings)}
     options = {name: value for name, value in ctx.params.items() if name in names}
-    options |= {"data": data or [], "freeze": freeze or []}
+    options |= {"data": data or [], "weight": weight or [], "freeze": freeze or [], "teacher_vectors": teacher_vectors or []}
     given = {name: value for name, value in options.items() if is_given(ctx, name)}
     from ..train import loop, start
     from .progress import TrainProgress

@@ -40,17 +40,42 @@ def pack_batch(sequences: Sequence[Array], positions: Sequence[Array], skip: Seq
     pooling leaves out.
     """
     lengths = np.array([len(s) for s in sequences])
+    return packed_arrays(np.concatenate(sequences), np.concatenate(positions), lengths, skip)
+
+
+def pack_ids(ids: Array, lengths: Array, pad: int | None) -> dict[str, Array]:
+    """The arrays of one batch, as of `pack_batch`, from the concatenated ids of sequences of these lengths (B,). No token is
+    skipped. pad: see `position_ids`."""
     ends = np.cumsum(lengths)
-    tiles = [(b, first) for b, n in enumerate(lengths.tolist()) for first in range(0, n, QUERY_TILE)]
+    if pad is None:
+        return packed_arrays(ids, range_indices(np.zeros_like(lengths), lengths), lengths, np.zeros(len(lengths)))
+    real = ids != pad
+    counted = np.cumsum(real)
+    before = (counted - real)[ends - lengths]
+    return packed_arrays(ids, (counted - np.repeat(before, lengths)) * real + pad, lengths, np.zeros(len(lengths)))
+
+
+def packed_arrays(ids: Array, positions: Array, lengths: Array, skip: Sequence[int] | Array) -> dict[str, Array]:
+    """The arrays of `pack_batch`, from the concatenated ids and positions of sequences of these lengths (B,)."""
+    ends = np.cumsum(lengths)
+    tiles = -(-lengths // QUERY_TILE)
     arrays = {
-        "ids": np.concatenate(sequences),
-        "positions": np.concatenate(positions),
+        "ids": ids,
+        "positions": positions,
         "types": np.zeros(ends[-1]),
         "spans": np.stack([ends - lengths, ends], axis=1),
-        "tiles": np.array(tiles),
+        "tiles": np.stack(
+            [np.repeat(np.arange(len(lengths)), tiles), QUERY_TILE * range_indices(np.zeros_like(tiles), tiles)], axis=1
+        ),
         "skip": np.array(skip),
     }
     return {name: a.astype(np.uint32) for name, a in arrays.items()}
+
+
+def range_indices(begins: Array, ends: Array) -> Array:
+    """begins[0], ..., ends[0] - 1, begins[1], ..., ends[1] - 1, and so on, int64."""
+    lengths = ends - begins
+    return np.arange(lengths.sum()) + np.repeat(begins - np.cumsum(lengths) + lengths, lengths)
 
 
 def split_batch(batch: Mapping[str, Array], parts: int) -> list[tuple[list[int], dict[str, Array]]]:

@@ -11,6 +11,7 @@ loop_limit.py   the longest loops of these kernels on software drivers
 settings.py     the settings of a run, and which are refused
 data.py         files -> tokenised examples, and their order
 teacher.py      vectors of another model as targets
+stored.py       such vectors in files, mapped to memory
 vocabulary.py   tokenizers trained on texts
 from_scratch.py a GPT-2 with random weights
 checkpoint.py   weights and the state of training -> a model folder, atomically

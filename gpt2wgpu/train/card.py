@@ -24,8 +24,11 @@ def card_text(
     rows = {
         "shape": f"{config.layers} layers, {config.heads} heads, width {config.width}, {config.vocab:,} tokens",
         "data": f"{', '.join(Path(path).name for path in s.data)}: {examples}",
+        "weights": ", ".join(f"{weight:g}" for weight in s.weight) or None,
+        "hard pairs": Path(s.hard_pairs).name if s.hard_pairs else None,
         "loss": LOSSES[str(s.loss)].format(margin=s.margin, temperature=s.temperature),
         "teacher": Path(s.teacher).name if s.teacher else None,
+        "teacher's vectors": ", ".join(Path(path).name for path in s.teacher_vectors) or None,
         "steps": f"{steps} in {s.epochs} epochs, each {s.accumulate} batch(es) of {s.batch_tokens:,} tokens",
         "AdamW": f"learning rate {s.lr:g}, weight decay {s.weight_decay:g}, clipping {s.clip:g}, dropout {s.dropout:g}",
         "frozen": ", ".join(s.freeze) or None,

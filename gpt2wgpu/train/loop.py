@@ -23,11 +23,13 @@ from ..graph.tensor import Array
 from ..vectors.pairwise import row_by_row
 from . import card, checkpoint, losses
 from .adamw import learning_rate
-from .data import dropout_seed, epoch_batches
+from .data import dropout_seed
 from .start import Run, Validation, too_large
+from .stored import StoredVectors
 
 METRICS_FILE = "metrics.jsonl"
 MATRICES_WEIGHT = 10.0  # weight of the cosine matrices in distillation, as for the built-in model
+HARD_PAIRS_WEIGHT = 10.0  # weight of the cosines of hard pairs
 ALIKE, SPREAD = 0.99, 0.01  # a mean of all cosines in a batch above, or a standard deviation below, shows a collapse
 PATIENCE = 10  # steps in a row, after which a collapse is reported
 SEQUENCES = 1024  # most texts in a batch of the validation
@@ -99,7 +101,7 @@ def train_steps(run: Run, watch: "Watch") -> Iterator[TrainStep]:
     """The remaining steps. `run` is advanced before each is yielded."""
     s = run.settings
     while run.epoch <= s.epochs:
-        order = epoch_batches(run.examples.tokens, s.batch_tokens, s.seed, run.epoch)
+        order = run.examples.batches(s.batch_tokens, s.seed, run.epoch)
         if run.batch >= len(order):
             found = f"the checkpoint stands at batch {run.batch} of epoch {run.epoch}, which has {len(order)}"
             raise UserError(f"{found}: it is damaged, start a new run in another folder")
@@ -122,14 +124,16 @@ def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> Tr
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(not_finite(run, loss, norm, lr))
     metrics = {"step": run.step, "epoch": run.epoch, "loss": loss, "lr": lr, "norm": norm, **watch.values}
-    metrics |= {"texts": run.examples.group * sum(map(len, batches)), "seconds": time.perf_counter() - began}
+    metrics |= {"texts": sum(len(run.examples.texts_of(rows)) for rows in batches), "seconds": time.perf_counter() - began}
     return TrainStep(metrics)
 
 
 def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
     """The loss of micro-batch number `batch` of the epoch; the program keeps its gradient. rows: its examples."""
     s = run.settings
-    targets = np.empty(0) if run.examples.targets is None else np.asarray(run.examples.targets[rows])
+    examples = run.examples
+    by_text = isinstance(examples.targets, StoredVectors)
+    targets = np.empty(0) if examples.targets is None else examples.targets[examples.texts_of(rows) if by_text else rows]
 
     def loss(vectors: Array) -> tuple[float, Array]:
         watch.look(vectors)
@@ -140,9 +144,13 @@ def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
                 return losses.info_nce(vectors, s.temperature)
             if s.loss == "cosine":
                 return losses.cosine_regression(vectors, targets)
-            return losses.distillation(vectors, targets, MATRICES_WEIGHT)
+            value, gradient = losses.distillation(vectors, targets, MATRICES_WEIGHT)
+            if s.hard_pairs is not None:
+                of_pairs, more = losses.pair_distillation(vectors, targets, examples.pair_rows(rows))
+                value, gradient = value + HARD_PAIRS_WEIGHT * of_pairs, gradient + np.float32(HARD_PAIRS_WEIGHT) * more
+            return value, gradient
 
-    packed = run.model.batch(run.examples, rows.tolist())
+    packed = run.model.batch(examples, rows)
     return run.model.program.gradients(packed, loss, dropout_seed(s.seed, run.epoch, batch))
 
 
@@ -163,7 +171,7 @@ def validate(run: Run, validation: Validation) -> dict[str, float]:
     assert pairs.targets is not None
     vectors = np.empty((len(texts), run.model.width), np.float32)
     for rows in packing.plan_batches(texts.tokens.tolist(), run.settings.batch_tokens, SEQUENCES):
-        vectors[rows] = run.model.program.vectors(run.model.batch(texts, rows))
+        vectors[rows] = run.model.program.vectors(run.model.batch(texts, np.array(rows)))
     if not np.isfinite(vectors).all():
         raise UserError(f"step {run.step}: a vector of the validation file holds NaN or infinity: {LOSS_ADVICE}")
     found = pair_measures(row_by_row(vectors[::2], vectors[1::2], "cosine"), pairs.targets, pairs.labelled)

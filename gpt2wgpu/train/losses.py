@@ -62,6 +62,24 @@ def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[f
     return float(loss), unit_gradient(4 * weight / n**2 * difference @ units - targets / n, units, norms)
 
 
+def pair_distillation(vectors: Array, teacher: Array, first: Array) -> tuple[float, Array]:
+    """The mean over pairs of (the cosine of the pair's two vectors - that of the teacher's)^2, after Tung & Mori 2019.
+
+    first: the row of each pair's first vector, int (p,); the second is the next row. Other rows have no gradient. Without
+    pairs the loss is 0.
+    """
+    found = np.zeros(vectors.shape, np.float32)
+    if not len(first):
+        return 0.0, found
+    rows = np.stack([first, first + 1], axis=1).reshape(-1)
+    units, norms = normalized(vectors[rows])
+    targets, _ = normalized(teacher[rows])
+    cosines, judged = (np.einsum("pc,pc->p", u[::2], u[1::2]) for u in (units, targets))
+    difference = cosines - judged
+    found[rows] = pair_gradient(2 * difference / len(first), units, norms)
+    return float((difference**2).mean()), found
+
+
 def normalized(vectors: Array) -> tuple[Array, Array]:
     """Unit vectors (n, C) and lengths (n, 1), float64. The length of a zero vector counts as 1e-12."""
     wide = vectors.astype(np.float64)

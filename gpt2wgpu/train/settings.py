@@ -13,9 +13,10 @@ from typing import Any, get_args, get_origin
 from ..errors import UserError, between, show
 from ..hub import BUILT_IN_NAME, is_name
 
-PATHS = ("data", "validation", "model", "tokenizer", "teacher")
-READ_AGAIN = ("data", "validation", "teacher")  # files that a resumed run reads again; they must be unchanged
-OPTIONS_OF_LOSSES = {"margin": "contrastive", "temperature": "info_nce", "token_vectors": "distillation"}
+READ_AGAIN = ("data", "hard_pairs", "validation", "teacher", "teacher_vectors")  # by a resumed run; they must be unchanged
+PATHS = (*READ_AGAIN, "model", "tokenizer")
+OPTIONS_OF_LOSSES = {"margin": "contrastive", "temperature": "info_nce"}
+OPTIONS_OF_LOSSES |= dict.fromkeys(("token_vectors", "hard_pairs"), "distillation")
 SIZES = {"layers": 6, "heads": 4, "width": 256, "context": 128, "vocab": 12288}  # defaults of a model from scratch
 
 
@@ -27,6 +28,8 @@ class TrainSettings:
     """
 
     data: list[str] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)  # of each file of `data`; all 1 if empty
+    hard_pairs: str | None = None
     validation: str | None = None
     model: str | None = None  # from scratch if None
     tokenizer: str | None = None
@@ -39,6 +42,7 @@ class TrainSettings:
     margin: float = 0.5
     temperature: float = 0.05
     teacher: str | None = None
+    teacher_vectors: list[str] = field(default_factory=list)  # a file for each of `data`, and one for `hard_pairs`
     token_vectors: bool = True
     epochs: int = 3
     batch_tokens: int = 2048
@@ -71,6 +75,17 @@ class TrainSettings:
             zero = name in ("weight_decay", "dropout")
             if not (low < value < high or (zero and value == 0) or (name == "margin" and value == high)):
                 raise UserError(f"{name} must be a number between {low} and {high:g}, not {value!r}")
+        for weight in self.weight:
+            if not 0 < weight <= 1000:
+                raise UserError(f"weight must be a number above 0, at most 1,000, not {weight!r}")
+        if len(self.weight) not in (0, len(self.data)):
+            found = f"weight is given {len(self.weight)} times, and data {len(self.data)} times"
+            raise UserError(f"{found}: give one --weight for each --data, in the same order")
+        if len(self.teacher_vectors) not in (0, len(self.data) + (self.hard_pairs is not None)):
+            found = f"teacher_vectors is given {len(self.teacher_vectors)} times, and data {len(self.data)} times"
+            found += "" if self.hard_pairs is None else ", with hard_pairs"
+            expected = "give one --teacher-vectors for each --data, in the same order, then one for --hard-pairs if there is one"
+            raise UserError(f"{found}: {expected}")
         if self.dtype not in ("float32", "float16"):
             raise UserError(f"dtype must be float32 or float16, not {self.dtype!r}")
         if self.model is not None:

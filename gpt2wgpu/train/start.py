@@ -15,6 +15,7 @@ from ..checkpoint import Checkpoint, load_checkpoint
 from ..checkpoint.graph import build_graph
 from ..checkpoint.prompts import family_prompts, model_names
 from ..devices.choose import enough_memory, find_device
+from ..encoder import Encoder
 from ..errors import UserError, show
 from ..evaluation.scores import check_targets
 from ..files.pairs import Pairs, read_pairs
@@ -49,8 +50,8 @@ class Model:
     def tokenize(self, texts: Iterable[str]) -> TokenizedTexts:
         return data.tokenize_texts(self.tokenizer, texts, self.length)
 
-    def batch(self, examples: Examples, rows: list[int]) -> dict[str, Array]:
-        """A packed batch of examples."""
+    def batch(self, examples: Examples, rows: Array) -> dict[str, Array]:
+        """A packed batch of examples, rows (n,)."""
         return examples.batch(rows, self.template.checkpoint.config.pad)
 
 
@@ -100,7 +101,7 @@ def find_run(folder: Path, given: dict[str, Any], resume: bool, device: str, say
         say(f"there is no run to resume in {folder}: starting a new one")
     if not settings.data:
         raise UserError("there is nothing to learn from: give a file of pairs or of texts with --data")
-    settings = settings.chosen(loss=data.choose_loss(settings.loss, settings.data, settings.teacher))
+    settings = settings.chosen(loss=data.choose_loss(settings.loss, settings.data, settings.teacher or settings.teacher_vectors))
     for name, loss in OPTIONS_OF_LOSSES.items():
         if name in given and settings.loss != loss:
             option = "--" + name.replace("_", "-")
@@ -138,7 +139,8 @@ def resume_run(folder: Path, given: dict[str, Any], device: str, say: Say) -> Ru
 
 
 def digest_files(s: TrainSettings) -> str:
-    return data.digest_data([*s.data, *([s.validation] if s.validation else ())])
+    """SHA-256 of all files that a resumed run reads again, but for the teacher."""
+    return data.digest_data([*s.data, *(path for path in (s.hard_pairs, s.validation) if path), *s.teacher_vectors])
 
 
 def start_from_scratch(folder: Path, s: TrainSettings) -> Path:
@@ -154,9 +156,18 @@ def start_from_scratch(folder: Path, s: TrainSettings) -> Path:
 def learning_texts(s: TrainSettings) -> list[str]:
     """All texts of the training data, to learn a tokenizer from."""
     if s.loss == "distillation":
-        return data.read_training_texts(s.data, s.limit_train)
-    pairs = data.read_training(s.data, str(s.loss), s.limit_train)
-    return [*pairs.sentences1, *pairs.sentences2]
+        return distillation_texts(s)[0]
+    return [*data.texts_of_pairs(data.read_training(s.data, str(s.loss), s.limit_train)[0])]
+
+
+def distillation_texts(s: TrainSettings) -> tuple[list[str], list[int], int]:
+    """The texts of the training data, then those of the hard pairs; how many there are in each file of the data; and how many
+    hard pairs."""
+    texts, counts = data.read_training_texts(s.data, s.limit_train)
+    if s.hard_pairs is None:
+        return texts, counts, 0
+    pairs = read_pairs(s.hard_pairs, target=False)
+    return [*texts, *data.texts_of_pairs(pairs)], counts, len(pairs)
 
 
 def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: Say) -> Run:
@@ -169,13 +180,16 @@ def prepare_run(folder: Path, s: TrainSettings, source: Path, device: str, say: 
         if s.loss == "distillation":
             examples = teacher_examples(folder, s, model, source, device)
         else:
-            examples = data.pair_examples(data.read_training(s.data, str(s.loss), s.limit_train), model.tokenize)
+            pairs, counts = data.read_training(s.data, str(s.loss), s.limit_train)
+            starts = data.starts_of(0, len(pairs))
+            texts, shares = model.tokenize(data.texts_of_pairs(pairs)), data.file_shares(counts, s.weight, s.data)
+            examples = Examples(texts, starts, pairs.targets, shares)
         validation = None if s.validation is None else open_validation(s.validation, s.limit_validation, model)
     except MemoryError:
         raise UserError("the data do not fit in memory: use fewer with --limit-train") from None
     if model.device == "numpy":  # where a batch takes only the memory it needs
         check_room(model.program.graph, min(s.batch_tokens, int(examples.tokens.sum())))
-    steps = count_steps(examples.tokens, s, say)
+    steps = count_steps(examples, s, say)
     trained = sum(math.prod(int(d) for d in t.shape) for t in model.program.graph.trained)
     say(f"{trained:,} weights are trained on {model.device}, loss {s.loss}, on {examples}")
     return Run(folder, s, model, examples, validation, digest_files(s), steps, choose_warmup(s.warmup, steps))
@@ -186,7 +200,7 @@ def open_model(s: TrainSettings, source: Path, device: str) -> Model:
     c = load_checkpoint(source)
     output = build_graph(c, c.config.layers, "f32", c.modules)
     length = min(s.max_seq_length or c.max_seq_length, c.config.usable_length)
-    group = 1 if s.loss == "distillation" else 2
+    group = 1 if s.loss == "distillation" and s.hard_pairs is None else 2
     if s.batch_tokens < group * length:
         longest = f"{group} texts of {length} tokens" if group > 1 else f"a text of {length} tokens"
         raise UserError(f"batch_tokens is {s.batch_tokens}, and {longest} must fit: raise it, or lower max_seq_length")
@@ -249,12 +263,24 @@ def too_large(graph: TrainGraph, tokens: int, room: str) -> UserError:
 
 
 def teacher_examples(folder: Path, s: TrainSettings, model: Model, source: Path, device: str) -> Examples:
-    """Texts and their teacher's vectors. A model from scratch takes its first weights from these."""
-    texts = data.read_training_texts(s.data, s.limit_train)
-    taught = teacher.ask_teacher(folder, str(s.teacher), texts, model.width, device, source == folder / checkpoint.MODEL)
-    examples = Examples(model.tokenize(texts), 1, taught.vectors)
-    if s.token_vectors and source == folder / START:
-        guess = teacher.first_guess(taught, model.tokenizer, model.template.checkpoint.config, examples.texts)
+    """Texts, hard pairs, and their teacher's vectors. A model from scratch takes its first weights from the teacher."""
+    texts, counts, pairs = distillation_texts(s)
+    shares = [*data.file_shares(counts, s.weight, s.data), *([(pairs, 1.0)] if pairs else ())]
+    guessing = s.token_vectors and s.teacher is not None and source == folder / START
+    encoder = Encoder(s.teacher, device=device) if s.teacher and (guessing or not s.teacher_vectors) else None
+    if s.teacher_vectors:
+        names, whole = s.data, [s.limit_train is None] * len(counts)
+        if s.hard_pairs is not None:
+            counts, names, whole = [*counts, 2 * pairs], [*names, s.hard_pairs], [*whole, True]
+        vectors = teacher.read_vectors(folder, s.teacher_vectors, counts, names, model.width, whole)
+    else:
+        assert encoder is not None
+        vectors = teacher.ask_teacher(folder, encoder, texts, model.width, source == folder / checkpoint.MODEL)
+    examples = Examples(model.tokenize(texts), data.starts_of(len(texts) - 2 * pairs, pairs), vectors, shares)
+    if guessing:
+        assert encoder is not None
+        config = model.template.checkpoint.config
+        guess = teacher.first_guess(encoder, vectors, model.tokenizer, config, examples.texts)
         model.program.load_state(model.program.state() | {f"weight/{name}": array for name, array in guess.items()})
     return examples
 
@@ -264,18 +290,19 @@ def open_validation(path: str, limit: int | None, model: Model) -> Validation:
     pairs = read_pairs(path)
     pairs = pairs if limit is None else data.take_pairs(pairs, np.arange(min(limit, len(pairs))))
     check_targets(pairs)
-    return Validation(pairs, Examples(data.pair_examples(pairs, model.tokenize).texts, 1, None))
+    texts = model.tokenize(data.texts_of_pairs(pairs))
+    return Validation(pairs, Examples(texts, data.starts_of(len(texts), 0), None, []))
 
 
-def count_steps(tokens: Array, s: TrainSettings, say: Say) -> int:
-    """Steps of all epochs, whose batches differ from one epoch to the next. tokens: of each example."""
-    passes = s.epochs * len(tokens)
+def count_steps(examples: Examples, s: TrainSettings, say: Say) -> int:
+    """Steps of all epochs, whose batches differ from one epoch to the next."""
+    passes = sum(data.examples_until(n, weight, s.epochs) for n, weight in examples.shares)
     if passes > PASSES:
-        found = f"{s.epochs:,} epochs of {len(tokens):,} examples are {passes:,} examples"
+        found = f"{s.epochs:,} epochs of {len(examples):,} examples are {passes:,} examples"
         raise UserError(f"{found}, at most {PASSES:,} are possible: lower --epochs")
     if passes > MANY_PASSES:
-        say(f"counting the steps of {s.epochs:,} epochs of {len(tokens):,} examples")
-    batches = (data.epoch_batches(tokens, s.batch_tokens, s.seed, epoch) for epoch in range(1, s.epochs + 1))
+        say(f"counting the steps of {s.epochs:,} epochs of {len(examples):,} examples")
+    batches = (examples.batches(s.batch_tokens, s.seed, epoch) for epoch in range(1, s.epochs + 1))
     return sum(math.ceil(len(found) / s.accumulate) for found in batches)
 
 

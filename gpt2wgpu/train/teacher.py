@@ -1,87 +1,98 @@
 """Distillation: the vectors of another model as targets (Hinton et al. 2015), made once and kept in a file."""
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from .. import files
 from ..encoder import Encoder
-from ..errors import UserError
-from ..graph.cores import ONE_THREAD_BLAS
+from ..errors import UserError, show
+from ..files.windows import take_window
 from ..graph.tensor import Array
 from ..models import Architecture
+from ..outputs import warn_of_cut
 from ..tokenizer import Tokenizer
 from .data import TokenizedTexts, digest_data
+from .stored import StoredVectors, leading_directions, map_vectors
 
-BLOCK_ROWS = 4096  # vectors in memory at a time
 HALVING_SHARE = 1e-3  # share of a token in the texts at which its vector is halved
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """The targets of texts. vectors: float32 (n, width), mapped from a file. directions: (C, width), by which the
-    teacher's vectors are multiplied to have `width` dimensions; None if they have as many already."""
-
-    encoder: Encoder
-    vectors: Array
-    directions: Array | None
-
-
-def ask_teacher(run: Path, model: str, texts: Sequence[str], width: int, device: str, resumed: bool = False) -> Teacher:
-    """The teacher's vectors of texts, made once and kept in the folder of the run.
+def ask_teacher(run: Path, encoder: Encoder, texts: Sequence[str], width: int, resumed: bool = False) -> StoredVectors:
+    """The teacher's unit vectors of texts, made once and kept in the folder of the run, as float16: each number is off by
+    0.05 % at most, which changes a cosine by about 1e-5, a hundredth of what students differ by.
 
     The file names hold a digest of the texts and of every file of the teacher, so a file is reused only for the same texts and
-    teacher. Raises UserError if a resumed run has no such file, or if the teacher's vectors
-    have fewer than `width` dimensions.
+    teacher. Raises UserError if a resumed run has no such file, or if the teacher's vectors have fewer than `width` dimensions.
     """
-    encoder = Encoder(model, device=device)
-    if encoder.dimensions < width:
-        found = f"the teacher's vectors have {encoder.dimensions} dimensions, the model's {width}"
-        raise UserError(f"{found}: choose a teacher that has at least as many")
+    check_dimensions("the teacher's vectors have", encoder.dimensions, width)
     key = hashlib.sha256(digest_data(encoder.checkpoint.files_read).encode())
     for text in texts:
         key.update(f"{len(text)} {text}".encode())
-    name = f"teacher-{width}-{key.hexdigest()[:16]}"
-    path, projection = run / f"{name}.npy", run / f"{name}-directions.npy"
+    path = run / f"teacher-{key.hexdigest()[:16]}.npy"
     if not path.exists():
         if resumed:
             raise UserError(f"the run has no {path.name}: the teacher is not the one that it began with, or the file was removed")
-        write_vectors(path, projection, encoder, texts, width)
-    return Teacher(encoder, np.load(path, mmap_mode="r"), np.load(projection) if encoder.dimensions > width else None)
+        write_vectors(path, encoder, texts)
+    return project([np.load(path, mmap_mode="r")], path.with_name(f"{path.stem}-{width}.npy"), width)
 
 
-def write_vectors(path: Path, projection: Path, encoder: Encoder, texts: Sequence[str], width: int) -> None:
-    """Write the vectors and directions to their files. The directions need all vectors, which wait in a temporary file."""
-    moments = np.zeros((encoder.dimensions, encoder.dimensions))
-    with tempfile.TemporaryFile(dir=path.parent) as raw, files.open_output(str(path), {".npy": files.write_npy}) as (file, write):
-        stream = encoder.encode_stream(texts, show_progress_bar=True)
-        while block := [*islice(stream, BLOCK_ROWS)]:
-            rows = np.stack(block)
-            raw.write(rows.tobytes())
-            with ONE_THREAD_BLAS:
-                moments += rows.T.astype(np.float64) @ rows
-        directions = leading_directions(moments, width)
-        if encoder.dimensions > width:
-            with files.open_output(str(projection), {".npy": files.write_npy}) as (directions_file, write_directions):
-                write_directions(directions_file, (("", row) for row in directions))
-
-        def projected() -> files.Rows:
-            raw.seek(0)
-            while data := raw.read(BLOCK_ROWS * 4 * encoder.dimensions):
-                rows = np.frombuffer(data, np.float32).reshape(-1, encoder.dimensions)
-                with ONE_THREAD_BLAS:
-                    rows = rows @ directions if encoder.dimensions > width else rows
-                yield from (("", row) for row in rows)
-
-        write(file, projected())
+def write_vectors(path: Path, encoder: Encoder, texts: Sequence[str]) -> None:
+    """Write the unit vectors of texts to an .npy file, float16, without a step for each text."""
+    rest = iter(texts)
+    windows = iter(lambda: take_window(rest), [])
+    options = encoder.options(normalize_embeddings=True, show_progress_bar=True)
+    with files.open_output(str(path), {".npy": None}) as (file, _):
+        file.write(files.npy_header("<f2", len(texts), encoder.dimensions))
+        cut = 0
+        for block, too_long in encoder.encode_windows(windows, options, total=len(texts)):
+            file.write(block.astype("<f2").tobytes())
+            cut += too_long
+    warn_of_cut(cut, len(texts), options)
 
 
-def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, texts: TokenizedTexts) -> dict[str, Array]:
+def read_vectors(
+    run: Path, paths: Sequence[str], counts: Sequence[int], names: Sequence[str], width: int, exact: Sequence[bool]
+) -> StoredVectors:
+    """The vectors in files that were made before: row i of a file is the teacher's vector of text i of the file of texts.
+
+    counts: how many rows of each are taken, the first ones. names: of the files of texts. exact: whether a file may have no
+    more. Raises UserError if one has too few or too many rows, or if dimensions differ or are fewer than `width`.
+    """
+    found: list[Array] = []
+    for path, count, name, whole in zip(paths, counts, names, exact, strict=True):
+        vectors = map_vectors(path)
+        if len(vectors) < count or (whole and len(vectors) != count):
+            expected = f"{show(Path(name))} has {count:,} texts (blank ones are left out)"
+            raise UserError(f"{show(Path(path))} holds {len(vectors):,} vectors, and {expected}: embed these texts again")
+        check_dimensions(f"the vectors of {show(Path(path))} have", vectors.shape[1], width)
+        if found and vectors.shape[1] != found[0].shape[1]:
+            both = f"vectors of {vectors.shape[1]} dimensions, {show(Path(paths[0]))} of {found[0].shape[1]}"
+            raise UserError(f"{show(Path(path))} holds {both}: take all from one teacher")
+        found.append(vectors[:count])
+    return project(found, run / f"directions-{width}-{digest_data(paths)[:16]}.npy", width)
+
+
+def check_dimensions(what: str, found: int, width: int) -> None:
+    if found < width:
+        raise UserError(f"{what} {found} dimensions, the model's {width}: choose a teacher that has at least as many")
+
+
+def project(found: Sequence[Array], path: Path, width: int) -> StoredVectors:
+    """Vectors with the directions that bring them to `width` dimensions, if they have more; these are kept in a file."""
+    if found[0].shape[1] == width:
+        return StoredVectors(found)
+    if not path.exists():
+        with files.open_output(str(path), {".npy": None}) as (file, _):
+            np.save(file, leading_directions(found, width))
+    return StoredVectors(found, np.load(path))
+
+
+def first_guess(
+    encoder: Encoder, stored: StoredVectors, tokenizer: Tokenizer, config: Architecture, texts: TokenizedTexts
+) -> dict[str, Array]:
     """First weights of a GPT-2 that make the vector of a text about the mean of its tokens' vectors.
 
     The vector of a token is the teacher's vector of that token alone, times a / (a + the token's share of the texts), so that
@@ -91,23 +102,14 @@ def first_guess(teacher: Teacher, tokenizer: Tokenizer, config: Architecture, te
     small in comparison.
     """
     size, width = config.vocab, config.width
-    vectors = teacher.encoder.encode(tokenizer.alone(size), normalize_embeddings=True)
-    if teacher.directions is not None:
-        with ONE_THREAD_BLAS:
-            vectors = vectors @ teacher.directions
+    if encoder.dimensions != (given := stored.files[0].shape[1]):
+        found = f"the teacher's vectors have {encoder.dimensions} dimensions, those of --teacher-vectors {given}"
+        raise UserError(f"{found}: give the teacher that made them, or leave it out")
+    vectors = encoder.encode(tokenizer.alone(size), normalize_embeddings=True)
+    vectors = stored.projected(vectors)
     share = np.bincount(texts.ids, minlength=size) / len(texts.ids)
     common = np.arange(width) % 2 - 0.5
     common = ((common - common.mean()) / common.std()).astype(np.float32)
     table = vectors * (HALVING_SHARE / (HALVING_SHARE + share))[:, None] * (np.linalg.norm(common) / 4)
     positions = np.tile(common, (config.context, 1))
     return {"wte.weight": table.astype(np.float32), "wpe.weight": positions, "ln_f.bias": -common}
-
-
-def leading_directions(moments: Array, width: int) -> Array:
-    """The first `width` singular directions of vectors, float32 (C, width), from the sum of their outer products (C, C).
-
-    No other projection to `width` dimensions keeps more of the squared lengths (Eckart & Young 1936), so this one changes dot
-    products least.
-    """
-    with ONE_THREAD_BLAS:
-        return np.ascontiguousarray(np.linalg.eigh(moments)[1][:, ::-1][:, :width], np.float32)
