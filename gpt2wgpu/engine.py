@@ -113,7 +113,9 @@ class Engine:
         self.longest_text = checkpoint.config.usable_length  # most tokens of a text that can be computed
         self.limited = False  # whether the device, not `longest`, sets `longest_text`
         self._longest = longest
-        self.program = self._compile(graph, quantize_weights(checkpoint.weights) if place.dtype == "int8" else checkpoint.weights)
+        int8 = place.dtype == "int8"
+        weights = quantize_weights(checkpoint.weights, checkpoint.stored_int8) if int8 else checkpoint.weights
+        self.program = self._compile(graph, weights)
         self._token_program: CompiledGraph | None = None  # compiled when it is first asked for
         self.closed = False
 

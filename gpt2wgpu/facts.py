@@ -168,10 +168,14 @@ class ModelFacts:
         create_model_card: bool = True,
         train_datasets: Sequence[str] | None = None,
         safe_serialization: bool = True,
+        *,
+        dtype: str | None = None,
     ) -> None:
         """Write a folder that this package and sentence-transformers load, with the prompts, lengths, pooling and similarity
-        as they are now. It appears when it is complete. Weights keep the dtype of the model's files, whatever `dtype` is.
+        as they are now. It appears when it is complete.
 
+        dtype: of the transformer's weights in the folder: "float32", "float16", or "int8" for a folder of a quarter to a half
+        the size that only this package loads. None: that of the model's files, but float16 if they are int8.
         model_name, create_model_card, train_datasets: accepted without effect; the model's README.md is copied.
         Raises UserError if the folder is not empty, for safe_serialization=False, and if `layer` is not the last one, which
         no folder can express.
@@ -188,7 +192,7 @@ class ModelFacts:
             "similarity_fn_name": self.similarity_fn_name,
             "truncate_dim": self.truncate_dim,
         }
-        save_checkpoint(c, Path(path), self.modules, self.max_seq_length, settings)
+        save_checkpoint(c, Path(path), self.modules, self.max_seq_length, settings, dtype)
 
     def save(self, path: str | Path, *args: Any, **options: Any) -> None:
         """`save_pretrained`."""

@@ -58,8 +58,11 @@ def run_command(*arguments: str) -> None:
 
 
 def copy_shipped(model: Path, folder: Path) -> None:
-    """A copy with what ships: neither the state of training nor the card, and tokenizer.json without white space."""
-    shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training", "README.md"))
+    """What ships: weights in int8, neither the state of training nor the card, and tokenizer.json without white space."""
+    packed = model.parent / "packed"
+    shutil.rmtree(packed, ignore_errors=True)
+    run_command("convert", "--model", str(model), "--dtype", "int8", "--output", str(packed))
+    shutil.copytree(packed, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
     file = folder / "tokenizer.json"
     tokenizer = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
@@ -77,7 +80,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--validation", type=Path)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="copy what ships to this folder, gpt2wgpu/model")
+    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="write what ships, in int8, to this folder, gpt2wgpu/model")
     o = parser.parse_args()
     if not o.short and not (o.corpus and o.pairs):
         parser.error("give --corpus and --pairs, or --short")

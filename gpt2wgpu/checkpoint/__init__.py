@@ -6,6 +6,7 @@ modules.py   modules.json: what follows the transformer
 settings.py  lengths, lower-casing, prompts, similarity of a sentence-transformers folder
 prompts.py   which prompt a call uses; prompts of families whose folders have none, such as e5
 graph.py     the transformer and the modules -> one graph
+rewriting.py the tensors of one file -> a file in another dtype
 saving.py    a checkpoint -> a folder
 """
 
@@ -21,6 +22,7 @@ from ..graph.tensor import Array, Tensor
 from ..models import Architecture, read_config
 from ..models.fields import Fields, is_absent, read_fields
 from .modules import Dense, LayerNorm, Module, Normalize, Pooling, default_pooling, open_modules, read_modules
+from .rewriting import write_tensors
 from .settings import LENGTH_FILES, SENTENCE_FILE, read_sentence_settings, read_transformer_settings
 from .tensors import INDEX, Tensors
 from .weights import TransformerWeights, cast_weight
@@ -80,6 +82,25 @@ class Checkpoint:
         if part not in tensors.entries:
             return np.zeros(int(t.shape[0]), np.float32)  # a Dense without bias; checked at load
         return cast_weight(tensors.read(part).T, t)
+
+    def stored_int8(self, t: Tensor) -> tuple[Array, Array] | None:
+        """The integers and the scales of a weight of the transformer's graph that the files hold in int8, otherwise None."""
+        for tensors in self._all_tensors():
+            tensors.forget()
+        return self._body.stored_int8(t)
+
+    def holds_int8(self) -> bool:
+        """Whether the files hold any of the transformer's weights in int8."""
+        return self._body.holds_int8()
+
+    def body_files(self) -> set[Path]:
+        """The files that hold the transformer's weights, and the index of shards."""
+        entries = self._body.tensors.entries.values()
+        return {entry.file for entry in entries} | {self.folder / INDEX}
+
+    def write_body(self, folder: Path, dtype: str) -> None:
+        """Write the transformer's file of weights to `folder` in another dtype (see `write_tensors`). Raises UserError."""
+        write_tensors(folder / "model.safetensors", self._body.tensors, self._body.group_axes, dtype)
 
     def in_files(self, name: str, array: Array) -> tuple[str, dict[str, Array]]:
         """The inverse of `weights`: a folder inside the model folder, and the tensors of its file for the weight of this name."""

@@ -8,31 +8,48 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import UserError, show
+from ..models import INT8
 from . import Checkpoint
 from .modules import MODE_FLAGS, MODES, Module, Pooling, read_modules
+from .rewriting import CODES
 from .settings import SENTENCE_FILE, find_length_file, set_length
 
 POOLING_FLAGS = {MODES[mode]: flag for mode, flag in MODE_FLAGS.items()}  # by the names of ops.POOLINGS
 
 
 def save_checkpoint(
-    c: Checkpoint, target: Path, modules: Sequence[Module], max_seq_length: int, settings: Mapping[str, Any]
+    c: Checkpoint,
+    target: Path,
+    modules: Sequence[Module],
+    max_seq_length: int,
+    settings: Mapping[str, Any],
+    dtype: str | None,
 ) -> None:
     """Copy the files that vectors depend on, with these options written into them. The folder appears when it is complete.
 
     modules: those after the transformer, which may differ from the checkpoint's only in the pooling. settings: fields of
-    config_sentence_transformers.json. Weights keep the dtype of their files. Raises UserError if `target` holds anything.
+    config_sentence_transformers.json. dtype: of the transformer's weights, "float32", "float16" or "int8"; None: that of
+    the files, but float16 for int8. Raises UserError if `target` holds anything.
     """
+    if dtype is not None and dtype not in CODES:
+        raise UserError(f"dtype must be {', '.join(CODES)} or None, not {dtype!r}")
+    dtype = dtype or ("float16" if c.holds_int8() else None)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{show(target)} is there already and is not an empty folder: save to another name")
     body = c.folder.relative_to(c.path)
+    weights = c.body_files()
     part = target.parent / f".gpt2wgpu-{uuid4().hex}"
     try:
         for file in (*c.files_read, c.path / "README.md"):
-            if file.is_file():
+            if file.is_file() and (dtype is None or file not in weights):
                 copy = part / file.relative_to(c.path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
+        if dtype is not None:
+            c.write_body(part / body, dtype)
+            # other libraries should compute in float32, whatever dtype is stored
+            changes = {"quantization_config": INT8 if dtype == "int8" else None, "torch_dtype": "float32", "dtype": None}
+            update_json(part / body / "config.json", changes)
         if not c.sentence_model:
             kinds = {body.as_posix(): "Transformer", "1_Pooling": "Pooling"}
             write_object(part / "modules.json", [list_module(i, *item) for i, item in enumerate(kinds.items())])

@@ -12,11 +12,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError, show
+from ..graph.ops.blocks import cdiv
+from ..graph.ops.quantized import GROUP, dequantize, dequantize_table
 from ..graph.tensor import Array
 from ..models.fields import LARGEST_FILE, check_regular, is_absent, read_fields
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # what is read; bf16 is the upper half of an f32
 INDEX = "model.safetensors.index.json"  # lists the tensors of each file, if there are several files
+SCALE = "_scale"  # a tensor called X.weight that is int8 has its scales in X.weight_scale, as in compressed-tensors
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -47,15 +50,21 @@ class Tensors:
         self._stamps = {entry.file: stamp_of(entry.file.stat()) for entry in self.entries.values()}
         self._maps: dict[Path, mmap.mmap] = {}
 
-    def check(self, name: str, shape: tuple[int, ...], because: str) -> None:
-        """Raise UserError if a tensor is missing, has another shape, or is not floating-point. `because` says who expects it."""
+    def check(self, name: str, shape: tuple[int, ...], because: str, scales: tuple[int, ...] | None = None) -> None:
+        """Raise UserError if a tensor is missing, has another shape, or is not floating-point. `because` says who expects it.
+
+        scales: the tensor may also be int8, with scales of this shape beside it.
+        """
         if (entry := self.entries.get(name)) is None:
             raise UserError(f"{show(self.folder)}: tensor {name} is missing, expected with shape {list(shape)} ({because})")
         if entry.shape != shape:
             found = f"tensor {name} has shape {show(list(entry.shape))}"
             raise UserError(f"{show(entry.file)}: {found}, expected {list(shape)} ({because})")
-        if entry.dtype not in FLOATS:
-            raise UserError(f"{show(entry.file)}: tensor {name} is {entry.dtype}, expected F32, F16 or BF16 (not quantised)")
+        if entry.dtype == "I8" and scales is not None:
+            self.check(name + SCALE, scales, f"the scales of {name}, which is I8")
+        elif entry.dtype not in FLOATS:
+            expected = "F32, F16 or BF16 (not quantised)" if scales is None else "F32, F16, BF16, or I8 with scales"
+            raise UserError(f"{show(entry.file)}: tensor {name} is {entry.dtype}, expected {expected}")
 
     def refuse_others(self, *known: str) -> None:
         """Raise UserError for tensors other than `known`, which nothing would read."""
@@ -90,17 +99,34 @@ class Tensors:
                 self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         return self._maps[file]
 
-    def read(self, name: str) -> Array:
-        """The values of a checked tensor, f32 or f16: a view of the mapped file where possible. Raises UserError
-        for NaN or infinity, and if the file changed."""
+    def stored_bytes(self, name: str) -> Array:
+        """A tensor as it is stored, a view of the mapped file. Raises UserError if the file changed."""
         entry = self.entries[name]
         try:
-            raw = np.frombuffer(self._map(entry.file), np.uint8)[entry.start : entry.end]
+            return np.frombuffer(self._map(entry.file), np.uint8)[entry.start : entry.end]
         except OSError as e:
             if e.errno == errno.ENOMEM:
                 raise MemoryError from None
             raise changed_file_error(entry.file) from None
-        array = raw.view(FLOATS[entry.dtype]).reshape(entry.shape)
+
+    def read_int8(self, name: str) -> tuple[Array, Array]:
+        """A checked int8 tensor, a view of the mapped file, and its scales, f32. Raises UserError as `read` does."""
+        entry = self.entries[name]
+        q = self.stored_bytes(name).view(np.int8).reshape(entry.shape)
+        scale = self.read(name + SCALE).astype(np.float32)
+        with np.errstate(over="ignore"):
+            if not is_finite(scale * np.float32(128)):
+                raise UserError(f"{show(entry.file)}: tensor {name}{SCALE} overflows float32: the file is damaged")
+        return q, scale
+
+    def read(self, name: str) -> Array:
+        """The values of a checked tensor, f32 or f16: a view of the mapped file where possible. Raises UserError
+        for NaN or infinity, and if the file changed."""
+        entry = self.entries[name]
+        if entry.dtype == "I8":
+            q, scale = self.read_int8(name)
+            return (dequantize_table if scale.shape == scales_shape(q.shape, 1) else dequantize)(q, scale)
+        array = self.stored_bytes(name).view(FLOATS[entry.dtype]).reshape(entry.shape)
         if entry.dtype == "BF16":
             array = np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
         elif entry.dtype == "F64":
@@ -110,6 +136,11 @@ class Tensors:
         if not is_finite(array):
             raise UserError(f"{show(entry.file)}: tensor {name} holds NaN or infinity: training failed or the file is damaged")
         return array
+
+
+def scales_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape of the scales of an int8 tensor whose groups lie along `axis`."""
+    return tuple(cdiv(n, GROUP) if i == axis else n for i, n in enumerate(shape))
 
 
 def stamp_of(found: os.stat_result) -> Stamp:

@@ -5,9 +5,10 @@ import re
 import numpy as np
 
 from ..errors import UserError, show
+from ..graph.int8 import int8_weights
 from ..graph.tensor import DTYPES, Array, Tensor, schedule
 from ..models import Architecture
-from .tensors import FLOATS, Tensors, is_finite
+from .tensors import FLOATS, SCALE, Tensors, is_finite, scales_shape
 
 
 class TransformerWeights:
@@ -22,17 +23,26 @@ class TransformerWeights:
         self.prefix = next((p for p in config.prefixes if p + config.table in tensors.entries), "")
         self.parameters = 0
         self.absent: set[str] = set()  # names of weights of the graph that the files do not hold
+        self.group_axes: dict[str, int] = {}  # tensors in the files that may be int8 -> the axis of their groups
         known = set()
         # the token table and the last block first: then the graph is no larger than the files, whatever config.json claims
-        self._check(config.table, (config.vocab, config.width))
+        self._check(config.table, (config.vocab, config.width), 1)
         self._check(config.block.format(config.layers - 1), (config.width,))
-        for leaf in schedule(config.hidden(config.layers)):
+        graph = schedule(config.hidden(config.layers))
+        tables = int8_weights(graph)
+        for leaf in graph:
             if leaf.is_weight:
                 parts = config.parts(leaf.name, tuple(int(d) for d in leaf.shape))
+                transposed = self._is_transposed(leaf)
+                axis = int(transposed or tables[leaf.name]) if leaf.name in tables else None
                 for name, shape in parts.items():
-                    self._check(name, shape[::-1] if self._is_transposed(leaf) else shape)
+                    self._check(name, shape[::-1] if transposed else shape, axis)
                     self.parameters += int(np.prod(shape))
-                    known.add(self._stored(name))
+                    known.add(stored := self._stored(name))
+                    if axis is not None:
+                        self.group_axes[stored] = axis
+                    if tensors.entries[stored].dtype == "I8":
+                        known.add(stored + SCALE)
                 if not parts:
                     self.absent.add(leaf.name)
         for name in tensors.entries.keys() - known:
@@ -48,6 +58,20 @@ class TransformerWeights:
         if not arrays:
             return cast_weight(self.config.made(leaf.name, shape), leaf)
         return cast_weight(self.config.join(leaf.name, [a.T if self._is_transposed(leaf) else a for a in arrays]), leaf)
+
+    def stored_int8(self, leaf: Tensor) -> tuple[Array, Array] | None:
+        """The integers (in, out) and the scales, f32, of a weight of the graph that the files hold in int8, otherwise None."""
+        names = [self._stored(name) for name in self.config.parts(leaf.name, tuple(int(d) for d in leaf.shape))]
+        if not names or any(self.tensors.entries[name].dtype != "I8" for name in names):
+            return None
+        kinds = zip(*(self.tensors.read_int8(name) for name in names), strict=True)
+        transposed = self._is_transposed(leaf)
+        q, scale = (self.config.join(leaf.name, [a.T if transposed else a for a in arrays]) for arrays in kinds)
+        return np.ascontiguousarray(q), np.ascontiguousarray(scale)
+
+    def holds_int8(self) -> bool:
+        """Whether the files hold any of these weights in int8."""
+        return any(self.tensors.entries[name].dtype == "I8" for name in self.group_axes)
 
     def in_files(self, name: str, array: Array) -> dict[str, Array]:
         """A weight of the graph as the files hold it, the inverse of `weights`; names have no prefix."""
@@ -70,11 +94,12 @@ class TransformerWeights:
         old = re.sub(r"LayerNorm\.(weight|bias)$", lambda m: "LayerNorm." + {"weight": "gamma", "bias": "beta"}[m[1]], name)
         return self.prefix + (old if self.prefix + name not in self.tensors.entries and old != name else name)
 
-    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+    def _check(self, name: str, shape: tuple[int, ...], axis: int | None = None) -> None:
+        """axis: of the groups if the tensor may be int8."""
         stored = self._stored(name)
         if stored not in self.tensors.entries:
             stored = self.prefix + name
-        self.tensors.check(stored, shape, "config.json")
+        self.tensors.check(stored, shape, "config.json", None if axis is None else scales_shape(shape, axis))
 
 
 def cast_weight(array: Array, leaf: Tensor) -> Array:

@@ -17,7 +17,7 @@ from .diagnose import doctor_command, info_command, profile_command, tune_comman
 from .embed import embed_command
 from .evaluate import evaluate_command
 from .explain import explain_command
-from .models import models_command, pull_command
+from .models import convert_command, models_command, pull_command
 from .process import flush_stdout, open_streams, stop_on_signals
 from .serve import serve_command
 from .similarity import similarity_command
@@ -40,6 +40,7 @@ for command in (
     serve_command,
     models_command,
     pull_command,
+    convert_command,
     info_command,
     doctor_command,
     tune_command,
@@ -95,6 +96,7 @@ def gpt2wgpu(
 
     [cyan]  gpt2wgpu train --data pairs.tsv --validation dev.tsv --output my_run[/cyan]
     [cyan]  gpt2wgpu train --data texts.txt --teacher path/to/all-MiniLM-L6-v2 --output my_run[/cyan]
+    [cyan]  gpt2wgpu convert --model my_run/model --dtype int8 --output small[/cyan]
 
     [bold]What does it run on, and can that be trusted?[/bold]
 

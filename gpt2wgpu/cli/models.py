@@ -1,11 +1,12 @@
-"""The commands `pull` and `models`: parse and print."""
+"""The commands `pull`, `models` and `convert`: parse and print."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Json, Revision
+from .options import Json, ModelOption, Revision
 
 
 def pull_command(
@@ -45,3 +46,25 @@ def models_command(as_json: Json = False) -> None:
             f"{', '.join(m.prompts) or '-':<30}  {'yes' if row['cached'] else 'no'}"
         )
     print("\na bare name means sentence-transformers/NAME, except for some such as gpt2; MB: size of the files on the hub")
+
+
+def convert_command(
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to write to; new or empty.", show_default=False)
+    ],
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="Dtype of the weights in it: int8, float16 or float32.", show_default=False)
+    ],
+    model: ModelOption = None,
+    revision: Revision = None,
+) -> None:
+    """Write a model's folder in another dtype, and print the bytes of its weights.
+
+    int8: matrices with a scale for each 64 weights, about half of float16. Only this package loads such a folder; convert it
+    to float16 for transformers and sentence-transformers.
+    """
+    from ..encoder import Encoder
+
+    with Encoder(model, revision=revision, device="numpy", dtype="int8") as encoder:  # the least memory
+        encoder.save_pretrained(output, dtype=dtype)
+    print(sum(file.stat().st_size for file in Path(output).rglob("*.safetensors")))

@@ -85,8 +85,8 @@ def weight_reader(facts: ModelFacts) -> Callable[[Tensor], Array]:
     engine = facts.engine
     if engine.place.device is None:
         return engine.program.weights.__getitem__
-    read = facts.checkpoint.weights
-    return quantize_weights(read) if engine.place.dtype == "int8" else read
+    c = facts.checkpoint
+    return quantize_weights(c.weights, c.stored_int8) if engine.place.dtype == "int8" else c.weights
 
 
 def check_finite(vector: Array) -> None:

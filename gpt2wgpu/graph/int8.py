@@ -3,7 +3,7 @@
 Activations and sums keep their dtype, and so do norms, biases, position tables and Dense heads, which are small.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .ops import embed, embed_int8, linear, linear_add, linear_add_int8, linear_int8
 from .ops.blocks import cdiv
@@ -40,8 +40,17 @@ def int8_leaves(weight: Tensor, *, is_table: bool) -> tuple[Tensor, Tensor]:
     return Tensor(weight.shape, "i8", weight.name, attrs={"table": is_table}), Tensor(scales, "f32", f"{weight.name} scale")
 
 
-def quantize_weights(read: Callable[[Tensor], Array]) -> Callable[[Tensor], Array]:
-    """The weights of a graph in int8, from `read`, which gives those of the f32 graph. A matrix is quantized when it is read.
+def int8_weights(tensors: Iterable[Tensor]) -> dict[str, bool]:
+    """The names of the weights that are in int8 in a graph's int8 twin, and whether each is a table."""
+    ops = [(t.op, t.inputs) for t in tensors if t.op in TWINS]
+    return {inputs[2 if op is embed else 1].name: op is embed for op, inputs in ops}
+
+
+def quantize_weights(
+    read: Callable[[Tensor], Array], stored: Callable[[Tensor], tuple[Array, Array] | None] = lambda t: None
+) -> Callable[[Tensor], Array]:
+    """The weights of a graph in int8, from `read`, which gives those of the f32 graph. A matrix is quantized when it is read,
+    unless `stored` gives its integers and scales as the files hold them.
 
     Relies on the graph's order: a runner asks for a matrix before it asks for its scales.
     """
@@ -51,7 +60,8 @@ def quantize_weights(read: Callable[[Tensor], Array]) -> Callable[[Tensor], Arra
         if t.dtype != "i8":
             return scales.pop(t.name) if t.name in scales else read(t)
         quantize = quantize_table if t.attrs["table"] else quantize_matrix
-        q, scales[f"{t.name} scale"] = quantize(read(Tensor(t.shape, "f32", t.name)))
+        leaf = Tensor(t.shape, "f32", t.name)
+        q, scales[f"{t.name} scale"] = stored(leaf) or quantize(read(leaf))
         return q
 
     return weights

@@ -1,5 +1,8 @@
 """One file per architecture: its configuration, its graph, and how the files hold its weights."""
 
+import json
+
+from ..graph.ops.quantized import GROUP
 from .architecture import Architecture
 from .bert import BertConfig
 from .distilbert import DistilBertConfig
@@ -15,6 +18,7 @@ from .unused import UNUSED
 
 __all__ = [
     "ARCHITECTURES",
+    "INT8",
     "Architecture",
     "read_config",
 ]
@@ -33,6 +37,10 @@ ARCHITECTURES: dict[str, type[Architecture]] = {  # by the model_type of config.
     "gpt_neo": GPTNeoConfig,
 }
 
+# The quantization_config of a folder whose matrices are int8. It names no quant_method: `transformers` raises without one,
+# but takes the integers for weights if it does not know the method.
+INT8 = {"format": "gpt2wgpu-int8", "group_size": GROUP}
+
 
 def read_config(fields: Fields) -> tuple[str, Architecture]:
     """The model_type and its configuration, from config.json. Raises UserError for a model that our graphs do not compute."""
@@ -50,8 +58,8 @@ def read_config(fields: Fields) -> tuple[str, Architecture]:
             raise fields.refuse(name, "none: all layers have to be alike")
     if "AutoModel" in fields.object("auto_map", default={}) and model_type != "nomic_bert":  # whose code is known
         raise fields.refuse("auto_map", "none: this model needs the repository's own code, which is never run")
-    if fields.present("quantization_config"):
-        raise fields.refuse("quantization_config", "none: save the model in f32 or f16")
+    if fields.object("quantization_config", default=INT8) != INT8:
+        raise fields.refuse("quantization_config", f"none, or {json.dumps(INT8)}: save the model in f32 or f16")
     config = architecture.read(fields)
     fields.refuse_unknown(UNUSED.union(architecture.unused))
     return model_type, config

@@ -80,7 +80,7 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
         files[path.as_posix()] = json.dumps(values, indent=2).encode() + b"\n"
 
     # Other libraries should compute in float32, whatever dtype is stored: float16 is slow on a CPU and overflows.
-    change(body / "config.json", architectures=[c.config.model], torch_dtype="float32", dtype=None)
+    change(body / "config.json", architectures=[c.config.model], torch_dtype="float32", dtype=None, quantization_config=None)
     texts = body / (find_length_file(c.folder).path.name if c.sentence_model else LENGTH_FILES[0])
     change(texts, **{**set_length(read(texts), max_seq_length), "do_lower_case": c.lower_case})
     tokenizer = body / "tokenizer_config.json"

@@ -60,3 +60,31 @@ def test_tensors_of_every_kind_are_vectors():
         np.testing.assert_array_equal(to_array(given), vectors)
         np.testing.assert_array_equal(quantize_embeddings(given, "ubinary"), quantize_embeddings(vectors, "ubinary"))
     assert abs(cosine_similarity(tensor[0].bfloat16(), tensor[1]) - 8 / 5 / np.sqrt(5)) < 1e-6
+
+
+def test_a_folder_in_int8_is_refused_there_and_read_in_float16(tmp_path: Path):
+    """It must not take the integers for weights. What `save_pretrained` writes from the folder gives the same vectors."""
+    import numpy as np
+    import pytest
+    import transformers
+    from sentence_transformers import SentenceTransformer
+
+    from gpt2wgpu import Encoder
+
+    texts = ["the cat sleeps", "a river of words"]
+    for name in ("old_bert_mean", "new_gpt2_weighted"):
+        small, half = tmp_path / name / "small", tmp_path / name / "half"
+        small.parent.mkdir()
+        Encoder(GOLDEN / "sentence_models" / name, device="numpy").save_pretrained(small, dtype="int8")
+        opened = Encoder(small, device="numpy")
+        body = opened.checkpoint.folder
+        opened.save_pretrained(half)
+        with warnings.catch_warnings(action="ignore"):
+            for open_folder in (
+                lambda small=small: SentenceTransformer(str(small), device="cpu"),
+                lambda body=body: transformers.AutoModel.from_pretrained(body),
+            ):
+                with pytest.raises(ValueError, match="has no `quant_method`"):
+                    open_folder()
+            theirs = SentenceTransformer(str(half), device="cpu").encode(texts)
+        np.testing.assert_allclose(opened.encode(texts), theirs, rtol=0, atol=2e-3 * np.abs(theirs).max())
