@@ -64,6 +64,9 @@ def prepare_folder(folder: Path, hub: Hub) -> None:
     for name in ("data_sets/train.tsv", "data_sets/dev.tsv", "pairs.tsv"):
         (folder / name).write_text("".join(data[:25]), encoding="utf-8")
     shutil.copy(REPOSITORY / "data_sets" / "meaning.txt", folder / "data_sets")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "device.md").write_text("# Reset\n\nHold the button for ten seconds (E4711).\n", encoding="utf-8")
+    (folder / "README.txt").write_text("The cat sleeps.\n\nIt rained all day.\n", encoding="utf-8")
     (folder / "folder_of_parquet").mkdir()
     write_parquet(folder / "folder_of_parquet" / "part-0.parquet")
     (folder / "path" / "to").mkdir(parents=True)

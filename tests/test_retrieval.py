@@ -79,6 +79,17 @@ def test_a_long_vector_may_be_further_off_than_a_short_one():
     np.testing.assert_array_equal(found.ids, ids)
 
 
+def test_only_allowed_rows_are_found(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(top_k, "SCANNED_BYTES", 4 * 24 * 64)
+    queries, corpus = some_vectors(3, seed=1), some_vectors(900)
+    allowed = np.arange(900) % 3 == 1
+    allowed[100:400] = False  # whole blocks
+    found = top_k.top_k(queries, corpus, 20, cosine=True, allowed=allowed)
+    _, ids = plain_search(queries, corpus[allowed], 20, cosine=True)
+    np.testing.assert_array_equal(found.ids, np.flatnonzero(allowed)[ids])
+    assert top_k.top_k(queries, corpus, 20, cosine=True, allowed=np.zeros(900, bool)).ids.shape == (3, 0)
+
+
 def test_memory_mapped_and_half_corpora(tmp_path):
     corpus = some_vectors(500)
     np.save(tmp_path / "v.npy", corpus.astype(np.float16))

@@ -42,6 +42,7 @@ ORDER = {
     "explain": "follows a text through a model that is open; Encoder.explain calls it",
     "encoder": "the public class: a model and its options",
     "corpus": "an Encoder over files of any size",
+    "search": "an Encoder over the passages of files, for one question",
     "evaluation": "what an Encoder's similarities are worth",
     "diagnose": "looks at a model on a device from outside",
     "train": "changes models; inference never imports it",

@@ -19,6 +19,7 @@ from .evaluate import evaluate_command
 from .explain import explain_command
 from .models import convert_command, models_command, pull_command
 from .process import flush_stdout, open_streams, stop_on_signals
+from .search import search_command
 from .serve import serve_command
 from .similarity import similarity_command
 from .tokens import app as tokens
@@ -35,6 +36,7 @@ for command in (
     embed_command,
     similarity_command,
     explain_command,
+    search_command,
     evaluate_command,
     train_command,
     serve_command,
@@ -73,6 +75,11 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu embed --input articles.csv --column title --output titles.npy[/cyan]
     [cyan]  gpt2wgpu embed --model all-MiniLM-L6-v2 --input texts.txt -o a.jsonl[/cyan]
     [cyan]  gpt2wgpu embed --input huge.jsonl.gz --output vectors.parquet --resume[/cyan]
+
+    [bold]Which passages of files answer a question?[/bold]
+
+    [cyan]  gpt2wgpu search notes/ "how do I reset it"[/cyan]
+    [cyan]  gpt2wgpu search --index notes.index notes/ "how do I reset it"[/cyan]
 
     [bold]Models on the Hugging Face hub, by name[/bold]
 

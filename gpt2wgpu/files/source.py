@@ -27,6 +27,7 @@ class Source:
         self.size = 0
         with suppress(OSError):  # reported when it is opened
             self.size = 0 if path == "-" else Path(path).stat().st_size
+        self.line = 0  # where the row that was read last begins, in formats that have lines
         self.tell: Callable[[], int] = lambda: 0
         self.close: Callable[[], None] = lambda: None  # closes the open file, even if a reader still holds it
 

@@ -77,6 +77,12 @@ def read_texts(path: str, column: str | None = None) -> Iterator[str]:
     return iter(Texts(path, column))
 
 
+def numbered_texts(source: Source, column: str | None = None) -> Iterator[tuple[int, str]]:
+    """The texts of one table, each after the number of its line or, in Parquet and Arrow, of its row; see `Texts`."""
+    for row, text in enumerate(READERS[source.kind](source, ColumnChoice(column)), 1):
+        yield source.line or row, text
+
+
 def line_texts(source: Source, column: ColumnChoice) -> Iterator[str]:
     """Each line as a text. Raises UserError if a column was asked for."""
     if column.asked is not None:
@@ -94,6 +100,7 @@ def json_values(source: Source) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(read_lines(source), 1):
         if not line.strip():
             continue
+        source.line = number
         try:
             yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -158,6 +165,7 @@ def csv_rows(source: Source) -> Iterator[list[str]]:
     rows = CSV.reader(lines(), strict=True)
     try:
         for row in rows:
+            source.line = first
             taken, first = 0, rows.line_num + 1
             yield row or [""]  # how csv reads a blank line
     except CSV.Error as error:
@@ -165,7 +173,8 @@ def csv_rows(source: Source) -> Iterator[list[str]]:
 
 
 def tsv_rows(source: Source) -> Iterator[list[str]]:
-    return (without_end(line).split("\t") for line in read_lines(source))
+    for source.line, line in enumerate(read_lines(source), 1):  # noqa: B020
+        yield without_end(line).split("\t")
 
 
 TABLES: Mapping[str, Callable[[Source], Iterator[list[str]]]] = {".csv": csv_rows, ".tsv": tsv_rows}

@@ -34,13 +34,14 @@ class Best(NamedTuple):
     ids: Array
 
 
-def top_k(queries: Array, corpus: Array, k: int, *, cosine: bool, rescore: bool = True) -> Best:
+def top_k(queries: Array, corpus: Array, k: int, *, cosine: bool, rescore: bool = True, allowed: Array | None = None) -> Best:
     """The k best rows of a corpus (n, C) for each query (m, C), by the dot product or the cosine; all rows if there are fewer.
 
+    allowed: bool (n,), which rows may be found.
     rescore=False leaves the scores of the scan, whose last bits depend on how BLAS adds up: for results far larger than a search.
     Raises UserError if a score is not finite.
     """
-    k = min(k, len(corpus))
+    k = min(k, len(corpus) if allowed is None else int(np.count_nonzero(allowed)))
     if not k or not len(queries):
         return Best(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64))
     if cosine:
@@ -48,14 +49,16 @@ def top_k(queries: Array, corpus: Array, k: int, *, cosine: bool, rescore: bool 
     found = []
     for first in range(0, len(queries), QUERIES_TOGETHER):
         part = np.ascontiguousarray(queries[first : first + QUERIES_TOGETHER], np.float32)
-        pool = scan_corpus(part, corpus, k, cosine=cosine, exact=rescore, first=first)
+        pool = scan_corpus(part, corpus, k, cosine=cosine, exact=rescore, allowed=allowed, first=first)
         if rescore:
             pool.rescore(part, corpus, cosine=cosine)
         found.append(pool.best())
     return Best(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
-def scan_corpus(queries: Array, corpus: Array, k: int, *, cosine: bool, exact: bool, first: int = 0) -> "Candidates":
+def scan_corpus(
+    queries: Array, corpus: Array, k: int, *, cosine: bool, exact: bool, allowed: Array | None = None, first: int = 0
+) -> "Candidates":
     """All rows that may be among the k best. exact=False: those that are, by the scores of this scan. first: the number of the
     first query, for messages."""
     width = corpus.shape[1]
@@ -80,7 +83,7 @@ def scan_corpus(queries: Array, corpus: Array, k: int, *, cosine: bool, exact: b
         rows = blocks[i]
         scores, off = score(rows)
         refuse_not_finite(scores, rows.start, first)
-        pool.add(scores, rows.start, off)
+        pool.add(scores, rows.start, off, None if allowed is None else allowed[rows])
 
     blocks = [*corpus_blocks(len(corpus), min(SCANNED_BYTES // (4 * width), BLOCK_SCORES // len(queries)))]
     if len(queries) * corpus.size <= BLAS_ALONE:
@@ -129,8 +132,14 @@ class Candidates:
         self.held, self.room = 0, max(POOL_ROOM * k * queries, 4096)
         self.lock = Lock()
 
-    def add(self, scores: Array, first: int, off: Array) -> None:
-        """The candidates of a block (m, rows), whose first row is `first`. off (m,): how far its scores may be off."""
+    def add(self, scores: Array, first: int, off: Array, allowed: Array | None = None) -> None:
+        """The candidates of a block (m, rows), whose first row is `first`. off (m,): how far its scores may be off.
+
+        allowed: bool (rows,), which rows may be candidates.
+        """
+        columns_of = np.arange(scores.shape[1]) if allowed is None else np.flatnonzero(allowed)
+        if allowed is not None and len(columns_of) < scores.shape[1]:
+            scores = scores[:, columns_of]
         rows, bound = scores.shape[1], self.bound
         found = scores >= (bound - off)[:, None]
         if rows > self.k and np.count_nonzero(found) > CROWDED_BLOCK * self.k * self.count:
@@ -139,7 +148,7 @@ class Candidates:
         queries, columns = np.nonzero(found)
         with self.lock:
             self.bound = np.maximum(self.bound, bound)
-            self.parts.append((queries, columns + first, scores[queries, columns], off[queries]))
+            self.parts.append((queries, columns_of[columns] + first, scores[queries, columns], off[queries]))
             self.held += len(queries)
             if self.held > self.room:
                 self._drop_worse()

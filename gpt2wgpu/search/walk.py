@@ -1,0 +1,93 @@
+"""The files of folders, as ripgrep sees them: no hidden ones, none that .gitignore names, no links."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError, show
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+Rules = list[tuple[Path, "GitIgnoreSpec"]]  # the folder in which each .gitignore lies, outermost first
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """path: absolute. stat: size, mtime, ctime and inode. named: it was asked for itself, not found in a folder."""
+
+    path: str
+    stat: tuple[int, int, int, int]
+    named: bool
+
+
+def find_files(paths: Sequence[str], leave_out: Path | None = None) -> list[FoundFile]:
+    """The files that paths mean, in the order of their names, each once. leave_out: a folder that is not searched, an index.
+
+    Raises UserError for a path that is neither a file nor a folder; OSError.
+    """
+    found: dict[str, FoundFile] = {}
+    hidden = leave_out.resolve() if leave_out is not None else None
+    for given in paths:
+        path = Path(given)
+        if path.is_file():
+            file = describe_file(path.resolve(), named=True)
+            found[file.path] = file
+        elif path.is_dir():
+            for file in walk_folder(path.resolve(), read_outer_rules(path.resolve()), hidden):
+                found.setdefault(file.path, file)
+        else:
+            why = "is not a file or a folder" if path.exists() else "no such file or folder"
+            raise UserError(f"{show(path)}: {why}")
+    return sorted(found.values(), key=lambda file: file.path)
+
+
+def describe_file(path: Path, *, named: bool) -> FoundFile:
+    stat = path.stat()
+    return FoundFile(str(path), (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino), named)
+
+
+def walk_folder(folder: Path, rules: Rules, leave_out: Path | None) -> Iterator[FoundFile]:
+    """The files below a folder. rules: of the folders around it."""
+    rules = [*rules, *read_rules(folder)]
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        path = Path(entry.path)
+        if entry.name.startswith(".") or entry.is_symlink() or path == leave_out:
+            continue
+        is_folder = entry.is_dir()
+        if is_ignored(path, rules, is_folder=is_folder):
+            continue
+        if is_folder:
+            yield from walk_folder(path, rules, leave_out)
+        elif entry.is_file():
+            yield describe_file(path, named=False)
+
+
+def is_ignored(path: Path, rules: Rules, *, is_folder: bool) -> bool:
+    """Whether the innermost .gitignore that says anything about a path says to leave it out."""
+    for folder, spec in reversed(rules):
+        verdict = spec.check_file(path.relative_to(folder).as_posix() + "/" * is_folder).include
+        if verdict is not None:
+            return verdict
+    return False
+
+
+def read_rules(folder: Path) -> Rules:
+    """The folder's own .gitignore; at the root of a repository also git's own list, which it overrides."""
+    from pathspec import GitIgnoreSpec
+
+    found: Rules = []
+    for path in (folder / ".git" / "info" / "exclude", folder / ".gitignore"):
+        if path.is_file():
+            lines = path.read_text("utf-8", "replace").splitlines()
+            found.append((folder, GitIgnoreSpec.from_lines(lines)))
+    return found
+
+
+def read_outer_rules(folder: Path) -> Rules:
+    """The rules of the folders around this one, up to the root of its repository; none outside a repository."""
+    above = [folder, *folder.parents]
+    root = next((i for i, f in enumerate(above) if (f / ".git").exists()), 0)
+    return [rule for f in reversed(above[1 : root + 1]) for rule in read_rules(f)]
