@@ -1,6 +1,6 @@
 // dout times the derivative of the activation at x, where its value is y.
 // An activation of the form y = x s(x) has s = y / x (0.5 where both are 0) and the derivative s + x s'.
-// Grid: a thread per element, x over columns and y over tokens. Declared in train/ops.py.
+// Grid: a thread per WIDE elements of a row, 64 columns apart, x over columns and y over tokens. Declared in train/ops.py.
 struct Params { T: u32, C: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -22,9 +22,19 @@ fn derivative(x: f32, y: f32) -> f32 {
   return fma(x, s * (1.0 - s), s); // SILU
 }
 
+const WIDE: u32 = 4u;
+
 @compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= p.C) { return; }
-  let at = id.y * p.C + id.x;
-  dx[at] = dout[at] * derivative(x[at], y[at]);
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let row = group.y * p.C;
+  let first = group.x * 64u * WIDE + lane;
+  var v: array<f32, WIDE>; // all are loaded before the first is stored
+  for (var i = 0u; i < WIDE; i++) {
+    let at = row + min(first + i * 64u, p.C - 1u);
+    v[i] = dout[at] * derivative(x[at], y[at]);
+  }
+  for (var i = 0u; i < WIDE; i++) {
+    let c = first + i * 64u;
+    if (c < p.C) { dx[row + c] = v[i]; }
+  }
 }

@@ -46,6 +46,9 @@ def parts_cases(parts: int, tokens: int) -> list[Case]:
 AWKWARD = [
     Case(ops.add, {"C": 1}, (1,)),
     selftest.activate_dx_case("gelu_tanh", 65, (1,)),
+    *(Case(ops.add, {"C": width}, (3,)) for width in (255, 256, 257, 700)),  # around the columns of a workgroup
+    *(Case(ops.activate, {"C": width}, (3,), {"activation": "gelu_tanh"}) for width in (1, 255, 256, 257, 700)),
+    *(selftest.activate_dx_case("silu", width, (3,)) for width in (1, 255, 256, 257, 700)),
     selftest.dropout_case(1, (1,)),
     *(
         Case(ops.transpose, {"K": k, "N": n})
