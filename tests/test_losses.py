@@ -39,6 +39,70 @@ def test_zero_vectors_give_finite_gradients(name: str):
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
+# --- many vectors: in f32, in other forms
+
+
+def in_float64(loss: Callable[[], tuple[float, Array]], monkeypatch: pytest.MonkeyPatch) -> tuple[float, Array]:
+    """The same loss as for few vectors."""
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "FEW", 1 << 30)
+        return loss()
+
+
+def alike_vectors(count: int, width: int, noise: float) -> tuple[Array, Array]:
+    """A teacher's vectors, whose cosines are around 0.2, and vectors that differ from them by `noise`."""
+    teacher, other = np.random.default_rng(0).standard_normal((2, count, width), dtype=np.float32)
+    teacher += 0.5
+    return (teacher + np.float32(noise) * other).astype(np.float32), teacher
+
+
+@pytest.mark.parametrize("noise", [1e-4, 0.05, 3.0])
+@pytest.mark.parametrize(("count", "width"), [(257, 36), (300, 70), (1001, 5), (260, 400)])
+def test_distillation_of_many_vectors_is_as_exact(count: int, width: int, noise: float, monkeypatch: pytest.MonkeyPatch):
+    """Also where both matrices of cosines are nearly equal."""
+    vectors, teacher = alike_vectors(count, width, noise)
+    vectors[3] = teacher[5] = 0
+    vectors[3] += 1  # no text has the vector 0, whose gradient is 1e12 times as large
+    value, gradient = losses.distillation(vectors, teacher, 10.0)
+    expected, right = in_float64(lambda: losses.distillation(vectors, teacher, 10.0), monkeypatch)
+    assert gradient.dtype == np.float32
+    assert value == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(gradient, right, rtol=1e-5, atol=2e-6 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("noise", [0.05, 3.0])
+@pytest.mark.parametrize(("pairs", "width"), [(257, 36), (300, 70), (1001, 5), (260, 400)])
+def test_info_nce_of_many_pairs_is_as_exact(pairs: int, width: int, noise: float, monkeypatch: pytest.MonkeyPatch):
+    """Whether the positives are found at once or hardly at all."""
+    vectors = np.stack(alike_vectors(pairs, width, noise), 1).reshape(2 * pairs, width)
+    value, gradient = losses.info_nce(vectors, 0.05)
+    expected, right = in_float64(lambda: losses.info_nce(vectors, 0.05), monkeypatch)
+    assert gradient.dtype == np.float32
+    assert value == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(gradient, right, rtol=1e-4, atol=1e-5 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("name", ["distillation", "info_nce"])
+def test_many_vectors_give_the_same_bits_on_any_number_of_cores(name: str, monkeypatch: pytest.MonkeyPatch):
+    vectors, teacher = alike_vectors(600, 100, 0.5)
+    found = []
+    for count in (1, 2, 3, 2):
+        monkeypatch.setattr("gpt2wgpu.graph.cores.usable_cores", lambda count=count: count)
+        value, gradient = losses.distillation(vectors, teacher) if name == "distillation" else losses.info_nce(vectors, 0.05)
+        found.append((value, gradient.tobytes()))
+    assert found.count(found[0]) == len(found)
+
+
+@pytest.mark.parametrize("name", ["distillation", "info_nce"])
+def test_many_vectors_that_are_not_finite(name: str):
+    """The loss says so, and nothing warns."""
+    vectors, teacher = alike_vectors(600, 20, 0.5)
+    vectors[7, 3] = np.nan
+    with np.errstate(all="ignore"):  # as the loop calls it
+        value, _ = losses.distillation(vectors, teacher) if name == "distillation" else losses.info_nce(vectors, 0.05)
+    assert not np.isfinite(value)
+
+
 def test_a_teacher_of_another_width_is_refused():
     with pytest.raises(ValueError, match=r"the teacher's vectors must be \(12, 5\), like the model's, got \(12, 4\)"):
         losses.distillation(GOLDEN["vectors"], GOLDEN["teacher"][:, :4])

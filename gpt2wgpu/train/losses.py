@@ -1,12 +1,21 @@
 """Losses on the vectors of one micro-batch: each returns the loss and its gradient with respect to them, f32 (n, C).
 
-All are functions of cosines. They are computed in float64, because they subtract nearly equal numbers and a micro-batch
-has few vectors. The two vectors of a pair lie in neighbouring rows: rows 0 and 1 are pair 0.
+All are functions of cosines. They are computed in float64, because they subtract nearly equal numbers; the matrix products of
+more than FEW vectors are computed in f32 on all cores, in forms that subtract before they multiply. The two vectors of a
+pair lie in neighbouring rows: rows 0 and 1 are pair 0. The bits do not depend on the number of cores.
 """
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
+from ..graph.crew import Crew
 from ..graph.tensor import Array
+
+FEW = 256  # vectors, or pairs, up to which one core computes a loss in float64 sooner than several share it
+LOSS_ROWS = 128  # of a block that a core takes
+LOSS_COLUMNS = 64  # of a product that a core takes
 
 LOSSES = {  # the names of the losses, and how a model card describes them
     "contrastive": "margin contrastive loss on labelled pairs (margin {margin:g})",
@@ -38,12 +47,48 @@ def info_nce(vectors: Array, temperature: float) -> tuple[float, Array]:
     """Oord et al. 2018, with the positives of the other pairs as negatives: the mean cross-entropy of the softmax of
     cosines / temperature, where each anchor (even rows) must find its own positive (odd rows)."""
     units, norms = normalized(vectors)
+    if len(units) > 2 * FEW:
+        loss, dunits = info_nce_of_many(units.astype(np.float32), temperature)
+        return loss, unit_gradient(dunits, units, norms)
     anchors, positives = units[::2], units[1::2]
     loss, slope = cross_entropy(anchors @ positives.T / temperature)
     slope /= temperature
     dunits = np.empty_like(units)
     dunits[::2], dunits[1::2] = slope @ positives, slope.T @ anchors
     return loss, unit_gradient(dunits, units, norms)
+
+
+def info_nce_of_many(units: Array, temperature: float) -> tuple[float, Array]:
+    """The loss of many unit vectors f32 (n, C), and its gradient with respect to them.
+
+    The gradient in the logit of an anchor and its positive is its probability less 1, or less what the others have.
+    """
+    anchors, positives = np.ascontiguousarray(units[::2]), np.ascontiguousarray(units[1::2])
+    n = len(anchors)
+    dunits, slope, logs = np.empty_like(units), np.empty((n, n), np.float32), np.empty(n)
+    danchors, dpositives = dunits[::2], dunits[1::2]
+    scale = np.float32(1 / temperature)
+
+    def softmax_rows(rows: slice) -> None:
+        own = np.arange(n)[rows]
+        found = np.matmul(anchors[rows] * scale, positives.T, out=slope[rows])
+        found -= found.max(1, keepdims=True)
+        at = own - rows.start, own
+        logit = found[at].astype(np.float64)
+        np.exp(found, out=found)
+        found[at] = 0
+        others = found.sum(1, dtype=np.float64)
+        total = others + np.exp(logit)
+        logs[rows] = np.log(total) - logit
+        found *= (1 / (temperature * n * total)).astype(np.float32)[:, None]
+        found[at] = -others / (temperature * n * total)
+        danchors[rows] = found @ positives
+
+    def positive_rows(rows: slice) -> None:
+        dpositives[rows] = slope[:, rows].T @ anchors
+
+    share_blocks((softmax_rows, positive_rows), n)
+    return float(logs.mean()), dunits
 
 
 def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[float, Array]:
@@ -57,6 +102,11 @@ def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[f
     units, norms = normalized(vectors)
     targets, _ = normalized(teacher)
     n = len(units)
+    if n > FEW:
+        squares, dunits = matrix_distance(units, targets)
+        loss = 1 - np.einsum("nc,nc->", units, targets) / n + weight / n**2 * squares
+        dunits *= np.float32(weight / n**2)
+        return float(loss), unit_gradient(dunits - targets / n, units, norms)
     difference = units @ units.T - targets @ targets.T
     loss = 1 - (units * targets).sum() / n + weight * (difference**2).mean()
     return float(loss), unit_gradient(4 * weight / n**2 * difference @ units - targets / n, units, norms)
@@ -78,6 +128,56 @@ def pair_distillation(vectors: Array, teacher: Array, first: Array) -> tuple[flo
     difference = cosines - judged
     found[rows] = pair_gradient(2 * difference / len(first), units, norms)
     return float((difference**2).mean()), found
+
+
+def matrix_distance(units: Array, targets: Array) -> tuple[float, Array]:
+    """The sum of the squared elements of D = U U^T - T T^T, and its gradient with respect to U, f32 (n, C), which is 4 D U.
+
+    With E = U - T, D is E U^T + T E^T, and D U is E (U^T U) + T (E^T U): no matrix (n, n) is made, and nearly equal
+    numbers are subtracted in E alone, before they are rounded to f32.
+    """
+    n, width = units.shape
+    u, t, e = np.empty((3, n, width), np.float32)
+    products = np.empty((3, width, width), np.float32)  # U^T U, E^T U, E^T E
+    slabs = range(0, width, LOSS_COLUMNS)
+    sums = np.empty((len(slabs), 4))
+    dunits = np.empty((n, width), np.float32)
+
+    def round_rows(rows: slice) -> None:
+        u[rows], t[rows] = units[rows], targets[rows]
+        np.subtract(units[rows], targets[rows], out=e[rows], casting="same_kind")
+
+    def multiply_columns(columns: slice) -> None:
+        for out, (a, b) in zip(products, ((u, u), (e, u), (e, e)), strict=True):
+            out[:, columns] = a.T @ b[:, columns]
+
+    def square_columns(columns: slice) -> None:
+        uu, eu, ee = products[:, :, columns].astype(np.float64)
+        ue = products[1, columns].T.astype(np.float64)
+        sums[columns.start // LOSS_COLUMNS] = [np.einsum("kc,kc->", a, b) for a, b in ((ee, uu), (eu, ue), (ee, eu), (ee, ee))]
+
+    def gradient_rows(rows: slice) -> None:
+        np.matmul(e[rows], products[0], out=dunits[rows])
+        dunits[rows] += t[rows] @ products[1]
+        dunits[rows] *= 4
+
+    share_blocks((round_rows,), n)
+    share_blocks((multiply_columns, square_columns), width, LOSS_COLUMNS)
+    share_blocks((gradient_rows,), n)
+    return float(sums.sum(0) @ [2, 2, -4, 1]), dunits
+
+
+def share_blocks(works: Sequence[Callable[[slice], None]], count: int, rows: int = LOSS_ROWS) -> None:
+    """Each of `works` for all blocks of `rows` rows out of `count`, one after the other, on all cores."""
+    blocks = [slice(i, min(i + rows, count)) for i in range(0, count, rows)]
+    with Crew() as crew:
+        for work in works:
+            crew.share(partial(work_quietly, work, blocks), len(blocks))
+
+
+def work_quietly(work: Callable[[slice], None], blocks: Sequence[slice], i: int) -> None:
+    with np.errstate(all="ignore"):  # of this thread; the loop reports what is not finite
+        work(blocks[i])
 
 
 def normalized(vectors: Array) -> tuple[Array, Array]:
