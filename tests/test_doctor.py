@@ -91,6 +91,7 @@ def test_a_right_device_passes_every_check_of_training(device: Device):
     [
         ("adamw", "sqrt(v[i]) + p.eps", "sqrt(v[i]) + p.eps + 0.001"),
         ("adamw", "* p.decay", ""),
+        ("average", "fma(p.share, ", "fma(1.01 * p.share, "),
         ("square_sum", "fma(x[i], x[i], square)", "fma(x[i], x[i], 1.01 * square)"),
         ("dweight_registers", "t < end", "t < end - 1u"),
         ("scatter_rows", "dtable[at] = sum", "dtable[at] = 1.01 * sum"),

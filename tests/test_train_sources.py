@@ -232,7 +232,17 @@ def test_a_run_with_all_of_it_is_resumed_with_the_same_bits(taught: Path, tmp_pa
         "hard_pairs": str(taught / "hard.tsv"),
         "teacher_vectors": [str(taught / name) for name in ("texts.npy", "texts.npy", "hard.npy")],
         "teacher": str(taught / "teacher"),
-        **{"layers": 1, "heads": 1, "width": 4, "vocab": 300, "context": 40, "batch_tokens": 100, "epochs": 2, "dropout": 0.1},
+        **{
+            "layers": 1,
+            "heads": 1,
+            "width": 4,
+            "vocab": 300,
+            "context": 40,
+            "batch_tokens": 100,
+            "epochs": 2,
+            "dropout": 0.1,
+            "average": True,
+        },
     }
     with start.open_run(tmp_path / "whole", given, resume=False, device="numpy", say=print) as run:
         events = [*loop.run_training(run)]

@@ -62,5 +62,6 @@ class TrainProgress:
 
     def validated(self, values: Mapping[str, float]) -> None:
         accuracy = f", accuracy {values['accuracy']:.4f}" if "accuracy" in values else ""
+        plain = f", {values['unaveraged_spearman']:.4f} without the average" if "unaveraged_spearman" in values else ""
         self.scores = f", Spearman {values['spearman']:.4f}{accuracy}"
-        self.say(f"step {values['step']:,}: validation Spearman {values['spearman']:.4f}{accuracy}")
+        self.say(f"step {values['step']:,}: validation Spearman {values['spearman']:.4f}{accuracy}{plain}")

@@ -117,6 +117,10 @@ def train_command(
     weight_decay: Annotated[float, option(panel=LEARNING, help="Weight decay of matrices, as in AdamW.")] = 0.01,
     clip: Annotated[float, option(panel=LEARNING, help="Largest norm of a gradient; longer ones are scaled down.")] = 1.0,
     dropout: Annotated[float, option(panel=LEARNING, help="Probability, after the embeddings and residual branches.")] = 0.0,
+    average: Annotated[
+        bool,
+        option("--average", panel=LEARNING, help="Save and validate a moving average of the weights, mostly of the last steps."),
+    ] = False,
     seed: Annotated[
         int, option(panel=LEARNING, help="Seed of weights, order and dropout; the same seed gives the same bits.")
     ] = 0,

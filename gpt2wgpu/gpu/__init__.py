@@ -27,7 +27,7 @@ from .clock import Clock
 from .device import Adapter, Device, choose_adapter, find_library, list_adapters, open_device
 from .device_cache import adapter_key, read_entries, save_entries
 from .failures import DeviceLost, GPUError, OutOfDeviceMemory, first_reason
-from .inplace import Dispatch, InPlace, new_buffer, read_buffer, write_buffer
+from .inplace import Dispatch, InPlace, copy_buffer, new_buffer, read_buffer, write_buffer
 from .kernels import Kernel, Tile, read_shader
 from .library import MatrixUnits
 from .limits import check_grids, distinct_results
@@ -55,6 +55,7 @@ __all__ = [
     "adapter_key",
     "check_grids",
     "choose_adapter",
+    "copy_buffer",
     "default_kernel",
     "distinct_results",
     "find_library",

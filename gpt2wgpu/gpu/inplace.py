@@ -81,5 +81,13 @@ def read_buffer(device: Device, buffer: Any, count: int) -> Array:
 
 
 @named_failures
+def copy_buffer(device: Device, source: Any, target: Any, count: int) -> None:
+    """Copy the first `count` numbers of a buffer to another one."""
+    encoder = device.raw.create_command_encoder()
+    encoder.copy_buffer_to_buffer(source, 0, target, 0, 4 * count)
+    device.raw.queue.submit([encoder.finish()])
+
+
+@named_failures
 def write_buffer(device: Device, buffer: Any, array: Array) -> None:
     device.raw.queue.write_buffer(buffer, 0, np.ascontiguousarray(array, np.float32))

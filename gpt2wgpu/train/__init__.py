@@ -4,6 +4,7 @@ ops.py          the ops that the backward pass needs, as ordinary ops of a graph
 gradients.py    a forward graph -> its trainable form, and the gradients of its weights
 losses.py       vectors and targets -> loss and its gradient
 adamw.py        the optimiser, and the schedule of the learning rate
+average.py      the moving average of the weights
 program.py      what a program for training offers; in numpy
 gpu.py          the same on a device
 selftest.py     every kernel of training against numpy

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..hub import BUILT_IN_NAME
 from ..models import Architecture
+from .average import POWER
 from .losses import LOSSES
 from .settings import TrainSettings
 
@@ -31,6 +32,7 @@ def card_text(
         "teacher's vectors": ", ".join(Path(path).name for path in s.teacher_vectors) or None,
         "steps": f"{steps} in {s.epochs} epochs, each {s.accumulate} batch(es) of {s.batch_tokens:,} tokens",
         "AdamW": f"learning rate {s.lr:g}, weight decay {s.weight_decay:g}, clipping {s.clip:g}, dropout {s.dropout:g}",
+        "average": f"moving average of the weights, decay (1 - 1 / step)^{POWER}" if s.average else None,
         "frozen": ", ".join(s.freeze) or None,
         "seed": str(s.seed),
         "device": device,

@@ -135,7 +135,8 @@ def weight_files(t: Template, weights: Mapping[str, Array]) -> dict[str, dict[st
 
 
 def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
-    """Replace RUN/model, atomically. state: the program's; its weights become the model. progress: what else a resumed run
+    """Replace RUN/model, atomically. state: the program's; its weights, or their average
+    if there is one, become the model. progress: what else a resumed run
     needs, as JSON values."""
     new, model, previous = run / NEW, run / MODEL, run / PREVIOUS
     shutil.rmtree(new, ignore_errors=True)
@@ -145,6 +146,7 @@ def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Arra
         (new / name).write_bytes(data)
     (new / STATE).parent.mkdir()
     weights = {name.removeprefix("weight/"): a for name, a in state.items() if name.startswith("weight/")}
+    weights |= {name.removeprefix("average/"): a for name, a in state.items() if name.startswith("average/")}
     tensors = {f"{folder}/model.safetensors": arrays for folder, arrays in weight_files(t, weights).items()}
     for name, arrays in {**tensors, STATE: dict(state)}.items():
         save_file(arrays, new / name, metadata={"format": "pt"})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..gpu import Device, Dispatch, GPUProgram, InPlace, new_buffer, read_buffer, write_buffer
+from ..gpu import Device, Dispatch, GPUProgram, InPlace, copy_buffer, new_buffer, read_buffer, write_buffer
 from ..graph.ops.blocks import cdiv
 from ..graph.tensor import DTYPES, Array, Tensor
 from . import adamw
@@ -52,12 +52,20 @@ class GPUTrainProgram(TrainProgram):
             buffer, params = self.program.kept[gradient], {"N": square_size(t)}
             squares.append(Dispatch([buffer, self.sums], {**params, "first": first}, (groups[t], 1, 1)))
             undecayed = {} if len(t.shape) == 2 else {"decay": 1.0}
-            [(_, weight)] = self.program.weights[t]  # one piece, because its gradient is one
-            changed = [weight, self.m[t], self.v[t]]
+            changed = [self._weight(t), self.m[t], self.v[t]]
             updates.append(Dispatch([buffer, *changed], {**params, **undecayed}, (groups[t], 1, 1)))
             first += groups[t]
         self.square_sum = InPlace(device, ["square_sum", "row_sum"], squares, written=1)
         self.adamw = InPlace(device, ["adamw"], updates, written=3)
+        self.average = {t: new_buffer(device, f"average of {t.name}", square_size(t)) for t in graph.trained if graph.averaged}
+        if graph.averaged:
+            moves = [
+                Dispatch([self._weight(t), buffer], {"N": square_size(t)}, (groups[t], 1, 1))
+                for t, buffer in self.average.items()
+            ]
+            self.moves = InPlace(device, ["average"], moves, written=1)
+            self.spare = new_buffer(device, "exchange", max(map(square_size, graph.trained)))
+            self.move_average(1)
 
     def vectors(self, batch: Mapping[str, Array]) -> Array:
         return self.inference.run(batch)
@@ -84,6 +92,15 @@ class GPUTrainProgram(TrainProgram):
             self.adamw.run(**vars(adamw.Update.of_step(self.steps, lr, weight_decay, factor)))
         return norm
 
+    def move_average(self, share: float) -> None:
+        self.moves.run(share=share)
+
+    def exchange_average(self) -> None:
+        for t, average in self.average.items():
+            weight = self._weight(t)
+            for source, target in ((weight, self.spare), (average, weight), (self.spare, average)):
+                copy_buffer(self.device, source, target, square_size(t))
+
     def state(self) -> dict[str, Array]:
         found = {}
         for name, (t, pieces) in self._state().items():
@@ -101,10 +118,15 @@ class GPUTrainProgram(TrainProgram):
                 first += rows
         self.steps = int(state["step"])
 
+    def _weight(self, t: Tensor) -> Any:
+        """The buffer of a trained weight: one, because its gradient is one."""
+        [(_, weight)] = self.program.weights[t]
+        return weight
+
     def _state(self) -> dict[str, tuple[Tensor, list[tuple[int, Any]]]]:
         """The tensor and the buffers of every entry, each with its number of rows."""
         found = {f"weight/{t.name}": (t, self.program.weights[t]) for t in self.graph.weights}
-        for kind, buffers in (("m", self.m), ("v", self.v)):
+        for kind, buffers in (("m", self.m), ("v", self.v), ("average", self.average)):
             found |= {f"{kind}/{t.name}": (t, [(int(t.shape[0]), b)]) for t, b in buffers.items()}
         return found
 

@@ -129,11 +129,13 @@ VJP: dict[str, Callable[[Tensor, Tensor], Gradients]] = {
 class TrainGraph:
     """A graph to train: the trainable form of an output, and the gradients of its weights.
 
-    dropout: a probability. frozen: names of weights that are not trained.
+    dropout: a probability. frozen: names of weights that are not trained. averaged: whether a program keeps a moving average
+    of the trained weights.
     Raises ValueError if the graph has no weight of a frozen name, or if all are frozen; UserError if it cannot be trained.
     """
 
-    def __init__(self, output: Tensor, dropout: float = 0.0, frozen: Collection[str] = ()) -> None:
+    def __init__(self, output: Tensor, dropout: float = 0.0, frozen: Collection[str] = (), averaged: bool = False) -> None:
+        self.averaged = averaged
         self.inference = output  # without dropout
         self.output = trainable(output, dropout)
         self.weights = [t for t in schedule(self.output) if t.is_weight]
@@ -152,7 +154,8 @@ class TrainGraph:
         self.tables = {t.name: int(t.shape[0]) for t in self.inputs if t.name.endswith("_rows")}
 
     def memory_needed(self, capacity: Mapping[str, int]) -> MemoryNeed:
-        """Bytes: of weights, gradients and both moments of AdamW; and of the arrays and results of a batch of size `capacity`."""
+        """Bytes: of weights, gradients, both moments of AdamW and the average; and of the arrays and results of a batch of size
+        `capacity`."""
 
         def size(t: Tensor) -> int:
             return tensor_bytes(t, capacity)
@@ -160,7 +163,7 @@ class TrainGraph:
         trained = sum(map(size, self.trained))
         _, results = plan_buffers([*self.forward, *self.backward], size, set(self.gradients.values()))
         batch = sum(map(size, (*self.inputs, self.seed)))
-        return MemoryNeed(sum(map(size, self.weights)) + 3 * trained, sum(results) - trained + batch)
+        return MemoryNeed(sum(map(size, self.weights)) + (3 + self.averaged) * trained, sum(results) - trained + batch)
 
     def arrays(self, batch: Mapping[str, Array], seed: int, tokens: Array) -> dict[str, Array]:
         """A batch, and the other arrays that the graph reads. tokens: which of the micro-batch's tokens these are, int (T,)."""

@@ -23,7 +23,9 @@ from ..graph.tensor import Array
 from ..vectors.pairwise import row_by_row
 from . import card, checkpoint, losses
 from .adamw import learning_rate
+from .average import average_share
 from .data import dropout_seed
+from .program import TrainProgram
 from .start import Run, Validation, too_large
 from .stored import StoredVectors
 
@@ -46,7 +48,8 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class Validated:
-    """A validation. metrics: its line in metrics.jsonl: step, spearman, and accuracy if the pairs have labels."""
+    """A validation. metrics: its line in metrics.jsonl: step, spearman, and accuracy if the pairs have labels; with
+    an average these are its scores, and unaveraged_spearman and unaveraged_accuracy those of the weights themselves."""
 
     metrics: dict[str, float]
 
@@ -80,6 +83,8 @@ def run_training(run: Run) -> Generator[Event, None, None]:
     memory = enough_memory(lambda room: too_large(program.graph, s.batch_tokens, room.format(device=device)))
     with memory, interruptible() as signals, metrics_file(run.folder, run.step) as metrics:
         if run.step == 0:
+            if s.average:
+                program.move_average(1)  # the weights may have been set since the program was made
             yield from validate_and_save(run, metrics)
         for step in train_steps(run, watch):
             write_line(metrics, step.metrics)
@@ -121,6 +126,8 @@ def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> Tr
     lr = learning_rate(run.step + 1, run.steps, float(s.lr or 0), run.warmup)
     norm = run.model.program.step(lr, weight_decay=s.weight_decay, clip=s.clip)
     run.step += 1
+    if s.average and (share := average_share(run.step, run.steps)) is not None:
+        run.model.program.move_average(share)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(not_finite(run, loss, norm, lr))
     metrics = {"step": run.step, "epoch": run.epoch, "loss": loss, "lr": lr, "norm": norm, **watch.values}
@@ -155,13 +162,28 @@ def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
 
 
 def validate_and_save(run: Run, metrics: TextIO) -> Iterator[Validated]:
-    """Validate, if there is a validation file, then write RUN/model."""
+    """Validate, if there is a validation file, then write RUN/model. Of a model with an average, which is what is written, the
+    weights themselves are validated too."""
     if run.validation is not None:
         run.scores = validate(run, run.validation)
+        if run.settings.average:
+            unaveraged = {f"unaveraged_{name}": score for name, score in run.scores.items()}
+            with averaged(run.model.program):
+                run.scores = validate(run, run.validation) | unaveraged
         event = Validated({"step": run.step, **run.scores})
         write_line(metrics, event.metrics)
         yield event
     save(run, metrics)
+
+
+@contextmanager
+def averaged(program: TrainProgram) -> Iterator[None]:
+    """The average in the place of the weights."""
+    program.exchange_average()
+    try:
+        yield
+    finally:
+        program.exchange_average()
 
 
 def validate(run: Run, validation: Validation) -> dict[str, float]:

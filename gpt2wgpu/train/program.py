@@ -42,7 +42,16 @@ class TrainProgram(Protocol):
         ...
 
     def state(self) -> dict[str, Array]:
-        """A copy of everything that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"."""
+        """A copy of everything that training continues from, by name: "weight/NAME", "m/NAME", "v/NAME" and "step"; with an
+        average, "average/NAME"."""
+        ...
+
+    def move_average(self, share: float) -> None:
+        """Move the average of the trained weights by this share of its distance to them; 1 makes it equal to them."""
+        ...
+
+    def exchange_average(self) -> None:
+        """Let the trained weights and their average change places, bit by bit."""
         ...
 
     def load_state(self, state: Mapping[str, Array]) -> None:
@@ -64,6 +73,7 @@ class NumpyTrainProgram(TrainProgram):
         self.total: dict[Tensor, Array] = {}
         self.weights = {t: np.array(weights(t), np.float32) for t in self.graph.weights}
         self.m, self.v = ({t: np.zeros_like(self.weights[t]) for t in self.graph.trained} for _ in range(2))
+        self.average = {t: self.weights[t].copy() for t in self.graph.trained if graph.averaged}
         self.inference = reference.NumpyProgram(graph.inference, lambda t: self.weights[t])
         self.weight_of = {gradient: t for t, gradient in self.graph.gradients.items()}
         self.last_reader = {x: t for t in (*self.graph.forward, *self.graph.backward) for x in t.inputs}
@@ -161,6 +171,19 @@ class NumpyTrainProgram(TrainProgram):
             w, m, v, g = (a[t].reshape(-1)[at] for a in (self.weights, self.m, self.v, self.total))
             adamw.adamw(w, m, v, g, update, len(t.shape) == 2, scratch)
 
+    def move_average(self, share: float) -> None:
+        for t, average in self.average.items():
+            if share == 1:
+                average[...] = self.weights[t]
+            else:
+                average += np.float32(share) * (self.weights[t] - average)
+
+    def exchange_average(self) -> None:
+        for t, average in self.average.items():
+            weight = self.weights[t].copy()
+            self.weights[t][...] = average
+            average[...] = weight
+
     def state(self) -> dict[str, Array]:
         return {name: a.copy() for name, a in self._state().items()} | {"step": np.array(self.steps)}
 
@@ -172,7 +195,7 @@ class NumpyTrainProgram(TrainProgram):
         self.steps = int(state["step"])
 
     def _state(self) -> dict[str, Array]:
-        kinds = {"weight": self.weights, "m": self.m, "v": self.v}
+        kinds = {"weight": self.weights, "m": self.m, "v": self.v, "average": self.average}
         return {f"{kind}/{t.name}": a for kind, arrays in kinds.items() for t, a in arrays.items()}
 
 

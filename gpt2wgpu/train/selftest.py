@@ -25,7 +25,7 @@ def check_train_graph(device: Device, graph: TrainGraph) -> None:
     """Compare the kernels of a graph in training with numpy, then a step, which runs those of the optimiser; what has agreed
     on this adapter before is not tried again. Raises UserError for the first that is wrong."""
     check_graph(device, [*schedule(graph.inference), *graph.forward, *graph.backward], given_cases)
-    optimiser = short_digest("".join(map(read_shader, ("adamw", "square_sum", "row_sum"))))
+    optimiser = short_digest("".join(map(read_shader, ("adamw", "average", "square_sum", "row_sum"))))
     if optimiser not in agreed_kernels(device):
         check = check_step(device)
         refuse_wrong(device, check)
@@ -81,7 +81,7 @@ def check_step(device: Device) -> Check:
         return np.zeros([int(d) for d in t.shape], np.float32)
 
     results = []
-    graph = TrainGraph(output)
+    graph = TrainGraph(output, averaged=True)
     for program in (NumpyTrainProgram(graph, zeros), GPUTrainProgram(device, graph, zeros, capacity)):
         state = program.state()
         state |= {
@@ -90,6 +90,7 @@ def check_step(device: Device) -> Check:
         program.load_state(state)  # with moments of zero an update is the sign of a gradient, which rounding can flip
         program.gradients(batch, lambda vectors: (0.0, random_array(*vectors.shape)), 0)
         norm = program.step(0.1, weight_decay=1.0, clip=10.0)
+        program.move_average(0.3)
         results.append(program.state() | {"norm": np.array(norm)})
     expected, found = results
     checks = [

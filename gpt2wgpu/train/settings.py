@@ -52,6 +52,7 @@ class TrainSettings:
     weight_decay: float = 0.01
     clip: float = 1.0
     dropout: float = 0.0
+    average: bool = False
     freeze: list[str] = field(default_factory=list)
     seed: int = 0
     max_seq_length: int | None = None

@@ -207,7 +207,7 @@ def open_model(s: TrainSettings, source: Path, device: str) -> Model:
     tokenizer = Tokenizer.of_checkpoint(c)
     absent = c.absent()
     weights = [t.name for t in schedule(output) if t.is_weight and t.name not in absent]
-    graph = TrainGraph(output, s.dropout, frozen_weights(s.freeze, weights, c.config.block) | absent)
+    graph = TrainGraph(output, s.dropout, frozen_weights(s.freeze, weights, c.config.block) | absent, s.average)
     program, name = open_program(device, graph, c.weights, length, s.batch_tokens)
     template = checkpoint.make_template(c, max_seq_length=length, dtype=s.dtype)
     c.release()

@@ -36,7 +36,13 @@ from .vulkan import Vulkan
 HEADS = (32, 64, 80, 96, 128)  # the head sizes of the models that people use
 WIDTHS = (384, 768, 1024, 4096)  # and their widths, for kernels that hold a row in registers
 LENGTHS = (1, 70, 17)
-ALONE = (("adamw",), ("square_sum", "row_sum"), ("ceiling_copy",), ("ceiling_fma",))  # the files of kernels of no op
+ALONE = (
+    ("adamw",),
+    ("average",),
+    ("square_sum", "row_sum"),
+    ("ceiling_copy",),
+    ("ceiling_fma",),
+)  # the files of kernels of no op
 # The driver's names for the fields of Row; several are added up
 RADV = {
     "registers": ["VGPRs"],
