@@ -67,7 +67,9 @@ def describe_rates(result: Row) -> Iterator[tuple[str, str]]:
         yield f"{row['model']}, {row['engine']}: {row.get('workload', '')}", found
     for library, row in find_rows(result, "training"):
         if "ms" in row:
-            yield f"training step, {library}: {row['texts']} × {row['tokens']}", f"{row['ms']:.3g} ms"
+            name = f"training step of width {row['width']}, {library}: {row['texts']} × {row['tokens']}"
+            parts = f"{row['device_ms']:.3g} on the device, {row['loss_ms']:.3g} in the loss"
+            yield name, f"{row['ms']:.3g} ms, {parts}, {row['tokens_per_s']:.4g} tokens/s"
 
 
 def print_table(result: Row) -> None:

@@ -54,8 +54,8 @@ for line in sys.stdin:
 """
 
 
-def graph() -> Tensor:
-    hidden = CONFIG.hidden(CONFIG.layers)
+def graph(config: GPT2Config = CONFIG) -> Tensor:
+    hidden = config.hidden(config.layers)
     return ops.l2_normalize(ops.pool(hidden, Tensor(("B", 2), "u32", "spans"), Tensor(("B",), "u32", "skip"), mode="mean"))
 
 

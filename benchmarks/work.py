@@ -145,20 +145,22 @@ def device_seconds(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 5
     return statistics.median(times)
 
 
-def seconds_by_op(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 3) -> dict[str, float]:
-    """What each op takes of a batch, every dispatch in a pass of its own; {} where the device has no clock."""
+def seconds_by_op(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 3, **symbols: int) -> dict[str, float]:
+    """What each op takes of a batch, every dispatch in a pass of its own; {} where the device has no clock. symbols: sizes
+    that no array has."""
     if not program.device.clock:
         return {}
     clock = Clock(program.device, len(program.steps))
     times = []
     for _ in range(runs):
-        program.submit(batch, clock)()
+        sizes = program.write(batch, **symbols)
+        program.read(program.compute(program.steps, sizes, clock), sizes)()
         times.append(clock.seconds())
     found: dict[str, float] = {}
     for step, seconds in zip(program.steps, np.median(times, axis=0).tolist(), strict=True):
         t = step.tensor
-        sizes = f" {t.dims['K']}x{t.dims['N']}" if t.op.name.startswith("linear") else ""
-        found[t.op.name + sizes] = found.get(t.op.name + sizes, 0.0) + seconds
+        shape = f" {t.dims['K']}x{t.dims['N']}" if t.op.name.startswith(("linear", "matmul", "sum_parts")) else ""
+        found[t.op.name + shape] = found.get(t.op.name + shape, 0.0) + seconds
     return found
 
 
