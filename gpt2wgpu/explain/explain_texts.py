@@ -66,7 +66,7 @@ def explain_texts(facts: ModelFacts, texts: Sequence[str], options: EncodeOption
     ]
     pair = len(texts) == 2
     return Explanation(
-        model=card,
+        model=card | {"architecture": facts.checkpoint.config.title},
         positions=position_kind(program.output),
         texts=tuple(kept),
         cosine=cosine,

@@ -14,8 +14,19 @@ function paintCells(canvas, rows, columns, value, toColour) {
   context.putImageData(image, 0, 0);
 }
 
+// A square matrix in at most `most` cells a side, each the largest of those that it stands for.
+function shrink(values, n, most) {
+  const size = Math.min(n, most);
+  const found = new Float64Array(size * size);
+  for (let k = 0; k < n * n; k++) {
+    const at = Math.floor((Math.floor(k / n) * size) / n) * size + Math.floor(((k % n) * size) / n);
+    found[at] = Math.max(found[at], values[k]);
+  }
+  return { size, found };
+}
+
 // Rows of numbers as coloured strips, a row for each name. Numbers are divided by `largest` for the colour.
-function strips(names, columns, value, largest, describe, label, height = 15) {
+function strips(names, columns, value, largest, describe, label, height = names.length > 60 ? 11 : 15) {
   const canvas = el("canvas", { role: "img", "aria-label": label, css: { height: `${names.length * height}px` } });
   paint(() => {
     const toColour = diverging();
@@ -23,8 +34,12 @@ function strips(names, columns, value, largest, describe, label, height = 15) {
   });
   tellCells(canvas, names.length, columns, describe);
   const row = (name) => el("div", { css: { height: `${height}px`, lineHeight: `${height}px` }, title: name }, name);
-  return el("div", { class: "strip" }, el("div", { class: "names" }, names.map(row)), canvas);
+  return scrolled(el("div", { class: "strip" }, el("div", { class: "names" }, names.map(row)), canvas), names.length > 24);
 }
+
+// A tall figure in a box of its own.
+const scrolled = (figure, tall) => (tall ? el("div", { class: "tall" }, figure) : figure);
+
 
 // A matrix with names beside its rows and above its columns.
 function matrix(rowNames, columnNames, label, wide = 30) {
@@ -47,23 +62,23 @@ function matrix(rowNames, columnNames, label, wide = 30) {
 
 // Bars from a list of [name, value]; all bars share one scale.
 function bars(list, options = {}) {
-  const { digits = 4, largest = Math.max(1e-12, ...list.map(([, x]) => Math.abs(x))), format = (x) => signed(x, digits) } = options;
+  const { digits = 4, colour: one, largest = Math.max(1e-12, ...list.map(([, x]) => Math.abs(x))), format = (x) => signed(x, digits) } = options;
   const least = Math.min(0, ...list.map(([, x]) => x)) / largest;
   const most = Math.max(0, ...list.map(([, x]) => x)) / largest;
   const span = most - least || 1;
   const cells = list.map(([name, x]) => {
     const from = (Math.min(0, x / largest) - least) / span;
     const bar = el("div", { class: "bar", css: { left: `${100 * from}%`, width: `${(100 * Math.abs(x / largest)) / span}%` } });
-    bar.style.background = x < 0 ? "var(--minus)" : "var(--plus)";
+    bar.style.background = one || (x < 0 ? "var(--minus)" : "var(--plus)");
     const zero = el("div", { class: "zero", css: { left: `${(-100 * least) / span}%` } });
     return [el("div", { class: "name", title: name }, name), el("div", { class: "track" }, bar, zero), el("div", { class: "value" }, format(x))];
   });
-  return el("div", { class: "bars" }, cells);
+  return scrolled(el("div", { class: "bars" }, cells), list.length > 24);
 }
 
 // Curves over the blocks: lists of [name, colour variable, values], from `low` to 1.
 function curves(lines, low) {
-  const [width, height, left, bottom, right, top] = [640, 230, 44, 34, 110, 12];
+  const [width, height, left, bottom, right, top] = [Math.min(640, document.getElementById("page").clientWidth - 26), 230, 44, 34, 96, 12];
   const count = lines[0][2].length;
   const x = (i) => left + ((width - left - right) * i) / Math.max(1, count - 1);
   const y = (v) => top + (height - top - bottom) * (1 - (v - low) / (1 - low));

@@ -13,16 +13,18 @@ async function unpack() {
   return reading.data;
 }
 
-// The values of a packed array from number `first` on, `count` of them.
-function valuesOf(packed, first, count) {
-  const found = new Float64Array(count);
+// The values of matrix number `which` of a packed array, row by row; `largest` of them is the largest.
+function matrixOf(packed, which = 0) {
+  const count = packed.shape.slice(-2).reduce((x, y) => x * y);
+  const largest = packed.largest[which];
+  const values = new Float64Array(count);
   for (let i = 0; i < count; i++) {
-    let q = reading.buffer[packed.at + first + i];
+    let q = reading.buffer[packed.at + which * count + i];
     if (packed.signed && q > 127) q -= 256;
     const share = q / packed.steps;
-    found[i] = packed.largest * (packed.root ? share * share : share);
+    values[i] = largest * (packed.root ? share * Math.abs(share) : share);
   }
-  return found;
+  return { values, largest };
 }
 
 function el(name, attributes = {}, ...children) {

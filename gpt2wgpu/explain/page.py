@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 import zlib
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ HERE = Path(__file__).parent
 SCRIPTS = ("page.js", "figures.js", "sections.js", "shares.js")
 MOST_BYTES = 1_900_000  # of a page
 MOST_COLUMNS = 1024  # of the strips of token and position vectors
-# steps from 0 to the largest value, of attention and cosines, and of strips; finer ones first
-SHADES = ((255, 127), (63, 31), (15, 15), (7, 7), (3, 3), (1, 1))
+# shades from 0 to the largest value, of attention and cosines, and of strips; finer ones first
+SHADES = ((255, 127), (127, 63), (63, 31), (31, 31), (31, 15), (15, 15), (15, 7), (7, 7), (3, 3), (1, 1))
 
 
 class Packer:
@@ -28,24 +29,38 @@ class Packer:
         self.bytes = bytearray()
 
     def add(self, array: Array, steps: int, *, root: bool = False, signed: bool = False) -> dict[str, Any]:
-        """Round an array to `steps` steps up to its largest value; `root` rounds the square roots, which keeps small shares
+        """Round an array to `steps` steps up to its largest value; `root` rounds the square roots, which keeps small ones
         visible. Returns where it lies and how to read it."""
-        largest = float(np.abs(array).max(initial=0)) or 1.0
-        scaled = array / largest
-        rounded = np.rint(steps * (np.sqrt(scaled) if root else scaled)).astype(np.int8 if signed else np.uint8)
+        each = np.abs(array).max(axis=(-2, -1), keepdims=True, initial=0)  # of each matrix, as heads differ
+        each[each == 0] = 1
+        scaled = array / each
+        rounded = np.rint(steps * (np.sign(scaled) * np.sqrt(np.abs(scaled)) if root else scaled)).astype(
+            np.int8 if signed else np.uint8
+        )
         start = len(self.bytes)
         self.bytes += rounded.tobytes()
-        return {"at": start, "shape": [*array.shape], "largest": largest, "steps": steps, "root": root, "signed": signed}
+        return {
+            "at": start,
+            "shape": [*array.shape],
+            "largest": plain_value(each.ravel()),
+            "steps": steps,
+            "root": root,
+            "signed": signed,
+        }
 
 
 def write_page(e: Explanation) -> str:
     """The page, of at most about 2 MB for texts of up to 128 tokens: large models get coarser pictures, and the page says so."""
-    page = ""
-    for steps in SHADES:
-        page = fill_template(e, pack_data(e, *steps))
-        if len(page) <= MOST_BYTES:
-            break
-    return page
+    pages: dict[int, str] = {}
+
+    def size(i: int) -> int:
+        pages[i] = fill_template(e, pack_data(e, *SHADES[i]))
+        return len(pages[i])
+
+    if size(0) <= MOST_BYTES:
+        return pages[0]
+    found = bisect_left(range(len(SHADES) - 1), True, lo=1, key=lambda i: size(i) <= MOST_BYTES)
+    return pages[found] if found in pages else fill_template(e, pack_data(e, *SHADES[found]))
 
 
 def pack_data(e: Explanation, fine: int, strip: int) -> bytes:
@@ -53,7 +68,7 @@ def pack_data(e: Explanation, fine: int, strip: int) -> bytes:
     packer = Packer()
     pair = len(e.texts) == 2
     data = {
-        "model": e.model,
+        "model": e.model | {"model": Path(name).name if Path(name := str(e.model["model"])).exists() else name},
         "positions": e.positions,
         "cosine": e.cosine,
         "encodedCosine": e.encoded_cosine,
@@ -68,7 +83,7 @@ def pack_data(e: Explanation, fine: int, strip: int) -> bytes:
         "finalNorm": any(d.part == "final norm" for d in e.dispatches),
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-    return zlib.compress(len(text).to_bytes(4, "little") + text + bytes(packer.bytes), 9)
+    return zlib.compress(len(text).to_bytes(4, "little") + text + bytes(packer.bytes), 6)
 
 
 def pack_text(t: TextTrace, packer: Packer, fine: int, strip: int) -> dict[str, Any]:
@@ -79,8 +94,8 @@ def pack_text(t: TextTrace, packer: Packer, fine: int, strip: int) -> dict[str, 
         "tokens": plain_value(t.tokens),
         "words": plain_value(t.words),
         "columns": t.token_vectors.shape[1],
-        "tokenVectors": packer.add(t.token_vectors[:, :MOST_COLUMNS], strip, signed=True),
-        "positionVectors": packer.add(t.position_vectors[:, :MOST_COLUMNS], strip, signed=True),
+        "tokenVectors": packer.add(t.token_vectors[:, :MOST_COLUMNS], strip, root=True, signed=True),
+        "positionVectors": packer.add(t.position_vectors[:, :MOST_COLUMNS], strip, root=True, signed=True),
         "firstSum": plain_value(np.stack([t.token_vectors[:, 0], t.position_vectors[:, 0]])),
         "attention": packer.add(t.attention, fine, root=True),
         "pooling": [{"mode": mode, "weights": plain_value(w[:, 0] if w.shape[1] == 1 else w.mean(1))} for mode, w in t.pooling],

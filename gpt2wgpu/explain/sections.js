@@ -34,7 +34,7 @@ function drawStart(data) {
   }
   const m = data.model;
   top.append(
-    p(`The model is ${m.model}: a ${m.architecture} with ${many(m.layers, "block")}, of which ${data.texts[0].attention.shape[0]} are run, ${many(m.heads, "attention head")} in each, and ${m.width} numbers for each token. Every figure on this page is computed from its weights, in float64.`),
+    p(`The model is ${m.model}: a ${m.architecture} model with ${many(m.layers, "block")}, of which ${data.texts[0].attention.shape[0]} are run, ${many(m.heads, "attention head")} in each, and ${m.width} numbers for each token. Every figure on this page is computed from its weights, in float64.`),
     p("Each section starts from what the one before it made. Point at a figure, or tap it, to read its numbers."),
     el("nav", {}, el("ol", { id: "contents" })),
   );
@@ -50,7 +50,7 @@ function drawTokens(data) {
     whole: "is cut by a rule that is not shown here:",
   };
   const word = (w, open) => {
-    const name = w.steps[w.steps.length - 1].join("");
+    const name = w.steps[w.kind === "merges" ? w.steps.length - 1 : 0].join("");
     const steps = w.steps.map((step, i) => {
       const before = i ? new Set(w.steps[i - 1]) : null;
       return el("div", { class: "step mono" }, el("i", {}, String(i)), step.map((piece) => el("span", before && !before.has(piece) ? { class: "new" } : {}, piece)));
@@ -75,8 +75,8 @@ function drawTokens(data) {
 function drawVectors(data) {
   const strip = (packed, t, what) => {
     const [rows, columns] = packed.shape;
-    const values = valuesOf(packed, 0, rows * columns);
-    return strips(t.tokens.map(tokenName), columns, (i, j) => values[i * columns + j], packed.largest, (i, j) => `${what} of ‘${tokenName(t.tokens[i])}’, dimension ${j}: ${show(values[i * columns + j], 3)}`, `${what}s, a row for each token`);
+    const { values, largest } = matrixOf(packed);
+    return strips(t.tokens.map(tokenName), columns, (i, j) => values[i * columns + j], largest, (i, j) => `${what} of ‘${tokenName(t.tokens[i])}’, dimension ${j}: ${show(values[i * columns + j], 3)}`, `${what}s, a row for each token`);
   };
   const t = data.texts[0];
   const [x, y] = t.firstSum.map((list) => list[0]);
@@ -107,24 +107,21 @@ function drawAttention(data) {
   const grid = el("div", { class: "scroll" });
   const large = el("div", { class: "figure" });
   const sentence = el("p", { class: "sum" });
-  const map = (text, block, head) => {
-    const n = data.texts[text].tokens.length;
-    return valuesOf(data.texts[text].attention, (block * heads + head) * n * n, n * n);
-  };
+  const map = (text, block, head) => matrixOf(data.texts[text].attention, block * heads + head);
   const drawLarge = () => {
     const t = data.texts[state.text];
     const names = t.tokens.map(tokenName);
     const n = names.length;
-    const values = map(state.text, state.block, state.head);
+    const { values, largest } = map(state.text, state.block, state.head);
     const figure = matrix(names, names, `attention of head ${state.head + 1} in block ${state.block + 1}`);
-    paint(() => paintCells(figure.canvas, n, n, (i, j) => values[i * n + j], rising()));
+    paint(() => paintCells(figure.canvas, n, n, (i, j) => values[i * n + j] / largest, rising()));
     const row = (i) => {
       const order = [...names.keys()].sort((x, y) => values[i * n + y] - values[i * n + x]).slice(0, 5).filter((j) => values[i * n + j] > 0.005);
       sentence.replaceChildren(b(`‘${names[i]}’`), ` (token ${i + 1}) takes `, order.map((j) => `${percent(values[i * n + j])} from ‘${names[j]}’`).join(", "), order.length < n ? ", the rest from others." : ".");
     };
     tellCells(figure.canvas, n, n, (i, j) => `‘${names[i]}’ takes ${percent(values[i * n + j])} from ‘${names[j]}’`, row);
     row(n - 1);
-    large.replaceChildren(el("h3", {}, `Block ${state.block + 1}, head ${state.head + 1}`), p("Each row is a token that reads, each column one that is read. A row adds up to 100 %."), figure.element, sentence);
+    large.replaceChildren(el("h3", {}, `Block ${state.block + 1}, head ${state.head + 1}`), p(`Each row is a token that reads, each column one that is read. A row adds up to 100 %; the darkest cell here is ${percent(largest)}.`), figure.element, sentence);
     grid.querySelectorAll("button").forEach((button, k) => button.setAttribute("aria-pressed", String(k === state.block * heads + state.head)));
   };
   const drawGrid = () => {
@@ -136,8 +133,9 @@ function drawAttention(data) {
       cells.push(el("div", { class: "label" }, `block ${block + 1}`));
       for (let h = 0; h < heads; h++) {
         const canvas = el("canvas", { css: { width: `${size}px`, height: `${size}px`, border: "1px solid var(--line)" } });
-        const values = map(state.text, block, h);
-        paint(() => paintCells(canvas, n, n, (i, j) => values[i * n + j], rising()));
+        const { values, largest } = map(state.text, block, h);
+        const small = shrink(values, n, 40);
+        paint(() => paintCells(canvas, small.size, small.size, (i, j) => small.found[i * small.size + j] / largest, rising()));
         cells.push(el("button", { type: "button", title: `block ${block + 1}, head ${h + 1}`, onclick: () => { Object.assign(state, { block, head: h }); drawLarge(); } }, canvas));
       }
     }
@@ -145,11 +143,12 @@ function drawAttention(data) {
     drawLarge();
   };
   const causal = data.texts.every((t, i) => {
-    const [n, values] = [t.tokens.length, map(i, 0, 0)];
+    const [n, { values }] = [t.tokens.length, map(i, 0, 0)];
     return [...values.keys()].every((k) => k % n <= Math.floor(k / n) || values[k] === 0);
   });
   const texts = data.texts.length > 1 ? el("div", { class: "controls" }, choices(["text A", "text B"], (i) => { state.text = i; drawGrid(); })) : null;
-  const coarse = data.texts[0].attention.steps < 60 ? ` To keep this page small, they are rounded to ${data.texts[0].attention.steps + 1} shades.` : "";
+  const steps = data.texts[0].attention.steps;
+  const coarse = steps < 255 ? ` To keep this page small, they are rounded to ${steps + 1} shades.` : "";
   section(
     "Blocks: tokens read each other",
     "attention",
@@ -170,7 +169,7 @@ function drawBlocks(data) {
   const [count, rows, columns] = packed.shape;
   const [first, second] = [data.texts[0], data.texts[pair ? 1 : 0]];
   const mean = Array.from({ length: count }, (_, k) => {
-    const values = valuesOf(packed, k * rows * columns, rows * columns);
+    const { values } = matrixOf(packed, k);
     const others = pair ? [...values] : [...values].filter((_, i) => Math.floor(i / columns) !== i % columns);
     return others.length ? sum(others) / others.length : 1;
   });
@@ -179,7 +178,7 @@ function drawBlocks(data) {
   const figure = matrix(first.tokens.map(tokenName), second.tokens.map(tokenName), "cosine of each pair of tokens");
   const label = el("span", {}, "");
   const draw = (k) => {
-    const values = valuesOf(packed, k * rows * columns, rows * columns);
+    const { values } = matrixOf(packed, k);
     paint(() => paintCells(figure.canvas, rows, columns, (i, j) => values[i * columns + j], diverging()));
     tellCells(figure.canvas, rows, columns, (i, j) => `‘${tokenName(first.tokens[i])}’ and ‘${tokenName(second.tokens[j])}’: ${show(values[i * columns + j], 2)}`);
     label.textContent = k ? `after block ${k}` : "the embedding, before any block";
@@ -207,6 +206,18 @@ function drawBlocks(data) {
   );
 }
 
+// How much each token counts; in words where all count the same.
+function poolingBars(t) {
+  const weights = t.pooling[0].weights;
+  const used = weights.filter((w) => w !== 0);
+  if (used.every((w) => Math.abs(w - used[0]) < 1e-9)) {
+    const left = weights.length - used.length;
+    const out = left ? ` ${many(left, "token")} of the prompt or beside it count nothing.` : "";
+    return p(used.length === 1 ? "Only " : "Each of ", used.length === 1 ? b(`‘${tokenName(t.tokens[weights.indexOf(used[0])])}’`) : `${used.length} tokens`, ` counts, by ${show(used[0], 4)}.`, used.length > 1 ? out : "");
+  }
+  return bars(t.tokens.map((k, j) => [tokenName(k), weights[j]]), { format: percent, colour: "var(--reads)" });
+}
+
 function drawPooling(data) {
   const t = data.texts[0];
   const modes = t.pooling.map((x) => x.mode);
@@ -227,7 +238,7 @@ function drawPooling(data) {
     "Pooling: many vectors → one",
     "pooling",
     p("After the last block there is a vector for each token. The text needs one. This model takes ", modes.map((m, i) => [i ? "; beside it " : "", b(m), ": ", why[m]]), "."),
-    el("div", { class: "two" }, data.texts.map((text, i) => el("div", {}, tag(data, i), bars(text.tokens.map((k, j) => [tokenName(k), text.pooling[0].weights[j]]), { format: percent })))),
+    el("div", { class: "two" }, data.texts.map((text, i) => el("div", {}, tag(data, i), poolingBars(text)))),
     single ? [p(`For example dimension ${t.shown}, the largest of ${data.texts.length > 1 ? "A's" : "the"} pooled vector:`), el("p", { class: "sum mono" }, `${terms.join(" + ")}${used.length > 4 ? ` + … (${many(used.length, "token")})` : ""} = ${show(total, 4)}`)] : null,
     computedBy(data, ["pool", "concat"]),
   );
@@ -250,6 +261,6 @@ function drawVector(data) {
     after.length ? p("The pooled vector ", after.map((m) => names[m] || `goes through ${m}`).join(", then "), ".") : null,
     p("This is all that is kept of the text: what a search, a clustering or a classifier gets to see."),
     eachText(data, numbers),
-    computedBy(data, ["l2_normalize", "linear"]),
+    computedBy(data, data.dispatches.filter((d) => d.part === "after the pooling").map((d) => d.op)),
   );
 }

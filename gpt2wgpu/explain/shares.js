@@ -29,12 +29,12 @@ function drawTokenShares(data) {
 function drawPairs(data) {
   const packed = data.shares.pairs;
   const [rows, columns] = packed.shape;
-  const values = valuesOf(packed, 0, rows * columns);
+  const { values, largest } = matrixOf(packed);
   const [first, second] = [data.texts[0], data.texts[data.texts.length - 1]];
   const figure = matrix(first.tokens.map(tokenName), second.tokens.map(tokenName), "share of each pair of tokens");
   paint(() => {
     const toColour = diverging();
-    paintCells(figure.canvas, rows, columns, (i, j) => values[i * columns + j] / packed.largest, toColour);
+    paintCells(figure.canvas, rows, columns, (i, j) => values[i * columns + j] / largest, toColour);
   });
   tellCells(figure.canvas, rows, columns, (i, j) => `‘${tokenName(first.tokens[i])}’ × ‘${tokenName(second.tokens[j])}’: ${signed(values[i * columns + j])}`);
   const order = [...values.keys()].sort((x, y) => values[y] - values[x]).slice(0, 3);
@@ -89,12 +89,12 @@ function drawDimensions(data) {
   const order = [...list.keys()].sort((x, y) => Math.abs(list[y]) - Math.abs(list[x]));
   const shown = order.slice(0, 20).map((i) => [`dimension ${i}`, list[i]]);
   const rest = sum(order.slice(20).map((i) => list[i]));
-  if (order.length > 20) shown.push([`${order.length - 20} others`, rest]);
   const rogue = Math.abs(list[order[0]]) > 0.25 * Math.abs(data.cosine) && order.length > 20;
   return [
     el("h3", {}, "Which dimensions?"),
     p("The product of two vectors is a sum over their dimensions. The twenty that matter most:"),
     bars(shown),
+    order.length > 20 ? p(`The other ${order.length - 20} give ${signed(rest)} together.`) : null,
     p(rogue ? "One dimension carries much of it: in some models a few dimensions are large for every text, and the cosine mostly says that these are there. Subtracting a mean vector, or whitening, repairs that." : "No dimension carries much alone: the meaning is spread over all of them."),
     addsUp(data, sum(list), "All dimensions", []),
   ];
