@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from gpu_step import Rows, Setting, run_step
-from work import Model, folders, relative_error
+from work import Model, relative_error
 
 from gpt2wgpu import Encoder, gpu
 from gpt2wgpu.devices.choose import find_matmul
@@ -44,7 +44,7 @@ def describe(s: Setting) -> Rows:
 
 def kernels(s: Setting) -> Rows:
     """Every op against numpy, with the library's bounds checks on, and as it is used."""
-    for checked in (True, False):
+    for checked in (False,) if s.brief else (False, True):
         opened = gpu.open_device(s.device.adapter, checked=checked)
         device = find_matmul(opened, "float16")[0] or opened if opened.has_f16 else opened
         for case in forward_cases(device.has_f16):
@@ -67,20 +67,28 @@ def tiles(s: Setting) -> Rows:
 
 
 def families(s: Setting) -> Rows:
-    """A small model of every family against numpy, then the whole ones."""
-    for folder in sorted(GOLDEN.iterdir()) if GOLDEN.is_dir() else ():
-        model = Model(folder)
-        expected = np.load(folder / "expected.npz")
-        ids = np.split(expected["ids"], np.cumsum(expected["lengths"].astype(int))[:-1])
-        pad = model.checkpoint.config.pad
-        batch = packing.pack_batch(ids, [packing.position_ids(i, pad) for i in ids], [0] * len(ids))
-        right = model.reference().run(batch)
-        for dtype in s.dtypes:
-            program = model.program(s.device, dtype == "float16", int(expected["lengths"].sum()), len(ids))
-            error = relative_error(right, program.run(batch))
+    """A small model of every family against numpy, in one dtype after the other, and between them the whole ones. In brief:
+    every third family, float16 first, as it alone runs on matrix units."""
+    small = sorted(GOLDEN.iterdir())[:: 3 if s.brief else 1] if GOLDEN.is_dir() else []
+    dtypes = s.dtypes[::-1] if s.brief else s.dtypes
+    for dtype in dtypes:
+        for folder in small:
+            model = Model(folder)
+            expected = np.load(folder / "expected.npz")
+            ids = np.split(expected["ids"], np.cumsum(expected["lengths"].astype(int))[:-1])
+            pad = model.checkpoint.config.pad
+            batch = packing.pack_batch(ids, [packing.position_ids(i, pad) for i in ids], [0] * len(ids))
+            program = model.program(s.device_for(dtype), dtype == "float16", int(expected["lengths"].sum()), len(ids))
+            error = relative_error(model.reference().run(batch), program.run(batch))
             ok = error < MODEL_TOLERANCE[dtype]
             yield {"model": folder.name, "dtype": dtype, "error": error, "tolerance": MODEL_TOLERANCE[dtype], "ok": ok}
             program.close()
+        if dtype == dtypes[0]:
+            yield from whole_models(s)
+
+
+def whole_models(s: Setting) -> Rows:
+    """The models of the benchmarks against numpy in every dtype, the smallest first."""
     for name, folder in s.folders().items():
         for dtype in (*s.dtypes, "int8"):
             with Encoder(folder, device=s.name, dtype=dtype) as encoder:
@@ -96,7 +104,7 @@ def invariance(s: Setting) -> Rows:
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(WORDS, n)) for n in 1 + (60 * rng.random(count) ** 3).astype(int)]
     warnings.simplefilter("ignore", UserWarning)  # some texts are too long for the model
-    for name, folder in folders(s.home).items() if s.all or not s.software else [("built-in", None)]:
+    for name, folder in s.folders().items() if s.all or not s.software else [("built-in", None)]:
         for dtype in (*s.dtypes, "int8"):
             with Encoder(folder, device=s.name, dtype=dtype) as encoder:
                 expected = encoder.encode(texts)

@@ -38,8 +38,9 @@ from gpt2wgpu.train.gradients import TrainGraph
 from gpt2wgpu.train.program import NumpyTrainProgram
 
 TOLERANCE = {"float32": (2e-5, 1e-4), "float16": (2e-3, 2e-2)}  # of an op, of a model
-SHAPES = [(1, 24), (32, 24), (8, 128), (128, 128), (32, 512), (384, 128)]
-MATMULS = ((384, 1536), (1536, 384), (768, 2304), (768, 3072), (3072, 768))  # K, N of all-MiniLM-L6-v2 and of GPT-2 small
+SHAPES = [(1, 24), (128, 128), (32, 512), (32, 24), (8, 128), (384, 128)]  # the most telling first
+# K, N of GPT-2 small and of all-MiniLM-L6-v2
+MATMULS = ((768, 3072), (3072, 768), (384, 1536), (1536, 384), (768, 2304), (768, 768), (384, 1152), (384, 384))
 FEW_ROWS = (1, 8, 24, 64)
 SENTENCE = "The quick brown fox jumps over the lazy dog"
 
@@ -66,34 +67,47 @@ def matrix_units(s: Setting) -> Rows:
         for units in device.library.matrix_shapes(device.adapter.raw):
             found, why = with_matrix_units(device, [units])
             yield {"fragments": units.size, "lanes": units.lanes, "right": found.matrix_units is not None, "why": why}
-    for used in (right, device) if right.matrix_units else (device,):
-        dtype = "f16" if device.has_f16 else "f32"
-        for k, n in MATMULS[:1] if s.small else MATMULS:
-            for f in gpu.tune_matmuls(used, [(k, n, dtype)], 2.0 if s.small else 6.0):
-                row = {"matmul": used.matmul(dtype), "k": k, "n": n, "rows": f.rows, "tile": str(f.tile)}
-                yield row | {"tflops": f.gflops / 1e3, "weight_gb_per_s": k * n * (2 if dtype == "f16" else 4) / f.seconds / 1e9}
+    kinds = [(right, "f16")] if device.has_f16 else []
+    kinds += [(device, "f16")] if right.matrix_units else []
+    kinds += [] if s.brief and kinds else [(device, "f32")]
+    for k, n in MATMULS[:1] if s.small else MATMULS:
+        for used, dtype in kinds:
+            found: dict[int, list[gpu.Measurement]] = {}
+            for f in gpu.tune_matmuls(used, [(k, n, dtype)], 2.0 if s.small else 4.0):
+                found.setdefault(f.rows, []).append(f)
+            for rows, tiles in sorted(found.items()):
+                best, *others = sorted(tiles, key=lambda f: f.seconds)
+                row = {"matmul": used.matmul(dtype), "dtype": dtype, "k": k, "n": n, "rows": rows, "tile": str(best.tile)}
+                row |= {"tflops": best.gflops / 1e3, "us": best.seconds * 1e6}
+                row |= {"weight_gb_per_s": k * n * (2 if dtype == "f16" else 4) / best.seconds / 1e9}
+                yield row | {"others": {str(f.tile): round(f.gflops / 1e3, 3) for f in others}}
 
 
 def latency(s: Setting) -> Rows:
     """One short text: the call, what of it is the device, the tokenizer and the host, and the device's time by op."""
-    for name, folder in s.folders().items():
-        for dtype in s.dtypes:
-            model = Model(folder)
-            program = model.program(s.device_for(dtype), dtype == "float16", 512, 1)
-            for tokens in FEW_ROWS:
-                batch = model.batch(1, tokens)
-                device_s = device_seconds(program, batch, 5 if s.small else 25)
-                call = median(lambda p=program, b=batch: p.run(b), 0.3)
-                row = {"model": name, "dtype": dtype, "tokens": tokens, "call_ms": call * 1e3, "dispatches": len(program.steps)}
-                yield row | {"device_ms": device_s and device_s * 1e3, "weights_mb": weight_bytes(model, program) / 1e6}
+    wanted = [(name, folder, dtype) for name, folder in s.folders().items() for dtype in s.dtypes]
+    for (name, folder, dtype), over in s.share(wanted):
+        model = Model(folder)
+        program = model.program(s.device_for(dtype), dtype == "float16", 512, 1)
+        for tokens in FEW_ROWS:
+            batch = model.batch(1, tokens)
+            device_s = device_seconds(program, batch, 5 if s.small else 15)
+            call = median(lambda p=program, b=batch: p.run(b), 0.3, 11)
+            row = {"model": name, "dtype": dtype, "tokens": tokens, "call_ms": call * 1e3, "dispatches": len(program.steps)}
+            yield row | {"device_ms": device_s and device_s * 1e3, "weights_mb": weight_bytes(model, program) / 1e6}
+            if over():
+                break
+        else:
             by_op = seconds_by_op(program, model.batch(1, 24), 3 if s.small else 9)
             yield {"model": name, "dtype": dtype, "ms_by_op": {op: t * 1e3 for op, t in by_op.items()}}
-            program.close()
-            with Encoder(folder, device=s.name, dtype=dtype) as encoder:
-                encoder.encode(SENTENCE)
-                whole = median(lambda e=encoder: e.encode(SENTENCE), 0.5)
-                tokenizer = median(lambda e=encoder: e.tokenizer.encode([SENTENCE], 512), 0.1)
-            yield {"model": name, "dtype": dtype, "encode_ms": whole * 1e3, "tokenizer_ms": tokenizer * 1e3}
+        program.close()
+        if over():
+            continue
+        with Encoder(folder, device=s.name, dtype=dtype) as encoder:
+            encoder.encode(SENTENCE)
+            whole = median(lambda e=encoder: e.encode(SENTENCE), 0.3, 15)
+            tokenizer = median(lambda e=encoder: e.tokenizer.encode([SENTENCE], 512), 0.1, 15)
+        yield {"model": name, "dtype": dtype, "encode_ms": whole * 1e3, "tokenizer_ms": tokenizer * 1e3}
 
 
 def weight_bytes(model: Model, program: gpu.GPUProgram) -> float:
@@ -104,31 +118,31 @@ def weight_bytes(model: Model, program: gpu.GPUProgram) -> float:
 
 def models(s: Setting) -> Rows:
     """Token ids to vectors."""
-    for name, folder in s.folders().items():
-        model = Model(folder)
-        reference = model.reference()
-        for dtype in s.dtypes:
-            device = s.device_for(dtype)
-            program = model.program(device, dtype == "float16", 2048 if s.small else 49152, 1024)
-            for texts, tokens in SHAPES[:2] if s.small else SHAPES:
-                if not model.fits(tokens) or texts * tokens > program.capacity["T"]:
-                    continue
-                batch = model.batch(texts, tokens)
-                first = min(texts, 4)  # numpy computes these alone
-                error = relative_error(reference.submit(model.batch(texts, tokens, first))(), program.run(batch)[:first])
-                row = {"model": name, "dtype": dtype, "texts": texts, "tokens": tokens, "error": error}
-                if not error < TOLERANCE[dtype][1]:
-                    yield row | {"ok": False}
-                    continue
-                device_s = device_seconds(program, batch, 3 if s.small else 9)
-                alone = median(lambda p=program, b=batch: p.run(b), 0.5)
-                row |= {"device_ms": device_s and device_s * 1e3, "call_ms": alone * 1e3}
-                seconds = pipelined_seconds(program, batch, 0.5)
-                row |= {"pipelined_ms": seconds * 1e3, "tokens_per_s": texts * tokens / seconds}
-                row |= {"tflops": model.flops(texts, tokens) / seconds / 1e12}
-                row |= {"device_busy": device_s and min(1.0, device_s / seconds)}
-                yield row | {"ms_by_op": {op: t * 1e3 for op, t in seconds_by_op(program, batch).items()}}
-            program.close()
+    wanted = [(name, Model(folder), dtype) for name, folder in s.folders().items() for dtype in s.dtypes]
+    references = {name: model.reference() for name, model, _ in wanted}
+    for (name, model, dtype), over in s.share(wanted):
+        program = model.program(s.device_for(dtype), dtype == "float16", 2048 if s.small else 49152, 1024)
+        for texts, tokens in SHAPES[:2] if s.small else SHAPES:
+            if not model.fits(tokens) or texts * tokens > program.capacity["T"]:
+                continue
+            batch = model.batch(texts, tokens)
+            first = min(texts, 4 if tokens < 100 else 1)  # numpy computes these alone
+            error = relative_error(references[name].submit(model.batch(texts, tokens, first))(), program.run(batch)[:first])
+            row = {"model": name, "dtype": dtype, "texts": texts, "tokens": tokens, "error": error}
+            if not error < TOLERANCE[dtype][1]:
+                yield row | {"ok": False}
+                continue
+            device_s = device_seconds(program, batch, 3 if s.small else 9)
+            alone = median(lambda p=program, b=batch: p.run(b), 0.3, 9)
+            row |= {"device_ms": device_s and device_s * 1e3, "call_ms": alone * 1e3}
+            seconds = pipelined_seconds(program, batch, 0.3)
+            row |= {"pipelined_ms": seconds * 1e3, "tokens_per_s": texts * tokens / seconds}
+            row |= {"tflops": model.flops(texts, tokens) / seconds / 1e12}
+            row |= {"device_busy": device_s and min(1.0, device_s / seconds)}
+            yield row | {"ms_by_op": {op: t * 1e3 for op, t in seconds_by_op(program, batch).items()}}
+            if over():
+                break
+        program.close()
 
 
 def time_case(s: Setting, device: gpu.Device, case: Case, work: float) -> dict[str, object]:
@@ -148,41 +162,37 @@ def time_case(s: Setting, device: gpu.Device, case: Case, work: float) -> dict[s
 
 
 def attention(s: Setting) -> Rows:
-    """Attention by the length of the texts, heads of 64 and 128: 12 and 16 heads, causal and in both directions."""
-    for tokens in (64, 256) if s.small else (24, 64, 128, 256, 512, 1024, 2048, 4096):
-        for head_size, heads in ((64, 12), (128, 16)):
-            for dtype in s.dtypes:
+    """Attention by the length of the texts, 12 heads of 64 in both directions and causal, then 16 of 128."""
+    lengths = (64, 256) if s.small else (128, 512, 24, 2048, 64, 256, 1024, 4096)
+    for head_size, heads, causal in ((64, 12, False), (64, 12, True), (128, 16, False), (128, 16, True)):
+        for tokens in lengths:
+            for dtype in s.dtypes[::-1]:
                 total = tokens if s.small else max(4096, tokens)
-                lengths = (tokens,) * (total // tokens)
-                for causal in (True, False):
-                    flops = (2.0 if causal else 4.0) * total * tokens * heads * head_size
-                    attrs = {"head_size": head_size, "scale": head_size**-0.5, "causal": causal}
-                    case = Case(ops.attention, {"N": 3 * heads * head_size}, lengths, attrs, dtype == "float16")
-                    device = s.device_for(dtype)
-                    yield {"tokens": tokens, "head": head_size} | time_case(s, device, case, flops)
+                flops = (2.0 if causal else 4.0) * total * tokens * heads * head_size
+                attrs = {"head_size": head_size, "scale": head_size**-0.5, "causal": causal}
+                case = Case(ops.attention, {"N": 3 * heads * head_size}, (tokens,) * (total // tokens), attrs, dtype == "float16")
+                yield {"tokens": tokens, "head": head_size} | time_case(s, s.device_for(dtype), case, flops)
 
 
 def encoders(s: Setting) -> Rows:
     """Texts to vectors, and how much of it the tokenizer takes."""
-    for name, folder in s.folders().items():
-        if name == "built-in":
-            continue
+    wanted = [(name, folder, dtype) for name, folder in s.folders().items() if name != "built-in" for dtype in s.dtypes[::-1]]
+    for (name, folder, dtype), over in s.share(wanted):
         words = inputs.Words(folder)
-        shapes = [(1, 24), (8, 24)] if s.small else [(1, 24), (128, 128), (32, 512), (2048, 128)]
-        workloads = [(f"{n} × {t}", [n, t], words.texts(n, t)) for n, t in shapes]
-        workloads.append(("mixed", [], words.mixed(32 if s.small else 20000)))
-        for dtype in s.dtypes:
-            encoder = Encoder(folder, device=s.name, dtype=dtype, max_seq_length=inputs.MAX_TOKENS)
-            for workload, shape, texts in workloads:
+        shapes = [(1, 24), (8, 24)] if s.small else [(128, 128), (32, 512), (1, 24), (2048, 128)]
+        with Encoder(folder, device=s.name, dtype=dtype, max_seq_length=inputs.MAX_TOKENS) as encoder:
+            for workload, shape in [*((f"{n} × {t}", [n, t]) for n, t in shapes), ("mixed", [])]:
+                texts = words.texts(*shape) if shape else words.mixed(32 if s.small else 5000)
                 encoder.encode(texts)
-                seconds = median(lambda e=encoder, t=texts: e.encode(t), 0.5)
+                seconds = median(lambda e=encoder, t=texts: e.encode(t), 0.5, 15)
                 start = time.perf_counter()
                 _, counts = encoder.tokenizer.encode(texts, inputs.MAX_TOKENS)
                 tokenising = time.perf_counter() - start
                 row = {"model": name, "folder": str(folder), "dtype": dtype, "workload": workload, "shape": shape}
                 row |= {"ms": seconds * 1e3, "texts_per_s": len(texts) / seconds, "tokens_per_s": sum(counts) / seconds}
                 yield row | {"tokenizer_ms": tokenising * 1e3}
-            encoder.close()
+                if over():
+                    break
 
 
 def time_ops(s: Setting) -> Rows:
@@ -247,7 +257,7 @@ def time_steps(s: Setting, config: GPT2Config, texts: int, tokens: int, steps: i
     row = {"width": config.width, "texts": texts, "tokens": tokens}
     yield row | {"losses": found[:, 0].tolist(), "error": error, "tolerance": 1e-3, "ok": error < 1e-3 and falls}
     losing.clear()
-    seconds = median(lambda: step(program), 1.0)
+    seconds = median(lambda: step(program), 1.0, 9)
     row |= {"ms": seconds * 1e3, "loss_ms": 1e3 * float(np.median(losing)), "tokens_per_s": count / seconds}
     arrays = graph.arrays(batch, 0, np.arange(count)) | {graph.seed.name: teacher}
     by_op = seconds_by_op(program.program, arrays, ONTO=0)

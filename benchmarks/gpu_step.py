@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import work
 
@@ -14,6 +14,7 @@ from gpt2wgpu import gpu
 from gpt2wgpu.devices.choose import find_device, find_matmul
 
 Rows = Iterator[dict[str, Any]]
+T = TypeVar("T")
 
 
 class Setting:
@@ -29,7 +30,7 @@ class Setting:
         self.device: gpu.Device = opened
         self.software = opened.adapter.software
         self.small = bool(options["quick"]) or self.software
-        self.all = bool(options["all"])
+        self.all, self.brief = bool(options["all"]), bool(options["brief"])
         self.dtypes = ["float32", *(["float16"] if opened.has_f16 else [])]
 
     @property
@@ -46,9 +47,17 @@ class Setting:
         return self.with_matrices if dtype == "float16" else self.device
 
     def folders(self) -> dict[str, Path]:
-        """Models by name; on a software adapter without GPT-2, which takes seconds a call there, unless all is asked for."""
+        """Models by name, the smallest first; on a software adapter without GPT-2, which takes seconds a call there, unless all
+        is asked for."""
         skipped = "GPT-2" if self.software and not self.all else "nothing"
-        return {name: folder for name, folder in work.folders(self.home).items() if not name.startswith(skipped)}
+        return {name: folder for name, folder in reversed(work.folders(self.home).items()) if not name.startswith(skipped)}
+
+    def share(self, items: Iterable[T]) -> Iterator[tuple[T, Callable[[], bool]]]:
+        """The items, each with a function that says whether its equal share of the time that is left is over."""
+        left = [*items]
+        for i, item in enumerate(left):
+            until = time.perf_counter() + max(0.0, self.until - time.perf_counter()) / (len(left) - i)
+            yield item, lambda until=until: time.perf_counter() > until  # type: ignore[misc]
 
 
 def run_step(steps: dict[str, Callable[[Setting], Rows]]) -> None:

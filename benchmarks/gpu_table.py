@@ -33,17 +33,14 @@ def describe_rates(result: Row) -> Iterator[tuple[str, str]]:
     for library in dict.fromkeys(library for library, _ in find_rows(result, "ceilings")):
         for name, value in find_ceilings(result, library).items():
             yield f"ceiling, {library}: {name}", f"{value:.4g}"
-    best: dict[tuple[str, str, int, int, int], Row] = {}
     for library, row in find_rows(result, "matrix units"):
-        if "tflops" in row:
-            key = library, row["matmul"], row["k"], row["n"], row["rows"]
-            best[key] = max(row, best.get(key, row), key=lambda r: r["tflops"])
-    for (library, kind, k, n, rows), row in best.items():
-        tops = find_ceilings(result, library)
+        if "tflops" not in row:
+            continue
+        kind, tops = row["matmul"], find_ceilings(result, library)
         top = next((v for name, v in tops.items() if name.startswith("matrix" if "cooperative" in kind else "multiply")), None)
         share = f", {row['tflops'] / top:.0%} of its ceiling" if top else ""
         rate = f"{row['tflops']:.3g} TFLOP/s{share}, weights at {row['weight_gb_per_s']:.3g} GB/s, tile {row['tile']}"
-        yield f"{kind}, {library}: {rows} × {k} × {n}", rate
+        yield f"{kind} {row['dtype']}, {library}: {row['rows']} × {row['k']} × {row['n']}", rate
     for library, row in find_rows(result, "latency"):
         if "call_ms" in row:
             device = f"{row['device_ms']:.3g} ms on the device, " if row["device_ms"] else ""

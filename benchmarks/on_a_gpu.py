@@ -5,8 +5,8 @@
 
 Each step is a process of its own (gpu_correctness.py, gpu_rates.py): a driver that crashes or hangs ends one step, and the
 next one runs. The JSON is written after every row, so a run that is cut off leaves what it has. With the extra
-`dawn` installed the steps of correctness, matrix units and model times run on both WebGPU libraries. PyTorch and
-onnxruntime are timed beside where the Python of --python has them. The exit code is 1 if anything computed wrongly.
+`dawn` installed the steps of correctness, matrix units and model times run on both WebGPU libraries, the second in brief.
+PyTorch and onnxruntime are timed beside where the Python of --python has them. The exit code is 1 if anything computed wrongly.
 """
 
 import argparse
@@ -32,23 +32,25 @@ from workers import HERE, Gone, Worker, environment
 
 ENDED = 20.0  # seconds that a step may take to end after its last row, or beyond its time
 
-# (file, step, the share of the time left that it may take, whether it runs on both libraries)
+# (file, step, its weight, its weight on the second library, 0 if it does not run there). Of the time that is left a step gets
+# its weight's share among the steps still to come. Weights are about the seconds of a run of 200.
 STEPS = [
-    ("gpu_correctness.py", "machine", 0.1, True),
-    ("gpu_correctness.py", "kernels", 0.15, True),
-    ("gpu_correctness.py", "tiles", 0.15, False),
-    ("gpu_correctness.py", "families", 0.2, True),
-    ("gpu_correctness.py", "invariance", 0.15, True),
-    ("gpu_rates.py", "ceilings", 0.15, True),
-    ("gpu_rates.py", "matrix units", 0.25, True),
-    ("gpu_rates.py", "latency", 0.2, True),
-    ("gpu_rates.py", "models", 0.25, True),
-    ("gpu_rates.py", "attention", 0.2, False),
-    ("gpu_rates.py", "encoders", 0.3, False),
-    ("gpu_rates.py", "ops", 0.4, False),
-    ("gpu_rates.py", "registers", 0.3, False),
-    ("gpu_rates.py", "training", 0.4, False),
+    ("gpu_correctness.py", "machine", 4, 6),
+    ("gpu_correctness.py", "kernels", 14, 10),
+    ("gpu_correctness.py", "tiles", 8, 0),
+    ("gpu_correctness.py", "families", 18, 8),
+    ("gpu_correctness.py", "invariance", 8, 0),
+    ("gpu_rates.py", "ceilings", 4, 4),
+    ("gpu_rates.py", "matrix units", 10, 10),
+    ("gpu_rates.py", "latency", 14, 12),
+    ("gpu_rates.py", "models", 18, 16),
+    ("gpu_rates.py", "attention", 8, 8),
+    ("gpu_rates.py", "encoders", 12, 0),
+    ("gpu_rates.py", "training", 8, 0),
+    ("gpu_rates.py", "ops", 8, 0),
+    ("gpu_rates.py", "registers", 2, 0),
 ]
+PEERS = 12  # the weight of the last step
 
 
 class Run:
@@ -101,7 +103,7 @@ class Run:
 def step_rows(run: Run, file: str, step: str, device: str, seconds: float) -> Iterator[dict[str, Any]]:
     """The rows of a step in a process of its own, which is ended when its time is over."""
     options = {"device": device, "quick": run.options.quick, "all": run.options.all, "home": str(run.options.home)}
-    options |= {"seconds": seconds, "spirv": run.options.spirv and str(run.options.spirv)}
+    options |= {"seconds": seconds, "spirv": run.options.spirv and str(run.options.spirv), "brief": device != run.libraries[0]}
     lines: queue.Queue[str | None] = queue.Queue()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         command = [sys.executable, str(HERE / file), step, json.dumps(options)]
@@ -146,7 +148,7 @@ def peers_beside(run: Run, seconds: float) -> Iterator[dict[str, Any]]:
         for peer in wanted:
             worker = Worker(peer, run.options.python, Path(folder), run.options.output.with_name("peer.log"))
             try:
-                worker.receive(120)
+                worker.receive(max(1.0, min(120.0, until - time.perf_counter())))
                 for workload, (texts, tokens) in shapes.items():
                     if time.perf_counter() > until:
                         return
@@ -179,14 +181,19 @@ def main() -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     run = Run(options)
     only = options.steps.split(",") if options.steps else None
-    for file, step, share, both in STEPS:
-        for library in run.libraries if both else run.libraries[:1]:
-            if only is None or step in only:
-                name = f"{step}, {library}"
-                run.step(name, lambda s, f=file, n=step, d=library: step_rows(run, f, n, d, s), share)
-                if step == "machine" and not run.result["steps"][name] and library == options.device:
-                    sys.exit(f"no GPU for --device {options.device}; --device gpu takes a software adapter if there is one")
-    if only is None or "peers" in only:
+    plan = [
+        (f, step, library, weight)
+        for f, step, *weights in STEPS
+        for library, weight in zip(run.libraries, weights, strict=False)
+        if weight and (only is None or step in only)
+    ]
+    with_peers = PEERS if only is None or "peers" in only else 0
+    for i, (file, step, library, weight) in enumerate(plan):
+        name, to_come = f"{step}, {library}", sum(weight for *_, weight in plan[i:]) + with_peers
+        run.step(name, lambda s, f=file, n=step, d=library: step_rows(run, f, n, d, s), weight / to_come)
+        if step == "machine" and not run.result["steps"][name] and library == options.device:
+            sys.exit(f"no GPU for --device {options.device}; --device gpu takes a software adapter if there is one")
+    if with_peers:
         run.step("peers", lambda s: peers_beside(run, s), 0.9)
     print_table(run.result)
     wrong, failed = len(run.result["wrong"]), len(run.result["failed"])

@@ -18,10 +18,10 @@ from gpt2wgpu.graph.tensor import Tensor, schedule
 from gpt2wgpu.hub import BUILT_IN
 
 
-def median(run: Callable[[], Any], seconds: float = 1.0) -> float:
-    """Seconds of a call: the median of at least three, for about `seconds`."""
+def median(run: Callable[[], Any], seconds: float = 1.0, most: int = 50) -> float:
+    """Seconds of a call: the median of at least three and `most` at most, for about `seconds`."""
     times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
+    while len(times) < 3 or (sum(times) < seconds and len(times) < most):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
@@ -133,11 +133,17 @@ class Model:
 
 # --- time on the device
 
+AWAKE = 0.15  # seconds of work after which a GPU runs at its full clock
+
 
 def device_seconds(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 5) -> float | None:
-    """One batch by the device's own clock, all in one pass; the median. None where the device has no clock."""
+    """One batch by the device's own clock, all in one pass; the median. None where the device has no clock.
+
+    The device is kept busy first: a GPU that was idle for some tens of milliseconds runs at half its clock.
+    """
     if not program.device.clock:
         return None
+    pipelined_seconds(program, batch, AWAKE)
     clock, times = Clock(program.device, 1), []
     for _ in range(runs):
         program.submit(batch, clock)()
@@ -150,12 +156,13 @@ def seconds_by_op(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 3,
     that no array has."""
     if not program.device.clock:
         return {}
-    clock = Clock(program.device, len(program.steps))
-    times = []
-    for _ in range(runs):
+    clock, awake = Clock(program.device, len(program.steps)), time.perf_counter() + AWAKE
+    times: list[np.ndarray] = []
+    while len(times) < runs:
         sizes = program.write(batch, **symbols)
         program.read(program.compute(program.steps, sizes, clock), sizes)()
-        times.append(clock.seconds())
+        if time.perf_counter() > awake:
+            times.append(clock.seconds())
     found: dict[str, float] = {}
     for step, seconds in zip(program.steps, np.median(times, axis=0).tolist(), strict=True):
         t = step.tensor

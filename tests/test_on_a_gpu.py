@@ -28,7 +28,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, str, int]:
     folder = tmp_path_factory.mktemp("gpu")
     (folder / "step.py").write_text(STEP, encoding="utf-8")
     names = ("machine", "kernels", "tiles", "families", "invariance", "ceilings")
-    steps = [(str(folder / "step.py"), name, 0.001 if name == "families" else 0.5, False) for name in names]
+    steps = [(str(folder / "step.py"), name, 0.001 if name == "families" else 0.5, 0) for name in names]
     code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import on_a_gpu; on_a_gpu.STEPS = {steps!r}; "
     code += "on_a_gpu.ENDED = 5.0; on_a_gpu.peers = lambda *_: []; on_a_gpu.main()"
     command = [sys.executable, "-c", code, "--device", "gpu", "--output", str(folder / "gpu.json"), "--seconds", "200"]
