@@ -1,4 +1,5 @@
-"""The gradients of weights as sums over parts of a micro-batch's tokens: how it is cut, and that nothing is left of others."""
+"""The gradients of weights as sums over parts of a micro-batch's tokens: how it is cut, and that nothing is left of others.
+And what the host does between two submissions of a large micro-batch."""
 
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ from test_train_program import batch, error, gradient, in_numpy, pull, random_we
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import packing
 from gpt2wgpu.graph.tensor import schedule
+from gpt2wgpu.train import ops as train_ops
 from gpt2wgpu.train.gpu import GPUTrainProgram
 from gpt2wgpu.train.gradients import TrainGraph
+from gpt2wgpu.train.loop import WATCHED, Watch
 from gpt2wgpu.train.sums import PART_STEP, SHORTEST_PART, count_parts, part_length
 
 LONG, SHORT = (40,) * 15, (40,) * 7  # 600 tokens are three parts, 280 are two
@@ -53,3 +56,36 @@ def test_micro_batches_of_several_parts_add_up(device_form: Device):
     for t in numpy.graph.trained:
         assert error(gradient(first, t.name), gradient(numpy, t.name)) < 2e-5, t.name
         assert gradient(first, t.name).tobytes() == gradient(again, t.name).tobytes()
+
+
+@pytest.mark.parametrize("count", [1, 300, 1 << 16, (1 << 16) + 1, 1 << 18])
+def test_tokens_are_sorted_by_the_row_they_took(count: int):
+    """Each row's tokens in their order, in tables of more rows than 16 bits count, too."""
+    taken = np.random.default_rng(0).integers(count, size=3000, dtype=np.uint32)
+    taken[::3] = count - 1
+    order, rows = train_ops.sorted_rows(taken, count)
+    np.testing.assert_array_equal(order, np.argsort(taken, kind="stable"))
+    assert order.dtype == rows.dtype == np.uint32 and rows.shape == (count, 2)
+    for row in (0, int(taken[1]), count - 1):
+        np.testing.assert_array_equal(order[slice(*rows[row])], np.flatnonzero(taken == row))
+
+
+def test_the_watch_looks_at_some_texts_of_a_large_batch():
+    """Their cosines are like those of all, and it takes no longer however many there are."""
+    vectors = np.random.default_rng(0).standard_normal((4000, 24), dtype=np.float32) + 0.5
+    all_units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (all_units @ all_units.T)[np.triu_indices(len(vectors), 1)]
+    watch = Watch(0, False)
+    watch.look(vectors)
+    assert watch.values["cosine_mean"] == pytest.approx(cosines.mean(), abs=0.02)
+    assert watch.values["cosine_std"] == pytest.approx(cosines.std(), rel=0.05)
+    watch.look(vectors[:WATCHED])
+    few = (all_units[:WATCHED] @ all_units[:WATCHED].T)[np.triu_indices(WATCHED, 1)]
+    assert watch.values["cosine_mean"] == pytest.approx(few.mean(), abs=1e-6)  # of all, as there are no more
+    unseen = vectors.copy()
+    unseen[1:14] = np.nan  # between two that are looked at
+    before = dict(watch.values)
+    watch.look(vectors)
+    seen = dict(watch.values)
+    watch.look(unseen)
+    assert watch.values == seen != before

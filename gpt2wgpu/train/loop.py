@@ -33,6 +33,7 @@ METRICS_FILE = "metrics.jsonl"
 MATRICES_WEIGHT = 10.0  # weight of the cosine matrices in distillation, as for the built-in model
 HARD_PAIRS_WEIGHT = 10.0  # weight of the cosines of hard pairs
 ALIKE, SPREAD = 0.99, 0.01  # a mean of all cosines in a batch above, or a standard deviation below, shows a collapse
+WATCHED = 256  # texts of a batch, evenly spaced, whose cosines are looked at
 PATIENCE = 10  # steps in a row, after which a collapse is reported
 SEQUENCES = 1024  # most texts in a batch of the validation
 LOSS_ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was last saved"
@@ -41,7 +42,7 @@ LOSS_ADVICE = "lower --lr, or raise --warmup; RUN/model is as it was last saved"
 @dataclass(frozen=True)
 class TrainStep:
     """A step of the optimiser. metrics: its line in metrics.jsonl: step and epoch (from 1), loss, lr, norm (of the gradient),
-    cosine_mean and cosine_std (over the texts of a batch), texts (how many it learnt from) and seconds."""
+    cosine_mean and cosine_std (over up to WATCHED texts of a batch), texts (how many it learnt from) and seconds."""
 
     metrics: dict[str, float]
 
@@ -236,9 +237,11 @@ class Watch:
         self.in_a_row = 0
 
     def look(self, vectors: Array) -> None:
-        """Note the mean and standard deviation of all cosines between the vectors (B, C) of a batch."""
+        """Note the mean and standard deviation of all cosines between the vectors (B, C) of a batch, or between WATCHED of
+        them."""
         if len(vectors) < 4:
             return
+        vectors = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), WATCHED)).astype(int)]
         with np.errstate(all="ignore"), ONE_THREAD_BLAS:
             units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
             cosines = (units @ units.T)[np.triu_indices(len(units), 1)]

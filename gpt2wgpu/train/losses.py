@@ -14,7 +14,7 @@ from ..graph.crew import Crew
 from ..graph.tensor import Array
 
 FEW = 256  # vectors, or pairs, up to which one core computes a loss in float64 sooner than several share it
-LOSS_ROWS = 128  # of a block that a core takes
+LOSS_ROWS = 64  # of a block that a core takes
 LOSS_COLUMNS = 64  # of a product that a core takes
 
 LOSSES = {  # the names of the losses, and how a model card describes them
@@ -103,10 +103,8 @@ def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[f
     targets, _ = normalized(teacher)
     n = len(units)
     if n > FEW:
-        squares, dunits = matrix_distance(units, targets)
-        loss = 1 - np.einsum("nc,nc->", units, targets) / n + weight / n**2 * squares
-        dunits *= np.float32(weight / n**2)
-        return float(loss), unit_gradient(dunits - targets / n, units, norms)
+        square, dunits = matrix_distance(units, targets, weight / n**2)
+        return float(1 - np.einsum("nc,nc->", units, targets) / n + square), unit_gradient(dunits, units, norms)
     difference = units @ units.T - targets @ targets.T
     loss = 1 - (units * targets).sum() / n + weight * (difference**2).mean()
     return float(loss), unit_gradient(4 * weight / n**2 * difference @ units - targets / n, units, norms)
@@ -130,17 +128,17 @@ def pair_distillation(vectors: Array, teacher: Array, first: Array) -> tuple[flo
     return float((difference**2).mean()), found
 
 
-def matrix_distance(units: Array, targets: Array) -> tuple[float, Array]:
-    """The sum of the squared elements of D = U U^T - T T^T, and its gradient with respect to U, f32 (n, C), which is 4 D U.
+def matrix_distance(units: Array, targets: Array, weight: float) -> tuple[float, Array]:
+    """`weight` times the sum of the squared elements of D = U U^T - T T^T; and f32 (n, C), the gradient with respect to U of that
+    less the mean cosine of U and T, up to multiples of each row of U, of which `unit_gradient` takes no notice.
 
     With E = U - T, D is E U^T + T E^T, and D U is E (U^T U) + T (E^T U): no matrix (n, n) is made, and nearly equal
-    numbers are subtracted in E alone, before they are rounded to f32.
+    numbers are subtracted in E alone, before they are rounded to f32. For the same reason E / n stands for -T / n.
     """
     n, width = units.shape
     u, t, e = np.empty((3, n, width), np.float32)
     products = np.empty((3, width, width), np.float32)  # U^T U, E^T U, E^T E
-    slabs = range(0, width, LOSS_COLUMNS)
-    sums = np.empty((len(slabs), 4))
+    sums = np.empty((-(-width // LOSS_COLUMNS), 4))
     dunits = np.empty((n, width), np.float32)
 
     def round_rows(rows: slice) -> None:
@@ -159,17 +157,26 @@ def matrix_distance(units: Array, targets: Array) -> tuple[float, Array]:
     def gradient_rows(rows: slice) -> None:
         np.matmul(e[rows], products[0], out=dunits[rows])
         dunits[rows] += t[rows] @ products[1]
-        dunits[rows] *= 4
+        dunits[rows] *= np.float32(4 * weight)
+        dunits[rows] += e[rows] * np.float32(1 / n)
 
     share_blocks((round_rows,), n)
     share_blocks((multiply_columns, square_columns), width, LOSS_COLUMNS)
     share_blocks((gradient_rows,), n)
-    return float(sums.sum(0) @ [2, 2, -4, 1]), dunits
+    return weight * float(sums.sum(0) @ [2, 2, -4, 1]), dunits
 
 
-def share_blocks(works: Sequence[Callable[[slice], None]], count: int, rows: int = LOSS_ROWS) -> None:
-    """Each of `works` for all blocks of `rows` rows out of `count`, one after the other, on all cores."""
-    blocks = [slice(i, min(i + rows, count)) for i in range(0, count, rows)]
+def take_rows(work: Callable[[slice], None], count: int) -> None:
+    """`work` for all of `count` rows: at once if they are few, else in blocks on all cores."""
+    if count <= FEW:
+        work(slice(0, count))
+    else:
+        share_blocks((work,), count)
+
+
+def share_blocks(works: Sequence[Callable[[slice], None]], count: int, size: int = LOSS_ROWS) -> None:
+    """Each of `works` for all blocks of `size` rows out of `count`, one after the other, on all cores."""
+    blocks = [slice(i, min(i + size, count)) for i in range(0, count, size)]
     with Crew() as crew:
         for work in works:
             crew.share(partial(work_quietly, work, blocks), len(blocks))
@@ -182,15 +189,27 @@ def work_quietly(work: Callable[[slice], None], blocks: Sequence[slice], i: int)
 
 def normalized(vectors: Array) -> tuple[Array, Array]:
     """Unit vectors (n, C) and lengths (n, 1), float64. The length of a zero vector counts as 1e-12."""
-    wide = vectors.astype(np.float64)
-    norms = np.maximum(np.sqrt(np.einsum("nc,nc->n", wide, wide)), 1e-12)[:, None]
-    return wide / norms, norms
+    units, norms = np.empty(vectors.shape), np.empty((len(vectors), 1))
+
+    def normalize_rows(rows: slice) -> None:
+        wide = vectors[rows].astype(np.float64)
+        norms[rows] = np.maximum(np.sqrt(np.einsum("nc,nc->n", wide, wide)), 1e-12)[:, None]
+        np.divide(wide, norms[rows], out=units[rows])
+
+    take_rows(normalize_rows, len(vectors))
+    return units, norms
 
 
 def unit_gradient(dunits: Array, units: Array, norms: Array) -> Array:
-    """The gradient with respect to vectors, from that with respect to their unit vectors."""
-    inward = np.einsum("nc,nc->n", dunits, units)[:, None]
-    return ((dunits - inward * units) / norms).astype(np.float32)
+    """The gradient with respect to vectors, f32, from that with respect to their unit vectors."""
+    found = np.empty(units.shape, np.float32)
+
+    def project_rows(rows: slice) -> None:
+        inward = np.einsum("nc,nc->n", dunits[rows], units[rows])[:, None]
+        found[rows] = (dunits[rows] - inward * units[rows]) / norms[rows]
+
+    take_rows(project_rows, len(units))
+    return found
 
 
 def pair_gradient(slope: Array, units: Array, norms: Array) -> Array:

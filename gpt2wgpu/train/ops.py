@@ -301,7 +301,10 @@ def sorted_rows(taken: Array, count: int) -> tuple[Array, Array]:
     """`order` and `rows` of `scatter_rows`, for tokens that took the rows `taken` (T,) of a table with `count` rows."""
     counts = np.bincount(taken, minlength=count)
     ends = np.cumsum(counts)
-    return np.argsort(taken, kind="stable").astype(np.uint32), np.stack([ends - counts, ends], axis=1).astype(np.uint32)
+    order = np.argsort(taken.astype(np.uint16), kind="stable")  # numpy sorts numbers of 16 bits five times as fast
+    if count > 1 << 16:
+        order = order[np.argsort((taken >> 16).astype(np.uint16)[order], kind="stable")]
+    return order.astype(np.uint32), np.stack([ends - counts, ends], axis=1).astype(np.uint32)
 
 
 # --- from vectors to tokens
