@@ -62,6 +62,10 @@ AWKWARD = [
     Case(ops.rotary, {"N": 192, "S": 70, "D": 16}, (1, 70), {"heads": 7}),
     Case(ops.concat, {"J": 1, "K": 64}, (1, 1)),
     *(Case(ops.l2_normalize, {"C": c}, (1, 1)) for c in (1, 260, 1032)),
+    Case(ops.nearest_rows, {"M": 1, "N": 1, "C": 4}, attrs={"keep": 1}),
+    Case(ops.nearest_rows, {"M": 4, "N": 512, "C": 100}, attrs={"keep": 512}),
+    Case(ops.nearest_rows, {"M": 5, "N": 1025, "C": 388}, attrs={"keep": 33}),
+    Case(ops.nearest_rows, {"M": 3, "N": 520, "C": 36}, attrs={"keep": 10}, nan=True),
     Case(ops.similarity, {"M": 1, "N": 1, "C": 1}, attrs={"metric": "dot"}),
     Case(ops.similarity, {"M": 33, "N": 1, "C": 17}, attrs={"metric": "manhattan"}),
     Case(ops.similarity, {"M": 32, "N": 64, "C": 384}, attrs={"metric": "euclidean"}),
@@ -238,6 +242,18 @@ def test_poolings():
 
 def test_a_zero_vector_stays_zero():
     np.testing.assert_array_equal(ops.l2_normalize.reference(np.zeros((2, 3), np.float32)), np.zeros((2, 3)))
+
+
+def test_nearest_rows_against_sorting():
+    a, b = np.random.default_rng(0).standard_normal((2, 600, 8), np.float32)
+    b[77] = b[3]  # equal scores
+    found = ops.nearest_rows.reference(a[:2], b, keep=100).reshape(2, 2, 2, 100)
+    for m in range(2):
+        for s, rows in enumerate((range(512), range(512, 600))):
+            order = sorted(rows, key=lambda n: (-(a[m] @ b.T)[n], n))[:100]
+            assert (found[m, 1, s, : len(order)] * 512 + 512 * s).tolist() == order
+            np.testing.assert_allclose(found[m, 0, s, : len(order)], (a[m] @ b.T)[order], rtol=1e-5, atol=1e-6)
+    assert (found[:, 1, 1, 88:] == 2).all() and not found[:, 0, 1, 88:].any()
 
 
 def test_similarity_metrics():

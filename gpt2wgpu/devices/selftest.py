@@ -202,6 +202,7 @@ def forward_cases(half: bool) -> list[Case]:
     found += [Case(ops.pool, {"C": 68}, attrs={"mode": mode}) for mode in ops.POOLINGS]
     found += [Case(ops.concat, {"J": 70, "K": 3}), Case(ops.l2_normalize, {"C": 68})]
     found += [Case(ops.similarity, {"M": 34, "N": 65, "C": 37}, attrs={"metric": m}) for m in ("dot", "euclidean", "manhattan")]
+    found += [Case(ops.nearest_rows, {"M": 3, "N": n, "C": 36}, attrs={"keep": keep}) for n, keep in ((700, 10), (7, 9))]
     return found
 
 

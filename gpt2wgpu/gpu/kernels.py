@@ -90,6 +90,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys", "attention_load")),
     **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys", "attention_load")),
     **dict.fromkeys(("pool", "pool_dx"), ("pooling_modes", "token_lanes", "fours")),
+    "nearest_rows": ("is_nan",),
     "sum_parts": ("token_parts",),
 }
 

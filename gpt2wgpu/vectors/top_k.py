@@ -153,6 +153,18 @@ class Candidates:
             if self.held > self.room:
                 self._drop_worse()
 
+    def note(self, scores: Array, off: Array) -> None:
+        """Raise the bounds by the scores of rows (m, n) that are added later; -inf stands for none."""
+        if scores.shape[1] >= self.k:
+            least = np.partition(scores, scores.shape[1] - self.k, axis=1)[:, scores.shape[1] - self.k]
+            self.bound = np.maximum(self.bound, least - off)
+
+    def add_listed(self, queries: Array, rows: Array, scores: Array, off: Array) -> None:
+        """Candidates one by one: of which query, which row, its score."""
+        keep = scores >= (self.bound - off)[queries]
+        queries = queries[keep]
+        self.parts.append((queries, rows[keep], scores[keep], off[queries]))
+
     def _joined(self) -> tuple[Array, ...]:
         return tuple(np.concatenate(part) for part in zip(*self.parts, strict=True))
 
@@ -173,9 +185,10 @@ class Candidates:
         self.held = int(keep.sum())
         self.room = max(self.room, 2 * self.held)  # many equal scores are not sorted again at once
 
-    def rescore(self, queries: Array, corpus: Array, *, cosine: bool) -> None:
-        """Replace the scores of the scan by exact ones: computed in float64, then rounded."""
-        of, ids, *_ = self._joined()
+    def rescore(self, queries: Array, corpus: Array, *, cosine: bool, ids: Array | None = None) -> None:
+        """Replace the scores of the scan by exact ones: computed in float64, then rounded. ids: the corpus's names of rows."""
+        of, rows_found, *_ = self._joined()
+        ids = rows_found if ids is None else ids[rows_found]
         order = np.argsort(ids, kind="stable")  # read the corpus in order
         of, ids = of[order], ids[order]
         scores = np.empty(len(ids))

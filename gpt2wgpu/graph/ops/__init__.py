@@ -11,6 +11,7 @@ from .activations import ACTIVATIONS, glu
 from .blocks import cdiv
 from .embedding import embed, embed_int8, norm_rotary, rotary
 from .linear_layers import linear, linear_add, linear_add_int8, linear_int8
+from .nearest_rows import nearest_rows
 from .norms import layer_norm, rms_norm
 from .pooling import POOLINGS, concat, l2_normalize, pool, similarity
 from .self_attention import attention, attention_bias
@@ -31,6 +32,7 @@ __all__ = [
     "linear_add",
     "linear_add_int8",
     "linear_int8",
+    "nearest_rows",
     "norm_rotary",
     "pool",
     "rms_norm",
