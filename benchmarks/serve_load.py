@@ -1,19 +1,17 @@
 """A server under load, on loopback: latencies of single texts with and without a bulk caller, and texts per second.
 
-    python benchmarks/serve_load.py [--seconds 10] [--clients 64] [--device numpy] [--soak MINUTES]
+    python benchmarks/serve_load.py [--seconds 10] [--clients 64] [--device numpy]
 
-It starts its own server with the built-in model. Compared with it: `Encoder.encode` of the same texts, and a server that
-computes request by request, as TEI's first stage would without batching across requests (the same server, one client after
-the other). --soak: 64 clients of mixed sizes and some that leave, for so long; the memory of the server is printed every
-minute and must not grow.
+It starts its own servers with the built-in model. Compared with ours: `Encoder.encode` of the same texts, and the same server
+computing request by request in the order of arrival, each alone, as a server without batches across requests does. The callers
+are Python too, and take their part of the cores.
 """
 
 import argparse
+import base64
 import http.client
 import json
-import re
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -23,68 +21,45 @@ from typing import Any
 
 import numpy as np
 from report import machine, table
-from workers import environment
 
 from gpt2wgpu import Encoder
+from gpt2wgpu.graph.tensor import Array
 
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "sleeps",
-    "runs",
-    "quick",
-    "brown",
-    "fox",
-    "over",
-    "lazy",
-    "river",
-    "matrices",
-    "warm",
-    "windows",
-    "rain",
-    "falls",
-    "outside",
-]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from servers import Figures, LiveServer
+
+SENTENCE = (
+    "the quick brown fox runs over a lazy river while rain falls outside and matrices warm the windows of a cat that sits"
+)
+HERE = str(Path(__file__).resolve().parent)
 
 
 def make_texts(count: int, seed: int) -> list[str]:
-    rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS, size=n)) for n in rng.integers(5, 40, size=count)]
+    """5 to 39 words each."""
+    rng, words = np.random.default_rng(seed), SENTENCE.split()
+    return [" ".join(rng.choice(words, size=n)) for n in rng.integers(5, 40, size=count)]
 
 
-class ServerProcess:
-    """`gpt2wgpu serve` on a free port."""
+def serve_by_request(device: str) -> None:
+    """The server, but computing one request after the other, each alone. For a process of its own."""
+    from gpt2wgpu.cli import main
+    from gpt2wgpu.engine import Engine
+    from gpt2wgpu.serve import scheduler
 
-    def __init__(self, device: str, *options: str) -> None:
-        command = [sys.executable, "-m", "gpt2wgpu", "serve", "--device", device, "--port", "0", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(True))
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)$", line.rstrip()):
-                self.port = int(found[1])
-                break
-        else:
-            sys.exit("the server did not start")
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
-        while self.get("/health/ready") != 200:
-            time.sleep(0.05)
+    start, submit = scheduler.Scheduler.__init__, Engine.submit
 
-    def get(self, path: str) -> int:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-            connection.request("GET", path)
-            return connection.getresponse().status
-        except OSError:
-            return 0
+    def never_mix(self: Any, *args: Any, **options: Any) -> None:
+        start(self, *args, **options)
+        self.mixes = False
 
-    def memory_mb(self) -> float:
-        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmRSS"))
+    def on_all_cores(self: Any, *args: Any, one_core: bool = False, **options: Any) -> Any:
+        return submit(self, *args, **options)
 
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(60)
+    changed: Any = scheduler
+    changed.UNDER_WAY, changed.usable_cores = 1, lambda: 1
+    changed.SMALL_PART = 1e-9  # every request is a small one: the order of arrival
+    changed.Scheduler.__init__, Engine.submit = never_mix, on_all_cores  # type: ignore[method-assign]
+    main(["serve", "--device", device, "--port", "0"])
 
 
 class Caller:
@@ -93,13 +68,22 @@ class Caller:
     def __init__(self, port: int) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
 
+    def ask(self, texts: list[str], headers: dict[str, str] | None = None) -> tuple[http.client.HTTPResponse, bytes]:
+        body = json.dumps({"input": texts, "encoding_format": "base64"}).encode()
+        self.connection.request("POST", "/v1/embeddings", body, headers or {})
+        response = self.connection.getresponse()
+        return response, response.read()
+
     def embed(self, texts: list[str]) -> tuple[int, float]:
         """The status, and seconds."""
         start = time.perf_counter()
-        self.connection.request("POST", "/v1/embeddings", json.dumps({"input": texts, "encoding_format": "base64"}).encode())
-        response = self.connection.getresponse()
-        response.read()
+        response, _ = self.ask(texts)
         return response.status, time.perf_counter() - start
+
+
+def read_vectors(body: bytes) -> Array:
+    rows = [base64.b64decode(item["embedding"]) for item in json.loads(body)["data"]]
+    return np.frombuffer(b"".join(rows), "<f4").reshape(len(rows), -1)
 
 
 def call_until(stop: float, port: int, sizes: Callable[[int], int], seed: int, found: list[Any]) -> None:
@@ -123,28 +107,30 @@ def run_clients(port: int, seconds: float, clients: list[Callable[[int], int]]) 
     return found
 
 
-def percentiles(seconds: list[float]) -> list[str]:
+def percentiles(seconds: list[float]) -> list[float]:
+    """The median, the 99th of a hundred and the most, in ms."""
     ordered = sorted(seconds)
-    return [f"{1e3 * ordered[int(p * (len(ordered) - 1))]:.1f}" for p in (0.5, 0.99, 1.0)]
+    return [1e3 * ordered[int(p * (len(ordered) - 1))] for p in (0.5, 0.99, 1.0)]
 
 
-def soak(server: ServerProcess, minutes: float) -> None:
-    """64 clients of mixed sizes and callers that leave. Exits with an error if memory grows or a status is wrong."""
-    memory = []
-    for minute in range(max(2, round(minutes))):
-        sizes = [lambda i, n=n: n for n in [1] * 40 + [8] * 16 + [64] * 8]
-        found = run_clients(server.port, 60 * minutes / max(2, round(minutes)), sizes)
-        for _ in range(20):  # callers that leave in the middle
-            caller = Caller(server.port)
-            caller.connection.request("POST", "/embed", json.dumps({"inputs": make_texts(200, minute)}).encode())
-            caller.connection.close()
-        statuses = {status for rows in found for _, status, _ in rows}
-        memory.append(server.memory_mb())
-        print(f"minute {minute + 1}: {sum(len(r) for r in found)} requests, statuses {statuses}, {memory[-1]:.0f} MB", flush=True)
-        if statuses - {200, 429}:
-            sys.exit(f"wrong statuses: {statuses}")
-    if memory[-1] > 1.1 * memory[len(memory) // 2] + 20:
-        sys.exit(f"memory grew: {[round(m) for m in memory]} MB")
+def measure_loads(server: LiveServer, seconds: float, count: int, batch: float) -> list[list[str]]:
+    """Rows of the table for one server. batch: seconds of a full batch."""
+    rows = []
+    for name, clients in (
+        (f"{count} clients, a text each", [lambda i: 1] * count),
+        (f"{count} clients, 1 or 32 texts", [lambda i, n=n: n for n in ([1] * 3 + [32]) * (count // 4)]),
+        ("8 single clients", [lambda i: 1] * 8),
+        ("8 single clients beside a bulk one", [lambda i: 2048, *[lambda i: 1] * 8]),
+    ):
+        start = time.perf_counter()
+        found = run_clients(server.port, seconds, clients)
+        took = time.perf_counter() - start  # the last answers too
+        if failures := {status for row in found for _, status, _ in row} - {200}:
+            print(f"{name}: statuses {failures}")
+        latencies = percentiles([seconds for row in found for n, _, seconds in row if n == 1])
+        rate = sum(n for row in found for n, _, _ in row) / took
+        rows.append([name, f"{rate:.0f}", *(f"{ms:.0f}" for ms in latencies), f"{latencies[1] / 1e3 / batch:.1f}"])
+    return rows
 
 
 def main() -> None:
@@ -152,48 +138,35 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--device", default="numpy")
-    parser.add_argument("--soak", type=float, metavar="MINUTES")
     args = parser.parse_args()
     print(machine())
-    server = ServerProcess(args.device)
-    try:
-        if args.soak:
-            soak(server, args.soak)
-            return
-        bulk = make_texts(2048, 1)
-        with Encoder(device=args.device) as encoder:
-            encoder.encode(bulk[:64])
-            start = time.perf_counter()
-            encoder.encode(bulk)
-            own = len(bulk) / (time.perf_counter() - start)
+    bulk = make_texts(2048, 1)
+    with Encoder(device=args.device) as encoder:
+        encoder.encode(bulk[:64])
+        start = time.perf_counter()
+        encoder.encode(bulk)
+        own = time.perf_counter() - start
+    by_request = f"import sys; sys.path.insert(0, {HERE!r}); import serve_load; serve_load.serve_by_request({args.device!r})"
+    rows = [["Encoder.encode, 2,048 texts", f"{len(bulk) / own:.0f}", "", "", "", ""]]
+    with LiveServer("--device", args.device) as server:
         caller = Caller(server.port)
         caller.embed(bulk[:64])
-        served = len(bulk) / min(caller.embed(bulk)[1] for _ in range(3))
-        one_by_one = [caller.embed([text])[1] for text in bulk[:200]]
-        rows = [
-            ["Encoder.encode, 2,048 texts", f"{own:.0f} texts/s", ""],
-            ["one request of 2,048 texts", f"{served:.0f} texts/s", f"{served / own:.2f} of encode"],
-            ["one client, text by text", f"{1 / statistics.mean(one_by_one):.0f} texts/s", " ".join(percentiles(one_by_one))],
-        ]
-        mixed = [lambda i, n=n: n for n in ([1] * 3 + [32]) * (args.clients // 4)]
-        for name, clients in (
-            (f"{args.clients} clients, a text each", [lambda i: 1] * args.clients),
-            (f"{args.clients} clients of mixed sizes", mixed),
-            ("8 single clients", [lambda i: 1] * 8),
-            ("8 single clients beside a bulk one", [lambda i: 2048, *[lambda i: 1] * 8]),
-        ):
-            found = run_clients(server.port, args.seconds, clients)
-            singles = [seconds for row in found for n, status, seconds in row if n == 1 and status == 200]
-            total = sum(n for row in found for n, status, _ in row if status == 200)
-            rows.append([name, f"{total / args.seconds:.0f} texts/s", " ".join(percentiles(singles))])
-            failures = {status for row in found for _, status, _ in row} - {200}
-            if failures:
-                print(f"{name}: statuses {failures}")
-        print(table(["", "rate", "single texts: p50, p99, most, ms"], rows))
-        print(f"server: {server.memory_mb():.0f} MB")
-    finally:
+        before = Figures.of(server)["te_batch_next_size_count"]
+        served = min(caller.embed(bulk)[1] for _ in range(3))
+        batch = 3 * served / (Figures.of(server)["te_batch_next_size_count"] - before)
+        alone = [caller.embed([text])[1] for text in bulk[:200]]
+        rows.append([f"one request of 2,048 texts ({own / served:.2f} of encode)", f"{len(bulk) / served:.0f}", "", "", "", ""])
+        rate = 1 / statistics.mean(alone)
+        rows.append(["one client, text by text", f"{rate:.0f}", *(f"{ms:.0f}" for ms in percentiles(alone)), ""])
+        rows += measure_loads(server, args.seconds, args.clients, batch)
+        memory = server.memory_mb()
         code = server.stop()
-        print(f"exit code {code}")
+    with LiveServer(code=by_request) as server:
+        Caller(server.port).embed(bulk[:64])
+        loads = measure_loads(server, args.seconds, args.clients, batch)
+        rows += [[f"request by request: {row[0]}", *row[1:]] for row in loads]
+    print(table(["", "texts/s", "p50 ms", "p99 ms", "most ms", "p99, batches"], rows))
+    print(f"a full batch: {1e3 * batch:.0f} ms; the server: {memory:.0f} MB, exit code {code}")
 
 
 if __name__ == "__main__":
