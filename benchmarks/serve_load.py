@@ -28,9 +28,7 @@ from gpt2wgpu.graph.tensor import Array
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from servers import Figures, LiveServer
 
-SENTENCE = (
-    "the quick brown fox runs over a lazy river while rain falls outside and matrices warm the windows of a cat that sits"
-)
+SENTENCE = "the quick brown fox runs over a lazy river while rain falls outside and matrices warm the windows of a cat that sits"
 HERE = str(Path(__file__).resolve().parent)
 
 

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpt2wgpu import Encoder
 from gpt2wgpu.serve.jobs import QueuedTexts, plan_like_encode
 from gpt2wgpu.serve.scheduler import Finished, Scheduler
@@ -26,11 +28,12 @@ class Harness:
         encoder.engine.submit = gated  # type: ignore[method-assign]
         self.scheduler = Scheduler(encoder, room=room, on_batch=self.batches.append, on_fatal=self.fatal.append)
 
-    def job(self, texts: list[str], **options: Any) -> QueuedTexts:
+    def job(self, texts: list[str]) -> QueuedTexts:
         sequences, _ = self.encoder.tokenizer.encode(texts, 512)
         engine = self.encoder.engine
         plan = None if self.scheduler.mixes else plan_like_encode(engine.max_tokens, 1024)
-        return QueuedTexts(sequences, first=0, skip=0, width=engine.width, plan=plan, **options)
+        vectors = np.empty((len(texts), engine.width), np.float32)
+        return QueuedTexts(sequences, first=0, skip=0, vectors=vectors, plan=plan)
 
     def submit(self, texts: list[str]) -> QueuedTexts:
         found = self.job(texts)

@@ -208,16 +208,18 @@ class Application:
             raise refuse_large(int(declared), limit)
         held = 0
         try:
-            body = bytearray()
+            parts: list[bytes] = []
             if request.method == "POST":
                 async with asyncio.timeout(BODY_SECONDS):
                     async for part in request.stream():
-                        if len(body) + len(part) > limit:
-                            raise refuse_large(len(body) + len(part), limit)
+                        if held + len(part) > limit:
+                            raise refuse_large(held + len(part), limit)
                         service.take_bytes(len(part))
                         held += len(part)
-                        body += part
-            return await until_gone(request, handler(request, bytes(body), context))
+                        parts.append(part)
+            body = b"".join(parts)
+            parts.clear()
+            return await until_gone(request, handler(request, body, context))
         except TimeoutError:
             raise Refusal(
                 MALFORMED, f"the body did not arrive in {BODY_SECONDS:.0f} s", headers={"connection": "close"}

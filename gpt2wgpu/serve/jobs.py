@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
 from ..graph import packing
 from ..graph.tensor import Array
 
@@ -18,8 +16,9 @@ class QueuedTexts:
     """The tokens of a request's texts, and their results as they come. Equal texts are computed once.
 
     sequences: token ids of each text, prompt included. first: the number of its first text in the request. skip: leading
-    tokens that pooling leaves out. width: length of a vector. states: whether the hidden states of the tokens are wanted, not
-    vectors. plan: cuts texts into batches, given their lengths; None if texts of several jobs may share a batch.
+    tokens that pooling leaves out. vectors: float32 (n, width), where the results are written; None if the hidden states of
+    the tokens are wanted instead, which are the future's result. plan: cuts texts into batches, given their lengths; None if
+    texts of several jobs may share a batch.
 
     The scheduler owns a job from `submit` to the end; the future is completed on its thread.
     """
@@ -30,11 +29,11 @@ class QueuedTexts:
         *,
         first: int,
         skip: int,
-        width: int,
-        states: bool = False,
+        vectors: Array | None,
         plan: Callable[[list[int]], list[list[int]]] | None = None,
     ) -> None:
-        self.sequences, self.first, self.skip, self.states = sequences, first, skip, states
+        self.sequences, self.first, self.skip, self.vectors = sequences, first, skip, vectors
+        self.states = vectors is None
         self.number = next(_numbers)
         self.future: Future[Any] = Future()
         self.future.set_running_or_notify_cancel()  # whoever waits may leave, but cannot end it
@@ -49,7 +48,6 @@ class QueuedTexts:
             self.planned = [[distinct[i] for i in batch] for batch in reversed(rows)]
         self._missing = len(distinct)
         self.tokens_left = sum(len(sequences[i]) for i in distinct)
-        self._vectors = np.empty((0 if states else len(sequences), width), np.float32)
         self._states: dict[int, Array] = {}
 
     @property
@@ -63,18 +61,21 @@ class QueuedTexts:
 
     def put(self, i: int, result: Array) -> None:
         """The result of text i: a vector (C,), or states (n, C)."""
-        if self.states:
+        if self.vectors is None:
             self._states[i] = result.copy()
         else:
-            self._vectors[i] = result
+            self.vectors[i] = result
         self._missing -= 1
         if not self._missing and not self.future.done():
             self.future.set_result(self._result())
 
     def _result(self) -> Any:
-        if self.states:
+        if self.vectors is None:
             return [self._states[i] for i in self._same_as]
-        return self._vectors[self._same_as]
+        for i, same in enumerate(self._same_as):
+            if i != same:
+                self.vectors[i] = self.vectors[same]
+        return self.vectors
 
     def drop(self) -> None:
         """None of its texts is computed any more."""

@@ -86,6 +86,7 @@ class Metrics:
         self.tokens = Counter("gpt2wgpu_tokens", "tokens that were read", registry=self.registry)
         self.queue_size = Gauge("te_queue_size", "requests that wait or are computed", registry=self.registry)
         self.waiting = Gauge("gpt2wgpu_waiting_tokens", "tokens in the queue", registry=self.registry)
+        self.bodies = Gauge("gpt2wgpu_body_bytes", "bytes of requests that are held", registry=self.registry)
         self.rate = Gauge("gpt2wgpu_tokens_per_second", "measured, of the last batches", registry=self.registry)
 
     def note_batch(self, batch: Finished) -> None:
@@ -119,5 +120,6 @@ class Metrics:
         """Everything in Prometheus's text form."""
         self.queue_size.set(service.requests)
         self.waiting.set(service.scheduler.waiting_tokens)
+        self.bodies.set(service.bytes)
         self.rate.set(service.scheduler.rate)
         return generate_latest(self.registry)

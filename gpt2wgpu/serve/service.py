@@ -147,29 +147,36 @@ class Service:
         begin = time.monotonic()
         sequences, cut = await self._tokenize(asked, options)
         tokenized = time.monotonic() - begin
-        jobs = [*self._split(asked, sequences, options)]
+        vectors = None if asked.states else np.empty((len(sequences), self.encoder.engine.width), np.float32)
+        jobs = [*self._split(asked, sequences, options, vectors)]
         self.scheduler.submit(jobs)
         results = await self._wait(jobs, asked.timeout)
         found = Found(None, sum(map(len, sequences)), cut, prompt, tokenized=tokenized)
         found.characters = sum(len(t) for t in asked.texts if isinstance(t, str))
         found.queued = jobs[0].first_submitted - jobs[0].started
         found.computed = max(job.finished for job in jobs) - jobs[0].first_submitted
-        if asked.states:
+        if vectors is None:
             found.vectors = [states for result in results for states in result]
-        else:
-            vectors: Array = np.concatenate(results)[:, : options.dims]
-            found.vectors = ops.l2_normalize.reference(vectors) if options.normalize else np.ascontiguousarray(vectors)
+            return found
+        found.vectors = np.ascontiguousarray(vectors[:, : options.dims])
+        if options.normalize:
+            for job in jobs:  # in place: many texts need no second array
+                window = found.vectors[job.first :][: len(job.sequences)]
+                window[:] = ops.l2_normalize.reference(window)
         return found
 
-    def _split(self, asked: VectorRequest, sequences: list[Array], options: EncodeOptions) -> Iterator[QueuedTexts]:
+    def _split(
+        self, asked: VectorRequest, sequences: list[Array], options: EncodeOptions, vectors: Array | None
+    ) -> Iterator[QueuedTexts]:
         """A job for each window that `Encoder.encode` would cut from the texts: in numpy a vector's last bits depend on it."""
         engine = self.encoder.engine
         plan = None if self.scheduler.mixes else plan_like_encode(engine.budget(), options.sequences)
         texts: Iterator[Any] = iter(asked.texts)
         first = 0
         while window := take_window(texts):
-            own = sequences[first : first + len(window)]
-            yield QueuedTexts(own, first=first, skip=options.skip, width=engine.width, states=asked.states, plan=plan)
+            own = slice(first, first + len(window))
+            results = None if vectors is None else vectors[own]
+            yield QueuedTexts(sequences[own], first=first, skip=options.skip, vectors=results, plan=plan)
             first += len(window)
 
     async def _wait(self, jobs: Sequence[QueuedTexts], timeout: float | None) -> list[Any]:
