@@ -91,11 +91,11 @@ class Tokenizer:
                 ids = np.concatenate([self._head, ids, self._tail])
             elif not n:
                 ids, counts[-1] = self._end_of_text(i), max(counts[-1], 1)
-            if ids.max() >= self.vocab:
-                token = next(t for t in ids.tolist() if t >= self.vocab)
-                name = f"token {show(self._tokenizer.id_to_token(token))} (id {token})"
-                raise UserError(f"text {i}: {name} is not among the {self.vocab} tokens of the model")
             found.append(ids)
+        if found and np.concatenate(found).max() >= self.vocab:
+            i, token = next((i, t) for i, ids in enumerate(found, first) for t in ids.tolist() if t >= self.vocab)
+            name = f"token {show(self._tokenizer.id_to_token(token))} (id {token})"
+            raise UserError(f"text {i}: {name} is not among the {self.vocab} tokens of the model")
         return found, counts
 
     def prompt_length(self, prompt: str) -> int:
