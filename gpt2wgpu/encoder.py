@@ -1,13 +1,16 @@
 """Text in, vectors out: `Encoder(model).encode(texts)`."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from . import checkpoint, hub
 from .checkpoint import Pooling
-from .checkpoint.graph import build_graph, choose_modules, concat_layers, default_layer, describe_graph
+from .checkpoint.fitted import add_affine
+from .checkpoint.graph import build_graph, choose_modules, concat_layers, default_layer
+from .checkpoint.modules import Module
 from .checkpoint.prompts import family_prompts, find_prompt, first_prompt, model_names, prompt_reminder
 from .compat import (
     ModelKeywords,
@@ -26,7 +29,7 @@ from .graph.tensor import Array, Tensor
 from .inputs import Inputs, list_texts, read_inputs, read_several
 from .outputs import stream_rows, token_output, vector_output
 from .tokenizer import Tokenizer
-from .vectors.pairwise import all_pairs, row_by_row
+from .vectors.postprocess import fit_steps, parse_steps
 
 if TYPE_CHECKING:
     from .explain.result import Explanation
@@ -140,13 +143,30 @@ class Encoder(ModelFacts):
 
         One pass computes them all. The two share the device, take turns on it, and are closed separately.
         """
+        return self._variant(_layers=tuple(layers), _truncate_dim=None)
+
+    def with_postprocessing(self, steps: str | Sequence[str], texts: Inputs, **options: Unpack[VectorOptions]) -> "Encoder":
+        """An Encoder like this one whose vectors are post-processed by steps that are fitted on unlabelled texts.
+
+        steps: of "centre", "standardise", "whiten:K" and "remove_top:K" (`vectors/postprocess.py`), applied in order. texts: as
+        many as can be had, of the kind that will be encoded, but none that are used to test. options: as for `encode`. The
+        steps become one Dense module after the others, which `save_pretrained` saves. Raises UserError.
+        """
+        asked, given = parse_steps(steps), list_texts(texts, "with_postprocessing")
+        options["truncate_dim"] = self.width
+        fitted = fit_steps(self.encode(given, **options), asked)
+        c, modules = add_affine(self.checkpoint, self.modules, fitted.matrix, fitted.bias)
+        return self._variant(checkpoint=c, _modules=modules)
+
+    def _variant(self, **changes: Any) -> "Encoder":
+        """An Encoder with some attributes changed, on the same device."""
         self.engine.check_open()
         other = object.__new__(type(self))
-        other.__dict__ |= {**self.__dict__, "_layers": tuple(layers), "_truncate_dim": None}
+        other.__dict__ |= {**self.__dict__, **changes}
         at = self.engine
         graph, longest = other._graph(at.place), at.longest_text
         other.engine = Engine(
-            self.checkpoint, graph, at.place, name=self.model, max_tokens=at.asked_tokens, longest=longest, lock=at.lock
+            other.checkpoint, graph, at.place, name=self.model, max_tokens=at.asked_tokens, longest=longest, lock=at.lock
         )
         return other
 
@@ -168,7 +188,8 @@ class Encoder(ModelFacts):
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = "model", "prompts", "default_prompt_name", "similarity_fn_name", "max_seq_length", "truncate_dim"
-        return open_copy, (self._arguments, self._layers, {name: getattr(self, name) for name in names})
+        options = {name: getattr(self, name) for name in names}
+        return open_copy, (self._arguments, self._layers, options, self.checkpoint.fitted, self.checkpoint.modules)
 
     def __repr__(self) -> str:
         return f"Encoder({self.model!r}, device={self.device!r}, dtype={self.dtype!r}, dimensions={self.dimensions})"
@@ -286,19 +307,6 @@ class Encoder(ModelFacts):
             **asked,
         )
 
-    def similarity(self, a: Any, b: Any) -> Array:
-        """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer.
-
-        a, b: vectors (n, C), or one (C,), as arrays, lists or tensors. Raises UserError for anything else.
-        """
-        with self.engine.lock:
-            self.engine.check_open()
-            return all_pairs(a, b, self.similarity_fn_name, self.engine.place.device)
-
-    def similarity_pairwise(self, a: Any, b: Any) -> Array:
-        """Row by row, float32 (n,): a[i] with b[i]. One of them may be a single vector; two single vectors give a scalar, ()."""
-        return row_by_row(a, b, self.similarity_fn_name)
-
     def similarity_matrix(self, sentences: Inputs, **options: Unpack[VectorOptions]) -> Array:
         """The similarity of every sentence with every other, float32 (n, n). Keywords go to `encode`."""
         vectors = self.encode(list_texts(sentences, "similarity_matrix"), **options)
@@ -318,27 +326,19 @@ class Encoder(ModelFacts):
         texts = [text] if other is None else [text, other]
         return explain_texts(self, texts, self.options(prompt_name, prompt), self.info())
 
-    def info(self) -> dict[str, str | int]:
-        """The model card: what was loaded, where it runs, and which layer and modules."""
-        place = self.engine.place
-        return {
-            "model": self.model,
-            **describe_graph(self.checkpoint, self.layer, self.modules),
-            "dimensions": self.dimensions,
-            "max_seq_length": self.max_seq_length,
-            "prompts": ", ".join(self.prompts) or "none",
-            "similarity": self.similarity_fn_name,
-            "device": place.name,
-            "dtype": place.dtype,
-            "matmul": place.matmul,
-            "tokens per batch": self.engine.max_tokens,
-            "bytes on device": 0 if self.engine.closed else self.engine.program.bytes,
-        }
 
-
-def open_copy(arguments: dict[str, Any], layers: tuple[int, ...], options: dict[str, Any]) -> Encoder:
-    """Unpickle or copy an Encoder: open the model again and set the options of the original."""
+def open_copy(
+    arguments: dict[str, Any],
+    layers: tuple[int, ...],
+    options: dict[str, Any],
+    fitted: Mapping[str, Array],
+    modules: tuple[Module, ...],
+) -> Encoder:
+    """Unpickle or copy an Encoder: open the model again and set the original's options. fitted, modules: its checkpoint's."""
     encoder = Encoder(**arguments)
+    if fitted:
+        c = replace(encoder.checkpoint, fitted=fitted, modules=modules)
+        encoder = encoder._variant(checkpoint=c, _modules=choose_modules(c, encoder.pooling))
     encoder = encoder.with_layers(layers) if layers else encoder
     for name, value in options.items():
         setattr(encoder, name, value)

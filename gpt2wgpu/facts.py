@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .checkpoint import Checkpoint
+from .checkpoint.graph import describe_graph
 from .checkpoint.modules import Module
 from .checkpoint.prompts import find_prompt
 from .checkpoint.saving import save_checkpoint
@@ -18,7 +19,7 @@ from .inputs import Inputs, list_texts
 from .models import Architecture
 from .outputs import pad_tokens
 from .tokenizer import Tokenizer
-from .vectors.pairwise import check_similarity
+from .vectors.pairwise import all_pairs, check_similarity, row_by_row
 
 
 class ModelFacts:
@@ -160,6 +161,36 @@ class ModelFacts:
     def preprocess(self, inputs: Inputs, prompt: str | None = None) -> dict[str, Array]:
         """The new name of `tokenize`."""
         return self.tokenize(inputs, prompt)
+
+    def similarity(self, a: Any, b: Any) -> Array:
+        """All pairs of rows, float32 (len(a), len(b)), by `similarity_fn_name`; distances are negated, so higher is closer.
+
+        a, b: vectors (n, C), or one (C,), as arrays, lists or tensors. Raises UserError for anything else.
+        """
+        with self.engine.lock:
+            self.engine.check_open()
+            return all_pairs(a, b, self.similarity_fn_name, self.engine.place.device)
+
+    def similarity_pairwise(self, a: Any, b: Any) -> Array:
+        """Row by row, float32 (n,): a[i] with b[i]. One of them may be a single vector; two single vectors give a scalar, ()."""
+        return row_by_row(a, b, self.similarity_fn_name)
+
+    def info(self) -> dict[str, str | int]:
+        """The model card: what was loaded, where it runs, and which layer and modules."""
+        place = self.engine.place
+        return {
+            "model": self.model,
+            **describe_graph(self.checkpoint, self.layer, self.modules),
+            "dimensions": self.dimensions,
+            "max_seq_length": self.max_seq_length,
+            "prompts": ", ".join(self.prompts) or "none",
+            "similarity": self.similarity_fn_name,
+            "device": place.name,
+            "dtype": place.dtype,
+            "matmul": place.matmul,
+            "tokens per batch": self.engine.max_tokens,
+            "bytes on device": 0 if self.engine.closed else self.engine.program.bytes,
+        }
 
     def save_pretrained(
         self,

@@ -8,9 +8,11 @@ prompts.py   which prompt a call uses; prompts of families whose folders have no
 graph.py     the transformer and the modules -> one graph
 rewriting.py the tensors of one file -> a file in another dtype
 saving.py    a checkpoint -> a folder
+fitted.py    modules fitted on vectors, which no file holds yet
 """
 
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,7 @@ class Checkpoint:
     files_read: tuple[Path, ...]  # every file inside `path` that a vector may depend on, the tokenizer's included; sorted
     _body: TransformerWeights = field(repr=False)
     _tensors: dict[str, Tensors] = field(repr=False)  # of the modules that have weights, by folder
+    fitted: Mapping[str, Array] = field(default_factory=dict, repr=False)  # weights of modules that no file holds, by name
 
     def weights(self, t: Tensor) -> Array:
         """The values of a weight of the transformer's graph or of a module: t.shape, t.dtype, matrices laid out (in, out).
@@ -73,6 +76,8 @@ class Checkpoint:
         A weight that is stored in this form is a view of the mapped file. Raises UserError for NaN or infinity, and if a file
         changed. Pages of other weights are given back, so only this one occupies memory.
         """
+        if t.name in self.fitted:
+            return cast_weight(self.fitted[t.name], t)
         for tensors in self._all_tensors():
             tensors.forget()
         folder, part = self._part(t.name)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from ..errors import UserError, show
 from ..models import INT8
 from . import Checkpoint
-from .modules import MODE_FLAGS, MODES, Module, Pooling, read_modules
+from .modules import MODE_FLAGS, MODES, Dense, Module, Pooling, read_modules
 from .rewriting import CODES
 from .settings import SENTENCE_FILE, find_length_file, set_length
 
@@ -27,7 +30,7 @@ def save_checkpoint(
 ) -> None:
     """Copy the files that vectors depend on, with these options written into them. The folder appears when it is complete.
 
-    modules: those after the transformer, which may differ from the checkpoint's only in the pooling. settings: fields of
+    modules: those after the transformer, which may differ from the files in the pooling and in fitted ones. settings: of
     config_sentence_transformers.json. dtype: of the transformer's weights, "float32", "float16" or "int8"; None: that of
     the files, but float16 for int8. Raises UserError if `target` holds anything.
     """
@@ -57,6 +60,8 @@ def save_checkpoint(
                 update_json(part / body / "tokenizer_config.json", {"pad_token": "<|endoftext|>"}, keep=True)
         if modules[0] != c.modules[0] or not c.sentence_model:
             update_pooling(part, modules[0], c.config.width)
+        if c.fitted:
+            write_fitted(c, part, modules)
         lengths = find_length_file(part / body)
         update_json(lengths.path, {**set_length(lengths.values, max_seq_length), "do_lower_case": c.lower_case})
         update_json(part / SENTENCE_FILE, settings)
@@ -76,6 +81,27 @@ def update_pooling(part: Path, pooling: Module, width: int) -> None:
     values = {"word_embedding_dimension": width, **flags, "include_prompt": pooling.include_prompt}
     (part / folder).mkdir(exist_ok=True)
     write_object(part / folder / "config.json", values)
+
+
+def write_fitted(c: Checkpoint, part: Path, modules: Sequence[Module]) -> None:
+    """The modules from the first fitted one on: their entries in modules.json, and their folders."""
+    names = {name.removesuffix(".linear.weight") for name in c.fitted}
+    first = next((i for i, m in enumerate(modules) if isinstance(m, Dense) and m.name in names), len(modules))
+    listed = json.loads((part / "modules.json").read_text("utf-8-sig"))
+    for m in modules[first:]:
+        i, kind = len(listed), type(m).__name__
+        folder = m.name if isinstance(m, Dense) else f"{i}_{kind}"
+        listed.append({**list_module(i, folder, kind), "name": folder})
+        (part / folder).mkdir()
+        if isinstance(m, Dense):
+            identity = "torch.nn.modules.linear.Identity"
+            config = {"in_features": m.inputs, "out_features": m.outputs, "bias": True, "activation_function": identity}
+            write_object(part / folder / "config.json", config)
+            weight, bias = (c.fitted[f"{m.name}.linear.{name}"] for name in ("weight", "bias"))
+            tensors = {"linear.weight": np.ascontiguousarray(weight.T), "linear.bias": bias}
+            save_file(tensors, part / folder / "model.safetensors", metadata={"format": "pt"})
+            shutil.copymode(part / folder / "config.json", part / folder / "model.safetensors")
+    write_object(part / "modules.json", listed)
 
 
 def list_module(i: int, path: str, kind: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .embed import embed_command
 from .evaluate import evaluate_command
 from .explain import explain_command
 from .models import convert_command, models_command, pull_command
+from .postprocess import postprocess_command
 from .process import flush_stdout, open_streams, stop_on_signals
 from .search import search_command
 from .serve import serve_command
@@ -38,6 +39,7 @@ for command in (
     explain_command,
     search_command,
     evaluate_command,
+    postprocess_command,
     train_command,
     serve_command,
     models_command,

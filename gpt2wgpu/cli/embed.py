@@ -17,6 +17,7 @@ from .options import (
     encode_options,
     load_encoder,
     model_options,
+    postprocess_options,
     text_options,
     vector_options,
     with_options,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .. import files
 
 
-@with_options(text_options, model_options, vector_options)
+@with_options(text_options, model_options, vector_options, postprocess_options)
 def embed_command(
     ctx: typer.Context,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,

@@ -9,7 +9,17 @@ import typer
 
 from ..errors import one_line
 from ..progress import on_terminal
-from .options import TEXT, Json, encode_options, load_encoder, model_options, text_options, vector_options, with_options
+from .options import (
+    TEXT,
+    Json,
+    encode_options,
+    load_encoder,
+    model_options,
+    postprocess_options,
+    text_options,
+    vector_options,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from ..encoder import Encoder
@@ -25,7 +35,7 @@ HEADINGS = {
 }
 
 
-@with_options(text_options, model_options, vector_options)
+@with_options(text_options, model_options, vector_options, postprocess_options)
 def evaluate_command(
     ctx: typer.Context,
     data: Annotated[
@@ -55,6 +65,8 @@ def evaluate_command(
     """
     if layers is not None and ctx.params["layer"] is not None:
         raise typer.BadParameter("--layer takes one layer, --layers compares several: give one of the two")
+    if layers is not None and ctx.params["postprocess"] is not None:
+        raise typer.BadParameter("--postprocess is fitted on one layer: `gpt2wgpu study` compares layers with and without it")
     if plot is not None and layers is None:
         raise typer.BadParameter("--plot draws what --layers compares: give --layers too")
     from ..evaluation.scores import check_targets

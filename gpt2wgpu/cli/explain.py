@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from .options import TEXT, Json, check_decoded, load_encoder, model_options, vector_options, with_options
+from .options import TEXT, Json, check_decoded, load_encoder, model_options, postprocess_options, vector_options, with_options
 
 if TYPE_CHECKING:
     from ..explain.result import Explanation
 
 
-@with_options(model_options, vector_options)
+@with_options(model_options, vector_options, postprocess_options)
 def explain_command(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(help="The text to explain.", show_default=False)],

@@ -95,6 +95,23 @@ def vector_options(
     """How the model turns a text into a vector."""
 
 
+def postprocess_options(
+    postprocess: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEPS",
+            help="Repair vectors by steps fitted on --fit: centre, standardise, whiten:K, remove_top:K, or several with commas.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Unlabelled texts, or pairs, that --postprocess is fitted on.", rich_help_panel=MODEL),
+    ] = None,
+) -> None:
+    """What is done with vectors afterwards."""
+
+
 def text_options(
     prompt: Annotated[
         str | None,
@@ -135,10 +152,20 @@ def load_encoder(ctx: typer.Context) -> "Encoder":
     """The Encoder that a command's options describe. Says on stderr why no GPU is used, unless numpy was asked for."""
     from ..encoder import Encoder
 
+    steps, fit = ctx.params.get("postprocess"), ctx.params.get("fit")
+    if (steps is None) != (fit is None):
+        raise typer.BadParameter("--postprocess STEPS is fitted on --fit FILE: give both")
     encoder = Encoder(**encoder_options(ctx))
     if encoder.device == "numpy" and ctx.params["device"] == "auto":
         notice(encoder.engine.place.reason)
-    return encoder
+    if steps is None or fit is None:
+        return encoder
+    from ..files.pairs import read_sentences
+    from ..vectors.postprocess import parse_steps
+
+    parse_steps(steps)  # before a long file is read
+    prompts = {name: ctx.params[name] for name in ("prompt", "prompt_name") if ctx.params.get(name)}
+    return encoder.with_postprocessing(steps, [*dict.fromkeys(read_sentences(fit))], **prompts)
 
 
 def encoder_options(ctx: typer.Context) -> dict[str, Any]:

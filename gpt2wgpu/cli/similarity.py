@@ -14,6 +14,7 @@ from .options import (
     encode_options,
     load_encoder,
     model_options,
+    postprocess_options,
     text_options,
     vector_options,
     with_options,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..graph.tensor import Array
 
 
-@with_options(text_options, model_options, vector_options)
+@with_options(text_options, model_options, vector_options, postprocess_options)
 def similarity_command(
     ctx: typer.Context,
     sentence1: Annotated[str | None, typer.Option(metavar="TEXT", rich_help_panel=TEXT)] = None,

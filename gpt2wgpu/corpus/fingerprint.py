@@ -21,8 +21,11 @@ FileDigests = dict[str, list[int | str]]  # path in the model's folder -> [size,
 
 def fingerprint(encoder: Encoder, asked: EncodeOptions, precision: str, digests: FileDigests) -> dict[str, Any]:
     """What all rows of one output have in common, as JSON values. digests: those of the model's files."""
+    model = hashlib.sha256("".join(f"{name} {found[-1]}\n" for name, found in digests.items()).encode())
+    for name, array in encoder.checkpoint.fitted.items():
+        model.update(name.encode() + array.tobytes())
     return {
-        "model": hashlib.sha256("".join(f"{name} {found[-1]}\n" for name, found in digests.items()).encode()).hexdigest(),
+        "model": model.hexdigest(),
         "layer": encoder.layer,
         "pooling": encoder.info()["pooling"],
         "dtype": encoder.dtype,

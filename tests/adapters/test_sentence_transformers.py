@@ -88,3 +88,22 @@ def test_a_folder_in_int8_is_refused_there_and_read_in_float16(tmp_path: Path):
                     open_folder()
             theirs = SentenceTransformer(str(half), device="cpu").encode(texts)
         np.testing.assert_allclose(opened.encode(texts), theirs, rtol=0, atol=2e-3 * np.abs(theirs).max())
+
+
+def test_a_fitted_repair_is_applied_there(tmp_path: Path):
+    """centre, standardise, whiten and remove_top are one Dense module of the saved folder."""
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    from gpt2wgpu import Encoder
+
+    texts = [f"{a} {b}" for a in ("cat", "dog", "rain", "sun") for b in ("is", "on", "up", "it", "in")]
+    for name in ("plain_bert", "old_mpnet_mean", "new_gpt2_weighted"):
+        for i, steps in enumerate(("centre", "standardise", "whiten:5", "remove_top:2", "remove_top:1,standardise")):
+            ours = Encoder(GOLDEN / "sentence_models" / name, device="numpy").with_postprocessing(steps, texts)
+            folder = tmp_path / f"{name}-{i}"
+            ours.save_pretrained(folder)
+            theirs = SentenceTransformer(str(folder), device="cpu").encode(texts)
+            found = ours.encode(texts)
+            assert theirs.shape == found.shape
+            assert np.allclose(theirs, found, atol=1e-4 * np.abs(found).max()), (name, steps)
