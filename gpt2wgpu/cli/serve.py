@@ -39,6 +39,10 @@ def serve_command(
             rich_help_panel=LISTEN,
         ),
     ] = "refuse",
+    index: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Answer /search from this index, which `gpt2wgpu search --index` made."),
+    ] = None,
     no_truncate: Annotated[
         bool, typer.Option("--no-truncate", help="Refuse texts that are too long, unless a request asks for a cut.")
     ] = False,
@@ -107,6 +111,7 @@ def serve_command(
         keys=keys,
         hosts=hosts,
         log_format=log_format,
+        index=index,
     )
     listen = Listen(host, port, uds, tls_certificate, tls_key, tuple(cors_origin or ()), drain_pause, drain)
     raise typer.Exit(serve(settings.application(), listen, open_to_all=not keys))

@@ -1,6 +1,6 @@
 """A question -> the best passages of an index: by meaning, by words, or both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,10 +41,17 @@ def check_mode(mode: str) -> None:
 
 
 def search_index(
-    index: Index, query: str, vector: Array | None, k: int = 10, mode: str = "hybrid", below: Sequence[str] | None = None
+    index: Index,
+    query: str,
+    vector: Array | None,
+    k: int = 10,
+    mode: str = "hybrid",
+    below: Sequence[str] | None = None,
+    find: Callable[[Array, int], Best] | None = None,
 ) -> list[Hit]:
     """The k best passages of an index, best first; among equal ones the earlier row. vector: of the query, (C,); not needed
-    for "lexical". below: only in these files and below these folders, which are absolute. Raises UserError.
+    for "lexical". below: only in these files and below these folders, which are absolute. find: gives the k best of all passages
+    for vectors (m, C), such as `DeviceCorpus.top_k`. Raises UserError.
     """
     check_mode(mode)
     between("k", k, 1, 1 << 24)
@@ -54,7 +61,9 @@ def search_index(
     if mode != "lexical":
         if vector is None:
             raise UserError(f"mode {mode} needs the vector of the query")
-        lists["semantic"] = as_scores(top_k(np.atleast_2d(vector), index.vectors, wanted, cosine=False, allowed=allowed))
+        given = np.atleast_2d(vector)
+        found = find(given, wanted) if find else top_k(given, index.vectors, wanted, cosine=False, allowed=allowed)
+        lists["semantic"] = as_scores(found)
     if mode != "semantic":
         words = np.array(sorted({word_number(word) for word in split_words(query)}), np.uint64)
         ends = (index.rows["word"] + index.rows["words"]).astype(np.int64)

@@ -7,6 +7,7 @@ service.py     texts in, vectors out, with admission, prompts and limits
 fields.py      fields of requests, the same for all dialects
 context.py     what a route knows
 openai.py  tei.py  ollama.py    the dialects
+search.py      /search over an index
 answers.py     vectors as bytes of JSON
 guard.py       Host header and keys
 app.py         the ASGI application
@@ -27,7 +28,7 @@ def create_app(encoder: dict[str, Any] | None = None, **settings: Any) -> Any:
 
     encoder: keywords of `Encoder`; settings: fields of `settings.Settings`, such as keys and hosts. Without any, both come from
     the environment: GPT2WGPU_MODEL, GPT2WGPU_DEVICE, GPT2WGPU_DTYPE, GPT2WGPU_API_KEY, GPT2WGPU_ALLOW_HOST (names with commas
-    between; * for any), GPT2WGPU_TOKEN_IDS, GPT2WGPU_LOG_FORMAT.
+    between; * for any), GPT2WGPU_TOKEN_IDS, GPT2WGPU_LOG_FORMAT, GPT2WGPU_INDEX.
     Raises UserError if the extra is not installed or a setting is wrong.
     """
     try:

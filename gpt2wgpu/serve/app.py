@@ -22,6 +22,7 @@ from .failures import BACKEND, MALFORMED, TOO_LARGE, Refusal
 from .guard import check_host, check_key
 from .metrics import DROPPED, Metrics
 from .openapi import describe_api
+from .search import search_route
 from .service import Service
 
 BODY_SECONDS = 30.0  # that a body may take to arrive
@@ -61,6 +62,7 @@ POST: dict[str, tuple[Dialect, Handler]] = {
     "/embed": (TEI, tei.tei_embed),
     "/embed_all": (TEI, tei.embed_all),
     "/similarity": (TEI, tei.similarity),
+    "/search": (TEI, search_route),
     "/tokenize": (TEI, tei.tokenize),
     "/decode": (TEI, tei.decode),
     "/": (TEI, tei.root),
@@ -128,7 +130,7 @@ class Application:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self.service.close()
+        self.server.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, request: Request, send: Send) -> None:

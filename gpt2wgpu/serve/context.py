@@ -2,11 +2,15 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .failures import UNKNOWN_MODEL, Refusal
 from .fields import read_timeout
 from .metrics import Metrics
 from .service import Found, Service, VectorRequest
+
+if TYPE_CHECKING:
+    from .search import IndexSearch
 
 TIMEOUT = "x-request-timeout-ms"
 ALIASES = ("query", "document")
@@ -20,7 +24,8 @@ def strip_alias(name: str) -> tuple[str, str | None]:
 
 @dataclass
 class Server:
-    """How the server was started. token_ids: "refuse", "model" or "cl100k". keys: any of these lets a request in; none: all."""
+    """How the server was started. token_ids: "refuse", "model" or "cl100k". keys: any of these lets a request in; none: all.
+    search: over its index; None without one."""
 
     service: Service
     metrics: Metrics
@@ -29,6 +34,13 @@ class Server:
     keys: tuple[bytes, ...] = ()
     hosts: tuple[str, ...] | None = None  # names that the Host header may have; None: any
     log_format: str = "text"
+    search: "IndexSearch | None" = None
+
+    def close(self) -> None:
+        """End the threads and free the device."""
+        if self.search is not None:
+            self.search.close()
+        self.service.close()
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from .. import __version__
-from . import ollama, openai, tei
+from . import ollama, openai, search, tei
 from .answers import json_bytes
 
 NUMBERS = {"type": "array", "items": {"type": "number"}}
@@ -23,6 +23,7 @@ POST_ROUTES: dict[str, tuple[type[msgspec.Struct], str, dict[str, Any]]] = {
     "/embed": (tei.TEIEmbed, "inputs", VECTORS),
     "/embed_all": (tei.TEIEmbed, "inputs", {"type": "array", "items": VECTORS}),
     "/similarity": (tei.Similarity, "", NUMBERS),
+    "/search": (search.SearchRequest, "", {"type": "object", "required": ["mode", "passages", "hits"]}),
     "/tokenize": (tei.Tokenize, "inputs", {"type": "array", "items": {"type": "array", "items": {"type": "object"}}}),
     "/decode": (tei.Decode, "", {"type": "array", "items": {"type": "string"}}),
     "/invocations": (tei.TEIEmbed, "inputs", VECTORS),

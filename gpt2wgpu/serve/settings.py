@@ -11,6 +11,7 @@ from ..errors import UserError, show
 from .app import Application
 from .context import Server
 from .metrics import Metrics
+from .search import IndexSearch
 from .service import Limits, Service
 
 TOKEN_ID_KINDS = ("refuse", "model", "cl100k")
@@ -31,6 +32,7 @@ class Settings:
     keys: tuple[bytes, ...] = ()
     hosts: tuple[str, ...] | None = LOCAL
     log_format: str = "text"
+    index: Path | None = None  # what /search looks in
 
     def __post_init__(self) -> None:
         if self.token_ids not in TOKEN_ID_KINDS:
@@ -45,6 +47,7 @@ class Settings:
         encoder = Encoder(**self.encoder)
         given = self.encoder.get("model")
         name = self.name or ("built-in" if given is None else Path(str(given)).name if Path(str(given)).exists() else str(given))
+        search = None if self.index is None else IndexSearch(encoder, self.index, metrics, most=self.limits.requests)
         service = Service(encoder, self.limits, name=name, auto_truncate=self.auto_truncate, on_batch=metrics.note_batch)
         return Server(
             service,
@@ -54,6 +57,7 @@ class Settings:
             keys=self.keys,
             hosts=self.hosts,
             log_format=self.log_format,
+            search=search,
         )
 
     def application(self) -> Application:
@@ -93,6 +97,7 @@ def settings_from_environment() -> Settings:
         hosts=allowed_hosts(os.environ.get("GPT2WGPU_ALLOW_HOST", "").split(","), "127.0.0.1"),
         token_ids=os.environ.get("GPT2WGPU_TOKEN_IDS") or "refuse",
         log_format=os.environ.get("GPT2WGPU_LOG_FORMAT") or "text",
+        index=Path(index) if (index := os.environ.get("GPT2WGPU_INDEX")) else None,
     )
 
 

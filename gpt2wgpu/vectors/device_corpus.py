@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, between
 from ..graph import ops
 from ..graph.ops.nearest_rows import SEGMENT
 from ..graph.tensor import Array, Tensor, schedule
@@ -19,7 +19,7 @@ from .top_k import Best, Candidates, corpus_blocks, normalize_rows, refuse_not_f
 if TYPE_CHECKING:
     from ..gpu import Device
 
-SPARE = 6  # rows of a segment that are returned beyond k, so that few segments are computed again
+KEPT_AT_LEAST = 16  # rows that each segment returns; with more, fewer segments are computed again
 MOST_QUERIES = 64  # computed together
 COPIED_ROWS = 1 << 15  # looked at together
 LENGTHS_OFF = 1e-6  # of rows that are taken to have length 1
@@ -28,21 +28,21 @@ LENGTHS_OFF = 1e-6  # of rows that are taken to have length 1
 class DeviceCorpus:
     """Rows (n, C) on a device, in float32. ids: what to call them; by default their numbers.
 
-    vectors: stays on the host too, and may be memory-mapped: the candidates' exact scores are computed from it. most: the largest
-    k that a search may ask for. cosine: whether rows are scaled to length 1. The caller makes sure that one thread at a time
-    uses the device. Raises UserError if a row is not finite, or the device has no room; GPUError.
+    vectors: stays on the host too, and may be memory-mapped: the candidates' exact scores are computed from it. cosine: whether
+    rows are scaled to length 1. k: what searches ask for as a rule; it decides how many rows each segment returns. The caller
+    makes sure that one thread at a time uses the device. Raises UserError if a row is not finite, or the device has no room;
+    GPUError.
     """
 
-    def __init__(self, device: "Device", vectors: Array, *, most: int, cosine: bool, ids: Array | None = None) -> None:
+    def __init__(self, device: "Device", vectors: Array, *, cosine: bool, ids: Array | None = None, k: int = 100) -> None:
         from ..devices.graph_check import check_graph
         from ..gpu import GPUProgram
 
-        if not 1 <= most <= SEGMENT:
-            raise UserError(f"a search on a device gives up to {SEGMENT} rows, not {most}")
-        self.vectors, self.cosine, self.most = vectors, cosine, most
+        self.vectors, self.cosine = vectors, cosine
         self.ids = np.arange(len(vectors)) if ids is None else np.asarray(ids, np.int64)
         self.width = int(vectors.shape[1])
-        self.keep = min(SEGMENT, most + SPARE)
+        self.keep = min(SEGMENT, k, 4 * k * SEGMENT // max(1, len(self.ids))) + KEPT_AT_LEAST
+        self.keep = min(SEGMENT, self.keep)
         self.longest = 1.0  # length of a row
         self.programs: list[tuple[slice, GPUProgram]] = []
         padded = 4 * ceil(self.width / 4)
@@ -78,9 +78,7 @@ class DeviceCorpus:
 
     def top_k(self, queries: Array, k: int) -> Best:
         """The k best rows for each query (m, C); all if there are fewer. Raises UserError for a query that is not finite."""
-        if not 1 <= k <= self.most:
-            raise UserError(f"k must be a whole number from 1 to {self.most}, not {k!r}")
-        k = min(k, len(self.ids))
+        k = min(between("k", k, 1, 1 << 40), len(self.ids))
         if self.cosine:
             queries = normalize_rows(queries.astype(np.float64)).astype(np.float32)
         queries = np.ascontiguousarray(queries, np.float32)
