@@ -50,12 +50,13 @@ class SharedWork:
 class Crew:
     """The calling thread and the threads of other cores, as long as a block runs: `with Crew() as crew: crew.share(...)`.
 
-    Inside it BLAS has one thread. Helpers that are busy elsewhere join when they are free; nothing waits for them to join. On a
-    crowded machine, or if it is to be alone, the calling thread works alone, on the same chunks.
+    Inside it BLAS has one thread. most: threads, where the work is too short for all. Helpers that are busy elsewhere join when
+    they are free; nothing waits for them to join. On a crowded machine, or if it is to be alone, the calling thread works
+    alone, on the same chunks.
     """
 
-    def __init__(self, *, alone: bool = False) -> None:
-        self.size = cores.usable_cores()
+    def __init__(self, *, alone: bool = False, most: int | None = None) -> None:
+        self.size = min(cores.usable_cores(), most or cores.usable_cores())
         self.alone = alone or self.size == 1 or cores.machine_crowded()
         self.changed = Condition()
         self.shared: SharedWork | None = None

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -144,8 +144,9 @@ def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
     targets = np.empty(0) if examples.targets is None else examples.targets[examples.texts_of(rows) if by_text else rows]
 
     def loss(vectors: Array) -> tuple[float, Array]:
-        watch.look(vectors)
-        with np.errstate(all="ignore"):  # train_step reports what is not finite
+        many = losses.one_crew() if len(vectors) > losses.FEW else nullcontext()
+        with np.errstate(all="ignore"), many:  # train_step reports what is not finite
+            watch.look(vectors)
             if s.loss == "contrastive":
                 return losses.contrastive(vectors, targets, s.margin)
             if s.loss == "info_nce":

@@ -5,7 +5,9 @@ more than FEW vectors are computed in f32 on all cores, in forms that subtract b
 pair lie in neighbouring rows: rows 0 and 1 are pair 0. The bits do not depend on the number of cores.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import numpy as np
@@ -16,6 +18,8 @@ from ..graph.tensor import Array
 FEW = 256  # vectors, or pairs, up to which one core computes a loss in float64 sooner than several share it
 LOSS_ROWS = 64  # of a block that a core takes
 LOSS_COLUMNS = 64  # of a product that a core takes
+LOSS_CORES = 4  # to wake more than these takes longer than what they compute
+CREW: ContextVar[Crew | None] = ContextVar("CREW", default=None)  # of the loss that is being computed
 
 LOSSES = {  # the names of the losses, and how a model card describes them
     "contrastive": "margin contrastive loss on labelled pairs (margin {margin:g})",
@@ -177,9 +181,20 @@ def take_rows(work: Callable[[slice], None], count: int) -> None:
 def share_blocks(works: Sequence[Callable[[slice], None]], count: int, size: int = LOSS_ROWS) -> None:
     """Each of `works` for all blocks of `size` rows out of `count`, one after the other, on all cores."""
     blocks = [slice(i, min(i + size, count)) for i in range(0, count, size)]
-    with Crew() as crew:
+    with one_crew() as crew:
         for work in works:
             crew.share(partial(work_quietly, work, blocks), len(blocks))
+
+
+@contextmanager
+def one_crew() -> Iterator[Crew]:
+    """The crew that computes a loss. Inside this block every part of a loss has the same one: to gather it takes milliseconds."""
+    crew = CREW.get()
+    with ExitStack() as stack:
+        if crew is None:
+            crew = stack.enter_context(Crew(most=LOSS_CORES))
+            stack.callback(CREW.reset, CREW.set(crew))
+        yield crew
 
 
 def work_quietly(work: Callable[[slice], None], blocks: Sequence[slice], i: int) -> None:
