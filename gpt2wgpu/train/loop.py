@@ -23,11 +23,11 @@ from ..graph.tensor import Array
 from ..vectors.pairwise import row_by_row
 from . import card, checkpoint, losses
 from .adamw import learning_rate
+from .ahead import BatchesAhead, MicroBatch
 from .average import average_share
 from .data import dropout_seed
 from .program import TrainProgram
 from .start import Run, Validation, too_large
-from .stored import StoredVectors
 
 METRICS_FILE = "metrics.jsonl"
 MATRICES_WEIGHT = 10.0  # weight of the cosine matrices in distillation, as for the built-in model
@@ -111,19 +111,26 @@ def train_steps(run: Run, watch: "Watch") -> Iterator[TrainStep]:
         if run.batch >= len(order):
             found = f"the checkpoint stands at batch {run.batch} of epoch {run.epoch}, which has {len(order)}"
             raise UserError(f"{found}: it is damaged, start a new run in another folder")
+        ahead = BatchesAhead(run, order[run.batch :])
         for first in range(run.batch, len(order), s.accumulate):
-            step = train_step(run, first, order[first : first + s.accumulate], watch)
+            step = train_step(run, first, min(s.accumulate, len(order) - first), ahead, watch)
             epoch_ends = first + s.accumulate >= len(order)
             run.epoch, run.batch = (run.epoch + 1, 0) if epoch_ends else (run.epoch, first + s.accumulate)
             yield step
 
 
-def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> TrainStep:
-    """One step of the optimiser, on `batches`, which are micro-batches `first`, `first` + 1, ... of the epoch. Raises UserError
-    if the loss or the gradient is not finite."""
+def train_step(run: Run, first: int, count: int, ahead: BatchesAhead, watch: "Watch") -> TrainStep:
+    """One step of the optimiser, on the next `count` micro-batches, which are `first`, `first` + 1, ... of the epoch. Raises
+    UserError if the loss or the gradient is not finite."""
     began = time.perf_counter()
     s = run.settings
-    loss = float(np.mean([batch_gradients(run, rows, first + i, watch) for i, rows in enumerate(batches)]))
+    found, texts = [], 0
+    for i in range(count):
+        batch = ahead.take()
+        found.append(batch_gradients(run, batch, first + i, watch))
+        texts += len(batch.packed["spans"])
+        ahead.prepare()  # a device is still computing
+    loss = float(np.mean(found))
     lr = learning_rate(run.step + 1, run.steps, float(s.lr or 0), run.warmup)
     norm = run.model.program.step(lr, weight_decay=s.weight_decay, clip=s.clip)
     run.step += 1
@@ -132,16 +139,14 @@ def train_step(run: Run, first: int, batches: list[Array], watch: "Watch") -> Tr
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(not_finite(run, loss, norm, lr))
     metrics = {"step": run.step, "epoch": run.epoch, "loss": loss, "lr": lr, "norm": norm, **watch.values}
-    metrics |= {"texts": sum(len(run.examples.texts_of(rows)) for rows in batches), "seconds": time.perf_counter() - began}
+    metrics |= {"texts": texts, "seconds": time.perf_counter() - began}
     return TrainStep(metrics)
 
 
-def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
-    """The loss of micro-batch number `batch` of the epoch; the program keeps its gradient. rows: its examples."""
+def batch_gradients(run: Run, batch: MicroBatch, number: int, watch: "Watch") -> float:
+    """The loss of micro-batch `number` of the epoch; the program keeps its gradient."""
     s = run.settings
-    examples = run.examples
-    by_text = isinstance(examples.targets, StoredVectors)
-    targets = np.empty(0) if examples.targets is None else examples.targets[examples.texts_of(rows) if by_text else rows]
+    targets = batch.targets
 
     def loss(vectors: Array) -> tuple[float, Array]:
         many = losses.one_crew() if len(vectors) > losses.FEW else nullcontext()
@@ -155,12 +160,11 @@ def batch_gradients(run: Run, rows: Array, batch: int, watch: "Watch") -> float:
                 return losses.cosine_regression(vectors, targets)
             value, gradient = losses.distillation(vectors, targets, MATRICES_WEIGHT)
             if s.hard_pairs is not None:
-                of_pairs, more = losses.pair_distillation(vectors, targets, examples.pair_rows(rows))
+                of_pairs, more = losses.pair_distillation(vectors, targets, run.examples.pair_rows(batch.rows))
                 value, gradient = value + HARD_PAIRS_WEIGHT * of_pairs, gradient + np.float32(HARD_PAIRS_WEIGHT) * more
             return value, gradient
 
-    packed = run.model.batch(examples, rows)
-    return run.model.program.gradients(packed, loss, dropout_seed(s.seed, run.epoch, batch))
+    return run.model.program.gradients(batch.packed, loss, dropout_seed(s.seed, run.epoch, number))
 
 
 def validate_and_save(run: Run, metrics: TextIO) -> Iterator[Validated]:
