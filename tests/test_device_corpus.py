@@ -43,12 +43,12 @@ def test_the_best_may_all_be_in_one_segment(device: Device):
 
 
 def test_a_corpus_may_take_several_buffers_and_leave_out_rows(device: Device):
-    limits = {**device.adapter.limits, "max-storage-buffer-binding-size": 4 * 20 * 1100}
+    limits = {**device.adapter.limits, "max-storage-buffer-binding-size": 4 * 24 * 1100}
     small = replace(device, adapter=replace(device.adapter, limits=limits))
-    corpus, queries = some_rows(3200, 20), some_rows(2, 20, 1)
+    corpus, queries = some_rows(3200, 24), some_rows(2, 24, 1)
     allowed = np.arange(3200) % 5 != 2
     resident = DeviceCorpus(small, corpus, cosine=True, ids=np.flatnonzero(allowed))
-    assert len(resident.programs) == 3
+    assert len(resident.programs) > 2
     same(resident.top_k(queries, 12), top_k(queries, corpus, 12, cosine=True, allowed=allowed))
     resident.close()
 

@@ -48,7 +48,12 @@ class DeviceCorpus:
         padded = 4 * ceil(self.width / 4)
         limits = device.adapter.limits
         binding = min(limits["max-buffer-size"], limits["max-storage-buffer-binding-size"])
-        rows = min(binding // (4 * padded), SEGMENT * limits["max-compute-workgroups-per-dimension"]) // SEGMENT * SEGMENT
+        segments = min(
+            binding // (4 * padded * SEGMENT),  # of rows
+            binding // (4 * 2 * self.keep * MOST_QUERIES),  # of what is returned
+            limits["max-compute-workgroups-per-dimension"],
+        )
+        rows = SEGMENT * max(1, segments)
         try:
             for part in corpus_blocks(len(self.ids), rows):
                 block = self._prepare_rows(part, padded)
