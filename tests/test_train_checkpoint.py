@@ -114,7 +114,8 @@ def test_a_bare_transformer_becomes_a_sentence_model(tmp_path: Path):
 
 @pytest.mark.parametrize("prefix_space", [True, False])
 def test_what_versions_of_transformers_read_differently_is_declared(prefix_space: bool, tmp_path: Path):
-    """4.57 takes a missing add_prefix_space as false, 5 takes that of tokenizer.json; pipelines need model_max_length."""
+    """4.57 takes a missing add_prefix_space as false, 5 takes that of tokenizer.json; pipelines need model_max_length. 4.57
+    makes token types unless model_input_names leaves them out, and GPT-2 adds the vector of token 0 for them."""
     source = tiny.save(tmp_path / "bare", tiny.gpt2_config())
     step = {"type": "ByteLevel", "add_prefix_space": prefix_space}
     (source / "tokenizer.json").write_text(json.dumps({"pre_tokenizer": step}))
@@ -127,12 +128,15 @@ def test_what_versions_of_transformers_read_differently_is_declared(prefix_space
         config.write_text(json.dumps(given))
         found = json.loads((save(source, tmp_path / "run") / "tokenizer_config.json").read_text())
         assert found.get("add_prefix_space") is expected and found["model_max_length"] == 7
+        inputs = None if given["tokenizer_class"] == "GPT2Tokenizer" else ["input_ids", "attention_mask"]
+        assert found.get("model_input_names") == inputs
 
 
 def test_the_built_in_model_declares_it_too():
     config, tokenizer = (json.loads((BUILT_IN / f"{name}.json").read_text()) for name in ("config", "tokenizer_config"))
     assert config["torch_dtype"] == "float32"
     assert (tokenizer["model_max_length"], tokenizer["add_prefix_space"]) == (512, True)
+    assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
 
 
 def test_vocabulary_files_with_the_names_of_openai(tmp_path: Path):

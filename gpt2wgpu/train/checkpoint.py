@@ -23,11 +23,12 @@ from ..files import sync_to_disk
 from ..graph.tensor import Array
 from ..models.fields import read_fields
 from .settings import TrainSettings
-from .vocabulary import END_OF_TEXT
+from .vocabulary import END_OF_TEXT, MODEL_INPUTS
 
 MODEL, NEW, PREVIOUS, CARD = "model", ".model-new", ".model-previous", "README.md"
 STATE, PROGRESS = "training/state.safetensors", "training/state.json"
 DEFAULT_POOLINGS = {"mean": "mean_tokens", "last": "lasttoken"}  # for a folder without modules.json: mode -> flag
+GENERAL_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes of no one family
 KEPT_SUFFIXES = (".json", ".txt", ".model", ".bpe")  # of files other than weights in a model folder
 
 
@@ -87,6 +88,9 @@ def make_template(c: Checkpoint, *, max_seq_length: int, dtype: str) -> Template
     change(tokenizer, model_max_length=max_seq_length)  # for pipelines of `transformers`, which read nothing else
     if (prefix_space := undeclared_prefix_space(read(tokenizer), read(body / "tokenizer.json"))) is not None:
         change(tokenizer, add_prefix_space=prefix_space)
+    general = read(tokenizer).get("tokenizer_class") in GENERAL_TOKENIZERS
+    if c.config.tokenizer == "gpt2" and general and "model_input_names" not in read(tokenizer):
+        change(tokenizer, model_input_names=MODEL_INPUTS)
     if not c.sentence_model:
         kinds = {"": "Transformer", "1_Pooling": "Pooling"}
         modules_json = [
@@ -107,7 +111,7 @@ def undeclared_prefix_space(config: Mapping[str, Any], tokenizer: Mapping[str, A
     For the general tokenizer class, `transformers` 4.46 to 4.57 treats a missing value as false; 5 takes the value in
     tokenizer.json, as we do. None if nothing need be declared.
     """
-    if "add_prefix_space" in config or config.get("tokenizer_class") not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+    if "add_prefix_space" in config or config.get("tokenizer_class") not in GENERAL_TOKENIZERS:
         return None
     step = tokenizer.get("pre_tokenizer") or {}  # all versions leave a sequence of several steps alone
     return bool(step.get("add_prefix_space")) if step.get("type") == "ByteLevel" else None

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
+# `transformers` 4 would also make token types for a tokenizer of no one family, and GPT-2 adds the vector of token 0 for them
+MODEL_INPUTS = ["input_ids", "attention_mask"]
 SMALLEST_VOCABULARY = 257  # one token per byte, and END_OF_TEXT
 FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -88,7 +90,7 @@ def save_tokenizer(tokenizer: "tokenizers.Tokenizer", folder: Path) -> None:
     names = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
     # `transformers` 4.45 to 4.57 takes a missing add_prefix_space as false, 5 takes that of tokenizer.json
     prefix = {"add_prefix_space": tokenizer.pre_tokenizer.add_prefix_space}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", **prefix, **names}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **prefix, **names, "model_input_names": MODEL_INPUTS}
     folder.mkdir(exist_ok=True)
     for name, text in zip(FILES, (tokenizer.to_str(pretty=True), json.dumps(config, indent=2)), strict=True):
         with files.open_output(str(folder / name), {".json": None}) as (file, _):
