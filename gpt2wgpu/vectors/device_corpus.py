@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..gpu import Device
 
 KEPT_AT_LEAST = 16  # rows that each segment returns; with more, fewer segments are computed again
-MOST_QUERIES = 64  # computed together
+MOST_QUERIES = 128  # computed together, a multiple of gpu/upload.py's TILE
 COPIED_ROWS = 1 << 15  # looked at together
 LENGTHS_OFF = 1e-6  # of rows that are taken to have length 1
 
@@ -37,6 +37,7 @@ class DeviceCorpus:
     def __init__(self, device: "Device", vectors: Array, *, cosine: bool, ids: Array | None = None, k: int = 100) -> None:
         from ..devices.graph_check import check_graph
         from ..gpu import GPUProgram
+        from ..gpu.buffers import PADDING
 
         self.vectors, self.cosine = vectors, cosine
         self.ids = np.arange(len(vectors)) if ids is None else np.asarray(ids, np.int64)
@@ -46,12 +47,11 @@ class DeviceCorpus:
         self.longest = 1.0  # length of a row
         self.programs: list[tuple[slice, GPUProgram]] = []
         padded = 4 * ceil(self.width / 4)
-        limits = device.adapter.limits
-        binding = min(limits["max-buffer-size"], limits["max-storage-buffer-binding-size"])
+        binding = device.adapter.limit - PADDING
         segments = min(
             binding // (4 * padded * SEGMENT),  # of rows
             binding // (4 * 2 * self.keep * MOST_QUERIES),  # of what is returned
-            limits["max-compute-workgroups-per-dimension"],
+            device.adapter.limits["max-compute-workgroups-per-dimension"],
         )
         rows = SEGMENT * max(1, segments)
         try:
