@@ -6,6 +6,7 @@ benchmarks/experimental_wgpu.py.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -179,6 +180,26 @@ def test_tiles_fit_every_device(device: Device):
         assert all(tiles.tile_needs(weak, "matmul_cooperative", t)[1] <= 256 for t in tiles.tile_candidates(weak, "f16"))
         weaker = replace(weak, adapter=replace(weak.adapter, limits=limits | {"max-compute-workgroup-storage-size": 1000}))
         assert "allows 1000 bytes of workgroup memory and 256 threads" in first_error(weaker, MATMUL_CASES)
+
+
+def test_fragments_are_aligned_in_any_layout(granted: Device):
+    """A driver may lay workgroup memory out in any order: an array of 4 bytes before them gave NaN on an H100."""
+    bytes_of = {"f16": 2, "f32": 4, "atomic<u32>": 4}
+    for units in (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 8)):
+        device = replace(granted, matrix_units=units)
+        matmul = Case(ops.linear, {"K": 84, "N": 148}, half=True).output()
+        sources = [kernels.specialise_source(device, matmul, tile) for tile in tiles.tile_candidates(device, "f16")]
+        for head in kernels.MATRIX_HEADS:
+            case = Case(ops.attention, {"N": 3 * head}, attrs={"head_size": head, "scale": 1.0, "causal": True}, half=True)
+            sources.append(kernels.specialise_source(device, case.output()))
+        for source in sources:
+            names: dict[str, int] = {"min": min, "max": max}  # type: ignore[dict-item]
+            for name, value in re.findall(r"^const (\w+)(?:: u32)? = ([^;=<>]+);", source, flags=re.M):
+                names[name] = eval(re.sub(r"(\d)u\b", r"\1", value).replace("/", "//"), names)
+            arrays = re.findall(r"^var<workgroup> (\w+): array<([^;]+), ([^;]+)>;", source, flags=re.M)
+            assert len(arrays) == source.count("var<workgroup>") >= 3
+            for name, element, count in arrays:
+                assert bytes_of[element] * eval(count.replace("u", "").replace("/", "//"), names) % 16 == 0, (name, units)
 
 
 # --- the kernel itself
