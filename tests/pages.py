@@ -59,6 +59,8 @@ def prepare_folder(folder: Path, hub: Hub) -> None:
     (folder / "texts.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     rows = [f'{i},"{t}"' for i, t in enumerate(TEXTS)]
     (folder / "articles.csv").write_text("id,title\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    reviews = [f"{t},{'animal' if i < 2 else 'other'}" for i, t in enumerate(TEXTS)]
+    (folder / "reviews.csv").write_text("text,label\n" + "\n".join(reviews) + "\n", encoding="utf-8")
     data = (REPOSITORY / "data_sets" / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "data_sets").mkdir()
     for name in ("data_sets/train.tsv", "data_sets/dev.tsv", "pairs.tsv"):

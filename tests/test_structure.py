@@ -43,6 +43,7 @@ ORDER = {
     "encoder": "the public class: a model and its options",
     "corpus": "an Encoder over files of any size",
     "search": "an Encoder over the passages of files, for one question",
+    "analyze": "what vectors say about many texts: alike, in groups, in classes, on a map",
     "evaluation": "what an Encoder's similarities are worth",
     "diagnose": "looks at a model on a device from outside",
     "train": "changes models; inference never imports it",

@@ -12,6 +12,8 @@ import typer
 from .. import __version__
 from ..errors import UserError
 from ..progress import notice
+from .analyze import cluster_command, duplicates_command, map_command
+from .classify import app as classify
 from .console import say_error, shorten_line
 from .diagnose import doctor_command, info_command, profile_command, tune_command
 from .embed import embed_command
@@ -23,7 +25,6 @@ from .process import flush_stdout, open_streams, stop_on_signals
 from .search import search_command
 from .serve import serve_command
 from .similarity import similarity_command
-from .study import study_command
 from .tokens import app as tokens
 from .train import train_command
 
@@ -39,9 +40,11 @@ for command in (
     similarity_command,
     explain_command,
     search_command,
+    duplicates_command,
+    cluster_command,
+    map_command,
     evaluate_command,
     postprocess_command,
-    study_command,
     train_command,
     serve_command,
     models_command,
@@ -53,6 +56,7 @@ for command in (
     profile_command,
 ):
     app.command(command.__name__.removesuffix("_command"))(command)
+app.add_typer(classify, name="classify")
 app.add_typer(tokens, name="tokens")
 
 
@@ -89,6 +93,13 @@ def gpt2wgpu(
 
     [cyan]  gpt2wgpu models[/cyan]
     [cyan]  gpt2wgpu pull BAAI/bge-small-en-v1.5[/cyan]
+
+    [bold]Texts that say the same, groups of one theme, classes, a map[/bold]
+
+    [cyan]  gpt2wgpu duplicates texts.txt[/cyan]
+    [cyan]  gpt2wgpu cluster texts.txt[/cyan]
+    [cyan]  gpt2wgpu classify train labelled.csv --output my_classifier[/cyan]
+    [cyan]  gpt2wgpu map texts.txt --output map.html[/cyan]
 
     [bold]How good is a model, and which of its layers is best?[/bold]
 

@@ -1,0 +1,129 @@
+"""A headless Chromium that is spoken to over a pipe by its DevTools protocol, without a network."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # refused to root
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-extensions",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--remote-debugging-pipe",
+    "--proxy-server=127.0.0.1:9",  # nothing listens there
+)
+
+
+class Page:
+    """One tab. `problems`: errors and warnings of its console. `requests`: the addresses it asked for."""
+
+    def __init__(self, ask: int, answer: int) -> None:
+        self.out, self.answers = ask, os.fdopen(answer, "rb")
+        self.rest, self.number, self.session = b"", 0, None
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.loaded = False
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> Any:
+        """The result of a command. What the browser says meanwhile is kept."""
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        os.write(self.out, json.dumps(message | ({"sessionId": self.session} if self.session else {})).encode() + b"\0")
+        while (found := self._read()).get("id") != self.number:
+            self._note(found)
+        assert "error" not in found, f"{method}: {found['error']}"
+        return found["result"]
+
+    def _read(self) -> dict[str, Any]:
+        while b"\0" not in self.rest:
+            more = self.answers.read1(1 << 20)
+            assert more, "the browser has ended"
+            self.rest += more
+        line, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(line)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        kind, about = event.get("method"), event.get("params", {})
+        if kind == "Runtime.exceptionThrown":
+            self.problems.append(str(about["exceptionDetails"].get("exception", about["exceptionDetails"]).get("description")))
+        elif kind == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
+            self.problems.append(str(about["args"]))
+        elif kind == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
+            if "GPU stall due to ReadPixels" not in about["entry"]["text"]:  # the screenshot itself
+                self.problems.append(about["entry"]["text"])
+        elif kind == "Network.requestWillBeSent":
+            self.requests.append(about["request"]["url"])
+        elif kind == "Page.loadEventFired":
+            self.loaded = True
+
+    def open(self, path: Path, width: int = 1280, height: int = 800, dark: bool = False) -> None:
+        """Open a file and wait until it is loaded."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.loaded = False
+        self.call("Page.navigate", url=path.absolute().as_uri())
+        while not self.loaded:
+            self._note(self._read())
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page, which may be a promise."""
+        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def click(self, x: float, y: float) -> None:
+        for kind in ("mousePressed", "mouseReleased"):
+            self.mouse(kind, x, y, button="left", clickCount=1)
+
+    def settle(self) -> None:
+        """Wait until the page has drawn what it was told to."""
+        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+@contextmanager
+def open_browser(*flags: str) -> Iterator[Page]:
+    """A browser with one tab. It ends with the block."""
+    assert CHROMIUM is not None
+    ask_read, ask_write = os.pipe()
+    answer_read, answer_write = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        script = f'exec "$0" "$@" 3<&{ask_read} 4>&{answer_write}'
+        command = ["bash", "-c", script, CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}"]
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(command, pass_fds=(ask_read, answer_write), stdin=quiet, stdout=quiet, stderr=quiet) as browser:
+            os.close(ask_read)
+            os.close(answer_write)
+            try:
+                page = Page(ask_write, answer_read)
+                yield page
+                page.answers.close()
+            finally:
+                os.close(ask_write)
+                browser.terminate()
+                browser.wait()
