@@ -132,8 +132,11 @@ def main() -> None:
         print(f"{dict(soak.statuses)}, {soak.left} left, {memory[0]:.0f} MB at first, {memory[-1]:.0f} MB at the end", flush=True)
         answered = soak.statuses[200]
         threads = soak.start(args.clients)
+        deadline = time.monotonic() + 300
         while soak.statuses[200] < answered + args.clients and not soak.wrong:
             time.sleep(0.05)
+            if time.monotonic() > deadline:
+                soak.wrong.append(f"{soak.statuses[200] - answered} answers in 300 s")
         soak.draining = True
         code = server.stop()  # under load
         soak.end(threads)
