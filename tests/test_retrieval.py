@@ -61,7 +61,7 @@ def test_scores_do_not_depend_on_what_else_is_searched():
 def test_a_rising_corpus_keeps_few_candidates():
     """Every block is better than all before it: the worse ones must be dropped along the way."""
     corpus = np.ones((50_000, 4), np.float32) * np.linspace(0.1, 1, 50_000, dtype=np.float32)[:, None]
-    pool = top_k.scan_corpus(np.ones((1, 4), np.float32), corpus, 10, cosine=False, exact=True)
+    pool = top_k.scan_corpus(np.ones((1, 4), np.float32), corpus, 10, top_k.ScanBounds(exact=True), cosine=False)
     assert sum(len(ids) for _, ids, _, _ in pool.parts) < 6000
     assert top_k.top_k(np.ones((1, 4), np.float32), corpus, 3, cosine=False).ids.tolist() == [[49_999, 49_998, 49_997]]
 

@@ -14,6 +14,7 @@ from .reader import Index
 from .words import split_words, word_number
 
 SEARCH_MODES = ("hybrid", "semantic", "lexical")
+UNIT = 1.00001  # no vector of an index is longer
 FUSED_WITH = 60  # Cormack, Clarke and Buettcher 2009: a passage gets 1 / (60 + its place) from each list
 FUSED_FROM = 100  # passages of each list that are fused, at least; four times as many as are wanted
 
@@ -62,7 +63,7 @@ def search_index(
         if vector is None:
             raise UserError(f"mode {mode} needs the vector of the query")
         given = np.atleast_2d(vector)
-        found = find(given, wanted) if find else top_k(given, index.vectors, wanted, cosine=False, allowed=allowed)
+        found = find(given, wanted) if find else top_k(given, index.vectors, wanted, cosine=False, allowed=allowed, longest=UNIT)
         lists["semantic"] = as_scores(found)
     if mode != "semantic":
         words = np.array(sorted({word_number(word) for word in split_words(query)}), np.uint64)

@@ -18,7 +18,7 @@ from ..graph.cores import BLAS_ALONE
 from ..graph.crew import Crew
 from ..graph.tensor import Array
 
-SCANNED_BYTES = 1 << 23  # of a corpus in float32, scanned at a time by one core
+SCANNED_BYTES = 1 << 21  # of a corpus in float32, scanned at a time by one core: read once, then in the cache
 BLOCK_SCORES = 1 << 20  # of one block
 QUERIES_TOGETHER = 256
 RESCORED_TOGETHER = 1 << 22  # numbers in float64: 32 MiB
@@ -34,10 +34,19 @@ class Best(NamedTuple):
     ids: Array
 
 
-def top_k(queries: Array, corpus: Array, k: int, *, cosine: bool, rescore: bool = True, allowed: Array | None = None) -> Best:
+def top_k(
+    queries: Array,
+    corpus: Array,
+    k: int,
+    *,
+    cosine: bool,
+    rescore: bool = True,
+    allowed: Array | None = None,
+    longest: float | None = None,
+) -> Best:
     """The k best rows of a corpus (n, C) for each query (m, C), by the dot product or the cosine; all rows if there are fewer.
 
-    allowed: bool (n,), which rows may be found.
+    allowed: bool (n,), which rows may be found. longest: no row is longer; without it the lengths are computed.
     rescore=False leaves the scores of the scan, whose last bits depend on how BLAS adds up: for results far larger than a search.
     Raises UserError if a score is not finite.
     """
@@ -49,40 +58,48 @@ def top_k(queries: Array, corpus: Array, k: int, *, cosine: bool, rescore: bool 
     found = []
     for first in range(0, len(queries), QUERIES_TOGETHER):
         part = np.ascontiguousarray(queries[first : first + QUERIES_TOGETHER], np.float32)
-        pool = scan_corpus(part, corpus, k, cosine=cosine, exact=rescore, allowed=allowed, first=first)
+        bounds = ScanBounds(rescore, first, longest)
+        pool = scan_corpus(part, corpus, k, bounds, cosine=cosine, allowed=allowed)
         if rescore:
             pool.rescore(part, corpus, cosine=cosine)
         found.append(pool.best())
     return Best(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
+class ScanBounds(NamedTuple):
+    """exact: whether all rows are wanted that may be among the k best; else those that are by the scan's scores. first: the
+    number of the first query, for messages. longest: no row is longer; None if unknown."""
+
+    exact: bool
+    first: int = 0
+    longest: float | None = None
+
+
 def scan_corpus(
-    queries: Array, corpus: Array, k: int, *, cosine: bool, exact: bool, allowed: Array | None = None, first: int = 0
+    queries: Array, corpus: Array, k: int, bounds: ScanBounds, *, cosine: bool, allowed: Array | None = None
 ) -> "Candidates":
-    """All rows that may be among the k best. exact=False: those that are, by the scores of this scan. first: the number of the
-    first query, for messages."""
+    """The candidates of one pass over the corpus."""
     width = corpus.shape[1]
     lengths = np.sqrt(np.einsum("mc,mc->m", queries, queries, dtype=np.float64))
     pool = Candidates(len(queries), k)
-    relative = rounding_error(width) * lengths if exact else np.zeros(len(queries))
+    relative = rounding_error(width) * lengths if bounds.exact else np.zeros(len(queries))
 
     def score(rows: slice) -> tuple[Array, Array]:
         """The scores (m, rows) and how far those of each query may be off."""
         block = np.ascontiguousarray(corpus[rows], np.float32)
         with np.errstate(all="ignore"):  # what is not finite is refused below
             scores = queries @ block.T
-            if not (cosine or exact):
-                return scores, relative
-            norms = np.sqrt(np.einsum("nc,nc->n", block, block))
             if cosine:
-                scores /= np.maximum(norms, np.float32(1e-12))
+                scores /= np.maximum(np.sqrt(row_squares(block)), np.float32(1e-12))
                 return scores, relative
-            return scores, relative * float(norms.max())
+            if not bounds.exact or bounds.longest is not None:
+                return scores, relative * (bounds.longest or 1.0)
+            return scores, relative * float(np.sqrt(row_squares(block).max()))
 
     def scan(i: int) -> None:
         rows = blocks[i]
         scores, off = score(rows)
-        refuse_not_finite(scores, rows.start, first)
+        refuse_not_finite(scores, rows.start, bounds.first)
         pool.add(scores, rows.start, off, None if allowed is None else allowed[rows])
 
     blocks = [*corpus_blocks(len(corpus), min(SCANNED_BYTES // (4 * width), BLOCK_SCORES // len(queries)))]
@@ -93,6 +110,13 @@ def scan_corpus(
     with Crew() as crew:
         crew.share(scan, len(blocks))
     return pool
+
+
+def row_squares(x: Array) -> Array:
+    """The square of each row's length, float32 (n,)."""
+    if hasattr(np, "vecdot"):  # from numpy 2; half as long as einsum
+        return np.vecdot(x, x)
+    return np.einsum("nc,nc->n", x, x)
 
 
 def rounding_error(width: int) -> float:
