@@ -19,6 +19,7 @@ from .diagnose import doctor_command, info_command, profile_command, tune_comman
 from .embed import embed_command
 from .evaluate import evaluate_command
 from .explain import explain_command
+from .index import app as index
 from .models import convert_command, models_command, pull_command
 from .postprocess import postprocess_command
 from .process import flush_stdout, open_streams, stop_on_signals
@@ -57,6 +58,7 @@ for command in (
 ):
     app.command(command.__name__.removesuffix("_command"))(command)
 app.add_typer(classify, name="classify")
+app.add_typer(index, name="index")
 app.add_typer(tokens, name="tokens")
 
 

@@ -8,4 +8,5 @@ store.py     an index on disk: append-only files and a state that counts what is
 reader.py    an index as arrays, as one process sees it
 update.py    brings an index up to date with files
 query.py     a question -> the best passages
+exchange.py  indexes in the formats of other programs; taking_in.py: their vectors into an index
 """
