@@ -44,7 +44,13 @@ def check_sums(e: Explanation, model: Encoder, *texts: str) -> None:
     s = e.shares
     assert abs(e.cosine - cosine) <= TOLERANCE and abs(e.encoded_cosine - cosine) <= TOLERANCE
     constant = s.constant_a + s.constant_b - s.constant_both
-    sums = [s.tokens_a.sum() + s.constant_a, s.tokens_b.sum() + s.constant_b, s.pairs.sum() + constant, s.dimensions.sum()]
+    sums = [
+        s.tokens_a.sum() + s.constant_a,
+        s.tokens_b.sum() + s.constant_b,
+        s.pairs.sum() + constant,
+        s.pairs_total,
+        s.dimensions.sum(),
+    ]
     sums += [p.total for p in (s.parts, s.parts_a, s.parts_b)]
     p = s.parts
     sums.append(

@@ -134,6 +134,7 @@ def test_packed_numbers_are_near(fine: int, strip: int):
     exact = e.texts[0].attention
     largest = exact.max(axis=(-2, -1), keepdims=True)
     assert np.abs(found - np.sqrt(exact / largest)).max() <= 0.5001 / fine
+    assert np.allclose(data["shares"]["pairs"], e.shares.pairs, atol=1e-5) and data["shares"]["pairsTotal"] == pytest.approx(1)
     assert data["shares"]["parts"]["total"] == pytest.approx(e.cosine) and data["cosine"] == e.cosine
 
 

@@ -176,3 +176,19 @@ def test_a_saved_model_can_be_trained(run: Run, tmp_path: Path):
     assert not np.allclose(
         Encoder(tmp_path / "run" / "model", device="numpy").encode(TEXTS), Encoder(saved, device="numpy").encode(TEXTS)
     )
+
+
+def test_training_can_end_with_it(run: Run, tmp_path: Path):
+    """RUN/postprocessed is RUN/model with the steps fitted on the texts of the data."""
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text(
+        "sentence1\tsentence2\tlabel\n" + "".join(f"{a}\t{b}\t{i % 2}\n" for i, (a, b) in enumerate(pairwise(TEXTS)))
+    )
+    more = ("--data", pairs, "--epochs", 1, "--postprocess", "whiten:4", "-o", tmp_path / "run")
+    code, _, err = run("train", "--model", GOLDEN / "sentence_models" / "old_bert_mean", *more)
+    assert code == 0, err
+    trained, fixed = (Encoder(tmp_path / "run" / name, device="numpy") for name in ("model", "postprocessed"))
+    assert fixed.dimensions == 4
+    assert np.allclose(fixed.encode(TEXTS), trained.with_postprocessing("whiten:4", TEXTS).encode(TEXTS), atol=1e-3)
+    code, _, err = run("train", "--data", pairs, "--postprocess", "whiten", "-o", tmp_path / "other")
+    assert code == 1 and "K a number from 1" in err and not (tmp_path / "other").exists()

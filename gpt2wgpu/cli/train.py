@@ -1,7 +1,9 @@
 """The command `train`: parse and print."""
 
+import shutil
 from contextlib import closing
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,7 @@ from ..progress import notice, show_progress
 from .options import DeviceOption
 
 DATA, MODEL, LEARNING = "Data", "Model", "Learning"
+MOST_FITTED = 100_000  # texts that post-processing is fitted on
 
 
 def option(*names: str, panel: str, help: str, metavar: str | None = None, default: str | bool = True) -> Any:
@@ -127,6 +130,14 @@ def train_command(
     save_every: Annotated[
         int, option(metavar="STEPS", panel=LEARNING, help="Validate and save this often, and after each epoch.")
     ] = 500,
+    postprocess: Annotated[
+        str | None,
+        option(
+            metavar="STEPS",
+            panel=LEARNING,
+            help="At the end, fit these on the texts of --data, and save RUN/postprocessed: centre, standardise, whiten:K, ...",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a model from scratch, or fine-tune one.
@@ -143,6 +154,10 @@ def train_command(
     from ..train import loop, start
     from .progress import TrainProgress
 
+    if postprocess is not None:
+        from ..vectors.postprocess import parse_steps
+
+        parse_steps(postprocess)
     stopped: loop.Stopped | None = None
     with show_progress() as shown:
         report = TrainProgress(shown)
@@ -162,8 +177,24 @@ def train_command(
         notice(f"stopped after step {run.step:,}, which is saved: resume with --resume")
         raise typer.Exit(128 + stopped.signal)
     draw_loss(run.folder)
+    if postprocess is not None:
+        save_postprocessed(run.folder, postprocess, run.settings.data, device)
     found = "".join(f", {name} {value:.4f}" for name, value in run.scores.items())
     print(f"{run.folder / 'model'}: {run.step:,} {'step' if run.step == 1 else 'steps'}{found}")
+
+
+def save_postprocessed(run: Path, steps: str, data: list[str], device: str) -> None:
+    """RUN/postprocessed: RUN/model with post-processing fitted on texts that it was trained on. An earlier one is replaced."""
+    from ..encoder import Encoder
+    from ..files.pairs import read_sentences
+
+    texts = dict.fromkeys(text for file in data for text in read_sentences(file))
+    fixed = Encoder(run / "model", device=device).with_postprocessing(steps, [*islice(texts, MOST_FITTED)])
+    new, target = run / ".postprocessed-new", run / "postprocessed"
+    for old in (new, target):
+        shutil.rmtree(old, ignore_errors=True)
+    fixed.save_pretrained(new)
+    new.rename(target)
 
 
 def draw_loss(run: Path) -> None:

@@ -122,7 +122,7 @@ def check_shares(s: CosineShares, cosine: float) -> None:
     sums = {
         "the tokens of the first text": s.tokens_a.sum() + s.constant_a,
         "the tokens of the second text": s.tokens_b.sum() + s.constant_b,
-        "the pairs of tokens": s.pairs.sum() + s.constant_a + s.constant_b - s.constant_both,
+        "the pairs of tokens": s.pairs_total,
         "the dimensions": s.dimensions.sum(),
         "the parts of the model": s.parts.total,
         "the parts of the model in the first text": s.parts_a.total,

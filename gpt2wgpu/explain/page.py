@@ -75,7 +75,7 @@ def pack_data(e: Explanation, fine: int, strip: int) -> bytes:
         "layerCosines": plain_value(e.layer_cosines),
         "tokenCosines": packer.add(e.token_cosines(0, 1 if pair else None), min(fine, 127), signed=True),
         "texts": [pack_text(t, packer, fine, strip) for t in e.texts],
-        "shares": plain_value(e.shares) | {"pairs": packer.add(e.shares.pairs, 127, signed=True)},
+        "shares": plain_value(e.shares) | {"pairs": np.round(e.shares.pairs, 5).tolist(), "pairsTotal": e.shares.pairs_total},
         "dispatches": plain_value(e.dispatches),
         "shaders": e.shaders,
         "ops": plain_value(e.ops),

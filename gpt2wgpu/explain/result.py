@@ -68,6 +68,11 @@ class CosineShares:
     held_tokens: tuple[str, ...]
     held_parts: tuple[str, ...]
 
+    @property
+    def pairs_total(self) -> float:
+        """The pairs of tokens and the constants together."""
+        return float(self.pairs.sum() + self.constant_a + self.constant_b - self.constant_both)
+
 
 @dataclass(frozen=True)
 class Explanation:

@@ -27,9 +27,9 @@ function drawTokenShares(data) {
 }
 
 function drawPairs(data) {
-  const packed = data.shares.pairs;
-  const [rows, columns] = packed.shape;
-  const { values, largest } = matrixOf(packed);
+  const values = data.shares.pairs.flat();
+  const [rows, columns] = [data.shares.pairs.length, data.shares.pairs[0].length];
+  const largest = Math.max(1e-12, ...values.map(Math.abs));
   const [first, second] = [data.texts[0], data.texts[data.texts.length - 1]];
   const figure = matrix(first.tokens.map(tokenName), second.tokens.map(tokenName), "share of each pair of tokens");
   paint(() => {
@@ -43,6 +43,7 @@ function drawPairs(data) {
     el("h3", {}, "Which pairs of tokens?"),
     p("Split both sums, and every pair of a token of A (rows) and a token of B (columns) has its share. The largest: ", b(names.join(", ")), "."),
     el("div", { class: "figure" }, figure.element),
+    addsUp(data, data.shares.pairsTotal, data.shares.constant_a || data.shares.constant_b ? "All pairs, and what no token gives," : "All pairs", data.shares.held_tokens),
     el("p", { class: "soft small" }, "This looks like the picture of token cosines above, but these numbers add up to the cosine; those do not."),
   ];
 }
