@@ -32,11 +32,15 @@ class InPlace:
         """written: how many bindings, the last ones, are written."""
         self.device = device
         source = "\n".join(map(read_shader, files))
-        self.fields = uniform_fields(source)
-        self.fixed = [d.params for d in dispatches]
         bindings = 1 + len(dispatches[0].buffers)
         pipeline = compile_pipeline(device, files[0], source, bindings, written)
         self.uniforms = np.zeros((len(dispatches), ROW_BYTES // 4), np.uint32)
+        self.varying: dict[str, tuple[str, int, list[int]]] = {}  # a value's type and column, and the rows that lack it
+        for column, (name, kind) in enumerate(uniform_fields(source)):
+            for i, d in enumerate(dispatches):
+                if name in d.params:
+                    self.uniforms[i, column] = uniform_bits(d.params[name], kind)
+            self.varying[name] = kind, column, [i for i, d in enumerate(dispatches) if name not in d.params]
         usage = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
         self.uniform_buffer = device.raw.create_buffer(label=files[0], size=self.uniforms.nbytes, usage=usage)
         self.dispatches: list[DispatchHandles] = []
@@ -55,10 +59,9 @@ class InPlace:
     @named_failures
     def run(self, **params: int | float) -> None:
         """Start the dispatches, with these uniform values in addition to the fixed ones."""
-        for row, fixed in zip(self.uniforms, self.fixed, strict=True):
-            values = {**params, **fixed}
-            for column, (name, kind) in enumerate(self.fields):
-                row[column] = uniform_bits(values[name], kind)
+        for name, (kind, column, rows) in self.varying.items():
+            if rows:
+                self.uniforms[rows, column] = uniform_bits(params[name], kind)
         self.device.raw.queue.write_buffer(self.uniform_buffer, 0, self.uniforms)
         encoder = self.device.raw.create_command_encoder()
         compute = encoder.begin_compute_pass()

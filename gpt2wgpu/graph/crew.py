@@ -85,8 +85,8 @@ class Crew:
             return
         shared = SharedWork(work, count)
         if count > 1 and not self.alone:
-            if not self.helpers:
-                self.helpers = [self.pool.submit(self._help) for _ in range(self.size - 1)]
+            for _ in range(len(self.helpers), min(self.size, count) - 1):
+                self.helpers.append(self.pool.submit(self._help))
             with self.changed:
                 self.shared = shared
                 self.changed.notify_all()

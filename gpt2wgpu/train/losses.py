@@ -1,7 +1,7 @@
 """Losses on the vectors of one micro-batch: each returns the loss and its gradient with respect to them, f32 (n, C).
 
 All are functions of cosines. They are computed in float64, because they subtract nearly equal numbers; the matrix products of
-more than FEW vectors are computed in f32 on all cores, in forms that subtract before they multiply. The two vectors of a
+more than FEW vectors are computed in f32 on a few cores, in forms that subtract before they multiply. The two vectors of a
 pair lie in neighbouring rows: rows 0 and 1 are pair 0. The bits do not depend on the number of cores.
 """
 
@@ -50,10 +50,9 @@ def cosine_regression(vectors: Array, scores: Array) -> tuple[float, Array]:
 def info_nce(vectors: Array, temperature: float) -> tuple[float, Array]:
     """Oord et al. 2018, with the positives of the other pairs as negatives: the mean cross-entropy of the softmax of
     cosines / temperature, where each anchor (even rows) must find its own positive (odd rows)."""
+    if len(vectors) > 2 * FEW:
+        return info_nce_of_many(vectors, temperature)
     units, norms = normalized(vectors)
-    if len(units) > 2 * FEW:
-        loss, dunits = info_nce_of_many(units.astype(np.float32), temperature)
-        return loss, unit_gradient(dunits, units, norms)
     anchors, positives = units[::2], units[1::2]
     loss, slope = cross_entropy(anchors @ positives.T / temperature)
     slope /= temperature
@@ -62,16 +61,19 @@ def info_nce(vectors: Array, temperature: float) -> tuple[float, Array]:
     return loss, unit_gradient(dunits, units, norms)
 
 
-def info_nce_of_many(units: Array, temperature: float) -> tuple[float, Array]:
-    """The loss of many unit vectors f32 (n, C), and its gradient with respect to them.
-
-    The gradient in the logit of an anchor and its positive is its probability less 1, or less what the others have.
-    """
-    anchors, positives = np.ascontiguousarray(units[::2]), np.ascontiguousarray(units[1::2])
-    n = len(anchors)
-    dunits, slope, logs = np.empty_like(units), np.empty((n, n), np.float32), np.empty(n)
-    danchors, dpositives = dunits[::2], dunits[1::2]
+def info_nce_of_many(vectors: Array, temperature: float) -> tuple[float, Array]:
+    """`info_nce` with products in f32. The gradient in the logit of an anchor and its positive is its probability less 1, or
+    less what the others have: so it is exact where it is small."""
+    n, width = len(vectors) // 2, vectors.shape[1]
+    anchors, positives = np.empty((2, n, width), np.float32)
+    norms, slope, logs = np.empty((n, 2, 1)), np.empty((n, n), np.float32), np.empty(n)
+    result = np.empty(vectors.shape, np.float32)
     scale = np.float32(1 / temperature)
+
+    def normalize_pairs(rows: slice) -> None:
+        units, lengths = normalized_rows(vectors[2 * rows.start : 2 * rows.stop])
+        anchors[rows], positives[rows] = units[::2], units[1::2]
+        norms[rows] = lengths.reshape(-1, 2, 1)
 
     def softmax_rows(rows: slice) -> None:
         own = np.arange(n)[rows]
@@ -86,13 +88,14 @@ def info_nce_of_many(units: Array, temperature: float) -> tuple[float, Array]:
         logs[rows] = np.log(total) - logit
         found *= (1 / (temperature * n * total)).astype(np.float32)[:, None]
         found[at] = -others / (temperature * n * total)
-        danchors[rows] = found @ positives
+        result[2 * rows.start : 2 * rows.stop : 2] = projected_rows(found @ positives, anchors[rows], norms[rows, 0])
 
     def positive_rows(rows: slice) -> None:
-        dpositives[rows] = slope[:, rows].T @ anchors
+        dunits = slope[:, rows].T @ anchors
+        result[2 * rows.start + 1 : 2 * rows.stop : 2] = projected_rows(dunits, positives[rows], norms[rows, 1])
 
-    share_blocks((softmax_rows, positive_rows), n)
-    return float(logs.mean()), dunits
+    share_blocks((normalize_pairs, n, LOSS_ROWS), (softmax_rows, n, LOSS_ROWS), (positive_rows, n, LOSS_ROWS))
+    return float(logs.mean()), result
 
 
 def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[float, Array]:
@@ -103,12 +106,11 @@ def distillation(vectors: Array, teacher: Array, weight: float = 1.0) -> tuple[f
     """
     if vectors.shape != teacher.shape:
         raise ValueError(f"the teacher's vectors must be {vectors.shape}, like the model's, got {teacher.shape}")
+    if len(vectors) > FEW:
+        return distillation_of_many(vectors, teacher, weight)
     units, norms = normalized(vectors)
     targets, _ = normalized(teacher)
     n = len(units)
-    if n > FEW:
-        square, dunits = matrix_distance(units, targets, weight / n**2)
-        return float(1 - np.einsum("nc,nc->", units, targets) / n + square), unit_gradient(dunits, units, norms)
     difference = units @ units.T - targets @ targets.T
     loss = 1 - (units * targets).sum() / n + weight * (difference**2).mean()
     return float(loss), unit_gradient(4 * weight / n**2 * difference @ units - targets / n, units, norms)
@@ -132,57 +134,68 @@ def pair_distillation(vectors: Array, teacher: Array, first: Array) -> tuple[flo
     return float((difference**2).mean()), found
 
 
-def matrix_distance(units: Array, targets: Array, weight: float) -> tuple[float, Array]:
-    """`weight` times the sum of the squared elements of D = U U^T - T T^T; and f32 (n, C), the gradient with respect to U of that
-    less the mean cosine of U and T, up to multiples of each row of U, of which `unit_gradient` takes no notice.
+def distillation_of_many(vectors: Array, teacher: Array, weight: float) -> tuple[float, Array]:
+    """`distillation` with products in f32.
 
-    With E = U - T, D is E U^T + T E^T, and D U is E (U^T U) + T (E^T U): no matrix (n, n) is made, and nearly equal
-    numbers are subtracted in E alone, before they are rounded to f32. For the same reason E / n stands for -T / n.
+    With unit vectors U and T, and E = U - T, the difference D of the matrices of cosines is E U^T + T E^T, and the gradient
+    of its squares is 4 D U = 4 (E (U^T U) + T (E^T U)). So no matrix (n, n) is made, and nearly equal numbers are
+    subtracted in E alone, before they are rounded to f32. For the same reason E stands for -T in the gradient of the
+    cosines: they differ by U, whose multiples the last projection removes.
     """
-    n, width = units.shape
-    u, t, e = np.empty((3, n, width), np.float32)
-    products = np.empty((3, width, width), np.float32)  # U^T U, E^T U, E^T E
-    sums = np.empty((-(-width // LOSS_COLUMNS), 4))
-    dunits = np.empty((n, width), np.float32)
+    n, width = vectors.shape
+    units, errors, targets = (slice(i * width, (i + 1) * width) for i in range(3))
+    x = np.empty((n, 3 * width), np.float32)  # U, E and T side by side
+    products = np.empty((3 * width, width), np.float32)  # U^T U, E^T U and E^T E one below the other
+    norms, result = np.empty((n, 1)), np.empty((n, width), np.float32)
+    cosines, squares = np.empty(-(-n // LOSS_ROWS)), np.empty((-(-width // LOSS_COLUMNS), 4))
 
-    def round_rows(rows: slice) -> None:
-        u[rows], t[rows] = units[rows], targets[rows]
-        np.subtract(units[rows], targets[rows], out=e[rows], casting="same_kind")
+    def normalize_rows(rows: slice) -> None:
+        u, norms[rows] = normalized_rows(vectors[rows])
+        t, _ = normalized_rows(teacher[rows])
+        cosines[rows.start // LOSS_ROWS] = np.einsum("nc,nc->", u, t)
+        x[rows, units], x[rows, targets] = u, t
+        u -= t
+        x[rows, errors] = u
 
     def multiply_columns(columns: slice) -> None:
-        for out, (a, b) in zip(products, ((u, u), (e, u), (e, e)), strict=True):
-            out[:, columns] = a.T @ b[:, columns]
+        products[: 2 * width, columns] = x[:, : 2 * width].T @ x[:, columns]
+        products[2 * width :, columns] = x[:, errors].T @ x[:, errors][:, columns]
 
     def square_columns(columns: slice) -> None:
-        uu, eu, ee = products[:, :, columns].astype(np.float64)
-        ue = products[1, columns].T.astype(np.float64)
-        sums[columns.start // LOSS_COLUMNS] = [np.einsum("kc,kc->", a, b) for a, b in ((ee, uu), (eu, ue), (ee, eu), (ee, ee))]
+        uu, eu, ee = (products[part, columns].astype(np.float64) for part in (units, errors, targets))
+        ue = products[errors][columns].T.astype(np.float64)
+        at = columns.start // LOSS_COLUMNS
+        squares[at] = [np.einsum("kc,kc->", a, b) for a, b in ((ee, uu), (eu, ue), (ee, eu), (ee, ee))]
 
     def gradient_rows(rows: slice) -> None:
-        np.matmul(e[rows], products[0], out=dunits[rows])
-        dunits[rows] += t[rows] @ products[1]
-        dunits[rows] *= np.float32(4 * weight)
-        dunits[rows] += e[rows] * np.float32(1 / n)
+        dunits = x[rows, width:] @ products[: 2 * width]
+        dunits *= np.float32(4 * weight / n**2)
+        dunits += x[rows, errors] * np.float32(1 / n)
+        result[rows] = projected_rows(dunits, x[rows, units], norms[rows])
 
-    share_blocks((round_rows,), n)
-    share_blocks((multiply_columns, square_columns), width, LOSS_COLUMNS)
-    share_blocks((gradient_rows,), n)
-    return weight * float(sums.sum(0) @ [2, 2, -4, 1]), dunits
+    share_blocks(
+        (normalize_rows, n, LOSS_ROWS),
+        (multiply_columns, width, LOSS_COLUMNS),
+        (square_columns, width, LOSS_COLUMNS),
+        (gradient_rows, n, LOSS_ROWS),
+    )
+    of_matrices = squares.sum(0) @ [2, 2, -4, 1]  # of D: 2 tr(H A) + 2 tr(F F) - 4 tr(H F) + tr(H H) with A, F, H in `products`
+    return float(1 - cosines.sum() / n + weight / n**2 * of_matrices), result
 
 
 def take_rows(work: Callable[[slice], None], count: int) -> None:
-    """`work` for all of `count` rows: at once if they are few, else in blocks on all cores."""
+    """`work` for all of `count` rows: at once if they are few, else in blocks on a few cores."""
     if count <= FEW:
         work(slice(0, count))
     else:
-        share_blocks((work,), count)
+        share_blocks((work, count, LOSS_ROWS))
 
 
-def share_blocks(works: Sequence[Callable[[slice], None]], count: int, size: int = LOSS_ROWS) -> None:
-    """Each of `works` for all blocks of `size` rows out of `count`, one after the other, on all cores."""
-    blocks = [slice(i, min(i + size, count)) for i in range(0, count, size)]
+def share_blocks(*phases: tuple[Callable[[slice], None], int, int]) -> None:
+    """(work, count, size): `work` for all blocks of `size` rows out of `count`, on a few cores; one phase after the other."""
     with one_crew() as crew:
-        for work in works:
+        for work, count, size in phases:
+            blocks = [slice(i, min(i + size, count)) for i in range(0, count, size)]
             crew.share(partial(work_quietly, work, blocks), len(blocks))
 
 
@@ -207,12 +220,18 @@ def normalized(vectors: Array) -> tuple[Array, Array]:
     units, norms = np.empty(vectors.shape), np.empty((len(vectors), 1))
 
     def normalize_rows(rows: slice) -> None:
-        wide = vectors[rows].astype(np.float64)
-        norms[rows] = np.maximum(np.sqrt(np.einsum("nc,nc->n", wide, wide)), 1e-12)[:, None]
-        np.divide(wide, norms[rows], out=units[rows])
+        units[rows], norms[rows] = normalized_rows(vectors[rows])
 
     take_rows(normalize_rows, len(vectors))
     return units, norms
+
+
+def normalized_rows(vectors: Array) -> tuple[Array, Array]:
+    """`normalized` for a few vectors, on this core."""
+    wide = vectors.astype(np.float64)
+    norms = np.maximum(np.sqrt(np.einsum("nc,nc->n", wide, wide)), 1e-12)[:, None]
+    wide /= norms
+    return wide, norms
 
 
 def unit_gradient(dunits: Array, units: Array, norms: Array) -> Array:
@@ -220,11 +239,16 @@ def unit_gradient(dunits: Array, units: Array, norms: Array) -> Array:
     found = np.empty(units.shape, np.float32)
 
     def project_rows(rows: slice) -> None:
-        inward = np.einsum("nc,nc->n", dunits[rows], units[rows])[:, None]
-        found[rows] = (dunits[rows] - inward * units[rows]) / norms[rows]
+        found[rows] = projected_rows(dunits[rows], units[rows], norms[rows])
 
     take_rows(project_rows, len(units))
     return found
+
+
+def projected_rows(dunits: Array, units: Array, norms: Array) -> Array:
+    """`unit_gradient` for a few vectors, on this core, before it is rounded."""
+    inward = np.einsum("nc,nc->n", dunits, units)[:, None]
+    return (dunits - inward * units) / norms
 
 
 def pair_gradient(slope: Array, units: Array, norms: Array) -> Array:
