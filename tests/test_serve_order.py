@@ -1,6 +1,8 @@
 """Whose texts are computed first, and how many batches a request waits."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from schedulers import Harness
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.serve import scheduler as scheduling
+from gpt2wgpu.serve.jobs import QueuedTexts, plan_like_encode
 
 
 @pytest.fixture
@@ -96,3 +99,56 @@ def test_in_numpy_each_core_has_a_text(harness: Harness, encoder: Encoder, monke
         np.testing.assert_array_equal(job.future.result(60), encoder.encode([text]))
     assert most[0] == 3 * scheduling.UNDER_WAY
     assert sum(on_one_core) >= len(texts) - 1  # the last one may have all cores
+
+
+class Clock:
+    """An encoder's place in virtual time: a batch takes as long as it has tokens, and BATCH_COST, one after the other."""
+
+    def __init__(self, mixes: bool) -> None:
+        self.now = self.free = 0.0
+        self.lock, self.max_tokens, self.place = threading.RLock(), 2048, SimpleNamespace(device=mixes or None)
+        self.engine = self
+
+    def budget(self) -> int:
+        return self.max_tokens
+
+    def submit(self, sequences: Any, *_: Any, **__: Any) -> Callable[[], Any]:
+        self.free = end = max(self.free, self.now) + scheduling.BATCH_COST + sum(map(len, sequences))
+
+        def wait() -> Any:
+            self.now = max(self.now, end)
+            return np.zeros((len(sequences), 1), np.float32)
+
+        return wait
+
+
+@pytest.mark.parametrize("mixes", [True, False], ids=["device", "numpy"])
+def test_a_single_text_waits_three_batches_at_most(mixes: bool):
+    """8 callers of single texts and a bulk one, each asking again as soon as it has its answer, in virtual time."""
+    clock, rng = Clock(mixes), np.random.default_rng(0)
+    found = scheduling.Scheduler(clock, room=10**9, on_batch=lambda batch: None, on_fatal=pytest.fail)  # type: ignore[arg-type]
+    batch = clock.max_tokens + scheduling.BATCH_COST
+    waited: dict[int, list[float]] = {1: [], 2048: []}
+    ended = threading.Event()
+
+    def ask(texts: int) -> None:
+        if clock.now > 300 * batch:
+            return ended.set()
+        sequences = [np.full(n, rng.integers(1 << 30), np.uint32) for n in rng.integers(6, 60, texts)]
+        plan = None if mixes else plan_like_encode(clock.max_tokens, 1024)
+        job, begin = QueuedTexts(sequences, first=0, skip=0, vectors=np.zeros((texts, 1), np.float32), plan=plan), clock.now
+
+        def answer(_: Any) -> None:
+            waited[texts].append((clock.now - begin) / batch)
+            ask(texts)
+
+        job.future.add_done_callback(answer)
+        found.submit([job])
+
+    with found._changed:  # all of them at once
+        for texts in [2048, *[1] * 8]:
+            ask(texts)
+    assert ended.wait(120)
+    found.close()
+    assert len(waited[1]) > 1000 and max(waited[1]) <= 3
+    assert len(waited[2048]) > 1 and max(waited[2048]) <= 4 * 33 + 4  # a quarter of the time, and some 33 batches
