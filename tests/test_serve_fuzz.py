@@ -94,6 +94,14 @@ def test_malformed_requests_are_refused(server: LiveServer):
             check_shape(path, answer, found)
 
 
+def test_a_broken_body_after_its_answer_closes_the_connection(server: LiveServer):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as client:
+        client.sendall(b"GET /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 405")
+        client.sendall(b"zz\r\n\r\n")
+        assert not client.recv(1 << 16)
+
+
 def test_malformed_heads_are_refused(server: LiveServer):
     """Bytes that are not HTTP, or that say what is not so; each on a connection of its own."""
     rng = random.Random(1)
