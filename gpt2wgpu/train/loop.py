@@ -31,7 +31,7 @@ from .start import Run, Validation, too_large
 
 METRICS_FILE = "metrics.jsonl"
 MATRICES_WEIGHT = 10.0  # weight of the cosine matrices in distillation, as for the built-in model
-HARD_PAIRS_WEIGHT = 10.0  # weight of the cosines of hard pairs
+HARD_PAIRS_WEIGHT = 3.0  # weight of the cosines of hard pairs: a larger one costs more elsewhere than it gives (LOG.md)
 ALIKE, SPREAD = 0.99, 0.01  # a mean of all cosines in a batch above, or a standard deviation below, shows a collapse
 WATCHED = 256  # texts of a batch, evenly spaced, whose cosines are looked at
 PATIENCE = 10  # steps in a row, after which a collapse is reported
