@@ -79,7 +79,8 @@ class Page:
         """Open a file and wait until it is loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # no test waits for a movement
+        self.call("Emulation.setEmulatedMedia", features=[scheme, still])
         self.loaded = False
         self.call("Page.navigate", url=path.absolute().as_uri())
         while not self.loaded:

@@ -200,3 +200,17 @@ def test_map(run: Run, labelled: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert code == 1 and ".html .png .parquet" in err
     code, _, err = run("map", labelled, "-o", tmp_path / "m.html", "--color-by", "colour")
     assert code == 1 and "no column 'colour' to colour by, there are: cluster, label, n" in err
+
+
+def test_an_index_of_search_is_read(run: Run, tmp_path: Path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "a.md").write_text("The cat sleeps.\n\nThe dog barks.\n")
+    (notes / "b.txt").write_text("Loans cost more.\n")
+    assert run("search", notes, "cat", "--index", tmp_path / "index")[0] == 0
+    found = read_table(str(tmp_path / "index"))
+    assert any("cat" in text for text in found.texts) and "Loans cost more." in " ".join(found.texts)
+    assert {Path(str(name)).name for name in found.columns["file"]} == {"a.md", "b.txt"}
+    assert found.vectors is not None and found.vectors.shape == (len(found.texts), 256)
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
+    assert run("duplicates", tmp_path / "index")[0] == 0

@@ -12,11 +12,13 @@ from sklearn.manifold import TSNE, trustworthiness
 from gpt2wgpu import Encoder, UserError, map_texts, save_map
 from gpt2wgpu.analyze import layout
 from gpt2wgpu.analyze.density import density_clusters
+from gpt2wgpu.analyze.device_forces import DeviceForces, suits_device
 from gpt2wgpu.analyze.forces import edge_attraction, exact_repulsion, grid_length, grid_repulsion
 from gpt2wgpu.analyze.layout import neighbor_layout, neighbor_strengths, principal_components
 from gpt2wgpu.analyze.map_files import write_projector
 from gpt2wgpu.analyze.map_page import quantise_places
-from gpt2wgpu.analyze.neighbors import Neighbors, distinct_rows, expand_neighbors
+from gpt2wgpu.analyze.neighbors import Neighbors, distinct_rows, exact_neighbors, expand_neighbors, unit_vectors
+from gpt2wgpu.gpu import Device
 
 RANDOM = np.random.default_rng(5)
 
@@ -48,8 +50,8 @@ def test_exact_repulsion_is_its_formula():
     push, z = exact_repulsion(points)
     kernel = [[1 / (1 + ((a - b) ** 2).sum()) for b in points] for a in points]
     expected = [sum((points[i] - points[j]) * kernel[i][j] ** 2 for j in range(7)) for i in range(7)]
-    np.testing.assert_allclose(push, expected)
-    assert z == pytest.approx(np.sum(kernel) - 7)
+    np.testing.assert_allclose(push, expected, rtol=1e-5)
+    assert z == pytest.approx(np.sum(kernel) - 7, rel=1e-5)
 
 
 def test_attraction_is_its_formula():
@@ -187,3 +189,33 @@ def test_a_map_of_one_text(tmp_path: Path):
     assert isinstance(made.neighbors, Neighbors) and made.neighbors.rows.shape == (1, 0)
     for name in ("a.html", "a.png", "a.parquet", "a.tsv"):
         save_map(made, str(tmp_path / name))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_device_pushes_and_pulls_alike(device: Device, dims: int):
+    vectors = RANDOM.normal(size=(400, 8))
+    found = exact_neighbors(unit_vectors(vectors), 9)
+    edges = layout.undirected_edges(found.rows, neighbor_strengths(np.maximum(0, 2 - 2 * found.similarities), 4.0))
+    points = RANDOM.normal(size=(400, dims)) * 4
+    forces = DeviceForces(device, 400, edges)
+    push, pull, z = forces.compute(points)
+    forces.close()
+    expected, expected_z = exact_repulsion(points)
+    np.testing.assert_allclose(push, expected, atol=2e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(pull, edge_attraction(points, *edges), atol=2e-5 * np.abs(pull).max())
+    assert z == pytest.approx(expected_z, rel=1e-5)
+
+
+def test_a_layout_on_a_device_keeps_neighbours(device: Device, monkeypatch: pytest.MonkeyPatch):
+    """Every device suits, so that a software one computes what a GPU would."""
+    monkeypatch.setattr(layout, "suits_device", lambda device, points: True)
+    of = np.repeat(np.arange(5), 40)
+    vectors = (np.eye(12)[of] + 0.1 * RANDOM.normal(size=(200, 12))).astype(np.float32)
+    distinct = distinct_rows(unit_vectors(vectors))
+    points = layout.layout_distinct(distinct, layout.layout_neighbors(distinct), device=device)
+    near = np.linalg.norm(points[:, None] - points[None], axis=2).argsort(axis=1)[:, 1:11]
+    assert (of[near] == of[:, None]).mean() > 0.98
+
+
+def test_devices_suit_many_points():
+    assert not suits_device(None, 10_000)

@@ -130,7 +130,7 @@ def test_search_hover_and_neighbours(page: Page, tmp_path: Path):
     page.run("new Promise(done => setTimeout(done, 100))")
     assert page.run("document.getElementById('found').textContent") == "50"
     page.run("document.querySelector('#results .row').click(); 0")
-    page.run("new Promise(done => setTimeout(done, 900))")
+    page.settle()
     assert page.run("document.querySelector('#details .text').textContent") == "text 1 odd"
     near = page.run("[...document.querySelectorAll('#details .row .name')].map(e => e.textContent)")
     assert near == ["text 2 even", "text 3 odd"]

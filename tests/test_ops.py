@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpt2wgpu.devices.selftest import Case, check_op, forward_cases
+from gpt2wgpu.devices.selftest import Case, attraction_case, check_op, forward_cases
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import ops, packing
 from gpt2wgpu.graph.tensor import Array, Op
@@ -62,6 +62,8 @@ AWKWARD = [
     Case(ops.rotary, {"N": 192, "S": 70, "D": 16}, (1, 70), {"heads": 7}),
     Case(ops.concat, {"J": 1, "K": 64}, (1, 1)),
     *(Case(ops.l2_normalize, {"C": c}, (1, 1)) for c in (1, 260, 1032)),
+    *(Case(ops.repulsion, {"N": n}) for n in (1, 2, 127, 128, 1025)),
+    *(attraction_case(n) for n in (1, 2, 127, 1025)),
     Case(ops.nearest_rows, {"M": 1, "N": 1, "C": 4}, attrs={"keep": 1}),
     Case(ops.nearest_rows, {"M": 4, "N": 512, "C": 100}, attrs={"keep": 512}),
     Case(ops.nearest_rows, {"M": 5, "N": 1025, "C": 388}, attrs={"keep": 33}),

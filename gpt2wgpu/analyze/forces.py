@@ -11,25 +11,26 @@ from itertools import product
 
 import numpy as np
 
+from ..graph import ops
 from ..graph.tensor import Array
 
 SPACING = {2: 0.5, 3: 0.8}  # between nodes, at least; the kernels' own scale is 1
 MOST_NODES = {2: 380, 3: 36}  # along an axis: bounds time and memory for layouts that spread far
 NODES = 3  # that share a point's weight, along an axis
-ROWS_REPELLED = 1024  # points whose exact repulsion is computed at a time
 
 
 def exact_repulsion(points: Array) -> tuple[Array, float]:
     """The push on each point, float64 (n, d), and Z, from all pairs of points (n, d)."""
-    y = np.asarray(points, np.float64)
-    push, z = np.empty_like(y), 0.0
-    for start in range(0, len(y), ROWS_REPELLED):
-        part = y[start : start + ROWS_REPELLED]
-        apart = part[:, None, :] - y[None, :, :]
-        kernel = 1 / (1 + np.square(apart).sum(axis=2))
-        push[start : start + ROWS_REPELLED] = np.einsum("ijd,ij->id", apart, np.square(kernel))
-        z += float(kernel.sum()) - len(part)
-    return push, z
+    n, d = points.shape
+    found = ops.repulsion.reference(pad_points(points)).astype(np.float64)
+    return found[:, :d], float(found[:, 3].sum()) - n
+
+
+def pad_points(points: Array) -> Array:
+    """Points (n, d) as the ops take them, float32 (n, 4)."""
+    found = np.zeros((len(points), 4), np.float32)
+    found[:, : points.shape[1]] = points
+    return found
 
 
 def grid_repulsion(points: Array) -> tuple[Array, float]:

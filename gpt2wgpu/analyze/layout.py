@@ -4,15 +4,20 @@ The same vectors give the same map: the seed fixes the only random numbers, ever
 the order of their content, so that shuffling a file moves no point (equal vectors aside, which share one place).
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import between
 from ..graph.tensor import Array
+from .device_forces import DeviceForces, suits_device
 from .forces import edge_attraction, exact_repulsion, grid_repulsion
 from .neighbors import DistinctRows, Neighbors, distinct_rows, exact_neighbors, unit_vectors
+
+if TYPE_CHECKING:
+    from ..gpu import Device
 
 NEIGHBORS = 30  # of each point that attract it; as many as t-SNE's perplexity of 30 has in its core
 PERPLEXITY = 15.0  # of their strengths
@@ -20,6 +25,7 @@ EXACT_POINTS = 600  # up to which the exact repulsion is as fast as the grid
 ROUNDS = (250, 500)  # with the attraction strengthened, so that clusters find together, and after that
 EXAGGERATION = 12.0
 START_SPREAD = 1e-4  # standard deviation of the starting layout
+Forces = Callable[[Array], tuple[Array, Array, float]]  # points -> push, pull and Z, see forces.py
 LayoutProgress = Callable[[int, int], None]  # rounds done, and of how many
 
 
@@ -64,9 +70,14 @@ def layout_neighbors(distinct: DistinctRows) -> Neighbors:
 
 
 def layout_distinct(
-    distinct: DistinctRows, neighbors: Neighbors, dims: int = 2, seed: int = 0, progress: LayoutProgress | None = None
+    distinct: DistinctRows,
+    neighbors: Neighbors,
+    dims: int = 2,
+    seed: int = 0,
+    progress: LayoutProgress | None = None,
+    device: "Device | None" = None,
 ) -> Array:
-    """`neighbor_layout` of rows whose neighbours are known."""
+    """`neighbor_layout` of rows whose neighbours are known. device: computes the forces, if it suits so many points."""
     between("dims", dims, 2, 3)
     between("seed", seed, 0, 2**63 - 1)
     unit = distinct.unit
@@ -76,7 +87,8 @@ def layout_distinct(
         squares = np.maximum(0, 2 - 2 * neighbors.similarities.astype(np.float64))
         edges = undirected_edges(neighbors.rows, neighbor_strengths(squares, min(PERPLEXITY, k / 2)))
         start = points / (points[:, 0].std() or 1.0) + np.random.default_rng(seed).normal(0, 0.01, points.shape)
-        points = optimise_layout(START_SPREAD * start, edges, progress or (lambda done, of: None))
+        with layout_forces(device, len(unit), edges) as forces:
+            points = optimise_layout(START_SPREAD * start, forces, progress or (lambda done, of: None))
     return spread_equal(points, distinct.place).astype(np.float32)
 
 
@@ -108,20 +120,37 @@ def undirected_edges(neighbors: Array, strengths: Array) -> tuple[Array, Array, 
     return keys // n, keys % n, np.bincount(where.ravel(), strengths.ravel()) / (2 * n)
 
 
-def optimise_layout(points: Array, edges: tuple[Array, Array, Array], progress: LayoutProgress) -> Array:
+@contextmanager
+def layout_forces(device: "Device | None", n: int, edges: tuple[Array, Array, Array]) -> Iterator[Forces]:
+    """Push, pull and Z of n points: on the device if it suits so many, else in numpy."""
+    if device is not None and suits_device(device, n):
+        on_device = DeviceForces(device, n, edges)
+        try:
+            yield on_device.compute
+        finally:
+            on_device.close()
+        return
+    repel = exact_repulsion if n <= EXACT_POINTS else grid_repulsion
+
+    def compute(points: Array) -> tuple[Array, Array, float]:
+        push, z = repel(points)
+        return push, edge_attraction(points, *edges), z
+
+    yield compute
+
+
+def optimise_layout(points: Array, forces: Forces, progress: LayoutProgress) -> Array:
     """Move points by attraction and repulsion: gradient descent with momentum and a gain for each coordinate.
 
-    The learning rate is n / 12 (Belkina et al., 2019). points: float64 (n, d). edges: as from `undirected_edges`.
+    The learning rate is n / 12 (Belkina et al., 2019). points: float64 (n, d).
     """
-    n = len(points)
-    repel = exact_repulsion if n <= EXACT_POINTS else grid_repulsion
-    rate = max(n / EXAGGERATION, 50.0)
+    rate = max(len(points) / EXAGGERATION, 50.0)
     speed, gains = np.zeros_like(points), np.ones_like(points)
     total = sum(ROUNDS)
     for done in range(total):
         early = done < ROUNDS[0]
-        push, z = repel(points)
-        step = 4 * (edge_attraction(points, *edges) * (EXAGGERATION if early else 1) + push / z)
+        push, pull, z = forces(points)
+        step = 4 * (pull * (EXAGGERATION if early else 1) + push / z)
         gains = np.maximum(np.where(step * speed > 0, gains + 0.2, gains * 0.8), 0.01)
         speed = (0.5 if early else 0.8) * speed + rate * gains * step
         points = points + speed

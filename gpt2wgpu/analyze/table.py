@@ -80,7 +80,7 @@ def read_index_table(folder: Path) -> TextTable:
     lines = index.rows["first"][rows].tolist()
     vectors = np.array(index.vectors[rows], np.float32).reshape(len(rows), -1)
     columns = {"file": paths, "line": lines}
-    return TextTable([index.text(row) for row in rows], vectors, columns, {"model": index.state.made_with.get("model")})
+    return TextTable([index.text(row) for row in rows], vectors, columns)
 
 
 def read_source(source: Source, choice: ColumnChoice) -> TextTable:

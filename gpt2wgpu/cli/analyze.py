@@ -250,7 +250,14 @@ def map_command(
 
         three = not flat and output.lower().endswith(".html")
         made = map_texts(
-            table.texts, vectors, table.columns, title=title or Path(file).name, seed=seed, three=three, progress=report
+            table.texts,
+            vectors,
+            table.columns,
+            title=title or Path(file).name,
+            seed=seed,
+            three=three,
+            device=ctx.params["device"],
+            progress=report,
         )
     made = show_first(made, color_by)
     if folder:

@@ -202,8 +202,19 @@ def forward_cases(half: bool) -> list[Case]:
     found += [Case(ops.pool, {"C": 68}, attrs={"mode": mode}) for mode in ops.POOLINGS]
     found += [Case(ops.concat, {"J": 70, "K": 3}), Case(ops.l2_normalize, {"C": 68})]
     found += [Case(ops.similarity, {"M": 34, "N": 65, "C": 37}, attrs={"metric": m}) for m in ("dot", "euclidean", "manhattan")]
+    found += [Case(ops.repulsion, {"N": 300}), attraction_case(300)]
     found += [Case(ops.nearest_rows, {"M": 3, "N": n, "C": 36}, attrs={"keep": keep}) for n, keep in ((700, 10), (7, 9))]
     return found
+
+
+def attraction_case(points: int) -> Case:
+    """Each point has none to six edges, which overlap."""
+    rng = np.random.default_rng(points)
+    ends = np.cumsum(rng.integers(0, 6, points))
+    edges = int(ends[-1]) + 1
+    spans = np.stack([np.maximum(ends, 6) - 6, ends], axis=1).astype(np.uint32)
+    targets = rng.integers(0, points, edges).astype(np.uint32)
+    return Case(ops.attraction, {"N": points, "E": edges}, given={"spans": spans, "targets": targets})
 
 
 def attention_variants(half: bool) -> list[Case]:

@@ -1,7 +1,7 @@
 """Every op once: its signature, its maths in numpy, its dispatch grid. The kernel of an op is shaders/<op>.wgsl.
 
 Letters in signatures: T tokens, B sequences, C width, K/N a linear layer's in/out, V vocabulary, S context, H heads, D head size,
-G query tiles, R distances, J groups of int8 weights (in `concat`, a width), M/N rows that are compared.
+G query tiles, R distances, J groups of int8 weights (in `concat`, a width), M/N rows or points that are compared, E edges.
 X, W and O are dtypes that the graph chooses, f32 or f16: of activations, weights and the output.
 
 An attribute that a shader declares as `const` is compiled into it; the others travel in the uniform block with the sizes.
@@ -10,6 +10,7 @@ An attribute that a shader declares as `const` is compiled into it; the others t
 from .activations import ACTIVATIONS, glu
 from .blocks import cdiv
 from .embedding import embed, embed_int8, norm_rotary, rotary
+from .layout_forces import attraction, repulsion
 from .linear_layers import linear, linear_add, linear_add_int8, linear_int8
 from .nearest_rows import nearest_rows
 from .norms import layer_norm, rms_norm
@@ -21,6 +22,7 @@ __all__ = [
     "POOLINGS",
     "attention",
     "attention_bias",
+    "attraction",
     "cdiv",
     "concat",
     "embed",
@@ -35,6 +37,7 @@ __all__ = [
     "nearest_rows",
     "norm_rotary",
     "pool",
+    "repulsion",
     "rms_norm",
     "rotary",
     "similarity",
