@@ -58,6 +58,16 @@ def test_micro_batches_of_several_parts_add_up(device_form: Device):
         assert gradient(first, t.name).tobytes() == gradient(again, t.name).tobytes()
 
 
+def test_numpy_sums_all_tokens_of_a_core_in_one_part():
+    """It has one thread for them, which many small products would only keep from large ones."""
+    program = in_numpy(small(), random_weights)
+    t = next(t for t in program.graph.backward if t.op is train_ops.linear_dweight)
+    k, n = int(t.dims["K"]), int(t.dims["N"])
+    assert t.shape == (64, k, n)
+    found = program._compute(t, [np.ones((600, k), np.float32), np.ones((600, n), np.float32)])
+    np.testing.assert_array_equal(found, np.full((1, k, n), 600))
+
+
 @pytest.mark.parametrize("count", [1, 300, 1 << 16, (1 << 16) + 1, 1 << 18])
 def test_tokens_are_sorted_by_the_row_they_took(count: int):
     """Each row's tokens in their order, in tables of more rows than 16 bits count, too."""
