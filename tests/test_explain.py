@@ -17,7 +17,7 @@ from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.explain.dispatches import list_dispatches, paper_device
 from gpt2wgpu.explain.result import Explanation
-from gpt2wgpu.explain.trace import find_anatomy
+from gpt2wgpu.explain.trace import ATTENTIONS, Trace, find_anatomy
 from gpt2wgpu.gpu import Device, GPUProgram
 from gpt2wgpu.graph import packing
 from gpt2wgpu.graph.packing import position_ids
@@ -101,8 +101,6 @@ def test_states_and_attention_are_those_of_the_model(name: str, tmp_path: Path):
     for layer in (0, 1):
         expected = Encoder(folder, device="numpy", layer=layer).encode(A, output_value="token_embeddings")
         assert np.allclose(t.states[layer], expected, atol=1e-4 * np.abs(expected).max())
-    from gpt2wgpu.explain.trace import ATTENTIONS, Trace
-
     program = model.engine.program
     trace = Trace(program.output, program.weights.__getitem__, batch)
     attention = next(x for x in trace.tensors if x.op in ATTENTIONS)
@@ -131,6 +129,52 @@ def test_a_share_is_what_would_be_missing(tmp_path: Path):
     without = model.encode(A).astype(np.float64) @ e.texts[1].pooled / lengths
     assert abs(without - (e.cosine - e.shares.parts_a.mlps[1])) <= TOLERANCE
     assert abs(e.shares.parts_a.mlps[1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", ["bert", "gpt2_five_layers_bf16", "modernbert_biases_f16", "nomic_bert", "qwen3_one_kv_head_bias_f16"]
+)
+def test_each_part_has_its_own_share(name: str, tmp_path: Path):
+    """The other way round: each part alone goes forward through the norms, whose scales are held, and is pooled."""
+    model = Encoder(with_tokenizer(GOLDEN / "models" / name, tmp_path / name), device="numpy", pooling="mean")
+    e = model.explain(A, B)
+    ids = np.array([k.id for k in e.texts[0].tokens], np.uint32)
+    batch = packing.pack_batch([ids], [position_ids(ids, model.checkpoint.config.pad)], [0])
+    trace = Trace(model.engine.program.output, model.engine.program.weights.__getitem__, batch)
+    anatomy = find_anatomy(model.engine.program.output)
+    parts: dict[tuple[object, ...], np.ndarray] = {("tokens",): trace.token_vectors, ("positions",): trace.position_vectors}
+    block = 0
+    for stage in anatomy.stages[1:]:
+        name_of = stage.op.name
+        if name_of == "linear_add":
+            source, matrix, bias = trace[stage.inputs[0]], trace[stage.inputs[1]], trace[stage.inputs[2]]
+            written = next(w for w in anatomy.writes if w.added is stage)
+            block = written.block
+            if written.attention is None:
+                parts["mlp", block] = source @ matrix + bias
+                continue
+            size = written.attention.attrs["head_size"]
+            for h in range(source.shape[1] // size):
+                at = slice(h * size, (h + 1) * size)
+                parts["head", block, h] = source[:, at] @ matrix[at]
+            parts["bias", block] = np.broadcast_to(bias, parts["tokens",].shape)
+            continue
+        x, weight = trace[stage.inputs[0]], trace[stage.inputs[1]]
+        centre = name_of == "layer_norm"
+        scale = np.sqrt((x.var(1) if centre else np.square(x).mean(1)) + stage.attrs["eps"])[:, None]
+        parts = {key: (v - v.mean(1, keepdims=True) * centre) / scale * weight for key, v in parts.items()}
+        if centre:
+            where = ("final",) if stage is anatomy.final_norm else ("norm", block)
+            parts[where] = parts.get(where, 0) + np.broadcast_to(trace[stage.inputs[2]], x.shape)
+    direction = e.texts[1].vector / np.linalg.norm(e.texts[0].vector) / np.linalg.norm(e.texts[1].vector)
+    expected = {key: float(v.mean(0) @ direction) for key, v in parts.items()}
+    s = e.shares.parts_a
+    found = {("tokens",): s.tokens, ("positions",): s.positions, ("final",): s.final_norm}
+    found |= {("mlp", i): x for i, x in enumerate(s.mlps, 1)} | {("bias", i): x for i, x in enumerate(s.attention_bias, 1)}
+    found |= {("head", i, h): x for i, row in enumerate(s.heads, 1) for h, x in enumerate(row)}
+    found |= {("norm", i): x for i, x in enumerate(s.norms)}
+    assert expected.keys() <= found.keys()
+    assert {key: round(x - expected.get(key, 0.0), 8) for key, x in found.items() if abs(x - expected.get(key, 0.0)) > 1e-8} == {}
 
 
 def test_one_text_is_compared_with_itself(built_in: Encoder):

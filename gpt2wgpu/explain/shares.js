@@ -138,7 +138,7 @@ function drawKernels(data) {
   };
   chooseOp = (name) => choose(data.dispatches.findIndex((d) => d.op === name));
   const total = sum(data.dispatches.map((d) => d.seconds || 0));
-  const time = (d) => (d.seconds === null ? "" : `${(1e6 * d.seconds).toFixed(1)} µs`);
+  const time = (d) => (d.seconds === null ? "" : d.seconds < 1e-3 ? `${(1e6 * d.seconds).toFixed(1)} µs` : `${(1e3 * d.seconds).toFixed(2)} ms`);
   data.dispatches.forEach((d, i) => rows.push(el("tr", { onclick: () => choose(i) }, el("td", { class: "right" }, String(i + 1)), el("td", {}, d.part), el("td", {}, code(d.op)), el("td", {}, code(d.shape)), el("td", {}, d.grid.join(" × ")), data.timed ? el("td", { class: "right" }, time(d)) : null)));
   const head = el("tr", {}, el("th", { class: "right" }, "#"), el("th", {}, "part"), el("th", {}, "op"), el("th", {}, "sizes"), el("th", {}, "workgroups"), data.timed ? el("th", { class: "right" }, "time") : null);
   const numpy = data.model.device === "numpy";
