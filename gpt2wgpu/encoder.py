@@ -138,12 +138,15 @@ class Encoder(ModelFacts):
         graphs = [build_graph(self.checkpoint, n, place.operand_dtype, self.modules, int8=int8) for n in layers]
         return concat_layers(graphs) if self._layers else graphs[0]
 
-    def with_layers(self, layers: Sequence[int]) -> "Encoder":
+    def with_layers(self, layers: Sequence[int], poolings: Sequence[str] = ()) -> "Encoder":
         """An Encoder like this one whose vectors are those of several layers side by side, untruncated, (n, layers x C).
 
-        One pass computes them all. The two share the device, take turns on it, and are closed separately.
+        poolings: all that follows the transformer then, side by side for each layer. One pass computes everything. The two
+        Encoders share the device, take turns on it, and are closed separately.
         """
-        return self._variant(_layers=tuple(layers), _truncate_dim=None)
+        modes = (mode for name in poolings for mode in choose_modules(self.checkpoint, name)[0].modes)  # type: ignore[union-attr]
+        modules = (Pooling(tuple(modes)),) if poolings else self.modules
+        return self._variant(_layers=tuple(layers), _modules=modules, _truncate_dim=None)
 
     def with_postprocessing(self, steps: str | Sequence[str], texts: Inputs, **options: Unpack[VectorOptions]) -> "Encoder":
         """An Encoder like this one whose vectors are post-processed by steps that are fitted on unlabelled texts.

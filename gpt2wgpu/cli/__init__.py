@@ -26,6 +26,7 @@ from .process import flush_stdout, open_streams, stop_on_signals
 from .search import search_command
 from .serve import serve_command
 from .similarity import similarity_command
+from .study import study_command
 from .tokens import app as tokens
 from .train import train_command
 
@@ -46,6 +47,7 @@ for command in (
     map_command,
     evaluate_command,
     postprocess_command,
+    study_command,
     train_command,
     serve_command,
     models_command,

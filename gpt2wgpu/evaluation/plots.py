@@ -35,6 +35,32 @@ def draw_layers(file: BinaryIO, layers: Sequence[int], curves: Mapping[str, Sequ
     figure.savefig(file, format="png")
 
 
+def draw_study(file: BinaryIO, panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]], title: str) -> None:
+    """Spearman's correlation over the layers: a panel for each model and pooling, a curve for each treatment.
+
+    panels: by the panel's title, the curves by name; a curve is a list of (layer, score).
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 3.6 * rows), dpi=110, layout="constrained")
+    for axes, (name, curves) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels.items(), strict=False):
+        for label, points in curves.items():
+            best = max(range(len(points)), key=lambda i: points[i][1])
+            axes.plot(
+                *zip(*points, strict=True), marker="o", markersize=4, markevery=[best], label=f"{label} {points[best][1]:.3f}"
+            )
+        axes.set_title(name, fontsize="medium")
+        axes.set(xlabel="layer (0: the embeddings)", ylabel="Spearman")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.suptitle(title)
+    figure.savefig(file, format="png")
+
+
 def draw_training(file: BinaryIO, metrics: Sequence[Mapping[str, float]]) -> None:
     """The loss of every step and its running mean, and on the right axis the scores of the validations.
 

@@ -94,7 +94,7 @@ def fit_matrix(centred: Array, step: FitStep) -> Array:
         raise UserError(f"{step}: vectors of {width} dimensions allow {step.name}:{most} at most")
     variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
     variances, directions = variances[::-1][: step.k], fix_signs(directions[:, ::-1][:, : step.k])
-    spanned = int((variances > SMALLEST_VARIANCE * max(float(variances[0]), np.finfo(float).tiny)).sum())
+    spanned = count_spanned(variances)
     if spanned < step.k:
         raise UserError(
             f"{step}: the {len(centred)} vectors span only {spanned} directions: fit on more texts, or with a smaller K"
@@ -102,6 +102,19 @@ def fit_matrix(centred: Array, step: FitStep) -> Array:
     if step.name == "whiten":
         return directions / np.sqrt(variances)
     return np.eye(width) - directions @ directions.T
+
+
+def count_spanned(variances: Array) -> int:
+    """How many of the variances along the principal directions are more than rounding leaves."""
+    return int((variances > SMALLEST_VARIANCE * max(float(variances.max(initial=0)), np.finfo(float).tiny)).sum())
+
+
+def count_directions(vectors: Array) -> int:
+    """How many directions vectors (n, C) span around their mean: the largest K of "whiten"."""
+    x = vectors.astype(np.float64)
+    x -= x.mean(0)
+    with ONE_THREAD_BLAS:
+        return count_spanned(np.linalg.eigvalsh(x.T @ x / len(x)))
 
 
 def fix_signs(directions: Array) -> Array:
