@@ -3,15 +3,18 @@ And what the host does between two submissions of a large micro-batch."""
 
 import numpy as np
 import pytest
-from test_train_program import batch, error, gradient, in_numpy, pull, random_weights, small
+from test_train_program import batch, error, gradient, in_numpy, pull, random_weights, small, vectors_of
 
+from gpt2wgpu.devices.graph_check import graph_case, graph_kernels
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import packing
 from gpt2wgpu.graph.tensor import schedule
+from gpt2wgpu.models.gpt2 import GPT2Config
 from gpt2wgpu.train import ops as train_ops
 from gpt2wgpu.train.gpu import GPUTrainProgram
 from gpt2wgpu.train.gradients import TrainGraph
 from gpt2wgpu.train.loop import WATCHED, Watch
+from gpt2wgpu.train.selftest import given_cases
 from gpt2wgpu.train.sums import PART_STEP, SHORTEST_PART, count_parts, part_length
 
 LONG, SHORT = (40,) * 15, (40,) * 7  # 600 tokens are three parts, 280 are two
@@ -56,6 +59,16 @@ def test_micro_batches_of_several_parts_add_up(device_form: Device):
     for t in numpy.graph.trained:
         assert error(gradient(first, t.name), gradient(numpy, t.name)) < 2e-5, t.name
         assert gradient(first, t.name).tobytes() == gradient(again, t.name).tobytes()
+
+
+@pytest.mark.parametrize(("vocab", "width"), [(600, 12), (30, 12), (600, 384), (600, 10)])
+def test_every_kernel_of_a_graph_has_a_case(vocab: int, width: int, device_form: Device):
+    """That the start of a training tries: with large tables and small ones, in fours and not."""
+    config = GPT2Config(layers=1, heads=2, width=width, inner=2 * width, context=40, vocab=vocab)
+    graph = TrainGraph(vectors_of(config.hidden(1)), dropout=0.1)
+    found = graph_kernels(device_form, [*graph.forward, *graph.backward])
+    cases = [graph_case(device_form, t, rows, given_cases(t)) for t, rows in found.values()]
+    assert {"scatter_rows", "linear_dweight", "sum_parts"} <= {case.op.name for case in cases}
 
 
 def test_numpy_sums_all_tokens_of_a_core_in_one_part():

@@ -49,7 +49,7 @@ def given_cases(t: Tensor) -> list[Case]:
     if t.op in (ops.layer_norm_dx, ops.layer_norm_dweight):
         return [case for width in widths for case in layer_norm_case(width) if case.op is t.op]
     if t.op is ops.scatter_rows:
-        return [scatter_rows_case(77, width) for width in widths]
+        return [scatter_rows_case(count, width) for count in (77, 600) for width in widths]  # 600: see FEW_ROWS in gpu/rows.py
     if t.op is ops.attention_dqkv:
         return [attention_cases(int(t.dims["C"]), **attrs, lengths=(1, 70, 17))[1]]
     if t.op is ops.columns:
