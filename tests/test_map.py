@@ -16,7 +16,8 @@ from gpt2wgpu.analyze.device_forces import DeviceForces, suits_device
 from gpt2wgpu.analyze.forces import edge_attraction, exact_repulsion, grid_length, grid_repulsion
 from gpt2wgpu.analyze.layout import neighbor_layout, neighbor_strengths, principal_components
 from gpt2wgpu.analyze.map_files import write_projector
-from gpt2wgpu.analyze.map_page import quantise_places
+from gpt2wgpu.analyze.map_page import column_data, quantise_places
+from gpt2wgpu.analyze.maps import map_column
 from gpt2wgpu.analyze.neighbors import Neighbors, distinct_rows, exact_neighbors, expand_neighbors, unit_vectors
 from gpt2wgpu.gpu import Device
 
@@ -130,6 +131,13 @@ def test_clusters_are_the_islands():
     lone = density_clusters(np.concatenate([points, [[40.0, 40.0]]]))
     assert lone[-1] == -1 and set(lone[:-1]) == {0, 1, 2}
     assert density_clusters(np.zeros((2, 2))).tolist() == [-1, -1] and set(density_clusters(np.zeros((9, 2)))) == {0}
+
+
+def test_far_off_numbers_leave_colours_for_the_others():
+    found = column_data(map_column("n", [*range(1000), 10**6], 1001))
+    assert found["beyond"] and 0 < found["low"] < 20 and 980 < found["high"] < 1000
+    few = column_data(map_column("n", [0.5, *range(20), 10**6, None], 23))
+    assert not few["beyond"] and (few["low"], few["high"]) == (0, 10**6)
 
 
 def test_places_keep_their_proportions():

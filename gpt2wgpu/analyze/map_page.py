@@ -19,6 +19,7 @@ TEXT_SHOWN = 1000  # characters of a text that the page carries, for few texts
 PAGE_CHARACTERS = 30_000_000  # of all texts: a browser opens such a page within a second or two
 NEIGHBORS_SHOWN = 8
 NO_CODE = 65535
+MANY_NUMBERS = 200  # of which colours show all but the lowest and highest hundredth
 
 
 def write_map_page(file: BinaryIO, made: TextMap) -> None:
@@ -75,9 +76,10 @@ def column_data(column: MapColumn) -> dict[str, Any]:
         return {"name": column.name, "names": column.names, "codes": encode_array(codes, "<u2"), "unnamed": column.unnamed}
     values = np.asarray(column.values, np.float32)
     finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    beyond = len(finite) > MANY_NUMBERS  # a few far-off values would leave one colour for all others
+    low, high = np.percentile(finite, (1, 99) if beyond else (0, 100)).tolist() if len(finite) else (0.0, 0.0)
     values = np.where(np.isfinite(values), values, np.float32(np.nan))
-    return {"name": column.name, "values": encode_array(values, "<f4"), "low": low, "high": high}
+    return {"name": column.name, "values": encode_array(values, "<f4"), "low": low, "high": high, "beyond": beyond}
 
 
 def encode_array(values: Array | Sequence[int], dtype: str) -> str:

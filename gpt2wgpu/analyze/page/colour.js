@@ -46,7 +46,8 @@ function drawLegend() {
   if (!column.names) {
     const bar = element("div", "ramp"), ends = element("div", "ends");
     bar.style.background = `linear-gradient(90deg, ${[0, 0.25, 0.5, 0.75, 1].map((t) => css(rampColour(t))).join(",")})`;
-    ends.append(element("span", "", number(column.low)), element("span", "", number(column.high)));
+    const [low, high] = [number(column.low), number(column.high)];
+    ends.append(element("span", "", column.beyond ? `≤ ${low}` : low), element("span", "", column.beyond ? `≥ ${high}` : high));
     legend.append(bar, ends);
     return;
   }

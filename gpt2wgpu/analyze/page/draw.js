@@ -20,7 +20,7 @@ function rotation() {
 const far = 4; // distance of the eye in 3-D, in half cubes
 // The free part of the window, beside the panel
 function frame() {
-  const left = view.width > 640 ? 292 : 0, top = view.width > 640 ? 0 : 0.42 * view.height;
+  const left = view.width > 640 ? 292 : 0, top = view.width > 640 ? 0 : 0.42 * view.height + 58; // as in style.css
   const width = view.width - left, height = view.height - top;
   return { x: left + width / 2, y: top + height / 2, half: width / 2, scale: (count < 60 ? 0.4 : 0.45) * Math.min(width, height) * (flat() ? 1 : 0.85) };
 }
