@@ -1,5 +1,6 @@
 """The real clients of four APIs against a live server: nothing is changed in them but the address."""
 
+import gc
 import json
 import os
 import shutil
@@ -32,10 +33,11 @@ def expected() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def foreign_warnings() -> Iterator[None]:
-    """What the clients say of themselves."""
+    """What the clients say of themselves; some never close their connections."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+        gc.collect()
 
 
 def close_to(expected: np.ndarray, found: Any) -> None:
