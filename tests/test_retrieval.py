@@ -6,6 +6,7 @@ import pytest
 import gpt2wgpu
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.vectors import mining, retrieval, top_k
+from gpt2wgpu.vectors.coarse import make_coarse
 
 
 def some_vectors(n: int, width: int = 24, seed: int = 0) -> np.ndarray:
@@ -56,6 +57,22 @@ def test_scores_do_not_depend_on_what_else_is_searched():
         alone = top_k.top_k(queries[i : i + 1], np.concatenate([corpus, corpus[:0]]), 5, cosine=True)
         np.testing.assert_array_equal(alone.scores[0], together.scores[i])
         np.testing.assert_array_equal(alone.ids[0], together.ids[i])
+
+
+def test_a_coarse_scan_gives_the_same_result(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(top_k, "SCANNED_BYTES", 4 * 24 * 64)
+    queries, corpus = some_vectors(5, seed=1), top_k.normalize_rows(some_vectors(3000))
+    corpus[100:130] = corpus[99] + np.float32(1e-3) * some_vectors(30, seed=4)  # closer than int8 can tell apart
+    corpus[500] = 0
+    coarse = make_coarse(corpus)
+    assert coarse.numbers.nbytes * 4 == corpus.nbytes
+    back = coarse.numbers * coarse.facts["step"][:, None].astype(np.float64)
+    assert (np.linalg.norm(back - corpus, axis=1) <= coarse.facts["lost"]).all() and coarse.facts["lost"].max() < 0.02
+    for wanted in (queries, corpus[99:100]):
+        found = top_k.top_k(wanted, corpus, 20, cosine=False, longest=1.1, coarse=coarse)
+        expected = top_k.top_k(wanted, corpus, 20, cosine=False)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 def test_a_rising_corpus_keeps_few_candidates():

@@ -9,7 +9,9 @@ from conftest import Run
 from searching import update, write_folder
 
 from gpt2wgpu import Encoder, semantic_search
+from gpt2wgpu.search import query as querying
 from gpt2wgpu.search.query import encode_question, search_index
+from gpt2wgpu.vectors.top_k import top_k
 
 NOTES = {
     "animals.md": "# Animals\n\nThe cat sleeps on the sofa all day.\n\n# Birds\n\nThe parrot speaks from its perch.\n",
@@ -122,6 +124,19 @@ def test_terminals_are_not_driven_by_files(run: Run, notes: Path):
     for more in ([], ["-C", "0"]):
         out = run("search", "notes/evil.txt", "parrot", *more)[1]
         assert "\x1b" not in out and "\\x1b[31m red" in out
+
+
+def test_an_index_larger_than_memory_gives_the_same(
+    built_in: Encoder, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    index = update(built_in, tmp_path / "index", notes)
+    vector = encode_question(built_in, "pets")
+    expected = search_index(index, "pets", vector, 3, "semantic")
+    monkeypatch.setattr(querying, "available_memory", lambda: 100)
+    seen = []
+    monkeypatch.setattr(querying, "top_k", lambda *args, **options: seen.append(options["coarse"]) or top_k(*args, **options))
+    assert search_index(index, "pets", vector, 3, "semantic") == expected
+    assert seen[0] is index.coarse
 
 
 def test_results_are_those_of_semantic_search_on_the_same_vectors(built_in: Encoder, notes: Path, tmp_path: Path):

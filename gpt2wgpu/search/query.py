@@ -7,6 +7,7 @@ import numpy as np
 
 from ..encoder import Encoder
 from ..errors import UserError, between
+from ..graph.memory import available_memory
 from ..graph.tensor import Array
 from ..vectors.top_k import Best, top_k
 from .bm25 import best_matches, bm25_scores
@@ -63,7 +64,11 @@ def search_index(
         if vector is None:
             raise UserError(f"mode {mode} needs the vector of the query")
         given = np.atleast_2d(vector)
-        found = find(given, wanted) if find else top_k(given, index.vectors, wanted, cosine=False, allowed=allowed, longest=UNIT)
+        coarse = index.coarse if is_larger_than_memory(index.vectors) else None
+        if find is not None:
+            found = find(given, wanted)
+        else:
+            found = top_k(given, index.vectors, wanted, cosine=False, allowed=allowed, longest=UNIT, coarse=coarse)
         lists["semantic"] = as_scores(found)
     if mode != "semantic":
         words = np.array(sorted({word_number(word) for word in split_words(query)}), np.uint64)
@@ -71,6 +76,12 @@ def search_index(
         scores = bm25_scores(words, index.words, index.counts, ends, index.rows["length"], allowed)
         lists["lexical"] = as_scores(best_matches(scores, wanted))
     return [make_hit(index, row, score, lists) for row, score in fuse_lists(lists, k)]
+
+
+def is_larger_than_memory(vectors: Array) -> bool:
+    """Whether the vectors of an index would not stay in memory between two searches, so that their int8 form is scanned first."""
+    free = available_memory()
+    return free is not None and vectors.nbytes > free // 2
 
 
 def as_scores(found: Best) -> dict[int, float]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UserError, show
 from ..graph.tensor import Array
+from ..vectors.coarse import FACTS_OF_ROW, CoarseRows
 from .store import INDEX_PARTS, PASSAGE_ROW, IndexState, read_index_state
 
 ATTEMPTS = 5  # a writer may replace the files between reading the state and opening them
@@ -74,6 +75,7 @@ class Index:
         self.folder, self.state = folder, state
         self.width = int(state.made_with["dimensions"])
         self.vectors = parts["vectors"].view("<f4").reshape(state.rows, self.width)
+        self.coarse = CoarseRows(parts["coarse"].view(np.int8).reshape(state.rows, self.width), parts["facts"].view(FACTS_OF_ROW))
         self.rows = parts["rows"].view(PASSAGE_ROW)
         self.words, self.counts = parts["words"].view("<u8"), parts["counts"].view("<u2")
         self.texts = parts["texts"]

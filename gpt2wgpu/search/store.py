@@ -2,6 +2,8 @@
 
     state.json           what is on disk, what it was made with; always replaced as a whole
     vectors.G.f32        float32 (n, C), little-endian, each of length 1
+    coarse.G.i8 facts.G.f32    the same vectors in int8, and what they lost (vectors/coarse.py), scanned first if the others
+                         are larger than memory
     rows.G.bin           PASSAGE_ROW for each passage
     texts.G.txt          the passages, UTF-8, one after the other
     words.G.u64 counts.G.u16    for each passage its distinct words and how often each occurs
@@ -31,10 +33,20 @@ from ..corpus.lock import take_lock
 from ..errors import UserError, show
 from ..files import open_file, sync_to_disk
 from ..graph.tensor import Array
+from ..vectors.coarse import make_coarse
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 INDEX_STATE, INDEX_LOCK = "state.json", "lock"
-INDEX_PARTS = {"vectors": ".f32", "rows": ".bin", "texts": ".txt", "words": ".u64", "counts": ".u16", "log": ".jsonl"}
+INDEX_PARTS = {
+    "vectors": ".f32",
+    "coarse": ".i8",
+    "facts": ".f32",
+    "rows": ".bin",
+    "texts": ".txt",
+    "words": ".u64",
+    "counts": ".u16",
+    "log": ".jsonl",
+}
 PASSAGE_ROW = np.dtype(
     [
         ("text", "<u8"),  # where its text begins
@@ -150,8 +162,11 @@ class Store:
         rows = rows.copy()
         rows["text"] += self.state.sizes["texts"]
         rows["word"] += self.state.sizes["words"] // 8
+        numbers, facts = make_coarse(vectors)
         self.append(
             rows=rows.tobytes(),
+            coarse=numbers.tobytes(),
+            facts=facts.tobytes(),
             vectors=vectors.astype("<f4").tobytes(),
             texts=texts,
             words=words.astype("<u8").tobytes(),
