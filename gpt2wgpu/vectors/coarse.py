@@ -11,7 +11,7 @@ import numpy as np
 
 from ..graph.tensor import Array
 
-STEPS = 127  # from 0 to the largest number of a row
+INT8_STEPS = 127  # from 0 to the largest number of a row
 FACTS_OF_ROW = np.dtype([("step", "<f4"), ("lost", "<f4")])
 ROUNDED_UP = 1.0001  # the kept length is never too small
 
@@ -27,9 +27,9 @@ def make_coarse(vectors: Array) -> CoarseRows:
     """The coarse form of finite rows (n, C)."""
     exact = np.asarray(vectors, np.float64)
     facts = np.zeros(len(exact), FACTS_OF_ROW)
-    facts["step"] = np.abs(exact).max(axis=1, initial=0) / STEPS
+    facts["step"] = np.abs(exact).max(axis=1, initial=0) / INT8_STEPS
     step = np.maximum(facts["step"].astype(np.float64), 1e-30)[:, None]
-    numbers = np.clip(np.rint(exact / step), -STEPS, STEPS).astype(np.int8)
+    numbers = np.clip(np.rint(exact / step), -INT8_STEPS, INT8_STEPS).astype(np.int8)
     lost = exact - numbers * facts["step"].astype(np.float64)[:, None]
     facts["lost"] = np.sqrt(np.einsum("nc,nc->n", lost, lost)) * ROUNDED_UP
     return CoarseRows(numbers, facts)
