@@ -40,7 +40,8 @@ class LiveServer:
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=folder)
         self.lines: list[str] = []
         self._said = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         where = self.wait_for_line(r"https?://(?:\[?[\w.:]+\]?):(\d+)$|unix:")
         self.port = int(where[1]) if where[1] else 0
         self.url = f"http://127.0.0.1:{self.port}"
@@ -116,6 +117,7 @@ class LiveServer:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        self._reader.join(READY)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()

@@ -118,6 +118,8 @@ def test_tokens_there_and_back(server: LiveServer, built_in: Encoder):
         assert all(text[t["start"] : t["stop"]] == t["text"] for t in row if not t["special"])
     back = server.post("/decode", {"ids": [[t["id"] for t in row] for row in rows]}).json
     assert back == built_in.tokenizer.decode([[t["id"] for t in row] for row in rows])
+    refused = server.post("/tokenize", {"inputs": texts, "prompt_name": "nothing"})
+    assert refused.status == 422 and "prompt_name 'nothing'" in refused.json["error"]
     assert server.post("/decode", {"ids": [t["id"] for t in rows[1]]}).json == [back[1]]
     assert server.post("/decode", {"ids": [10**9]}).status == 422
 

@@ -15,10 +15,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from ..errors import UserError
 from . import ollama, openai, tei
 from .access_log import log_request
 from .context import TIMEOUT, Context, Server
-from .failures import BACKEND, MALFORMED, TOO_LARGE, Refusal
+from .failures import BACKEND, MALFORMED, TOO_LARGE, VALIDATION, Refusal
 from .guard import check_host, check_key
 from .metrics import DROPPED, Metrics
 from .openapi import describe_api
@@ -56,6 +57,16 @@ async def ready(_: Request, __: bytes, context: Context) -> Response:
     return PlainTextResponse(why or "ready", 503 if why else 200)
 
 
+async def show_metrics(_: Request, __: bytes, context: Context) -> Response:
+    """GET /metrics"""
+    return PlainTextResponse(context.server.metrics.text(context.service), media_type="text/plain; version=0.0.4")
+
+
+async def show_api(_: Request, __: bytes, ___: Context) -> Response:
+    """GET /openapi.json"""
+    return Response(describe_api(), media_type="application/json")
+
+
 POST: dict[str, tuple[Dialect, Handler]] = {
     "/v1/embeddings": (OPENAI, openai.embeddings),
     "/embeddings": (OPENAI, openai.embeddings),
@@ -79,6 +90,8 @@ GET: dict[str, tuple[Dialect, Handler]] = {
     "/ping": (TEI, say_running),
     "/health": (TEI, live),
     "/health/ready": (TEI, ready),
+    "/metrics": (TEI, show_metrics),
+    "/openapi.json": (TEI, show_api),
     "/info": (TEI, tei.info),
     "/v1/models": (OPENAI, openai.list_openai_models),
     "/models": (OPENAI, openai.list_openai_models),
@@ -159,7 +172,8 @@ class Application:
             if handler is None:
                 return self._no_route(request, dialect, methods)
             return await self._handle(request, handler, context)
-        except Refusal as refusal:
+        except (Refusal, UserError) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal(VALIDATION, str(error))
             self._note_failure(context, refusal.kind)
             return dialect(refusal)
         except (Gone, ClientDisconnect, asyncio.CancelledError):
@@ -178,8 +192,6 @@ class Application:
         """The route's dialect, its handler if the method is right, and the methods that the path has."""
         path = request.url.path
         reads = request.method in ("GET", "HEAD")
-        if path in ("/metrics", "/openapi.json"):
-            return TEI, self._own if reads else None, ["GET", "HEAD"]
         if path.startswith(MODEL_PREFIX):
             request.scope["path_params"] = {"name": path[len(MODEL_PREFIX) :]}
             return OPENAI, openai.show_openai_model if reads else None, ["GET", "HEAD"]
@@ -196,11 +208,6 @@ class Application:
         response.status_code = 405
         response.headers["allow"] = ", ".join(methods)
         return response
-
-    async def _own(self, request: Request, _: bytes, context: Context) -> Response:
-        if request.url.path == "/metrics":
-            return PlainTextResponse(self.metrics.text(context.service), media_type="text/plain; version=0.0.4")
-        return Response(describe_api(), media_type="application/json")
 
     async def _handle(self, request: Request, handler: Handler, context: Context) -> Response:
         service = context.service

@@ -227,12 +227,11 @@ class Service:
 
     async def _tokenize(self, asked: VectorRequest, options: EncodeOptions) -> tuple[list[Array], int]:
         """The token ids of each text, and how many texts were cut. Raises Refusal if one is too long and must not be cut."""
-        loop = asyncio.get_running_loop()
         sequences: list[Array] = []
         cut = 0
         for first in range(0, len(asked.texts), TOKENIZED_TOGETHER):
             part = asked.texts[first : first + TOKENIZED_TOGETHER]
-            ids, counts = await loop.run_in_executor(self._threads, self._tokenize_part, part, options, first)
+            ids, counts = await self.on_thread(self._tokenize_part, part, options, first)
             too_long = [i for i, n in enumerate(counts) if n > options.limit]
             if too_long and not options.truncate:
                 i = too_long[0]
@@ -245,6 +244,10 @@ class Service:
             if len(ids_of_one) > longest:
                 raise Refusal(VALIDATION, f"text {i} has {len(ids_of_one)} tokens, this server computes {longest}")
         return sequences, cut
+
+    async def on_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of `work` on a thread that tokenises: other requests have their turn meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _tokenize_part(self, part: Sequence[TextOrIds], options: EncodeOptions, first: int) -> tuple[list[Array], list[int]]:
         if all(isinstance(text, str) for text in part):

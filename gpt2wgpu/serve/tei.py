@@ -141,8 +141,10 @@ async def tokenize(_: Request, body: bytes, context: Context) -> Response:
     encoder = context.service.encoder
     texts = read_texts_field(given.inputs, "inputs", "refuse")
     prompt = encoder.options(given.prompt_name).prompt
-    tokens = encoder.tokenizer.describe([prompt + str(t) for t in texts], given.add_special_tokens is not False)
-    return json_response(tokens)
+    prompted = [prompt + str(t) for t in texts]
+    return json_response(
+        await context.service.on_thread(encoder.tokenizer.describe, prompted, given.add_special_tokens is not False)
+    )
 
 
 async def decode(_: Request, body: bytes, context: Context) -> Response:
@@ -156,7 +158,8 @@ async def decode(_: Request, body: bytes, context: Context) -> Response:
         if not isinstance(row, list) or not all(is_id(n) and 0 <= n < vocab for n in row):
             expected = f"a list of token ids from 0 to {vocab - 1}"
             raise Refusal(MALFORMED, f"item {i} of ids must be {expected}, not {describe_kind(row)}", param="ids")
-    return json_response(context.service.encoder.tokenizer.decode(rows, given.skip_special_tokens is not False))
+    decode_rows = context.service.encoder.tokenizer.decode
+    return json_response(await context.service.on_thread(decode_rows, rows, given.skip_special_tokens is not False))
 
 
 async def other_model(request: Request, _: bytes, context: Context) -> Response:
