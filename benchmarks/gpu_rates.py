@@ -5,6 +5,8 @@
 A result is compared with numpy before its time counts.
 """
 
+import cProfile
+import pstats
 import sys
 import time
 from pathlib import Path
@@ -193,6 +195,18 @@ def encoders(s: Setting) -> Rows:
                 yield row | {"tokenizer_ms": tokenising * 1e3}
                 if over():
                     break
+            texts = words.mixed(32 if s.small else 20000)
+            yield {"model": name, "dtype": dtype, "ms_by_function": host_functions(encoder, texts)}
+
+
+def host_functions(encoder: Encoder, texts: list[str]) -> dict[str, float]:
+    """Milliseconds of the thread that calls, by function, most first, while texts stream through. Waiting counts as a lock's
+    `acquire` or the library's call; a profiled Python function takes about twice as long as others."""
+    profile = cProfile.Profile()
+    profile.runcall(lambda: sum(1 for _ in encoder.encode_stream(texts)))
+    found = pstats.Stats(profile).get_stats_profile().func_profiles
+    largest = sorted(found.items(), key=lambda item: -item[1].tottime)[:16]
+    return {f"{Path(f.file_name).name} {name}": f.tottime * 1e3 for name, f in largest}
 
 
 def time_ops(s: Setting) -> Rows:

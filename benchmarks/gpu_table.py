@@ -57,8 +57,9 @@ def describe_rates(result: Row) -> Iterator[tuple[str, str]]:
         if "tflops" in row:
             yield f"attention, {library}: {row['shape']}", f"{row['ms']:.3g} ms, {row['tflops']:.3g} TFLOP/s"
     for library, row in find_rows(result, "encoders"):
-        name = f"{row['model']} {row['dtype']}, {library}: texts, {row['workload']}"
-        yield name, f"{row['texts_per_s']:.4g} texts/s, tokenizer {row['tokenizer_ms'] / row['ms']:.0%} of the time"
+        if "workload" in row:
+            name = f"{row['model']} {row['dtype']}, {library}: texts, {row['workload']}"
+            yield name, f"{row['texts_per_s']:.4g} texts/s, tokenizer {row['tokenizer_ms'] / row['ms']:.0%} of the time"
     for _, row in find_rows(result, "peers"):
         found = f"{row['texts_per_s']:.4g} texts/s" if "ms" in row else row["why"]
         yield f"{row['model']}, {row['engine']}: {row.get('workload', '')}", found

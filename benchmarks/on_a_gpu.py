@@ -139,7 +139,8 @@ def step_rows(run: Run, file: str, step: str, device: str, seconds: float) -> It
 def peers_beside(run: Run, seconds: float) -> Iterator[dict[str, Any]]:
     """PyTorch and onnxruntime on the texts of the step "encoders", a process each, as peers.py runs them."""
     until = time.perf_counter() + seconds
-    rows = next((rows for name, rows in run.result["steps"].items() if name.startswith("encoders")), [])
+    found = next((rows for name, rows in run.result["steps"].items() if name.startswith("encoders")), [])
+    rows = [row for row in found if "workload" in row]
     on_gpu = [p for p in peers([], False) if p.gpu and p.engine in ("torch", "onnxruntime")]
     wanted = on_gpu or [p for p in peers([], False) if p.name in ("PyTorch eager CPU", "onnxruntime CPU")]
     for folder in {r["folder"] for r in rows}:
