@@ -139,7 +139,7 @@ AWAKE = 0.15  # seconds of work after which a GPU runs at its full clock
 def device_seconds(program: gpu.GPUProgram, batch: dict[str, Any], runs: int = 5) -> float | None:
     """One batch by the device's own clock, all in one pass; the median. None where the device has no clock.
 
-    The device is kept busy first: a GPU that was idle for some tens of milliseconds runs at half its clock.
+    The device is kept busy first: a GPU that was idle for some tens of milliseconds may run at half its clock.
     """
     if not program.device.clock:
         return None
