@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,8 @@ def test_word_vectors(tmp_path: Path, header: str, packed: bool):
         ("cat one two\n", "line 1: expected numbers after the word"),
         ("x 1 2\n", "has a vector for none of the words"),
         ("cat\n", "line 1: expected a word and some numbers"),
+        ("dog 1 2\ncat 1 nan\n", "line 2: expected finite numbers after the word"),
+        ("cat 1e39 2\n", "line 1: expected finite numbers after the word"),
     ],
 )
 def test_files_that_hold_no_word_vectors(tmp_path: Path, text: str, message: str):
@@ -161,6 +164,18 @@ def test_reports(study: Study):
     page = study_page(Study(evil, evil, 1, 1, {}, tuple(type(r)(evil, *list(vars(r).values())[1:]) for r in study.rows), (evil,)))
     assert "<script" not in page and "&lt;script&gt;" in page and "http" not in page
     assert page.count("<svg") == 6 and page.count("<tr>") == 1 + 3 * 6 + 1
+
+
+def test_a_table_of_long_names_and_without_texts(study: Study):
+    """Columns stand apart and in line, and nothing is said of a file that was not given."""
+    names = {"raw": "remove_top:2+standardise", "centre": "whiten:128"}
+    rows = tuple(replace(r, model="a-model-of-a-long-name", asked=names[r.asked]) for r in study.rows if r.asked in names)
+    alone = replace(study, fit="", texts=0, rows=rows, notes=())
+    first, _, _, header, *lines = study_table(alone).splitlines()
+    assert first == f"{study.data}: {study.pairs:,} pairs" and "fitted on 0" not in study_page(alone)
+    assert header.split() == ["a-model-of-a-long-name", *names.values()]
+    assert {len(line.rstrip("*")) for line in lines} <= {len(header), len(header) - 1}
+    assert "fitted on 60 texts\n" in study_table(study) and "fitted on 60 texts." in study_page(study)
 
 
 def test_command(run: Run, tmp_path: Path):

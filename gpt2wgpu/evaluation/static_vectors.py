@@ -59,9 +59,12 @@ def word_means(path: str, texts: Sequence[str]) -> tuple[Array, float]:
             word = word.lower()
             if word in wanted and word not in vectors:  # the first one is the most frequent spelling
                 try:
-                    vectors[word] = np.array(numbers, np.float32)
+                    with np.errstate(over="ignore"):  # refused below
+                        vectors[word] = np.array(numbers, np.float32)
                 except ValueError:
                     raise bad_line(source, number, "numbers after the word") from None
+                if not np.isfinite(vectors[word]).all():
+                    raise bad_line(source, number, "finite numbers after the word")
     if not vectors:
         raise UserError(
             f"{source.name} has a vector for none of the words: expected vectors in word2vec's or GloVe's text format"

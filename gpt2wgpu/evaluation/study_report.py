@@ -23,12 +23,14 @@ CONVENTIONS = (
 
 def study_table(study: Study) -> str:
     """For each model the best layer of every pooling and treatment: "81.2 @5" is 81.2 at layer 5."""
-    lines = [f"{study.data}: {study.pairs:,} pairs; fitted on {study.texts:,} texts of {study.fit or 'no file'}"]
+    fitted = f"; fitted on {study.texts:,} texts{study.fit and f' of {study.fit}'}" if study.texts else ""
+    lines = [f"{study.data}: {study.pairs:,} pairs{fitted}"]
     lines += ["Spearman of the cosine x 100 @ the best layer; * the best of a model", ""]
     treatments = study.values("asked")
+    column = max(15, 2 + max(map(len, treatments)))
     for model in study.values("model"):
-        width = max(len(p) for p in study.values("pooling", model)) + 2
-        lines.append(f"{model:{width}}" + "".join(f"{name:>15}" for name in treatments))
+        width = max(map(len, [model, *study.values("pooling", model)])) + 2
+        lines.append(f"{model:{width}}" + "".join(f"{name:>{column}}" for name in treatments))
         best = study.best(model=model)
         for pooling in study.values("pooling", model):
             cells = []
@@ -37,7 +39,7 @@ def study_table(study: Study) -> str:
                 assert row is not None
                 layer = "" if row.layer is None else f" @{row.layer}"
                 cells.append(f"{100 * row.spearman:.1f}{layer}{'*' if row == best else ''}")
-            lines.append(f"{pooling:{width}}" + "".join(f"{cell:>15}" for cell in cells))
+            lines.append(f"{pooling:{width}}" + "".join(f"{cell:>{column}}" for cell in cells))
         lines.append("")
     return "\n".join([*lines, *study.notes]).rstrip() + "\n"
 
@@ -45,8 +47,9 @@ def study_table(study: Study) -> str:
 def study_page(study: Study) -> str:
     """The report as HTML, with a curve for each model and every number in a table. Names are escaped."""
     title = html.escape(f"Where is the meaning? {study.data}")
-    parts = [f"<h1>{title}</h1>", f"<p>{study.pairs:,} judged pairs; post-processing fitted on {study.texts:,} texts"]
-    parts += [f" of {html.escape(study.fit)}." if study.fit else ".", "</p><ul class='soft'>"]
+    fit = study.fit and f" of {html.escape(study.fit)}"
+    fitted = f"; post-processing fitted on {study.texts:,} texts{fit}" if study.texts else ""
+    parts = [f"<h1>{title}</h1>", f"<p>{study.pairs:,} judged pairs{fitted}.</p><ul class='soft'>"]
     parts += [f"<li>{html.escape(line)}</li>" for line in (*CONVENTIONS, *study.notes)]
     parts.append("</ul>")
     treatments = study.values("asked")
