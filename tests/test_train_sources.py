@@ -139,6 +139,7 @@ def test_float16_is_enough():
         (np.ones((120, 8)), "holds float64 (120, 8): expected the vectors of texts"),
         (np.ones(120, np.float32), "holds float32 (120,): expected"),
         (np.where(np.arange(960).reshape(120, 8) == 803, np.nan, 1).astype(np.float16), "row 100 holds NaN or infinity"),
+        (np.arange(120, dtype=np.float32)[::-1, None].repeat(8, 1), "row 119 holds only zeros"),
         (np.ones((120, 9), np.float32), "the teacher's vectors have 8 dimensions, those of --teacher-vectors 9"),
         (b"no numpy", "cannot be read as .npy"),
         (None, "made.npy: No such file"),

@@ -41,7 +41,8 @@ class StoredVectors:
 
 
 def map_vectors(path: str) -> Array:
-    """The vectors of an .npy file, (n, C), mapped to memory. Raises UserError if it holds anything else, or NaN or infinity."""
+    """The vectors of an .npy file, (n, C), mapped to memory. Raises UserError if it holds anything else, NaN, infinity or a
+    row of zeros."""
     expected = "expected the vectors of texts, as `gpt2wgpu embed -o vectors.npy` writes them"
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -53,10 +54,13 @@ def map_vectors(path: str) -> Array:
     if found.ndim != 2 or found.dtype not in DTYPES_STORED or not found.size:
         raise UserError(f"{show(Path(path))} holds {found.dtype} {found.shape}: {expected}, {' or '.join(DTYPES_STORED)} (n, C)")
     for first in range(0, len(found), BLOCK_ROWS):
-        finite = np.isfinite(found[first : first + BLOCK_ROWS]).all(axis=1)
-        if not finite.all():
-            row = first + int(np.argmin(finite))
-            raise UserError(f"{show(Path(path))}: row {row} holds NaN or infinity (rows count from 0): make the vectors again")
+        block = found[first : first + BLOCK_ROWS]
+        finite = np.isfinite(block).all(axis=1)
+        right = finite & block.any(axis=1)  # zeros have no direction: a file that was never filled to its end has such rows
+        if not right.all():
+            row = int(np.argmin(right))
+            what = "holds only zeros" if np.isfinite(block[row]).all() else "holds NaN or infinity"
+            raise UserError(f"{show(Path(path))}: row {first + row} {what} (rows count from 0): make the vectors again")
     return found
 
 
