@@ -1,18 +1,23 @@
 """Repairs fitted on unlabelled texts: what they do to vectors, in an Encoder, in a saved folder, and on the command line."""
 
 import copy
+import errno
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from encoders import GOLDEN
 from process import Run
+from safetensors import SafetensorError
 
 from gpt2wgpu import Encoder, UserError
+from gpt2wgpu.checkpoint import saving
 from gpt2wgpu.corpus.fingerprint import fingerprint
 from gpt2wgpu.vectors.postprocess import FitStep, fit_steps, parse_steps
 
@@ -192,3 +197,34 @@ def test_training_can_end_with_it(run: Run, tmp_path: Path):
     assert np.allclose(fixed.encode(TEXTS), trained.with_postprocessing("whiten:4", TEXTS).encode(TEXTS), atol=1e-3)
     code, _, err = run("train", "--data", pairs, "--postprocess", "whiten", "-o", tmp_path / "other")
     assert code == 1 and "K a number from 1" in err and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("step", ["copied", "written"])
+def test_a_full_disk_names_the_folder(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not the model that is copied, which is what Linux's error names, nor a hidden folder."""
+    model = Encoder(GOLDEN / "sentence_models" / "old_bert_mean", device="numpy").with_postprocessing("centre", TEXTS)
+
+    def fail(*given: Any, **options: Any) -> Any:
+        if step == "copied":
+            raise OSError(errno.ENOSPC, "No space left on device", str(given[0]), None, str(given[1]))
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(*((shutil, "copyfile", fail) if step == "copied" else (saving, "save_file", fail)))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        model.save_pretrained(tmp_path / "new")
+    assert caught.value.filename == str(tmp_path / "new") and not [*tmp_path.iterdir()]
+
+
+def test_training_on_a_full_disk_is_one_line(run: Run, tmp_path: Path):
+    """safetensors has an exception of its own for that. The file that is too large for the limit is the model."""
+    resource = pytest.importorskip("resource")
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("a cat\ta kitten\n" * 9)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sizes = ("--width", 64, "--layers", 1, "--heads", 2, "--context", 32, "--vocab", 257)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        code, _, err = run("train", "--data", pairs, *sizes, "-o", tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1 and "model.safetensors: File too large" in err and "Traceback" not in err

@@ -231,7 +231,7 @@ def countdown(patch: pytest.MonkeyPatch, n: int) -> None:
 
     for owner, name in ((Path, "rename"), (Path, "write_bytes"), (checkpoint.shutil, "rmtree"), (os, "fsync")):
         patch.setattr(owner, name, cut(getattr(owner, name)))
-    patch.setattr(checkpoint, "save_file", cut(checkpoint.save_file))
+    patch.setattr(checkpoint, "store_tensors", cut(checkpoint.store_tensors))
 
 
 def test_a_first_checkpoint_that_is_cut_off_leaves_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """A checkpoint and the current options -> a model folder that this package and sentence-transformers load."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..errors import UserError, show
+from ..graph.tensor import Array
 from ..models import INT8
 from . import Checkpoint
 from .modules import MODE_FLAGS, MODES, Dense, Module, Pooling, read_modules
@@ -68,9 +71,16 @@ def save_checkpoint(
         if target.exists():
             target.rmdir()
         part.rename(target)
-    except BaseException:  # Ctrl-C too
+    except BaseException as error:  # Ctrl-C too
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError) and is_writing(error, part):
+            raise OSError(error.errno, error.strerror or str(error), str(target)) from None
         raise
+
+
+def is_writing(error: OSError, part: Path) -> bool:
+    """Whether writing failed, not reading: a full disk has no name, or that of the file which was copied before the copy's."""
+    return error.filename is None or error.filename2 is not None or Path(error.filename).is_relative_to(part)
 
 
 def update_pooling(part: Path, pooling: Module, width: int) -> None:
@@ -99,9 +109,20 @@ def write_fitted(c: Checkpoint, part: Path, modules: Sequence[Module]) -> None:
             write_object(part / folder / "config.json", config)
             weight, bias = (c.fitted[f"{m.name}.linear.{name}"] for name in ("weight", "bias"))
             tensors = {"linear.weight": np.ascontiguousarray(weight.T), "linear.bias": bias}
-            save_file(tensors, part / folder / "model.safetensors", metadata={"format": "pt"})
+            store_tensors(tensors, part / folder / "model.safetensors")
             shutil.copymode(part / folder / "config.json", part / folder / "model.safetensors")
     write_object(part / "modules.json", listed)
+
+
+def store_tensors(tensors: dict[str, Array], path: Path) -> None:
+    """A safetensors file. Raises OSError where safetensors has an exception of its own, for a full disk too."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        found = re.search(r"I/O error: (.*) \(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[2]), found[1], str(path)) from None
 
 
 def list_module(i: int, path: str, kind: str) -> dict[str, Any]:

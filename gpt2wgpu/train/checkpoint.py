@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from ..checkpoint import Checkpoint, Pooling
+from ..checkpoint.saving import store_tensors
 from ..checkpoint.settings import LENGTH_FILES, SENTENCE_FILE, find_length_file, set_length
 from ..errors import UserError, between, show
 from ..files import sync_to_disk
@@ -153,7 +154,7 @@ def write_checkpoint(run: Path, t: Template, card: str, state: Mapping[str, Arra
     weights |= {name.removeprefix("average/"): a for name, a in state.items() if name.startswith("average/")}
     tensors = {f"{folder}/model.safetensors": arrays for folder, arrays in weight_files(t, weights).items()}
     for name, arrays in {**tensors, STATE: dict(state)}.items():
-        save_file(arrays, new / name, metadata={"format": "pt"})
+        store_tensors(arrays, new / name)
         shutil.copymode(new / CARD, new / name)  # safetensors writes files that only their owner can read
     values = {**progress, "state": digest_file(new / STATE)}
     (new / PROGRESS).write_bytes(json.dumps(values, indent=2).encode() + b"\n")

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from ..checkpoint.saving import store_tensors
 from ..diagnose.token_report import find_tokenizer
 from ..errors import UserError, between, show
 from ..graph import memory
@@ -52,7 +52,7 @@ def write_model(folder: Path, config: GPT2Config, end_of_text: int | None, seed:
     (folder / "1_Pooling").mkdir()
     for name, value in {"config.json": values, "modules.json": modules, "1_Pooling/config.json": pooling}.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
-    save_file(random_weights(config, seed), folder / "model.safetensors", metadata={"format": "pt"})
+    store_tensors(random_weights(config, seed), folder / "model.safetensors")
 
 
 def check_memory(config: GPT2Config) -> None:
