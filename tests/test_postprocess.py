@@ -197,6 +197,10 @@ def test_training_can_end_with_it(run: Run, tmp_path: Path):
     assert np.allclose(fixed.encode(TEXTS), trained.with_postprocessing("whiten:4", TEXTS).encode(TEXTS), atol=1e-3)
     code, _, err = run("train", "--data", pairs, "--postprocess", "whiten", "-o", tmp_path / "other")
     assert code == 1 and "K a number from 1" in err and not (tmp_path / "other").exists()
+    more = ("--data", pairs, "--epochs", 1, "--postprocess", "whiten:4,remove_top:4", "-o", tmp_path / "other")
+    code, _, err = run("train", "--model", GOLDEN / "sentence_models" / "old_bert_mean", *more)
+    assert code == 1 and "remove_top:4: vectors of 4 dimensions allow remove_top:3 at most" in err
+    assert "step 1" not in err and not (tmp_path / "other" / "model").exists()
 
 
 @pytest.mark.parametrize("step", ["copied", "written"])

@@ -152,17 +152,18 @@ def train_command(
     options |= {"data": data or [], "weight": weight or [], "freeze": freeze or [], "teacher_vectors": teacher_vectors or []}
     given = {name: value for name, value in options.items() if is_given(ctx, name)}
     from ..train import loop, start
+    from ..vectors.postprocess import parse_steps, width_after
     from .progress import TrainProgress
 
-    if postprocess is not None:
-        from ..vectors.postprocess import parse_steps
-
-        parse_steps(postprocess)
+    steps = () if postprocess is None else parse_steps(postprocess)
     stopped: loop.Stopped | None = None
     with show_progress() as shown:
         report = TrainProgress(shown)
         opened = start.open_run(Path(output), given, resume=resume, device=device, say=report.say)
         with opened as run, closing(loop.run_training(run)) as events:
+            width = run.model.width
+            for step in steps:  # before the hours, not after them
+                width = width_after(step, width)
             report.begin(run.step, run.steps)
             for event in events:
                 if isinstance(event, loop.TrainStep):

@@ -89,9 +89,7 @@ def fit_matrix(centred: Array, step: FitStep) -> Array:
     if step.name == "standardise":
         deviation = centred.std(0)
         return np.diag(1 / np.where(deviation > 0, deviation, 1))  # a dimension that never changes becomes 0
-    if step.k > width or (step.k == width and step.name == "remove_top"):
-        most = width if step.name == "whiten" else width - 1
-        raise UserError(f"{step}: vectors of {width} dimensions allow {step.name}:{most} at most")
+    width_after(step, width)
     variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
     variances, directions = variances[::-1][: step.k], fix_signs(directions[:, ::-1][:, : step.k])
     spanned = count_spanned(variances)
@@ -102,6 +100,14 @@ def fit_matrix(centred: Array, step: FitStep) -> Array:
     if step.name == "whiten":
         return directions / np.sqrt(variances)
     return np.eye(width) - directions @ directions.T
+
+
+def width_after(step: FitStep, width: int) -> int:
+    """The dimensions that a step leaves of `width`. Raises UserError if its K is too large."""
+    if step.k > width or (step.k == width and step.name == "remove_top"):
+        most = width if step.name == "whiten" else width - 1
+        raise UserError(f"{step}: vectors of {width} dimensions allow {step.name}:{most} at most")
+    return step.k if step.name == "whiten" else width
 
 
 def count_spanned(variances: Array) -> int:
