@@ -37,6 +37,11 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and (value.isascii() or value == value.encode("utf-8", "replace").decode())
 
 
+def utf8_name(path: str) -> str:
+    """A file's name for what must be UTF-8: bytes of it that are not are escaped."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
 def warn_caller(message: str) -> None:
     """A UserWarning that points at the line outside this package which led to it."""
     level, frame, package = 2, sys._getframe(1), f"{Path(__file__).parent}{os.sep}"

@@ -1,11 +1,14 @@
 """`gpt2wgpu search`: what it finds, prints and refuses."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Run
+from pyarrow import parquet
 from searching import update, write_folder
 
 from gpt2wgpu import Encoder, semantic_search
@@ -107,6 +110,9 @@ def test_tables_need_a_column(run: Run, notes: Path):
         (["none", "cat"], 1, "none: no such file or folder"),
         (["notes", "cat", "--mode", "fuzzy"], 1, "mode must be one of hybrid, semantic, lexical, not 'fuzzy'"),
         (["notes", "cat", "-k", "0"], 1, "k must be a whole number from 1"),
+        (["--index", "none.index", "cat", "-k", "0"], 1, "k must be a whole number from 1"),  # before any work
+        (["notes", "cat", "--min-score", "nan"], 2, "--min-score takes a number, not nan"),
+        (["--index", "notes/money.txt", "cat"], 1, "notes/money.txt: is not a folder, and an index is one"),
         (["notes", " "], 2, "the question, the last argument, is empty"),
         (["notes", "cat", "-C", "-1"], 2, "--context takes a number of lines"),
         (["--index", "none.index", "cat"], 1, "none.index: there is no index"),
@@ -117,6 +123,19 @@ def test_mistakes_are_one_line(run: Run, notes: Path, args: list[str], code: int
     found, out, err = run("search", *args)
     assert (found, out) == (code, "") and said in " ".join(err.split())
     assert code == 2 or err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_names_that_are_not_utf_8_can_be_searched_mapped_and_written(run: Run, notes: Path):
+    name = os.fsdecode(b"bad\xff.txt")
+    write_folder(notes, {name: "Walruses swim.\n"})
+    code, out, _ = run("search", "--index", "i", f"notes/{name}", "walruses", "--mode", "lexical", "--json")
+    assert code == 0 and json.loads(out)[0]["path"] == f"notes/{name}"
+    assert run("index", "export", "i", "a.parquet")[0] == 0
+    assert run("map", "i", "-o", "b.parquet")[0] == run("map", f"notes/{name}", "-o", "c.html")[0] == 0
+    for table, column in (("a.parquet", "path"), ("b.parquet", "file")):
+        (path,) = parquet.read_table(table)[column].to_pylist()
+        assert path.endswith(r"notes/bad\udcff.txt")
 
 
 def test_terminals_are_not_driven_by_files(run: Run, notes: Path):

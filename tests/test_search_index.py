@@ -248,5 +248,6 @@ def test_damage_and_foreign_folders_are_refused(encoder: Encoder, tmp_path: Path
     state.write_text(state.read_text().replace('"rows": ', '"rows": 1'))
     assert refusal(lambda: open_index(index)) == f"{state} is damaged: delete the index to make it anew"
     assert "is no index: give a new folder" in refusal(lambda: update(encoder, folder, folder))
+    assert refusal(lambda: open_index(folder / "1.txt")) == f"{folder / '1.txt'}: is not a folder, and an index is one"
     assert "there is no index: make it with" in refusal(lambda: open_index(tmp_path / "none"))
     assert refusal(lambda: update(encoder, tmp_path / "x" / "y", folder)).endswith(f"there is no folder {tmp_path / 'x'}")

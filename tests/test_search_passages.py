@@ -1,13 +1,14 @@
 """Which files are searched, and how a file becomes passages."""
 
 import json
+import os
 import subprocess
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from encoders import refusal
-from searching import tiny_encoder, write_folder
+from searching import passages_of, tiny_encoder, update, write_folder
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.search import passages
@@ -134,12 +135,57 @@ def test_rows_of_tables_have_the_lines_where_they_begin(counter: TokenCounter, t
 
 def test_what_cannot_be_searched_is_said(counter: TokenCounter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(passages, "TEXT_FILE_BYTES", 1000)
-    files = {"a.bin": b"\0\1", "b.txt": b"caf\xe9", "c.csv": "x,y\n1,2", "d.txt": "d" * 1001}
+    files = {"a.bin": b"\0\1", "b.txt": b"caf\xe9", "c.csv": "x,y\n1,2", "d.txt": "d" * 1001, "e.jsonl": '{"text":"\\ud800"}'}
     write_folder(tmp_path, files)
-    for name, why in {"a.bin": "not text", "b.txt": "not UTF-8", "c.csv": "no column", "d.txt": "larger than"}.items():
+    whys = {
+        "a.bin": "not text",
+        "b.txt": "not UTF-8",
+        "c.csv": "no column",
+        "d.txt": "larger than",
+        "e.jsonl": "line or row 1 holds",
+    }
+    for name, why in whys.items():
         with pytest.raises(passages.Skipped, match=why):
             read(tmp_path / name, counter, named=False)
-        assert why in refusal(lambda name=name: read(tmp_path / name, counter))
+        said = refusal(lambda name=name: read(tmp_path / name, counter))
+        assert said.startswith(f"{tmp_path / name}: ") and why in said
+
+
+def test_utf_16_is_named_and_a_path_is_said_once(counter: TokenCounter, tmp_path: Path):
+    write_folder(tmp_path, {"a.txt": "trains\n".encode("utf-16"), "b.bin": bytes(range(256)), "c.csv": "x,y\n1,2"})
+    why = {}
+    for name in ("a.txt", "b.bin", "c.csv"):
+        with pytest.raises(passages.Skipped) as skipped:
+            read(tmp_path / name, counter, named=False)
+        why[name] = str(skipped.value)
+    assert (why["a.txt"], why["b.bin"]) == ("UTF-16; save it as UTF-8", "not text")
+    assert why["c.csv"].startswith("no column 'text' or 'sentence'")
+
+
+def test_what_may_not_be_looked_into_is_listed_and_the_rest_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_folder(tmp_path, {"a/x.txt": "x", "closed/y.txt": "y", "gone/z.txt": "z", "b.txt": "b"})
+    errors = {str(folder / "closed"): PermissionError, str(folder / "gone"): FileNotFoundError}
+    whole = os.scandir
+
+    def scan(path: Path):
+        if str(path) in errors:
+            raise errors[str(path)]
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert names(folder) == ["a/x.txt", "b.txt", "closed"]
+    with pytest.raises(PermissionError):
+        names(folder, folder / "closed")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="modes of files hold for other users than root")
+def test_a_closed_folder_is_said(tmp_path: Path):
+    folder = write_folder(tmp_path / "f", {"a.txt": "t1 t2", "closed/y.txt": "y"})
+    (folder / "closed").chmod(0)
+    found = update(tiny_encoder(tmp_path / "model"), tmp_path / "index", folder)
+    (folder / "closed").chmod(0o700)
+    assert found.catalogue.files[str(folder / "closed")].why == "Permission denied"
+    assert [path for path, *_ in passages_of(found)] == ["a.txt"]
 
 
 def test_a_model_that_reads_too_little_is_refused(tmp_path: Path):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, is_text, show
+from ..errors import UserError, is_text, show, utf8_name
 from ..files.arrow import ARROW, arrow_errors
 from ..files.columns import ColumnChoice
 from ..files.source import Source, list_sources
@@ -76,7 +76,7 @@ def read_index_table(folder: Path) -> TextTable:
     paths: list[str] = []
     for content, names in index.used:
         rows += range(content.first, content.first + content.rows)
-        paths += [names[0]] * content.rows
+        paths += [utf8_name(names[0])] * content.rows
     lines = index.rows["first"][rows].tolist()
     vectors = np.array(index.vectors[rows], np.float32).reshape(len(rows), -1)
     columns = {"file": paths, "line": lines}

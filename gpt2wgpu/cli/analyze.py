@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UserError, one_line
+from ..errors import UserError, one_line, utf8_name
 from ..progress import notice, on_terminal, show_progress
 from .options import (
     TEXT,
@@ -253,7 +253,7 @@ def map_command(
             table.texts,
             vectors,
             table.columns,
-            title=title or Path(file).name,
+            title=title or utf8_name(Path(file).name),
             seed=seed,
             three=three,
             device=ctx.params["device"],

@@ -1,6 +1,7 @@
 """The command `search`: parse and print."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import one_line
+from ..errors import between, one_line
 from ..progress import Lines, notice, show_progress
 from .options import TEXT, check_decoded, load_encoder, model_options, vector_options, with_options
 
@@ -61,11 +62,14 @@ def search_command(
     Prints FILE:LINE: SCORE TEXT, best first. Folders are read as ripgrep does: no hidden files, none that .gitignore names.
     Exit code 1 if nothing is found.
     """
-    from ..search.query import check_mode, encode_question, search_index
+    from ..search.query import MOST_WANTED, check_mode, encode_question, search_index
 
     *paths, query = arguments
     check_decoded(query)
     check_mode(mode)
+    between("k", k, 1, MOST_WANTED)
+    if min_score is not None and math.isnan(min_score):
+        raise typer.BadParameter("--min-score takes a number, not nan")
     if context is not None and context < 0:
         raise typer.BadParameter("--context takes a number of lines, from 0 on")
     if not query.strip():

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, show
+from ..errors import UserError, show, utf8_name
 from ..graph.tensor import Array
 from .reader import Index
 
@@ -69,7 +69,7 @@ def index_entries(index: Index) -> Entries:
     facts = []
     for row in rows.tolist():
         first, last = int(index.rows["first"][row]), int(index.rows["last"][row])
-        facts.append(dict(zip(FACTS, (index.files_of(row)[0], first, last, index.text(row)), strict=True)))
+        facts.append(dict(zip(FACTS, (utf8_name(index.files_of(row)[0]), first, last, index.text(row)), strict=True)))
     return Entries(facts, np.ascontiguousarray(index.vectors[rows]))
 
 

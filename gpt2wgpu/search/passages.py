@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import files
-from ..errors import UserError, show
+from ..errors import UserError, is_text, show
+from ..files.lines import BYTE_ORDER_MARKS
 from ..files.texts import numbered_texts
 from ..tokenizer import Tokenizer
 from .walk import FoundFile, describe_file
@@ -74,7 +75,9 @@ def file_passages(file: FoundFile, key: str, column: str | None, counter: "Token
     except (OSError, UserError) as error:
         if file.named:
             raise
-        raise Skipped(error.strerror or "cannot be read" if isinstance(error, OSError) else str(error)) from None
+        if isinstance(error, OSError):
+            raise Skipped(error.strerror or "cannot be read") from None
+        raise Skipped(str(error).removeprefix(f"{show(Path(file.path))}: ")) from None
 
 
 def read_text_file(file: FoundFile, key: str) -> str:
@@ -83,7 +86,8 @@ def read_text_file(file: FoundFile, key: str) -> str:
         raise Skipped(f"larger than {TEXT_FILE_BYTES >> 20} MiB")
     data = Path(file.path).read_bytes()
     if b"\0" in data[:LOOKED_AT]:
-        raise Skipped("not text")
+        wide = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), None)
+        raise Skipped(f"{wide}; save it as UTF-8" if wide else "not text")
     if not key.startswith(hashlib.sha256(data).hexdigest()):
         raise Skipped(CHANGED)
     try:
@@ -104,6 +108,9 @@ def table_passages(file: FoundFile, column: str | None, counter: "TokenCounter")
 
 
 def rows_to_passages(rows: Sequence[tuple[int, str]], counter: "TokenCounter") -> Iterator[Passage]:
+    for number, text in rows:
+        if not is_text(text):
+            raise Skipped(f"the text in line or row {number} holds half a surrogate pair, which is not valid Unicode: remove it")
     for (number, text), tokens in zip(rows, counter.count([text for _, text in rows]), strict=True):
         if not text.strip():
             continue

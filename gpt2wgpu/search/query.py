@@ -14,6 +14,7 @@ from .bm25 import best_matches, bm25_scores
 from .reader import Index
 from .words import split_words, word_number
 
+MOST_WANTED = 1 << 24
 SEARCH_MODES = ("hybrid", "semantic", "lexical")
 UNIT = 1.00001  # no vector of an index is longer
 FUSED_WITH = 60  # Cormack, Clarke and Buettcher 2009: a passage gets 1 / (60 + its place) from each list
@@ -56,7 +57,7 @@ def search_index(
     for vectors (m, C), such as `DeviceCorpus.top_k`. Raises UserError.
     """
     check_mode(mode)
-    between("k", k, 1, 1 << 24)
+    between("k", k, 1, MOST_WANTED)
     allowed = index.allowed(None if below is None else [*below])
     lists: dict[str, dict[int, float]] = {}
     wanted = k if mode != "hybrid" else max(FUSED_FROM, 4 * k)

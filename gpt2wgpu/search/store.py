@@ -86,6 +86,8 @@ def read_index_state(folder: Path) -> IndexState | None:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except NotADirectoryError:
+        raise UserError(f"{show(folder)}: is not a folder, and an index is one") from None
     except (ValueError, RecursionError):
         raise damaged from None
     if not isinstance(values, dict):

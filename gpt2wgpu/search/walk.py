@@ -36,7 +36,8 @@ def find_files(paths: Sequence[str], leave_out: Path | None = None) -> list[Foun
             file = describe_file(path.resolve(), named=True)
             found[file.path] = file
         elif path.is_dir():
-            for file in walk_folder(path.resolve(), read_outer_rules(path.resolve()), hidden):
+            whole = path.resolve()
+            for file in walk_folder(whole, sorted_entries(whole), read_outer_rules(whole), hidden):
                 found.setdefault(file.path, file)
         else:
             why = "is not a file or a folder" if path.exists() else "no such file or folder"
@@ -49,20 +50,34 @@ def describe_file(path: Path, *, named: bool) -> FoundFile:
     return FoundFile(str(path), (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino), named)
 
 
-def walk_folder(folder: Path, rules: Rules, leave_out: Path | None) -> Iterator[FoundFile]:
-    """The files below a folder. rules: of the folders around it."""
+def sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda e: e.name)
+
+
+def walk_folder(folder: Path, entries: Sequence[os.DirEntry[str]], rules: Rules, leave_out: Path | None) -> Iterator[FoundFile]:
+    """The files below a folder. rules: of the folders around it. What may not be looked into, a folder too, is given as a file
+    without a stat: who opens it learns why."""
     rules = [*rules, *read_rules(folder)]
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+    for entry in entries:
         path = Path(entry.path)
         if entry.name.startswith(".") or entry.is_symlink() or path == leave_out:
             continue
         is_folder = entry.is_dir()
         if is_ignored(path, rules, is_folder=is_folder):
             continue
+        try:
+            if is_folder:
+                inside = sorted_entries(path)
+            elif entry.is_file():
+                yield describe_file(path, named=False)
+        except FileNotFoundError:
+            continue  # gone since it was listed
+        except OSError:
+            yield FoundFile(str(path), (0, 0, 0, 0), named=False)
+            continue
         if is_folder:
-            yield from walk_folder(path, rules, leave_out)
-        elif entry.is_file():
-            yield describe_file(path, named=False)
+            yield from walk_folder(path, inside, rules, leave_out)
 
 
 def is_ignored(path: Path, rules: Rules, *, is_folder: bool) -> bool:
@@ -80,7 +95,7 @@ def read_rules(folder: Path) -> Rules:
 
     found: Rules = []
     for path in (folder / ".git" / "info" / "exclude", folder / ".gitignore"):
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the folder may be listed and not entered
             lines = path.read_text("utf-8", "replace").splitlines()
             found.append((folder, GitIgnoreSpec.from_lines(lines)))
     return found
