@@ -1,8 +1,10 @@
 """Which files are searched, and how a file becomes passages."""
 
+import errno
 import json
 import os
 import subprocess
+from functools import partial, partialmethod
 from itertools import pairwise
 from pathlib import Path
 
@@ -178,12 +180,19 @@ def test_what_may_not_be_looked_into_is_listed_and_the_rest_searched(tmp_path: P
         names(folder, folder / "closed")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="modes of files hold for other users than root")
-def test_a_closed_folder_is_said(tmp_path: Path):
+def test_a_closed_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """root may look into every folder, so the refusal is made here."""
     folder = write_folder(tmp_path / "f", {"a.txt": "t1 t2", "closed/y.txt": "y"})
-    (folder / "closed").chmod(0)
+    scandir, opened = os.scandir, Path.open
+
+    def refuse_closed(path, *args, of, **options):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return of(path, *args, **options)
+
+    monkeypatch.setattr(os, "scandir", partial(refuse_closed, of=scandir))
+    monkeypatch.setattr(Path, "open", partialmethod(refuse_closed, of=opened))
     found = update(tiny_encoder(tmp_path / "model"), tmp_path / "index", folder)
-    (folder / "closed").chmod(0o700)
     assert found.catalogue.files[str(folder / "closed")].why == "Permission denied"
     assert [path for path, *_ in passages_of(found)] == ["a.txt"]
 
