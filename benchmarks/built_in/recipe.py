@@ -28,7 +28,7 @@ SET_ASIDE = 1_000  # pairs of each source that are never trained on: the retriev
 SHORT = 6_000  # everyday sentences of the short version
 MODEL = {"layers": 6, "heads": 6, "width": 384, "context": 512}
 VOCAB = 20_480
-LEARNING = {"epochs": 2, "batch-tokens": 16_384, "lr": 0.0004, "warmup": 300, "save-every": 1_000}
+LEARNING = {"epochs": 2, "batch-tokens": 16_384, "lr": 0.0003, "warmup": 300, "save-every": 1_000}
 SHORT_MODEL = {"layers": 2, "heads": 2, "width": 64, "context": 128}
 SHORT_LEARNING = {"epochs": 6, "batch-tokens": 1024, "lr": 0.003, "save-every": 100}
 
