@@ -86,6 +86,11 @@ def replaced(words: Words, i: int, new: str) -> Words:
     return [*words[:i], words[i].replace(old, new, 1), *words[i + 1 :]]
 
 
+def swapped(words: Words, a: int, b: int) -> Words:
+    """The words at a and b in each other's places, each place with its own capital and punctuation."""
+    return replaced(replaced(words, a, core(words[b])), b, core(words[a]))
+
+
 def swap_words(words: Words, rng: random.Random) -> Words | None:
     """Two words of one kind change places."""
     kinds: dict[str, list[int]] = {}
@@ -96,8 +101,7 @@ def swap_words(words: Words, rng: random.Random) -> Words | None:
     if not pairs:
         return None
     a, b = rng.choice(pairs)
-    left, right = core(words[a]), core(words[b])
-    return replaced(replaced(words, a, right), b, left)
+    return swapped(words, a, b)
 
 
 def swap_sides(words: Words, rng: random.Random) -> Words | None:
@@ -113,8 +117,7 @@ def swap_sides(words: Words, rng: random.Random) -> Words | None:
     if not found:
         return None
     a, b = rng.choice(found)
-    left, right = core(words[a]), core(words[b])
-    return replaced(replaced(words, a, right), b, left)
+    return swapped(words, a, b)
 
 
 def negate(words: Words, rng: random.Random) -> Words | None:
