@@ -127,6 +127,24 @@ def test_limits_float16_and_a_given_tokenizer(run: Run, data: Path, tmp_path: Pa
     assert encoder.max_seq_length == 12 and encoder.dimensions == 8 and encoder.checkpoint.config.vocab == 257
 
 
+def test_both_directions(run: Run, data: Path, tmp_path: Path):
+    """Only then does the state of the first token depend on the tokens after it; sentence-transformers reads `is_causal`, too."""
+    states = []
+    for name, option in {"causal": (), "both": ("--bidirectional",)}.items():
+        assert run("train", "--data", data / "labels.tsv", *SCRATCH, "--epochs", 2, *option, "-o", tmp_path / name)[0] == 0
+        config = json.loads((tmp_path / name / "model/config.json").read_text())
+        assert config.get("is_causal", True) == (not option)
+        encoder = Encoder(tmp_path / name / "model", device="numpy")
+        states.append([encoder.encode(text, output_value="token_embeddings")[0] for text in ("the sun", "the moon")])
+        encoder.save_pretrained(tmp_path / f"saved-{name}")
+        assert json.loads((tmp_path / f"saved-{name}/config.json").read_text()).get("is_causal", True) == (not option)
+    (a, b), (c, d) = states
+    assert np.array_equal(a, b) and np.abs(c - d).max() > 1e-3
+    again = ("--data", data / "labels.tsv", "--model", tmp_path / "both/model", "--bidirectional", "-o", tmp_path / "tuned")
+    code, _, err = run("train", *again)
+    assert code == 1 and "bidirectional is for a model from scratch" in err
+
+
 # --- a teacher
 
 

@@ -64,6 +64,10 @@ def train_command(
     vocab: Annotated[
         int | None, option(metavar="N", panel=MODEL, default="12288", help="Size of the tokenizer made from the data.")
     ] = None,
+    bidirectional: Annotated[
+        bool,
+        option("--bidirectional", panel=MODEL, help="From scratch: every token sees the whole text, not only what is before it."),
+    ] = False,
     tokenizer: Annotated[
         str | None, option(metavar="FOLDER", panel=MODEL, help="Use this one instead, made by `tokens create`.")
     ] = None,

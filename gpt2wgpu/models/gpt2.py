@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019): learned positions, pre-norm blocks, causal attention.
+"""GPT-2 (Radford et al. 2019): learned positions, pre-norm blocks, causal attention unless config.json has `is_causal` false.
 
 Follows `GPT2Model` of `transformers`; weights keep its names.
 """
@@ -26,6 +26,7 @@ class GPT2Config(Architecture):
     eps: float = 1e-5
     scale_attention: bool = True  # by 1/sqrt(head size)
     scale_by_layer: bool = False  # and by 1/(layer index + 1)
+    causal: bool = True  # a token sees earlier ones only; false in sentence models that were trained so
 
     title, model, tokenizer, decoder = "GPT-2", "GPT2Model", "gpt2", True
     table, block, prefixes = "wte.weight", "h.{}.ln_1.weight", ("", "transformer.")
@@ -36,8 +37,6 @@ class GPT2Config(Architecture):
     @classmethod
     def read(cls, fields: Fields) -> Self:
         width = fields.integer("hidden_size", "n_embd", default=cls.width)
-        if not fields.flag("is_causal", default=True):
-            raise fields.refuse("is_causal", "true: GPT-2 attends to earlier tokens only")
         return cls(
             layers=fields.integer("num_hidden_layers", "n_layer", default=cls.layers),
             heads=read_heads(fields, "num_attention_heads", "n_head", width=width, default=cls.heads),
@@ -49,6 +48,7 @@ class GPT2Config(Architecture):
             eps=fields.number("layer_norm_epsilon", default=cls.eps),
             scale_attention=fields.flag("scale_attn_weights", default=True),
             scale_by_layer=fields.flag("scale_attn_by_inverse_layer_idx", default=False),
+            causal=fields.flag("is_causal", default=True),
         )
 
     @property
@@ -67,7 +67,7 @@ class GPT2Config(Architecture):
             scale = (1 / math.sqrt(D) if self.scale_attention else 1.0) / (i + 1 if self.scale_by_layer else 1)
             h = norm(x, f"h.{i}.ln_1")  # (T, C)
             qkv = linear(h, *w.pair(f"h.{i}.attn.c_attn", C, 3 * C), out=w.dtype)  # (T, 3C)
-            a = attention(qkv, SPANS, TILES, head_size=D, scale=scale, causal=True, out=w.dtype)  # (T, C)
+            a = attention(qkv, SPANS, TILES, head_size=D, scale=scale, causal=self.causal, out=w.dtype)  # (T, C)
             x = linear_add(a, *w.pair(f"h.{i}.attn.c_proj", C, C), x)  # (T, C)
             h = norm(x, f"h.{i}.ln_2")  # (T, C)
             h = linear(h, *w.pair(f"h.{i}.mlp.c_fc", C, inner), activation=self.activation, out=w.dtype)  # (T, inner)

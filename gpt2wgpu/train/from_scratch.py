@@ -40,6 +40,7 @@ def write_model(folder: Path, config: GPT2Config, end_of_text: int | None, seed:
         "n_head": config.heads,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": config.eps,
+        **({} if config.causal else {"is_causal": False}),
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
     }

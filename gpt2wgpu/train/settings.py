@@ -38,6 +38,7 @@ class TrainSettings:
     width: int | None = None
     context: int | None = None
     vocab: int | None = None
+    bidirectional: bool = False  # a model from scratch whose tokens see later ones, too
     loss: str | None = None
     margin: float = 0.5
     temperature: float = 0.05
@@ -93,6 +94,8 @@ class TrainSettings:
             for name in ("tokenizer", *SIZES):
                 if getattr(self, name) is not None:
                     raise UserError(f"{name} is for a model from scratch, a given model has its own: leave one of the two out")
+            if self.bidirectional:
+                raise UserError("bidirectional is for a model from scratch, a given model has its own direction: leave it out")
         if self.tokenizer is not None and self.vocab is not None:
             raise UserError("vocab is the size of a tokenizer to be made, and --tokenizer gives one: leave one of the two out")
 

@@ -149,7 +149,8 @@ def start_from_scratch(folder: Path, s: TrainSettings) -> Path:
     texts = learning_texts(s) if s.tokenizer is None else []
     vocab, end = from_scratch.add_tokenizer(folder, s.tokenizer, s.vocab or SIZES["vocab"], texts)
     layers, heads, width, context = (int(getattr(s, name)) for name in ("layers", "heads", "width", "context"))
-    from_scratch.write_model(folder, GPT2Config(layers, heads, width, 4 * width, context, vocab), end, s.seed)
+    config = GPT2Config(layers, heads, width, 4 * width, context, vocab, causal=not s.bidirectional)
+    from_scratch.write_model(folder, config, end, s.seed)
     return folder
 
 
