@@ -15,7 +15,7 @@ from encoders import tiny_gpt2
 from loopback_hub import Hub
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 TEXTS = ["The cat is sleeping", "A feline is resting", "It will rain tomorrow", "Loans have become more expensive"]
 
 

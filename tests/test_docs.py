@@ -19,6 +19,7 @@ ELSEWHERE = {
     r"bash tests/registers": ".ci/run",
     r"pip install ": "tests/run installs the extras; a test has no network",
     r"python benchmarks/": "minutes long; tests/test_recipe.py and .ci/run run the short ones",
+    r"python docs/learn/": "tests/test_learn.py",
     r"python docs/make_api": "test_the_reference_is_made_without_a_warning",
     r"llm ": "tests/adapters/test_docs.py",
     r"git clone ": ".ci/run, in a clone of its own",
@@ -65,7 +66,7 @@ def test_blocks_have_a_language_that_is_tested():
 
 
 def test_a_guide_begins_with_a_command_that_works():
-    for page in (REPOSITORY / "docs").glob("*.md"):
+    for page in (REPOSITORY / "docs").rglob("*.md"):
         assert read_blocks(page)[0].language in ("bash", "python"), page.name
 
 
@@ -89,7 +90,7 @@ def test_links_lead_somewhere(page: Path):
 
 def test_every_page_can_be_reached():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert [p.name for p in (REPOSITORY / "docs").glob("*.md") if f"(docs/{p.name})" not in readme] == []
+    assert [p.name for p in PAGES[2:] if f"({p.relative_to(REPOSITORY)})" not in readme] == []
 
 
 def test_the_reference_is_made_without_a_warning(tmp_path: Path):

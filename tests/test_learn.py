@@ -1,0 +1,144 @@
+"""The chapters of docs/learn: each runs as it is, its prose states only numbers that its code asserts, and it converts."""
+
+import ast
+import io
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from browser import CHROMIUM, open_browser
+from pages import REPOSITORY
+
+LEARN = REPOSITORY / "docs" / "learn"
+sys.path.append(str(LEARN))
+
+from cells import asserted_figures, find_chapters, read_cells, unasserted_figures  # noqa: E402
+from shared import bar_chart, heat_map, line_chart, point_map  # noqa: E402
+
+CHAPTERS = pytest.mark.parametrize("chapter", find_chapters(), ids=lambda p: p.stem)
+
+
+def run_python(*arguments: Path | str, folder: Path) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH", ""))))
+    command = [sys.executable, "-W", "error", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+
+
+def list_false_asserts(chapter: Path) -> list[str]:
+    """The asserts at the top level of a chapter that do not hold, each with what stands left of its comparison, so that figures
+    can be changed at once after a model changed."""
+    names: dict[str, Any] = {"__name__": "__main__", "__file__": str(chapter)}
+    found = []
+    with redirect_stdout(io.StringIO()):
+        for statement in ast.parse(chapter.read_text(encoding="utf-8")).body:
+            if not isinstance(statement, ast.Assert):
+                exec(compile(ast.Module([statement], []), str(chapter), "exec"), names)
+            elif not eval(compile(ast.Expression(statement.test), str(chapter), "eval"), names):
+                left = statement.test.left if isinstance(statement.test, ast.Compare) else statement.test
+                value = eval(compile(ast.Expression(left), str(chapter), "eval"), names)
+                found.append(f"line {statement.lineno}: {ast.unparse(statement.test)}, found {value!r}")
+    return found
+
+
+@CHAPTERS
+def test_a_chapter_runs(chapter: Path, tmp_path: Path):
+    done = run_python(chapter, folder=tmp_path)
+    if "AssertionError" in done.stderr:
+        pytest.fail("\n".join([done.stderr, *list_false_asserts(chapter)]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [*tmp_path.iterdir()] == []
+
+
+@CHAPTERS
+def test_the_prose_states_what_the_code_asserts(chapter: Path):
+    cells = read_cells(chapter)
+    assert unasserted_figures(cells) == []
+    assert cells[0].prose and re.match(rf"# {int(chapter.stem[:2])}\. \w", cells[0].text)
+    code = [cell for cell in cells if not cell.prose]
+    assert len(set().union(*map(asserted_figures, code))) >= 5  # and no block goes across cells
+
+
+def write_chapter(folder: Path, prose: str, code: str) -> Path:
+    chapter = folder / "99_test.py"
+    chapter.write_text(f"# %% [markdown]\n# # 99. Test\n# {prose}\n# %%\n{code}\n", encoding="utf-8")
+    return chapter
+
+
+@pytest.mark.parametrize(
+    ("prose", "code", "missing"),
+    [
+        ("It is 0.123.", "assert round(x, 3) == 0.123", []),
+        ("It is -0.123, and 20,480 of 5 are 45 %.", "assert (x, y, z) == (-0.123, 5, 45) and len(v) == 20480", []),
+        ("It is 0.124.", "assert round(x, 3) == 0.123", ["0.124"]),
+        ("It has 3 digits.", "assert round(x, 3) == 0.123", ["3"]),
+        ("It is 7.", "x = 7\nassert 7 == 7", ["7"]),
+        ("It is 7.", "x = 7\nassert x", ["7"]),
+        ("GPT-2 of 2019, `x[3]`, f16, [chapter 2](02_x.py).", "x = 7", []),
+        ("Between 0.1 and 2,048.5.", "assert 0.1 < x < 2048.5", []),
+    ],
+)
+def test_figures_need_an_assert(prose: str, code: str, missing: list[str], tmp_path: Path):
+    cells = read_cells(write_chapter(tmp_path, prose, code))
+    assert [figure for _, figure in unasserted_figures(cells)] == missing
+
+
+def test_a_false_number_fails(tmp_path: Path):
+    """In the code it fails when the chapter runs, which then tells the value."""
+    code = "x = 0.12345\nassert round(x, 3) == 0.124"
+    chapter = write_chapter(tmp_path, "It is 0.124.", code)
+    assert "AssertionError" in run_python(chapter, folder=tmp_path).stderr
+    assert list_false_asserts(chapter) == ["line 6: round(x, 3) == 0.124, found 0.123"]
+
+
+def test_chapters_convert(tmp_path: Path):
+    """To notebooks that are valid, and to pages that ask for nothing and are not wider than the window."""
+    first = find_chapters()[0]
+    done = run_python(LEARN / "convert.py", tmp_path / "out", first, folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    notebook = nbformat.read(tmp_path / "out" / f"{first.stem}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    shown = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert any(o.output_type == "stream" for o in shown)
+    page = (tmp_path / "out" / f"{first.stem}.html").read_text(encoding="utf-8")
+    assert "kitten" in page and 'class="printed"' in page and "<h1" in page
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"index.html", f"{first.stem}.html", f"{first.stem}.ipynb"}
+
+
+def test_a_chapter_that_fails_is_named(tmp_path: Path):
+    chapter = write_chapter(tmp_path, "It is.", "x = 1\nassert x == 2, 'no'")
+    done = run_python(LEARN / "convert.py", tmp_path / "out", chapter, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "error: 99_test.py, line 6: AssertionError no\n")
+    assert [*(tmp_path / "out").iterdir()] == []
+    chapter.write_text("x = 1\n", encoding="utf-8")
+    done = run_python(LEARN / "convert.py", tmp_path / "out", chapter, folder=tmp_path)
+    assert done.stderr == "error: 99_test.py, line 1: expected # %% or # %% [markdown] first, found 'x = 1'\n"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_a_page_in_a_browser(tmp_path: Path):
+    """A page with every kind of picture: it loads nothing, and fits a narrow window."""
+    pictures = (
+        bar_chart({"a <b>": 0.5, "b": -0.25}).svg,
+        heat_map([[0.5, -1]], ["row"], ["one", "two"]).svg,
+        line_chart({"loss": [3, 2, 1]}, across_name="step").svg,
+        point_map([[0, 1], [1, 0]], ["x", "y"]).svg,
+    )
+    from convert import fill_page
+
+    page = tmp_path / "page.html"
+    page.write_text(fill_page("t", "".join(f"<figure>{p}</figure>" for p in pictures), ""), encoding="utf-8")
+    with open_browser() as tab:
+        tab.open(page, width=380)
+        assert tab.run("document.querySelectorAll('svg').length") == 4
+        assert tab.run("document.documentElement.scrollWidth") == 380
+        assert (tab.problems, tab.requests) == ([], [page.as_uri()])
+        outside = "[...document.querySelectorAll('svg text')].filter(t => { const b = t.getBBox(), s = t.ownerSVGElement;"
+        outside += " return b.x < -1 || b.x + b.width > s.width.baseVal.value + 1 }).map(t => t.textContent)"
+        assert tab.run(outside) == []
