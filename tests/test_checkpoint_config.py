@@ -67,7 +67,7 @@ def test_absurd_sizes_are_refused_at_once(tmp_path: Path, name: str, value: int)
         (tiny.bert_config(model_type="roberta", pad_token_id=8), ("max_position_embeddings is 9", "more than")),
         (tiny.bert_config(model_type="roberta", pad_token_id=-1), ("pad_token_id is -1", "integer of at least 0")),
         (tiny.bert_config(model_type="roberta", pad_token_id="<pad>"), ("pad_token_id is '<pad>'",)),
-        (tiny.gpt2_config(is_causal=False), ("is_causal is False",)),
+        (tiny.gpt2_config(is_causal=2), ("is_causal is 2", "true or false")),
         (tiny.gpt2_config(quantization_config={"bits": 4}), ("quantization_config", "f32 or f16")),
         (tiny.bert_config(auto_map={"AutoModel": "modeling.Model"}), ("auto_map is {'AutoModel'", "the repository's own code")),
         ({"model_type": "llama"}, ("model_type is 'llama'", "gpt2, bert, roberta, xlm-roberta, camembert")),
