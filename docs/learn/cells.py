@@ -12,8 +12,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 MARK = re.compile(r"^# %%(?P<prose> \[markdown\])?$")
-# what is no figure: headings, code, links, and the years of papers
-NO_FIGURES = re.compile(r"^#+ [^\n]*$|```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)|\b(?:19|20)\d\d\b(?![,.]\d)", re.M | re.S)
+# what is no figure: headings, the numbers of a list, code, links, and the years of papers
+NO_FIGURES = re.compile(
+    r"^#+ [^\n]*$|^\d+\. |```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)|\b(?:19|20)\d\d\b(?![,.]\d)",
+    re.M | re.S,
+)
 FIGURE = re.compile(r"(?<![\w.,])(?<![A-Za-z]-)(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)")
 
 
@@ -49,7 +52,9 @@ def read_cells(chapter: Path) -> list[Cell]:
                 cells.append(make_cell(chapter, prose, first, lines))
             prose, first, lines = found["prose"] is not None, number + 1, []
         elif not first and line:
-            raise ValueError(f"{chapter.name}, line {number}: expected # %% or # %% [markdown] first, found {line!r}")
+            raise ValueError(
+                f"{chapter.name}, line {number}: expected # %% or # %% [markdown] first, found {line!r}"
+            )
         else:
             lines.append(line)
     return cells
@@ -59,7 +64,9 @@ def make_cell(chapter: Path, prose: bool, first: int, lines: list[str]) -> Cell:
     if prose:
         for number, line in enumerate(lines, first):
             if line and line != "#" and not line.startswith("# "):
-                raise ValueError(f"{chapter.name}, line {number}: expected prose after '# ', found {line!r}")
+                raise ValueError(
+                    f"{chapter.name}, line {number}: expected prose after '# ', found {line!r}"
+                )
         lines = [line[2:] for line in lines]
     return Cell(prose, first, "\n".join(lines).rstrip())
 
@@ -81,8 +88,14 @@ def run_cells(chapter: Path, cells: list[Cell]) -> Iterator[Output | None]:
                 if isinstance(last, ast.Expr):
                     value = eval(compile(ast.Expression(last.value), str(chapter), "eval"), names)
         except Exception as error:
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(chapter)]
-            raise ValueError(f"{chapter.name}, line {lines[-1]}: {type(error).__name__} {error}".rstrip()) from error
+            lines = [
+                frame.lineno
+                for frame in traceback.extract_tb(error.__traceback__)
+                if frame.filename == str(chapter)
+            ]
+            raise ValueError(
+                f"{chapter.name}, line {lines[-1]}: {type(error).__name__} {error}".rstrip()
+            ) from error
         yield Output(printed.getvalue(), value._repr_svg_() if hasattr(value, "_repr_svg_") else "")
 
 
@@ -131,5 +144,9 @@ def unasserted_figures(cells: list[Cell]) -> list[tuple[int, str]]:
             above = next((a for a in reversed(asserted[:i]) if a is not None), set())
             below = next((a for a in asserted[i:] if a is not None), set())
             known = above | below
-            found += [(cell.line, figure) for figure in prose_figures(cell) if float(figure.replace(",", "")) not in known]
+            found += [
+                (cell.line, figure)
+                for figure in prose_figures(cell)
+                if float(figure.replace(",", "")) not in known
+            ]
     return found

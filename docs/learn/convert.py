@@ -19,7 +19,10 @@ from pygments.lexers import PythonLexer
 
 HERE = Path(__file__).resolve().parent
 EXTRAS = ("tables", "fenced-code-blocks", "break-on-newline-off", "markdown-in-html")
-CODE_COLOURS = HtmlFormatter(style="friendly", nobackground=True), HtmlFormatter(style="github-dark", nobackground=True)
+CODE_COLOURS = (
+    HtmlFormatter(style="friendly", nobackground=True),
+    HtmlFormatter(style="github-dark", nobackground=True),
+)
 
 
 def chapter_title(cells: Sequence[Cell]) -> str:
@@ -34,7 +37,12 @@ def make_notebook(cells: Sequence[Cell], outputs: Sequence[Output | None]) -> di
     for i, (cell, output) in enumerate(zip(cells, outputs, strict=True)):
         if output is None:
             found.append(
-                {"id": f"cell-{i}", "cell_type": "markdown", "metadata": {}, "source": link_chapters(cell.text, "ipynb")}
+                {
+                    "id": f"cell-{i}",
+                    "cell_type": "markdown",
+                    "metadata": {},
+                    "source": link_chapters(cell.text, "ipynb"),
+                }
             )
         else:
             count = 2 + sum(o is not None for o in outputs[:i])
@@ -49,7 +57,14 @@ def notebook_code(name: str, source: str, output: Output, count: int) -> dict[st
         shown.append({"output_type": "stream", "name": "stdout", "text": output.printed})
     if output.picture:
         data = {"image/svg+xml": output.picture, "text/plain": "a picture"}
-        shown.append({"output_type": "execute_result", "metadata": {}, "data": data, "execution_count": count})
+        shown.append(
+            {
+                "output_type": "execute_result",
+                "metadata": {},
+                "data": data,
+                "execution_count": count,
+            }
+        )
     about = {"cell_type": "code", "metadata": {}, "source": source, "execution_count": count}
     return {"id": name, **about, "outputs": shown}
 
@@ -59,7 +74,9 @@ def make_page(cells: Sequence[Cell], outputs: Sequence[Output | None], ways: str
     body = []
     for cell, output in zip(cells, outputs, strict=True):
         if output is None:
-            body.append(f"<section>{markdown(link_chapters(cell.text, 'html'), extras=[*EXTRAS])}</section>")
+            body.append(
+                f"<section>{markdown(link_chapters(cell.text, 'html'), extras=[*EXTRAS])}</section>"
+            )
             continue
         body.append(highlight(cell.text, PythonLexer(), CODE_COLOURS[0]))
         if output.printed:
@@ -71,8 +88,15 @@ def make_page(cells: Sequence[Cell], outputs: Sequence[Output | None], ways: str
 
 def make_contents(titles: dict[str, str]) -> str:
     """The page that lists the chapters: name of the file -> title."""
-    items = "".join(f'<li value="{int(name[:2])}"><a href="{name}.html">{html.escape(t)}</a></li>' for name, t in titles.items())
-    return fill_page("How a sentence becomes a vector", f"<h1>How a sentence becomes a vector</h1><ol>{items}</ol>", "")
+    items = "".join(
+        f'<li value="{int(name[:2])}"><a href="{name}.html">{html.escape(t)}</a></li>'
+        for name, t in titles.items()
+    )
+    return fill_page(
+        "How a sentence becomes a vector",
+        f"<h1>How a sentence becomes a vector</h1><ol>{items}</ol>",
+        "",
+    )
 
 
 def fill_page(title: str, body: str, ways: str) -> str:
@@ -92,8 +116,16 @@ def chapter_ways(name: str, titles: dict[str, str]) -> str:
     """Links from a chapter to the one before it, the contents and the one after it."""
     names = [*titles]
     i = names.index(name)
-    before = f'<a href="{names[i - 1]}.html">← {html.escape(titles[names[i - 1]])}</a>' if i else "<span></span>"
-    after = f'<a href="{names[i + 1]}.html">{html.escape(titles[names[i + 1]])} →</a>' if i + 1 < len(names) else "<span></span>"
+    before = (
+        f'<a href="{names[i - 1]}.html">← {html.escape(titles[names[i - 1]])}</a>'
+        if i
+        else "<span></span>"
+    )
+    after = (
+        f'<a href="{names[i + 1]}.html">{html.escape(titles[names[i + 1]])} →</a>'
+        if i + 1 < len(names)
+        else "<span></span>"
+    )
     return f'<nav>{before}<a href="index.html">Contents</a>{after}</nav>'
 
 
@@ -106,7 +138,9 @@ def convert_chapters(folder: Path, chapters: Sequence[Path]) -> None:
     for chapter in chapters:
         outputs = [*run_cells(chapter, cells[chapter.stem])]
         page = make_page(cells[chapter.stem], outputs, chapter_ways(chapter.stem, titles))
-        notebook = json.dumps(make_notebook(cells[chapter.stem], outputs), ensure_ascii=False, indent=1)
+        notebook = json.dumps(
+            make_notebook(cells[chapter.stem], outputs), ensure_ascii=False, indent=1
+        )
         (folder / f"{chapter.stem}.html").write_text(page, encoding="utf-8")
         (folder / f"{chapter.stem}.ipynb").write_text(notebook + "\n", encoding="utf-8")
     (folder / "index.html").write_text(make_contents(titles), encoding="utf-8")
@@ -116,7 +150,9 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python docs/learn/convert.py FOLDER [CHAPTER.py ...]")
     try:
-        convert_chapters(Path(sys.argv[1]), [Path(name).resolve() for name in sys.argv[2:]] or find_chapters())
+        convert_chapters(
+            Path(sys.argv[1]), [Path(name).resolve() for name in sys.argv[2:]] or find_chapters()
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
