@@ -86,8 +86,7 @@ languages = {
     "Кошка спит на диване": "Russian",
 }
 counts = {
-    name: len(ids)
-    for name, ids in zip(languages.values(), model.tokenizer.plain([*languages]), strict=True)
+    name: len(ids) for name, ids in zip(languages.values(), model.tokenizer.plain([*languages]), strict=True)
 }
 assert counts == {"English": 6, "French": 9, "German": 11, "Japanese": 31, "Russian": 38}
 
@@ -101,10 +100,7 @@ bar_chart(counts, digits=0)
 # Time and limits count tokens, not words. This model reads at most 512. In ordinary English a word is a little more than one:
 
 # %%
-rows = [
-    line.split("\t")
-    for line in (DATA_SETS / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
-]
+rows = [line.split("\t") for line in (DATA_SETS / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
 sentences = [text for row in rows for text in row[1:3]]
 n_tokens = sum(map(len, model.tokenizer.plain(sentences)))
 n_words = sum(len(text.split()) for text in sentences)

@@ -114,7 +114,9 @@ first = directions[:, -1]
 share = variances[-1] / variances.sum()
 along_mean = abs(first @ mean) / np.linalg.norm(mean)
 as_length = abs(np.corrcoef(deviations @ first, lengths)[0, 1])
-print(f"{share:.0%} of the variance; cosine with the mean vector {along_mean:.3f}; correlation with the length {as_length:.4f}")
+print(
+    f"{share:.0%} of the variance; cosine with the mean vector {along_mean:.3f}; correlation with the length {as_length:.4f}"
+)
 assert (len(variances), round(float(share), 2), round(float(along_mean), 3)) == (256, 0.74, 0.996)
 assert as_length > 0.999
 
@@ -185,7 +187,11 @@ tested, fitted = with_giant[: len(sentences)], with_giant[len(sentences) :]
 steps = ("centre", "standardise", "remove_top:1")
 giants = {name: score(fit_steps(fitted, parse_steps(name)).apply(tested)) for name in steps}
 assert (round(mean_cosine(tested), 3), round(score(tested), 3)) == (0.998, 0.325)
-assert {name: round(s, 2) for name, s in giants.items()} == {"centre": -0.07, "standardise": 0.35, "remove_top:1": 0.37}
+assert {name: round(s, 2) for name, s in giants.items()} == {
+    "centre": -0.07,
+    "standardise": 0.35,
+    "remove_top:1": 0.37,
+}
 bar_chart({"without the giant": raw[5], "raw": score(tested), **giants}, digits=3)
 
 # %% [markdown]
@@ -203,7 +209,9 @@ bar_chart({"without the giant": raw[5], "raw": score(tested), **giants}, digits=
 # applies one (`docs/postprocessing.md`). Here are two of them at every layer:
 
 # %%
-curves = {name: [score(repaired(n, name)) for n in range(model.layers + 1)] for name in ("centre", "remove_top:1")}
+curves = {
+    name: [score(repaired(n, name)) for n in range(model.layers + 1)] for name in ("centre", "remove_top:1")
+}
 assert min(curves["remove_top:1"]) > 0.33 and round(min(curves["centre"]), 2) == 0.08
 line_chart({"raw": raw, **curves}, across_name="layer")
 

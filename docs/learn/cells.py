@@ -64,9 +64,7 @@ def make_cell(chapter: Path, prose: bool, first: int, lines: list[str]) -> Cell:
     if prose:
         for number, line in enumerate(lines, first):
             if line and line != "#" and not line.startswith("# "):
-                raise ValueError(
-                    f"{chapter.name}, line {number}: expected prose after '# ', found {line!r}"
-                )
+                raise ValueError(f"{chapter.name}, line {number}: expected prose after '# ', found {line!r}")
         lines = [line[2:] for line in lines]
     return Cell(prose, first, "\n".join(lines).rstrip())
 

@@ -74,9 +74,7 @@ def make_page(cells: Sequence[Cell], outputs: Sequence[Output | None], ways: str
     body = []
     for cell, output in zip(cells, outputs, strict=True):
         if output is None:
-            body.append(
-                f"<section>{markdown(link_chapters(cell.text, 'html'), extras=[*EXTRAS])}</section>"
-            )
+            body.append(f"<section>{markdown(link_chapters(cell.text, 'html'), extras=[*EXTRAS])}</section>")
             continue
         body.append(highlight(cell.text, PythonLexer(), CODE_COLOURS[0]))
         if output.printed:
@@ -117,9 +115,7 @@ def chapter_ways(name: str, titles: dict[str, str]) -> str:
     names = [*titles]
     i = names.index(name)
     before = (
-        f'<a href="{names[i - 1]}.html">← {html.escape(titles[names[i - 1]])}</a>'
-        if i
-        else "<span></span>"
+        f'<a href="{names[i - 1]}.html">← {html.escape(titles[names[i - 1]])}</a>' if i else "<span></span>"
     )
     after = (
         f'<a href="{names[i + 1]}.html">{html.escape(titles[names[i + 1]])} →</a>'
@@ -138,9 +134,7 @@ def convert_chapters(folder: Path, chapters: Sequence[Path]) -> None:
     for chapter in chapters:
         outputs = [*run_cells(chapter, cells[chapter.stem])]
         page = make_page(cells[chapter.stem], outputs, chapter_ways(chapter.stem, titles))
-        notebook = json.dumps(
-            make_notebook(cells[chapter.stem], outputs), ensure_ascii=False, indent=1
-        )
+        notebook = json.dumps(make_notebook(cells[chapter.stem], outputs), ensure_ascii=False, indent=1)
         (folder / f"{chapter.stem}.html").write_text(page, encoding="utf-8")
         (folder / f"{chapter.stem}.ipynb").write_text(notebook + "\n", encoding="utf-8")
     (folder / "index.html").write_text(make_contents(titles), encoding="utf-8")

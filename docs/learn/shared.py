@@ -36,9 +36,7 @@ def text_at(x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}" xml:space="preserve">{html.escape(text)}</text>'
 
 
-def rectangle(
-    x: float, y: float, width: float, height: float, colour: str, opacity: float = 1
-) -> str:
+def rectangle(x: float, y: float, width: float, height: float, colour: str, opacity: float = 1) -> str:
     size = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
     return f'<rect {size} fill="{colour}" fill-opacity="{opacity:.3f}"/>'
 
@@ -56,17 +54,13 @@ def bar_chart(bars: Mapping[str, float] | Sequence[tuple[str, float]], digits: i
     for i, (name, value) in enumerate(pairs):
         y, length = 22 * i, abs(value) * scale
         parts.append(text_at(left - 8, y + 11, name, "end"))
-        parts.append(
-            rectangle(zero if value >= 0 else zero - length, y + 2, length, 18, COLOURS[value < 0])
-        )
+        parts.append(rectangle(zero if value >= 0 else zero - length, y + 2, length, 18, COLOURS[value < 0]))
         end, anchor = (zero + length + 5, "start") if value >= 0 else (zero - length - 5, "end")
         parts.append(text_at(end, y + 11, f"{value:.{digits}f}", anchor))
     return Picture(zero + positive * scale + number, 22 * len(pairs), parts)
 
 
-def heat_map(
-    values: ArrayLike, rows: Sequence[str], columns: Sequence[str], digits: int = 2
-) -> Picture:
+def heat_map(values: ArrayLike, rows: Sequence[str], columns: Sequence[str], digits: int = 2) -> Picture:
     """A table of numbers whose shade is the size of each, positive and negative in two colours."""
     table = np.asarray(values, np.float64)
     largest = float(np.abs(table).max()) or 1.0
@@ -78,9 +72,7 @@ def heat_map(
         parts.append(text_at(left - 8, y + 12, name, "end"))
         for j, value in enumerate(table[i]):
             shade = 0.75 * abs(float(value)) / largest
-            parts.append(
-                rectangle(left + wide * j + 1, y + 1, wide - 2, 22, COLOURS[bool(value < 0)], shade)
-            )
+            parts.append(rectangle(left + wide * j + 1, y + 1, wide - 2, 22, COLOURS[bool(value < 0)], shade))
             parts.append(text_at(left + wide * (j + 0.5), y + 12, f"{value:.{digits}f}", "middle"))
     return Picture(left + wide * len(columns), 24 + 24 * len(rows), parts)
 
@@ -98,32 +90,22 @@ def line_chart(
     low, high = (float(f([f(y) for y in ys.values()])) for f in (np.min, np.max))
     right, bottom, left = 480.0, 200.0, 60.0
     at_x = left + (right - left) * (x - x[0]) / ((x[-1] - x[0]) or 1)
-    parts = [
-        f'<path d="M{left} 10V{bottom}H{right}" fill="none" stroke="currentColor" stroke-opacity=".5"/>'
-    ]
+    parts = [f'<path d="M{left} 10V{bottom}H{right}" fill="none" stroke="currentColor" stroke-opacity=".5"/>']
+    parts += [text_at(left - 6, y, f"{value:.{digits}f}", "end") for y, value in ((10, high), (bottom, low))]
     parts += [
-        text_at(left - 6, y, f"{value:.{digits}f}", "end")
-        for y, value in ((10, high), (bottom, low))
-    ]
-    parts += [
-        text_at(at, bottom + 14, f"{value:g}", "middle")
-        for at, value in ((left, x[0]), (right, x[-1]))
+        text_at(at, bottom + 14, f"{value:g}", "middle") for at, value in ((left, x[0]), (right, x[-1]))
     ]
     parts.append(text_at((left + right) / 2, bottom + 14, across_name, "middle"))
     for i, (name, y) in enumerate(ys.items()):
         at_y = bottom - (bottom - 10) * (y - low) / ((high - low) or 1)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(at_x, at_y, strict=False))
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{COLOURS[i % 6]}" stroke-width="2"/>'
-        )
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[i % 6]}" stroke-width="2"/>')
         parts.append(rectangle(right + 14, 12 + 20 * i, 10, 10, COLOURS[i % 6]))
         parts.append(text_at(right + 30, 17 + 20 * i, name))
     return Picture(right + 40 + max(map(len, ys)) * LETTER, bottom + 26, parts)
 
 
-def point_map(
-    points: ArrayLike, names: Sequence[str], groups: Sequence[int] | None = None
-) -> Picture:
+def point_map(points: ArrayLike, names: Sequence[str], groups: Sequence[int] | None = None) -> Picture:
     """Named points (n, 2) on a plane, by default in one colour; `groups` gives each the number of its colour."""
     xy = np.asarray(points, np.float64)
     low, size = xy.min(0), np.ptp(xy, axis=0)
@@ -133,7 +115,6 @@ def point_map(
     parts = []
     for (x, y), name, group in zip(at, names, groups or [1] * len(names), strict=True):
         parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{COLOURS[group % 6]}"/>'
-            + text_at(x + 8, y, name)
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{COLOURS[group % 6]}"/>' + text_at(x + 8, y, name)
         )
     return Picture(430 + max(map(len, names)) * LETTER, 270, parts)
