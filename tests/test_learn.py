@@ -39,10 +39,13 @@ def list_false_asserts(chapter: Path) -> list[str]:
         for statement in ast.parse(chapter.read_text(encoding="utf-8")).body:
             if not isinstance(statement, ast.Assert):
                 exec(compile(ast.Module([statement], []), str(chapter), "exec"), names)
-            elif not eval(compile(ast.Expression(statement.test), str(chapter), "eval"), names):
-                left = statement.test.left if isinstance(statement.test, ast.Compare) else statement.test
-                value = eval(compile(ast.Expression(left), str(chapter), "eval"), names)
-                found.append(f"line {statement.lineno}: {ast.unparse(statement.test)}, found {value!r}")
+                continue
+            parts = statement.test.values if isinstance(statement.test, ast.BoolOp) else [statement.test]
+            for part in parts:
+                if not eval(compile(ast.Expression(part), str(chapter), "eval"), names):
+                    left = part.left if isinstance(part, ast.Compare) else part
+                    value = eval(compile(ast.Expression(left), str(chapter), "eval"), names)
+                    found.append(f"line {statement.lineno}: {ast.unparse(part)}, found {value!r}")
     return found
 
 
