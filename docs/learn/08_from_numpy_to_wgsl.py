@@ -8,9 +8,13 @@
 
 # %%
 import numpy as np
+import wgpu
 from shared import COLOURS, Picture, rectangle, text_at
 
 from gpt2wgpu import Encoder, UserError
+from gpt2wgpu.devices.selftest import Case, check_op
+from gpt2wgpu.gpu import choose_adapter, open_device, read_shader
+from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Array
 
 model = Encoder(device="numpy")
@@ -101,8 +105,6 @@ assert len(body) == 8
 # well.
 
 # %%
-from gpt2wgpu.gpu import choose_adapter, open_device  # noqa: E402
-
 try:
     adapter = choose_adapter("gpu")  # the best GPU, else a software adapter
     assert adapter is not None
@@ -123,8 +125,6 @@ def run_kernel(source: str, arrays: list[Array], shape: tuple[int, ...], grid: t
     """What a kernel writes into its last binding, float32 of this shape; arrays: the bindings before it. None: no device."""
     if device is None:
         return None
-    import wgpu
-
     raw = device.raw
     usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC
     buffers = [raw.create_buffer_with_data(data=arrays[0], usage=wgpu.BufferUsage.UNIFORM)]
@@ -243,10 +243,6 @@ assert (read_bytes, additions / read_bytes) == (4194304, 0.25)
 # line above the numpy function declares them:
 
 # %%
-from gpt2wgpu.devices.selftest import Case, check_op  # noqa: E402
-from gpt2wgpu.gpu import read_shader  # noqa: E402
-from gpt2wgpu.graph import ops  # noqa: E402
-
 print([f"{name}: {dtype}{list(dims)}" for name, dtype, dims in ops.pool.args])
 print(read_shader("pool"))
 assert len(ops.pool.args) == 4
