@@ -56,8 +56,14 @@ assert expected.shape == (3, 256)
 # %%
 threads = 64
 grid = (256 // threads, len(spans), 1)
-boxes = [(i, j, rectangle(110 + 116 * i, 24 + 34 * j, 112, 30, COLOURS[1], 0.25)) for j in range(3) for i in range(4)]
-names = [text_at(166 + 116 * i, 39 + 34 * j, f"({i}, {j}) {64 * i}-{64 * i + 63}", "middle") for i, j, _ in boxes]
+boxes = [
+    (i, j, rectangle(110 + 116 * i, 24 + 34 * j, 112, 30, COLOURS[1], 0.25))
+    for j in range(3)
+    for i in range(4)
+]
+names = [
+    text_at(166 + 116 * i, 39 + 34 * j, f"({i}, {j}) {64 * i}-{64 * i + 63}", "middle") for i, j, _ in boxes
+]
 rows = [text_at(0, 39 + 34 * j, f"text {j}") for j in range(3)]
 head = text_at(110, 10, "workgroup (x, y), and its columns")
 
@@ -108,7 +114,9 @@ assert len(body) == 8
 try:
     adapter = choose_adapter("gpu")  # the best GPU, else a software adapter
     assert adapter is not None
-    device = open_device(adapter, checked=True)  # checked: WebGPU watches the bounds of arrays, as in a browser
+    device = open_device(
+        adapter, checked=True
+    )  # checked: WebGPU watches the bounds of arrays, as in a browser
     print(f"running on {adapter}")
 except UserError as error:
     device = None
@@ -121,7 +129,9 @@ except UserError as error:
 
 
 # %%
-def run_kernel(source: str, arrays: list[Array], shape: tuple[int, ...], grid: tuple[int, int, int]) -> Array | None:
+def run_kernel(
+    source: str, arrays: list[Array], shape: tuple[int, ...], grid: tuple[int, int, int]
+) -> Array | None:
     """What a kernel writes into its last binding, float32 of this shape; arrays: the bindings before it. None: no device."""
     if device is None:
         return None
@@ -217,6 +227,8 @@ exact = mean_pool(long.astype(np.float64), whole)
 for source, columns in ((KERNEL, 64), (SHARED, 16)):
     found = run_kernel(source, [width, long, whole], (1, 256), (256 // columns, 1, 1))
     assert furthest(found, exact) < 0.0001
+    short = run_kernel(source, [width, x, spans], (3, 256), (256 // columns, 3, 1))
+    assert furthest(short, expected) < 0.000001
 in_a_row = 4096 // 16 + int(np.log2(16))
 assert (len(long), 256 // 16, 16 * 16, in_a_row) == (4096, 16, 256, 260)
 
@@ -229,7 +241,9 @@ assert (len(long), 256 // 16, 16 * 16, in_a_row) == (4096, 16, 256, 260)
 
 # %%
 read_bytes, additions = long.nbytes, long.size
-print(f"{read_bytes:,} bytes are read for {additions:,} additions: {additions / read_bytes} operations a byte")
+print(
+    f"{read_bytes:,} bytes are read for {additions:,} additions: {additions / read_bytes} operations a byte"
+)
 assert (read_bytes, additions / read_bytes) == (4194304, 0.25)
 
 # %% [markdown]

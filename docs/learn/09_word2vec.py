@@ -48,13 +48,17 @@ assert [counts[word] for word in words[-1:]] == [5]
 WINDOW, FREQUENT = 3, 0.001
 rng = np.random.default_rng(0)
 frequency = np.array([counts[word] for word in words], np.float64)
-kept = np.minimum(1, np.sqrt(FREQUENT * frequency.sum() / frequency))  # the probability that an occurrence is kept
+kept = np.minimum(
+    1, np.sqrt(FREQUENT * frequency.sum() / frequency)
+)  # the probability that an occurrence is kept
 
 pairs_found: list[tuple[int, int]] = []
 for text in texts:
     ids = [number[word] for word in text if word in number and rng.random() < kept[number[word]]]
     for i, word in enumerate(ids):
-        pairs_found += [(word, other) for other in [*ids[max(0, i - WINDOW) : i], *ids[i + 1 : i + 1 + WINDOW]]]
+        pairs_found += [
+            (word, other) for other in [*ids[max(0, i - WINDOW) : i], *ids[i + 1 : i + 1 + WINDOW]]
+        ]
 pairs = np.array(pairs_found)
 print(f"{len(pairs):,} pairs; of 'the' one occurrence in {1 / kept[number['the']]:.0f} is kept")
 
@@ -88,7 +92,9 @@ def train_vectors(pairs: Array) -> tuple[Array, list[float]]:
     """Vectors of the words (n, WIDTH), and the loss of every batch."""
     middle = ((rng.random((len(words), WIDTH)) - 0.5) / WIDTH).astype(np.float32)
     beside = np.zeros_like(middle)
-    drawn_as_often = np.cumsum(frequency**0.75)  # rarer words a little more often than they occur, as in the paper
+    drawn_as_often = np.cumsum(
+        frequency**0.75
+    )  # rarer words a little more often than they occur, as in the paper
     drawn_as_often /= drawn_as_often[-1]
     batches = np.array_split(np.arange(EPOCHS * len(pairs)), EPOCHS * len(pairs) // BATCH)
     order = np.concatenate([rng.permutation(len(pairs)) for _ in range(EPOCHS)])
@@ -102,7 +108,9 @@ def train_vectors(pairs: Array) -> tuple[Array, list[float]]:
         losses.append(float(np.logaddexp(0, -real).mean() + NEGATIVES * np.logaddexp(0, false).mean()))
         d_real = sigmoid(real) - 1  # the loss's derivative by each dot product
         d_false = np.float32(NEGATIVES / DRAWN) * sigmoid(false)
-        np.add.at(middle, word, -rate * (d_real[:, None] * c + d_false @ n))  # a word may be in a batch more than once
+        np.add.at(
+            middle, word, -rate * (d_real[:, None] * c + d_false @ n)
+        )  # a word may be in a batch more than once
         np.add.at(beside, other, -rate * d_real[:, None] * w)
         np.add.at(beside, negative, -rate * (d_false.T @ w))
     return middle, losses
@@ -139,11 +147,21 @@ def alike(group: list[str]) -> tuple[int, int]:
     return sum(nearest(word, 1)[0] in known for word in known), len(known)
 
 
-groups = {"colours": everyday.COLOURS, "animals": everyday.ANIMALS, "clothes": everyday.CLOTHES, "people, many": everyday.MANY}
+groups = {
+    "colours": everyday.COLOURS,
+    "animals": everyday.ANIMALS,
+    "clothes": everyday.CLOTHES,
+    "people, many": everyday.MANY,
+}
 found = {name: alike(group) for name, group in groups.items()}
 print(found)
 assert [total for _, total in found.values()] == [12, 45, 12, 22]
-assert found["colours"][0] >= 11 and found["animals"][0] >= 40 and found["clothes"][0] >= 9 and found["people, many"][0] >= 20
+assert (
+    found["colours"][0] >= 11
+    and found["animals"][0] >= 40
+    and found["clothes"][0] >= 9
+    and found["people, many"][0] >= 20
+)
 
 # %% [markdown]
 # Nobody told it what a colour is. Yet at least 11 of the 12 colours have a colour as their nearest word, at least 40 of the 45
@@ -168,9 +186,17 @@ point_map((some - some.mean(0)) @ across.T, names, [i for i, group in enumerate(
 synonyms = [entry.split("/") for slot in simple.SLOTS for entry in slot]
 synonyms = [pair for pair in synonyms if all(word in number for word in pair)]
 right = sum(nearest(a, 1)[0] == b for a, b in synonyms)
-kinds = {word: kind for kind, slot in enumerate(simple.SLOTS) for entry in slot for word in entry.split("/") if word in number}
+kinds = {
+    word: kind
+    for kind, slot in enumerate(simple.SLOTS)
+    for entry in slot
+    for word in entry.split("/")
+    if word in number
+}
 same_kind = sum(kinds.get(nearest(word, 1)[0]) == kind for word, kind in kinds.items())
-print(f"the synonym is the nearest word: {right} of {len(synonyms)}; a word of the same kind is: {same_kind} of {len(kinds)}")
+print(
+    f"the synonym is the nearest word: {right} of {len(synonyms)}; a word of the same kind is: {same_kind} of {len(kinds)}"
+)
 assert (len(synonyms), len(kinds)) == (50, 106)
 assert right <= 10 and same_kind >= 90 and {"sold", "bought"} <= {"bought", *nearest("bought", 3)}
 
@@ -189,10 +215,15 @@ assert right <= 10 and same_kind >= 90 and {"sold", "bought"} <= {"bought", *nea
 # %%
 with TemporaryDirectory() as folder:
     path = Path(folder) / "words.txt"
-    rows = [f"{word} {' '.join(f'{x:.4f}' for x in row)}\n" for word, row in zip(words, vectors.tolist(), strict=True)]
+    rows = [
+        f"{word} {' '.join(f'{x:.4f}' for x in row)}\n"
+        for word, row in zip(words, vectors.tolist(), strict=True)
+    ]
     path.write_text(f"{len(words)} {WIDTH}\n{''.join(rows)}", encoding="utf-8")
     command = f"study --data {DATA_SETS / 'dev.tsv'} --vectors {path} --layers 5 --poolings mean --treatments raw --device numpy"
-    study = subprocess.run([sys.executable, "-m", "gpt2wgpu", *command.split(), "--json"], capture_output=True, check=True)
+    study = subprocess.run(
+        [sys.executable, "-m", "gpt2wgpu", *command.split(), "--json"], capture_output=True, check=True
+    )
 score = {row["pooling"]: row["spearman"] for row in json.loads(study.stdout)["rows"]}
 print({name: round(value, 3) for name, value in score.items()}, *json.loads(study.stdout)["notes"])
 assert abs(score["words"]) < 0.15 and round(score["mean"], 3) == 0.355 and round(score["tokens"], 3) == 0.315
