@@ -53,8 +53,9 @@ def bar_chart(bars: Mapping[str, float] | Sequence[tuple[str, float]], digits: i
     parts = []
     for i, (name, value) in enumerate(pairs):
         y, length = 22 * i, abs(value) * scale
+        start, colour = (zero, COLOURS[0]) if value >= 0 else (zero - length, COLOURS[1])
         parts.append(text_at(left - 8, y + 11, name, "end"))
-        parts.append(rectangle(zero if value >= 0 else zero - length, y + 2, length, 18, COLOURS[value < 0]))
+        parts.append(rectangle(start, y + 2, length, 18, colour))
         end, anchor = (zero + length + 5, "start") if value >= 0 else (zero - length - 5, "end")
         parts.append(text_at(end, y + 11, f"{value:.{digits}f}", anchor))
     return Picture(zero + positive * scale + number, 22 * len(pairs), parts)
@@ -99,8 +100,9 @@ def line_chart(
     for i, (name, y) in enumerate(ys.items()):
         at_y = bottom - (bottom - 10) * (y - low) / ((high - low) or 1)
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(at_x, at_y, strict=False))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[i % 6]}" stroke-width="2"/>')
-        parts.append(rectangle(right + 14, 12 + 20 * i, 10, 10, COLOURS[i % 6]))
+        colour = COLOURS[i % len(COLOURS)]
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(rectangle(right + 14, 12 + 20 * i, 10, 10, colour))
         parts.append(text_at(right + 30, 17 + 20 * i, name))
     return Picture(right + 40 + max(map(len, ys)) * LETTER, bottom + 26, parts)
 
@@ -114,7 +116,7 @@ def point_map(points: ArrayLike, names: Sequence[str], groups: Sequence[int] | N
     at[:, 1] = 264 - at[:, 1]
     parts = []
     for (x, y), name, group in zip(at, names, groups or [1] * len(names), strict=True):
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{COLOURS[group % 6]}"/>' + text_at(x + 8, y, name)
-        )
+        colour = COLOURS[group % len(COLOURS)]
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
+        parts.append(text_at(x + 8, y, name))
     return Picture(430 + max(map(len, names)) * LETTER, 270, parts)
