@@ -19,6 +19,7 @@ LEARN = REPOSITORY / "docs" / "learn"
 sys.path.append(str(LEARN))
 
 from cells import asserted_figures, find_chapters, read_cells, unasserted_figures  # noqa: E402
+from convert import fill_page  # noqa: E402
 from shared import bar_chart, heat_map, line_chart, point_map  # noqa: E402
 
 CHAPTERS = pytest.mark.parametrize("chapter", find_chapters(), ids=lambda p: p.stem)
@@ -65,6 +66,7 @@ def test_the_prose_states_what_the_code_asserts(chapter: Path):
     assert cells[0].prose and re.match(rf"# {int(chapter.stem[:2])}\. \w", cells[0].text)
     code = [cell for cell in cells if not cell.prose]
     assert len(set().union(*map(asserted_figures, code))) >= 5  # and no block goes across cells
+    assert "__file__" not in chapter.read_text(encoding="utf-8")  # a notebook has none
 
 
 def write_chapter(folder: Path, prose: str, code: str) -> Path:
@@ -99,19 +101,24 @@ def test_a_false_number_fails(tmp_path: Path):
     assert list_false_asserts(chapter) == ["line 6: round(x, 3) == 0.124, found 0.123"]
 
 
-def test_chapters_convert(tmp_path: Path):
-    """To notebooks that are valid, and to pages that ask for nothing and are not wider than the window."""
-    first = find_chapters()[0]
-    done = run_python(LEARN / "convert.py", tmp_path / "out", first, folder=tmp_path)
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first chapter as a notebook and a page."""
+    folder = tmp_path_factory.mktemp("converted")
+    done = run_python(LEARN / "convert.py", folder / "out", find_chapters()[0], folder=folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    notebook = nbformat.read(tmp_path / "out" / f"{first.stem}.ipynb", as_version=4)
+    assert {p.name for p in (folder / "out").iterdir()} == {"index.html", "01_tokens.html", "01_tokens.ipynb"}
+    return folder / "out"
+
+
+def test_a_notebook_is_valid_and_runs(converted: Path, tmp_path: Path):
+    notebook = nbformat.read(converted / "01_tokens.ipynb", as_version=4)
     nbformat.validate(notebook)
-    shown = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-    assert any(o.output_type == "stream" for o in shown)
-    page = (tmp_path / "out" / f"{first.stem}.html").read_text(encoding="utf-8")
-    assert "kitten" in page and 'class="printed"' in page and "<h1" in page
-    names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"index.html", f"{first.stem}.html", f"{first.stem}.ipynb"}
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    printed = "".join(o.text for cell in code for o in cell.outputs if o.output_type == "stream")
+    assert any("image/svg+xml" in o.get("data", {}) for cell in code for o in cell.outputs)
+    done = run_python("-c", "\n".join(cell.source for cell in code), folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
 def test_a_chapter_that_fails_is_named(tmp_path: Path):
@@ -119,29 +126,35 @@ def test_a_chapter_that_fails_is_named(tmp_path: Path):
     done = run_python(LEARN / "convert.py", tmp_path / "out", chapter, folder=tmp_path)
     assert (done.returncode, done.stderr) == (1, "error: 99_test.py, line 6: AssertionError no\n")
     assert [*(tmp_path / "out").iterdir()] == []
-    chapter.write_text("x = 1\n", encoding="utf-8")
-    done = run_python(LEARN / "convert.py", tmp_path / "out", chapter, folder=tmp_path)
-    assert done.stderr == "error: 99_test.py, line 1: expected # %% or # %% [markdown] first, found 'x = 1'\n"
+    for text, problem in {
+        "x = 1": ", line 1: expected # %% or # %% [markdown] first, found 'x = 1'",
+        "# %%\nx = 1": ": expected a cell of prose with the title first",
+        "# %% [markdown]\nx = 1": ", line 2: expected prose after '# ', found 'x = 1'",
+    }.items():
+        chapter.write_text(text, encoding="utf-8")
+        done = run_python(LEARN / "convert.py", tmp_path / "out", chapter, folder=tmp_path)
+        assert done.stderr == f"error: 99_test.py{problem}\n"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-def test_a_page_in_a_browser(tmp_path: Path):
-    """A page with every kind of picture: it loads nothing, and fits a narrow window."""
+def test_pages_in_a_browser(converted: Path, tmp_path: Path):
+    """They load nothing, fit a narrow window, and no text of a picture is cut off."""
     pictures = (
         bar_chart({"a <b>": 0.5, "b": -0.25}).svg,
         heat_map([[0.5, -1]], ["row"], ["one", "two"]).svg,
         line_chart({"loss": [3, 2, 1]}, across_name="step").svg,
         point_map([[0, 1], [1, 0]], ["x", "y"]).svg,
     )
-    from convert import fill_page
-
-    page = tmp_path / "page.html"
-    page.write_text(fill_page("t", "".join(f"<figure>{p}</figure>" for p in pictures), ""), encoding="utf-8")
+    kinds = tmp_path / "kinds.html"
+    kinds.write_text(fill_page("t", "".join(f"<figure>{p}</figure>" for p in pictures), ""), encoding="utf-8")
+    cut = "[...document.querySelectorAll('svg text')].filter(t => { const b = t.getBBox(), s = t.ownerSVGElement;"
+    cut += " return b.x < -1 || b.x + b.width > s.width.baseVal.value + 1 }).map(t => t.textContent)"
     with open_browser() as tab:
-        tab.open(page, width=380)
-        assert tab.run("document.querySelectorAll('svg').length") == 4
-        assert tab.run("document.documentElement.scrollWidth") == 380
-        assert (tab.problems, tab.requests) == ([], [page.as_uri()])
-        outside = "[...document.querySelectorAll('svg text')].filter(t => { const b = t.getBBox(), s = t.ownerSVGElement;"
-        outside += " return b.x < -1 || b.x + b.width > s.width.baseVal.value + 1 }).map(t => t.textContent)"
-        assert tab.run(outside) == []
+        for page, count in ((kinds, 4), (converted / "01_tokens.html", 1), (converted / "index.html", 0)):
+            tab.open(page, width=380)
+            assert tab.run("document.querySelectorAll('svg').length") == count
+            assert tab.run("document.documentElement.scrollWidth") == 380
+            assert tab.run(cut) == []
+            assert (tab.problems, tab.requests.pop()) == ([], page.as_uri())
+            assert not tab.requests
+        assert tab.run("document.querySelector('ol a').textContent") == "1. Tokens"

@@ -45,7 +45,8 @@ def find_chapters() -> list[Path]:
 def read_cells(chapter: Path) -> list[Cell]:
     """The cells of a file in percent format: `# %% [markdown]` begins prose in comments, `# %%` code. Raises ValueError."""
     cells: list[Cell] = []
-    prose, first, lines = False, 0, []
+    prose, first = False, 0
+    lines: list[str] = []
     for number, line in enumerate([*chapter.read_text(encoding="utf-8").splitlines(), "# %%"], 1):
         if found := MARK.match(line):
             if first and any(map(str.strip, lines)):
@@ -57,6 +58,8 @@ def read_cells(chapter: Path) -> list[Cell]:
             )
         else:
             lines.append(line)
+    if not cells or not cells[0].prose:
+        raise ValueError(f"{chapter.name}: expected a cell of prose with the title first")
     return cells
 
 
@@ -71,30 +74,27 @@ def make_cell(chapter: Path, prose: bool, first: int, lines: list[str]) -> Cell:
 
 def run_cells(chapter: Path, cells: list[Cell]) -> Iterator[Output | None]:
     """What each cell gives, run in order as a notebook runs them; None for prose. Raises ValueError naming a line that fails."""
-    names: dict[str, Any] = {"__name__": "__main__", "__file__": str(chapter)}
+    names: dict[str, Any] = {"__name__": "__main__"}  # no __file__, as in a notebook
     for cell in cells:
         if cell.prose:
             yield None
             continue
-        tree = ast.parse(cell.text)
-        ast.increment_lineno(tree, cell.line - 1)
-        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-        printed, value = io.StringIO(), None
+        printed, picture = io.StringIO(), None
         try:
+            tree = ast.increment_lineno(ast.parse(cell.text), cell.line - 1)
+            last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
             with redirect_stdout(printed):
                 exec(compile(tree, str(chapter), "exec"), names)
                 if isinstance(last, ast.Expr):
                     value = eval(compile(ast.Expression(last.value), str(chapter), "eval"), names)
+                    picture = getattr(value, "_repr_svg_", None)
         except Exception as error:
-            lines = [
-                frame.lineno
-                for frame in traceback.extract_tb(error.__traceback__)
-                if frame.filename == str(chapter)
-            ]
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == str(chapter)] or [cell.line]
             raise ValueError(
                 f"{chapter.name}, line {lines[-1]}: {type(error).__name__} {error}".rstrip()
             ) from error
-        yield Output(printed.getvalue(), value._repr_svg_() if hasattr(value, "_repr_svg_") else "")
+        yield Output(printed.getvalue(), picture() if picture else "")
 
 
 def prose_figures(cell: Cell) -> list[str]:

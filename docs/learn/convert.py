@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from cells import Cell, Output, find_chapters, read_cells, run_cells
-from markdown2 import markdown
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
+
+try:
+    from markdown2 import markdown
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+except ImportError as error:
+    sys.exit(f'error: pages need {error.name}: pip install ".[docs]" in the checkout')
 
 HERE = Path(__file__).resolve().parent
 EXTRAS = ("tables", "fenced-code-blocks", "break-on-newline-off", "markdown-in-html")
@@ -27,7 +31,7 @@ CODE_COLOURS = (
 
 def chapter_title(cells: Sequence[Cell]) -> str:
     """The first heading of a chapter."""
-    return next(cell.text for cell in cells if cell.prose).splitlines()[0].lstrip("# ")
+    return cells[0].text.splitlines()[0].lstrip("# ")
 
 
 def make_notebook(cells: Sequence[Cell], outputs: Sequence[Output | None]) -> dict[str, Any]:
