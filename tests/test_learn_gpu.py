@@ -11,7 +11,7 @@ from pages import REPOSITORY
 from gpt2wgpu.gpu import Device
 
 LEARN = REPOSITORY / "docs" / "learn"
-KERNELS = "08_from_numpy_to_wgsl.py"
+CHAPTER = "08_from_numpy_to_wgsl.py"
 NO_DRIVER = dict.fromkeys(("VK_DRIVER_FILES", "VK_ICD_FILENAMES"), "none")
 
 
@@ -24,8 +24,9 @@ def run_text(text: str, folder: Path, variables: dict[str, str]) -> subprocess.C
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Vulkan's drivers can be hidden")
-def test_without_an_adapter(tmp_path: Path):
-    done = run_text((LEARN / KERNELS).read_text(encoding="utf-8"), tmp_path, NO_DRIVER)
+@pytest.mark.parametrize("chapter", [CHAPTER, "11_exercises.py"])
+def test_without_an_adapter(chapter: str, tmp_path: Path):
+    done = run_text((LEARN / chapter).read_text(encoding="utf-8"), tmp_path, NO_DRIVER)
     assert (done.returncode, done.stderr) == (0, "")
     assert "no kernel runs here" in done.stdout and "no WebGPU adapter found" in done.stdout
 
@@ -39,7 +40,7 @@ def test_without_an_adapter(tmp_path: Path):
     ],
 )
 def test_a_wrong_kernel_fails(right: str, wrong: str, tmp_path: Path, device: Device):
-    text = (LEARN / KERNELS).read_text(encoding="utf-8")
+    text = (LEARN / CHAPTER).read_text(encoding="utf-8")
     assert text.count(right) == 1
     done = run_text(text.replace(right, wrong), tmp_path, {})
     assert done.returncode == 1 and "AssertionError" in done.stderr

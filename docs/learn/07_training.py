@@ -102,8 +102,8 @@ vectors.append(word_vectors())
 assert (settings["width"], len(checks), len(vectors)) == (32, 5, 5)
 
 # %% [markdown]
-# That was it. On a command line: `gpt2wgpu train --data learn.tsv --validation check.tsv --loss info_nce --layers 1 --width 32
-# --epochs 4 --lr 0.003 -o run`.
+# That was it. On a command line: `gpt2wgpu train --data learn.tsv --validation check.tsv --loss info_nce --layers 1 --heads 4
+# --width 32 --context 32 --vocab 1024 --epochs 4 --lr 0.003 -o run`.
 #
 # ## The loss
 
