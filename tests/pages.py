@@ -14,6 +14,8 @@ from pathlib import Path
 from encoders import tiny_gpt2
 from loopback_hub import Hub
 
+from gpt2wgpu.gpu.kernels import SHADERS
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 TEXTS = ["The cat is sleeping", "A feline is resting", "It will rain tomorrow", "Loans have become more expensive"]
@@ -66,6 +68,7 @@ def prepare_folder(folder: Path, hub: Hub) -> None:
     for name in ("data_sets/train.tsv", "data_sets/dev.tsv", "pairs.tsv"):
         (folder / name).write_text("".join(data[:25]), encoding="utf-8")
     shutil.copy(REPOSITORY / "data_sets" / "meaning.txt", folder / "data_sets")
+    shutil.copytree(SHADERS, folder / "shaders")
     (folder / "notes").mkdir()
     (folder / "notes" / "device.md").write_text("# Reset\n\nHold the button for ten seconds (E4711).\n", encoding="utf-8")
     (folder / "README.txt").write_text("The cat sleeps.\n\nIt rained all day.\n", encoding="utf-8")

@@ -10,6 +10,7 @@ import typer
 
 from .console import table
 from .options import Json, encoder_options, model_options, vector_options, with_options
+from .shader import check_reader_shader
 
 if TYPE_CHECKING:
     from ..devices.selftest import Check
@@ -61,12 +62,21 @@ def info_command(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 @with_options(model_options, vector_options)
-def doctor_command(ctx: typer.Context, as_json: Json = False) -> None:
+def doctor_command(
+    ctx: typer.Context,
+    shader: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Check this kernel in WGSL only: is it right, and how fast? See docs/doctor.md."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Compare every kernel, the model and a step of training on the device with numpy.
 
     A kernel that the driver cannot compile is one failed check. The exit code is 1 if a check failed. --json prints a report
     to send with a question: the machine, the versions, the adapters and every check.
     """
+    if shader is not None:
+        return check_reader_shader(ctx, shader, as_json)
     from ..devices.choose import find_device
     from ..diagnose.doctor import describe_adapter, describe_check, describe_machine
     from ..diagnose.driver_notes import driver_note

@@ -1,1 +1,1 @@
-"""Looks at a model and a device: checks against numpy, profiles, token counts."""
+"""Looks at a model and a device: checks against numpy, a kernel of the reader, profiles, token counts."""

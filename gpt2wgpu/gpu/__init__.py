@@ -16,6 +16,7 @@ pace.py      how much is submitted at a time
 inplace.py   kernels outside any graph that update buffers in place, for training
 failures.py  wgpu's errors -> DeviceLost, OutOfDeviceMemory
 clock.py     the device's timestamps
+trial.py     one kernel that may be wrong, on marked buffers
 ceilings.py  the highest rates that the device can reach
 library.py   what is asked of a WebGPU library
 native.py    wgpu-native, the default, and its calls that wgpu-py lacks or makes slowly

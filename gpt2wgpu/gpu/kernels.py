@@ -163,13 +163,20 @@ def operand_types(t: Tensor) -> str:
     return t.types.get("W") or t.types.get("X", "f32")
 
 
-def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> str:
-    """The source of an op's kernel, with its types, constant attributes and tile filled in."""
+def kernel_files(device: Device, t: Tensor, tile: Tile | None = None) -> tuple[str, ...]:
+    """The shader files of an op's kernel on a device: its own, then shared ones."""
     chosen = device.attention if t.op is not None and t.op.name == "attention" else device.matmul
-    parts = shader_files(t, "matmul_short" if tile is not None and tile.short else chosen(operand_types(t)))
-    source = "\n".join(read_shader(name) for name in parts)
-    for letter, dtype in t.types.items():
-        source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
+    return shader_files(t, "matmul_short" if tile is not None and tile.short else chosen(operand_types(t)))
+
+
+def specialise_source(device: Device, t: Tensor, tile: Tile | None = None, stand_in: Mapping[str, str] | None = None) -> str:
+    """The source of an op's kernel, with its types, constant attributes and tile filled in.
+
+    stand_in: other texts for some of its files, by their names.
+    """
+    parts = kernel_files(device, t, tile)
+    texts = {name: read_shader(name) for name in parts} | dict(stand_in or {})
+    source = set_types("\n".join(texts[name] for name in parts), t)
     constants = dict(t.attrs)
     if tile is not None:
         constants |= {"tile_t": tile.rows, "tile_n": tile.columns, "thread_rows": tile.thread_rows}
@@ -181,6 +188,18 @@ def specialise_source(device: Device, t: Tensor, tile: Tile | None = None) -> st
     source = set_constants(source, constants)
     if "coop_mat" in source:
         return for_matrix_units(device, source)
+    return enable_f16(source, t)
+
+
+def set_types(source: str, t: Tensor) -> str:
+    """The source with the dtypes of an op's type letters, on its lines `alias X = f32;`."""
+    for letter, dtype in t.types.items():
+        source = re.sub(rf"^alias {letter} = f32;", f"alias {letter} = {dtype};", source, flags=re.M)
+    return source
+
+
+def enable_f16(source: str, t: Tensor) -> str:
+    """The source with a first line that allows f16, where a type letter stands for it."""
     return "enable f16;\n" + source if "f16" in t.types.values() else source
 
 
