@@ -143,7 +143,7 @@ def test_pages_in_a_browser(converted: Path, tmp_path: Path):
         bar_chart({"a <b>": 0.5, "b": -0.25}).svg,
         heat_map([[0.5, -1]], ["row"], ["one", "two"]).svg,
         line_chart({"loss": [3, 2, 1]}, across_name="step").svg,
-        point_map([[0, 1], [1, 0]], ["x", "y"]).svg,
+        point_map([[0, 1], [1, 0], [1, 0]], ["x", "y", "covers y"]).svg,
     )
     kinds = tmp_path / "kinds.html"
     kinds.write_text(fill_page("t", "".join(f"<figure>{p}</figure>" for p in pictures), ""), encoding="utf-8")
@@ -157,4 +157,4 @@ def test_pages_in_a_browser(converted: Path, tmp_path: Path):
             assert tab.run(cut) == []
             assert (tab.problems, tab.requests.pop()) == ([], page.as_uri())
             assert not tab.requests
-        assert tab.run("document.querySelector('ol a').textContent") == "1. Tokens"
+        assert tab.run("document.querySelector('h2 a').textContent") == "1. Tokens"

@@ -88,16 +88,14 @@ def make_page(cells: Sequence[Cell], outputs: Sequence[Output | None], ways: str
     return fill_page(chapter_title(cells), "\n".join(body), ways)
 
 
-def make_contents(titles: dict[str, str]) -> str:
-    """The page that lists the chapters: name of the file -> title."""
-    items = "".join(
-        f'<li value="{int(name[:2])}"><a href="{name}.html">{html.escape(t)}</a></li>'
-        for name, t in titles.items()
-    )
+def make_contents(chapters: dict[str, list[Cell]]) -> str:
+    """The page that lists the chapters, each with its first paragraph: name of the file -> cells."""
+    body = "# How a sentence becomes a vector\n\n"
+    for name, cells in chapters.items():
+        paragraph = "".join(cells[0].text.split("\n\n")[1:2])
+        body += f"## [{chapter_title(cells)}]({name}.py)\n\n{paragraph}\n\n"
     return fill_page(
-        "How a sentence becomes a vector",
-        f"<h1>How a sentence becomes a vector</h1><ol>{items}</ol>",
-        "",
+        "How a sentence becomes a vector", markdown(link_chapters(body, "html"), extras=[*EXTRAS]), ""
     )
 
 
@@ -141,7 +139,7 @@ def convert_chapters(folder: Path, chapters: Sequence[Path]) -> None:
         notebook = json.dumps(make_notebook(cells[chapter.stem], outputs), ensure_ascii=False, indent=1)
         (folder / f"{chapter.stem}.html").write_text(page, encoding="utf-8")
         (folder / f"{chapter.stem}.ipynb").write_text(notebook + "\n", encoding="utf-8")
-    (folder / "index.html").write_text(make_contents(titles), encoding="utf-8")
+    (folder / "index.html").write_text(make_contents(cells), encoding="utf-8")
 
 
 def main() -> None:

@@ -112,11 +112,17 @@ def point_map(points: ArrayLike, names: Sequence[str], groups: Sequence[int] | N
     xy = np.asarray(points, np.float64)
     low, size = xy.min(0), np.ptp(xy, axis=0)
     size[size == 0] = 1
-    at = (xy - low) / size * (400, 240) + (12, 12)
-    at[:, 1] = 264 - at[:, 1]
-    parts = []
-    for (x, y), name, group in zip(at, names, groups or [1] * len(names), strict=True):
-        colour = COLOURS[group % len(COLOURS)]
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-        parts.append(text_at(x + 8, y, name))
-    return Picture(430 + max(map(len, names)) * LETTER, 270, parts)
+    at = (xy - low) / size * (540, 300) + (12, 12)
+    at[:, 1] = 324 - at[:, 1]
+    dots, texts = [], []
+    labels: list[tuple[float, float, float]] = []  # left, right and height of each
+    for i in np.argsort(at[:, 1]):
+        (x, y), colour = at[i], COLOURS[(groups[i] if groups else 1) % len(COLOURS)]
+        left, right, height = x + 7, x + 14 + LETTER * len(names[i]), y
+        while any(a < right and left < b and abs(h - height) < 12 for a, b, h in labels):
+            height += 3  # down, until it covers no other label
+        labels.append((left, right, height))
+        dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}" fill-opacity=".6"/>')
+        texts.append(text_at(left, height, names[i]))
+    width, height = (max(label[k] for label in labels) for k in (1, 2))
+    return Picture(width, max(height, 324) + 10, dots + texts)
