@@ -21,6 +21,7 @@ ELSEWHERE = {
     r"python benchmarks/": "minutes long; tests/test_recipe.py and .ci/run run the short ones",
     r"python docs/learn/": "tests/test_learn.py",
     r"python docs/make_api": "test_the_reference_is_made_without_a_warning",
+    r"python docs/make_book": "tests/test_book.py",
     r"llm ": "tests/adapters/test_docs.py",
     r"git clone ": ".ci/run, in a clone of its own",
     r"docker ": ".ci/container, without Docker",

@@ -1,0 +1,302 @@
+"""The book of kernels: every op has its pages, every exercise's answer runs, and no number of a page is made up."""
+
+import ast
+import html
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, open_browser
+
+sys.path.append(str(Path(__file__).parents[1] / "docs"))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import ladder as ladder_script
+from book import exercises, facts, figures, pages, prose, rungs
+from book.counting import count_operations
+from book.ladder_pages import read_ladder_prose, read_measurements
+from book.wgsl import evaluate, read_constants, shared_bytes
+from gpu_compilers.tables import read_table
+
+from gpt2wgpu.devices.selftest import Case, case_arrays
+from gpt2wgpu.gpu import Device
+from gpt2wgpu.gpu.kernels import read_shader
+from gpt2wgpu.graph import ops
+
+REPOSITORY = Path(__file__).parents[1]
+PROSE = sorted((REPOSITORY / "docs" / "book").glob("*/*.md"))
+ANSWERED = [path for path in PROSE if not path.stem.endswith("_measured")]
+FACTS = {name: facts.gather_facts(op) for name, op in facts.OPS.items()}
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("book")
+    pages.write_book(folder)
+    return folder
+
+
+# --- the pages
+
+
+def test_every_op_and_ladder_has_a_page(book: Path):
+    wanted = {*facts.OPS, *(f"{name}_ladder" for name in rungs.LADDERS), "index"}
+    assert {path.stem for path in book.iterdir()} == wanted
+    assert {path.stem for path in (REPOSITORY / "docs" / "book" / "kernels").iterdir()} == facts.OPS.keys()
+
+
+def test_an_op_without_prose_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(prose, "HERE", tmp_path)
+    with pytest.raises(ValueError, match=r"op layer_norm has no page .* write docs/book/kernels/layer_norm\.md"):
+        prose.read_kernel_prose("layer_norm")
+
+
+def test_pages_load_nothing_and_their_links_lead_somewhere(book: Path):
+    for path in book.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert "default-src 'none'" in text
+        assert not re.search(r"<script|<link|<img|@import|url\(|src=", text), path.name
+        for link in re.findall(r'href="([^"]*)"', text):
+            file, _, anchor = link.partition("#")
+            target = book / file if file else path
+            assert target.exists(), f"{path.name}: {link}"
+            assert not anchor or f'id="{anchor}"' in target.read_text(encoding="utf-8"), f"{path.name}: {link}"
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_page_has_the_sources(name: str, book: Path):
+    """The definition and every file of the kernel, as they stand, but for the values that are filled in."""
+    text = html.unescape(re.sub(r"<[^>]*>", "", (book / f"{name}.html").read_text(encoding="utf-8")))
+    assert facts.numpy_source(FACTS[name]) in text
+    assert "".join(FACTS[name].kernel.source.split()) == "".join("".join(source.split()) for _, source in FACTS[name].files)
+    for file, source in FACTS[name].files:
+        assert f"shaders/{file}.wgsl" in text and source in text
+        assert len(source.splitlines()) == len(read_shader(file).strip("\n").splitlines())
+
+
+def test_the_pages_in_a_browser(book: Path):
+    if CHROMIUM is None:
+        pytest.skip("no chromium")
+    with open_browser() as page:
+        for name in ("index", "attention", "softmax_ladder"):
+            for width in (1280, 400):
+                page.open(book / f"{name}.html", width=width)
+                assert page.run("document.documentElement.scrollWidth") == width, f"{name} at {width}"
+                shown = page.run("[...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width)")
+                assert shown and min(shown) > 150, f"{name} at {width}: a picture is {min(shown)} wide"
+        assert page.problems == []
+        assert {address.partition(":")[0] for address in page.requests} == {"file"}
+
+
+def test_the_command(tmp_path: Path, book: Path):
+    command = [sys.executable, "-W", "error", str(REPOSITORY / "docs" / "make_book.py")]
+    wrong = subprocess.run(command, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (1, "usage: python docs/make_book.py FOLDER\n")
+    done = subprocess.run([*command, "made/book"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    made = tmp_path / "made" / "book"
+    assert done.stdout == f"{len(list(book.iterdir()))} pages: open made/book/index.html\n"
+    assert all((made / path.name).read_bytes() == path.read_bytes() for path in book.iterdir()), "the same again"
+
+
+# --- prose
+
+
+@pytest.mark.parametrize("path", ANSWERED, ids=lambda p: p.stem)
+def test_an_answer_is_right(path: Path, as_on_a_gpu: Device, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(exercises, "find_device", lambda: as_on_a_gpu)
+    blocks = prose.read_prose(path).blocks
+    assert any(isinstance(node, ast.Assert) for block in blocks for node in ast.walk(ast.parse(block))), "nothing is asserted"
+    for block in blocks:
+        exec(compile(block, str(path), "exec"), {"__name__": path.stem})
+
+
+def test_a_quotation_that_is_no_longer_true_is_refused():
+    text = "```quote docs/speed.md\n| matmul f16 without matrix units, 2,048 × 768 × 3,072 | 39 TFLOP/s | 62 % |\n```\n"
+    with pytest.raises(ValueError, match=r"docs/speed\.md no longer says: \| matmul f16"):
+        prose.check_quotations(Path("a.md"), text)
+    prose.check_quotations(Path("a.md"), text.replace("39", "38"))
+
+
+def test_a_letter_that_nothing_explains_is_refused():
+    known = prose.read_kernel_prose("attention")
+    with pytest.raises(ValueError, match="attention: nothing says what N is"):
+        facts.explain_letters(ops.attention, replace(known, head={"model": "N=3"}))
+
+
+def test_numbers_of_the_prose():
+    """Those that no answer asserts."""
+    roof = facts.measured_roof()
+    assert (roof.arithmetic / 1e12, round(roof.bandwidth / 1e12, 1), round(roof.arithmetic / roof.bandwidth)) == (62, 2.9, 21)
+    assert "const LAZY: f32 = 5.5;" in read_shader("attention_cooperative") and round(np.exp(5.5)) == 245
+    flash = read_constants("\n".join(map(read_shader, ("flash_forward", "flash_tile"))))
+    each, parts, fours = flash["EACH"], flash["PARTS"], flash["FOURS"]
+    assert (flash["LANES"], flash["KEYS"], each, 4 * fours) == (64, 32, 4, 8)
+    slices, multiplied = flash["D4"], 4 * each * 4  # of a lane: rows x tokens x columns
+    reads = slices * (4 + each) + flash["KEYS"] * (1 + fours)
+    assert round((slices * multiplied + flash["KEYS"] * 4 * fours * 4) / reads) == 9 and parts == 8
+    assert "132 multiprocessors" in (REPOSITORY / "benchmarks" / "LOG.md").read_text(encoding="utf-8")
+    norms = read_constants("\n".join(map(read_shader, ("norm_rotary", "fours"))))
+    assert (norms["HEADS"], norms["HEAD_LANES"]) == (4, 16)
+
+
+# --- facts
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_the_picture_of_a_grid_covers_the_output_once(name: str):
+    found = FACTS[name]
+    row_axis, column_axis = figures.grid_axes(found)
+    rows, columns = figures.picture_size(found)
+    covered = np.zeros((rows, columns), int)
+    down, across = figures.row_groups(found, row_axis, rows), figures.column_groups(column_axis, columns)
+    for top, bottom in down:
+        for left, right in across:
+            covered[top:bottom, left:right] += 1
+    assert (covered == 1).all()
+    assert len(down) * len(across) == np.prod(found.grid)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_workgroup_memory_is_what_a_compiler_says(name: str):
+    """RADV allocates it in pieces of 512 bytes."""
+    said = {row.memory for gpu, _, row in facts.find_registers(FACTS[name]) if gpu.is_radv}
+    assert said == {-(-FACTS[name].memory // 512) * 512}
+
+
+def test_extents_of_workgroups():
+    def extents(name: str) -> dict[str, int]:
+        return {axis.letter: axis.extent for axis in facts.find_axes(FACTS[name])}
+
+    assert extents("linear") == {"N": 32, "T": 32} and str(FACTS["linear"].tile) == "32x32"
+    assert extents("layer_norm") == {"T": 1}
+    assert extents("concat") == {"J": 64, "B": 1}
+    assert extents("attention") == {"G": 1, "C": 64}
+    assert extents("nearest_rows") == {"N": 512, "M": 2}
+
+
+def test_constants_of_shaders():
+    assert read_constants("const A: u32 = B * 2u;\nconst B: u32 = max(3u, 4u) / 2u;\nconst C: bool = A <= 4u;\n") == {
+        "A": 4,
+        "B": 2,
+        "C": True,
+    }
+    assert evaluate("64u << (u32(D > 64u) + u32(D > 128u))", {"D": 96}) == 128
+    arrays = "var<workgroup> a: array<vec4<f32>, N * 2u>;\nvar<workgroup> b: array<f16, 8u>;\n"
+    assert shared_bytes(f"const N: u32 = 3u;\n{arrays}") == 6 * 16 + 8 * 2
+    with pytest.raises(ValueError, match="need each other: A, B"):
+        read_constants("const A: u32 = B;\nconst B: u32 = A;\n")
+
+
+def test_operations_are_counted():
+    def count(case: Case) -> int:
+        _, values = case_arrays(case)
+        return count_operations(case.op.reference, values, case.attrs)
+
+    texts = (3, 4)
+    assert count(Case(ops.linear, {"K": 5, "N": 6}, texts)) == 2 * 7 * 5 * 6 + 7 * 6
+    assert count(Case(ops.embed, {"V": 9, "C": 5, "S": 9}, texts)) == 7 * 5
+    assert count(Case(ops.concat, {"J": 2, "K": 3}, texts)) == 0
+    # mean: a sum and a division; x - mean; squares added up, a division; eps, sqrt, 1 / x; three products and sums
+    assert count(Case(ops.layer_norm, {"C": 8}, texts)) == 7 * (8 + 1 + 8 + 2 * 8 + 1 + 3 + 3 * 8)
+    assert count(Case(ops.similarity, {"M": 2, "N": 3, "C": 4}, texts, {"metric": "dot"})) == 2 * 2 * 3 * 4
+
+
+def test_costs_are_those_of_profile():
+    for name in ("linear", "attention"):
+        work = facts.count_case(FACTS[name])
+        assert work.counted
+    T, K, N = 39, 36, 68
+    linear = facts.count_case(FACTS["linear"])
+    assert (linear.operations, linear.bytes_moved) == (2 * T * K * N, 4 * (T * K + K * N + N + T * N))
+
+
+# --- ladders
+
+AWKWARD = {
+    "matmul": [Case(ops.linear, {"K": 36, "N": 68}, (1, 5, 33)), Case(ops.linear, {"K": 132, "N": 260}, (65,))],
+    "softmax": [
+        Case(ops.attention, {"N": 576}, (1, 70, 17), rungs.HEAD),
+        Case(ops.attention, {"N": 96}, (33, 1, 64), rungs.HEAD | {"head_size": 32, "causal": False}),
+    ],
+}
+RUNGS = [(name, rung) for name, ladder in rungs.LADDERS.items() for rung in ladder.rungs]
+
+
+def skip_without_matrices(rung: rungs.Rung, device: Device) -> Device:
+    found, why = ladder_script.device_of(rung, device)
+    if found is None:
+        pytest.skip(f"the device grants no cooperative-matrix: {why}")
+    return found
+
+
+@pytest.mark.parametrize(("name", "rung"), RUNGS, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_a_rung_equals_numpy(name: str, rung: rungs.Rung, as_on_a_gpu: Device):
+    own = skip_without_matrices(rung, as_on_a_gpu)
+    for case in AWKWARD[name]:
+        check = rungs.check_rung(rung, own, case)
+        assert check.ok, check
+
+
+def test_matmul_rungs_give_the_same_bits(as_on_a_gpu: Device):
+    case, found = AWKWARD["matmul"][0], []
+    for rung in rungs.MATMUL.rungs:
+        if not rung.half:
+            program, values = rungs.compile_rung(rung, as_on_a_gpu, case)
+            found.append(program.run(values))
+    assert len(found) == 5
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_a_wrong_rung_is_not_timed(as_on_a_gpu: Device, monkeypatch: pytest.MonkeyPatch):
+    small = replace(rungs.SOFTMAX, small=AWKWARD["softmax"][1], large=AWKWARD["softmax"][1], rungs=rungs.SOFTMAX.rungs[:2])
+    right = rungs.read_rung
+    monkeypatch.setattr(rungs, "read_rung", lambda name: right(name).replace("sum[d] * fade", "sum[d]"))
+    first, second = ladder_script.climb(small, as_on_a_gpu)
+    assert first.row[0] == "three passes" and float(first.row[1]) > 0 and first.row[3] == "1.00"
+    assert second.row[:2] == ["online", "wrong"] and second.why.startswith("is wrong: error")
+    assert ladder_script.show_rows(small, as_on_a_gpu, [second]).endswith(f"- online: wrong: {second.why}\n")
+
+
+def test_shared_blocks_are_the_tiles():
+    """What a rung says of itself is what its source says."""
+    for rung in rungs.MATMUL.rungs:
+        constants = read_constants(rung.source(rungs.MATMUL.small.output()))
+        if rung.made_by == "matmul_workgroup":
+            assert rung.shared == (constants["TILE_T"], constants["TILE_N"])
+            assert rung.thread == (constants["THREAD_ROWS"], constants["TILE_N"] // constants["THREADS_N"])
+        if rung.made_by == "matmul_cooperative":
+            assert rung.shared == (constants["TILE_T"], constants["TILE_N"])
+            assert rung.thread == (constants["THREAD_ROWS"],) * 2
+    for _, rung in RUNGS:
+        assert not rung.compiled or rung.compiled in read_table("navi31").rows
+    for rung in rungs.SOFTMAX.rungs[2:]:
+        assert read_constants(rung.source(rungs.SOFTMAX.small.output()))["QUERIES"] == rung.shared[0]
+
+
+def log_rows() -> Iterator[tuple[str, list[str]]]:
+    for name, ladder in rungs.LADDERS.items():
+        for measured in read_measurements(ladder):
+            for row in measured.rows.values():
+                yield name, row
+
+
+def test_the_log_has_a_figure_of_every_rung():
+    for name, ladder in rungs.LADDERS.items():
+        read_ladder_prose(ladder)
+        tables = read_measurements(ladder)
+        assert tables, f"benchmarks/LOG.md has no table of {name}"
+        for table in tables:
+            assert list(table.rows) == [rung.name for rung in ladder.rungs]
+            assert table.case.startswith(f"{ladder.op.name} {ladder.small}, texts of {ladder.small.lengths[0]}, ")
+    for name, row in log_rows():
+        if row[1] != "not run":
+            case = rungs.LADDERS[name].small
+            rate = ladder_script.useful_operations(case) / (float(row[1]) / 1e3) / 1e9
+            assert rate == pytest.approx(float(row[2]), rel=0.02), f"{name}: {row}"
