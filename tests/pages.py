@@ -17,7 +17,9 @@ from loopback_hub import Hub
 from gpt2wgpu.gpu.kernels import SHADERS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+BOOK = REPOSITORY / "docs" / "book"  # whose prose tests/test_book.py runs
+GUIDES = sorted(p for p in (REPOSITORY / "docs").rglob("*.md") if BOOK not in p.parents)
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *GUIDES]
 TEXTS = ["The cat is sleeping", "A feline is resting", "It will rain tomorrow", "Loans have become more expensive"]
 
 

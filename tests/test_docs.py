@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from loopback_hub import Hub
-from pages import PAGES, REPOSITORY, Block, environment, prepare_folder, read_blocks, run_command
+from pages import GUIDES, PAGES, REPOSITORY, Block, environment, prepare_folder, read_blocks, run_command
 
 import gpt2wgpu
 
@@ -67,7 +67,7 @@ def test_blocks_have_a_language_that_is_tested():
 
 
 def test_a_guide_begins_with_a_command_that_works():
-    for page in (REPOSITORY / "docs").rglob("*.md"):
+    for page in GUIDES:
         assert read_blocks(page)[0].language in ("bash", "python"), page.name
 
 
