@@ -15,10 +15,10 @@ from tiny import save_dense, save_layer_norm, sentence_model
 
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.checkpoint import load_checkpoint
-from gpt2wgpu.explain.dispatches import list_dispatches, paper_device
+from gpt2wgpu.explain.dispatches import list_dispatches
 from gpt2wgpu.explain.result import Explanation
 from gpt2wgpu.explain.trace import ATTENTIONS, Trace, find_anatomy
-from gpt2wgpu.gpu import Device, GPUProgram
+from gpt2wgpu.gpu import Device, GPUProgram, paper_device
 from gpt2wgpu.graph import packing
 from gpt2wgpu.graph.packing import position_ids
 from gpt2wgpu.models import ARCHITECTURES

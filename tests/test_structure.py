@@ -48,6 +48,7 @@ ORDER = {
     "diagnose": "looks at a model on a device from outside",
     "train": "changes models; inference never imports it",
     "serve": "an Encoder behind HTTP; needs an extra",
+    "web": "an Encoder written down for browsers",
     "adapters": "an Encoder in other people's interfaces",
     "cli": "parses and prints; may use everything",
     "__init__": "names of the rooms above, loaded on first use",

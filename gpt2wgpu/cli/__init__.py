@@ -19,6 +19,7 @@ from .diagnose import doctor_command, info_command, profile_command, tune_comman
 from .embed import embed_command
 from .evaluate import evaluate_command
 from .explain import explain_command
+from .export import app as export
 from .index import app as index
 from .models import convert_command, models_command, pull_command
 from .postprocess import postprocess_command
@@ -60,6 +61,7 @@ for command in (
 ):
     app.command(command.__name__.removesuffix("_command"))(command)
 app.add_typer(classify, name="classify")
+app.add_typer(export, name="export")
 app.add_typer(index, name="index")
 app.add_typer(tokens, name="tokens")
 
@@ -117,6 +119,10 @@ def gpt2wgpu(
     [bold]Vectors over HTTP, for clients of OpenAI, TEI, Hugging Face and Ollama[/bold]
 
     [cyan]  gpt2wgpu serve --model BAAI/bge-small-en-v1.5[/cyan]
+
+    [bold]Vectors in a browser, without a server[/bold]
+
+    [cyan]  gpt2wgpu export web my_page --model all-MiniLM-L6-v2[/cyan]
 
     [bold]A model of your own[/bold]
 

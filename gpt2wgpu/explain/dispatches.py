@@ -4,16 +4,13 @@ import inspect
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
-from ..gpu import Adapter, Clock, Device, GPUProgram, default_kernel
+from ..gpu import Clock, GPUProgram, default_kernel, paper_device
 from ..graph.program import CompiledGraph
 from ..graph.tensor import Array, Grid, Op, Tensor, schedule
 from .trace import ADDS, EMBEDS, Anatomy
 
 RUNS = 5  # of a batch on a device; the time of a dispatch is their median
-# WebGPU's default limits, on which every kernel runs
-DEFAULT_LIMITS = {"max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 256}
 
 
 @dataclass(frozen=True)
@@ -84,12 +81,6 @@ def time_steps(program: GPUProgram, batch: Mapping[str, Array]) -> list[float]:
         program.submit(batch, clock)()
         runs.append(clock.seconds().tolist())
     return [statistics.median(times) for times in zip(*runs, strict=True)]
-
-
-def paper_device() -> Device:
-    """A GPU that is not there, with WebGPU's default limits: it chooses kernels and compiles none."""
-    adapter = Adapter(0, "a GPU", "DiscreteGPU", "", "", frozenset(), DEFAULT_LIMITS, raw=None)
-    return Device(adapter, handle=cast(Any, None))
 
 
 def name_parts(output: Tensor, anatomy: Anatomy) -> dict[Tensor, str]:

@@ -3,6 +3,7 @@
 device.py    adapters, and opening one
 backends.py  which backends can be asked for adapters without a crash
 child_process.py  runs what might crash in a process of its own
+paper.py     the kernels of a GPU that is not there
 kernels.py   an op and its sizes -> WGSL source -> compute pipeline
 tiles.py     which tile shape a matmul gets on this adapter
 tuning.py    measures the tile shapes
@@ -29,10 +30,11 @@ from .device import Adapter, Device, choose_adapter, find_library, list_adapters
 from .device_cache import adapter_key, read_entries, save_entries
 from .failures import DeviceLost, GPUError, OutOfDeviceMemory, first_reason
 from .inplace import Dispatch, InPlace, copy_buffer, new_buffer, read_buffer, write_buffer
-from .kernels import Kernel, Tile, read_shader
+from .kernels import Kernel, Tile, read_shader, uniform_bits
 from .library import MatrixUnits
 from .limits import check_grids, distinct_results
 from .pace import Pace
+from .paper import paper_device, paper_kernels
 from .program import GPUProgram, fitting_tokens
 from .tiles import default_kernel
 from .tuning import Measurement, graph_matmuls, tune_matmuls
@@ -67,10 +69,13 @@ __all__ = [
     "measure_ceilings",
     "new_buffer",
     "open_device",
+    "paper_device",
+    "paper_kernels",
     "read_buffer",
     "read_entries",
     "read_shader",
     "save_entries",
     "tune_matmuls",
+    "uniform_bits",
     "write_buffer",
 ]

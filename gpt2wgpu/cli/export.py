@@ -1,0 +1,47 @@
+"""The command `export web`: parse and print."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import ModelOption, Revision
+
+app = typer.Typer(no_args_is_help=True, help="Write a model for other places where it can run.")
+
+
+@app.callback()
+def export() -> None:
+    """Write a model for other places where it can run."""  # a callback, so that `web` stays a command of its own
+
+
+@app.command("web")
+def web_command(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="The folder to write to; new or empty.", show_default=False)
+    ] = None,
+    model: ModelOption = None,
+    revision: Revision = None,
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="Dtype of the matrices in the folder: f16 or f32.")] = "f16",
+    serve: Annotated[bool, typer.Option("--serve", help="Then serve it on this machine, until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --serve; 0 for any free one.")] = 8000,
+) -> None:
+    """Write a folder that computes vectors in a browser, on its GPU or, without one, in plain JavaScript.
+
+    It holds the graph with its kernels, the weights, the tokenizer, an ES module with types and a demo page: a static site, and
+    a package for npm. With --serve and no FOLDER the demo runs from a temporary one.
+    """
+    if folder is None and not serve:
+        raise typer.BadParameter("give a FOLDER to write to, or --serve")
+    from ..encoder import Encoder
+    from ..web import export_web, serve_folder
+
+    with tempfile.TemporaryDirectory(prefix="gpt2wgpu-") as temporary:
+        target = folder or Path(temporary) / "web"
+        with Encoder(model, revision=revision, device="numpy") as encoder:
+            sizes = export_web(encoder, target, dtype)
+        if folder is not None:
+            print(f"{folder}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
+        if serve:
+            serve_folder(target, port)
