@@ -121,6 +121,15 @@ def test_a_notebook_is_valid_and_runs(converted: Path, tmp_path: Path):
     assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
+def test_the_contents_keep_what_was_converted_earlier(tmp_path: Path):
+    (tmp_path / "03_attention.html").touch()
+    done = run_python(LEARN / "convert.py", tmp_path, write_chapter(tmp_path, "It is.", "x = 1"), folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    contents = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'href="(\w+)\.html"', contents) == ["03_attention", "99_test"]
+    assert 'href="03_attention.html"' in (tmp_path / "99_test.html").read_text(encoding="utf-8")
+
+
 def test_a_chapter_that_fails_is_named(tmp_path: Path):
     chapter = write_chapter(tmp_path, "It is.", "x = 1\nassert x == 2, 'no'")
     done = run_python(LEARN / "convert.py", tmp_path / "out", chapter, folder=tmp_path)

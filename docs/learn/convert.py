@@ -128,9 +128,14 @@ def chapter_ways(name: str, titles: dict[str, str]) -> str:
 
 
 def convert_chapters(folder: Path, chapters: Sequence[Path]) -> None:
-    """Write NAME.html and NAME.ipynb for each chapter, and index.html. Raises ValueError or OSError; a chapter that fails leaves
-    no file."""
-    cells = {chapter.stem: read_cells(chapter) for chapter in chapters}
+    """Write NAME.html and NAME.ipynb for each chapter, and index.html, which lists those converted earlier, too.
+
+    Raises ValueError or OSError. A chapter that fails leaves no file.
+    """
+    earlier = [c for c in find_chapters() if c not in chapters and (folder / f"{c.stem}.html").exists()]
+    cells = {
+        chapter.stem: read_cells(chapter) for chapter in sorted([*earlier, *chapters], key=lambda c: c.name)
+    }
     titles = {name: chapter_title(found) for name, found in cells.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for chapter in chapters:
