@@ -126,7 +126,7 @@ def test_the_contents_keep_what_was_converted_earlier(tmp_path: Path):
     done = run_python(LEARN / "convert.py", tmp_path, write_chapter(tmp_path, "It is.", "x = 1"), folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     contents = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert re.findall(r'href="(\w+)\.html"', contents) == ["03_attention", "99_test"]
+    assert re.findall(r'<h2><a href="(\w+)\.html"', contents) == ["03_attention", "99_test"]
     assert 'href="03_attention.html"' in (tmp_path / "99_test.html").read_text(encoding="utf-8")
 
 
