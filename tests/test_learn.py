@@ -63,7 +63,9 @@ def test_a_chapter_runs(chapter: Path, tmp_path: Path):
 def test_the_prose_states_what_the_code_asserts(chapter: Path):
     cells = read_cells(chapter)
     assert unasserted_figures(cells) == []
-    assert cells[0].prose and re.match(rf"# {int(chapter.stem[:2])}\. \w", cells[0].text)
+    links = re.findall(r"\]\(([^)]+)\)", "".join(cell.text for cell in cells if cell.prose))
+    assert [link for link in links if "://" not in link and not (LEARN / link).exists()] == []
+    assert re.match(rf"# {int(chapter.stem[:2])}\. \w", cells[0].text)
     code = [cell for cell in cells if not cell.prose]
     assert len(set().union(*map(asserted_figures, code))) >= 5  # and no block goes across cells
     assert "__file__" not in chapter.read_text(encoding="utf-8")  # a notebook has none
