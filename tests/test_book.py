@@ -22,11 +22,14 @@ from book.counting import count_operations
 from book.ladder_pages import read_ladder_prose, read_measurements
 from book.wgsl import evaluate, read_constants, shared_bytes
 from gpu_compilers.tables import read_table
+from process import Run
 
 from gpt2wgpu.devices.selftest import Case, case_arrays
 from gpt2wgpu.gpu import Device
-from gpt2wgpu.gpu.kernels import read_shader
+from gpt2wgpu.gpu.kernels import LONG_K, read_shader
 from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.ops.quantized import GROUP
+from gpt2wgpu.graph.packing import QUERY_TILE
 
 REPOSITORY = Path(__file__).parents[1]
 PROSE = sorted((REPOSITORY / "docs" / "book").glob("*/*.md"))
@@ -116,6 +119,23 @@ def test_an_answer_is_right(path: Path, as_on_a_gpu: Device, monkeypatch: pytest
         exec(compile(block, str(path), "exec"), {"__name__": path.stem})
 
 
+def test_shaders_that_exercises_change_can_be_checked(tmp_path: Path, run: Run):
+    """`gpt2wgpu doctor --shader FILE` takes them in the place of the file of that name."""
+    named = {
+        (path.stem, name)
+        for path in PROSE
+        for name in re.findall(r"doctor --shader (\w+)\.wgsl", path.read_text(encoding="utf-8"))
+    }
+    assert {("attention", "flash_forward"), ("glu", "glu"), ("layer_norm", "row_sum")} <= named
+    assert [(op, name) for op, name in named if name not in FACTS[op].file_names] == []
+    right = read_shader("glu")
+    changed = right.replace("activate(f32(x[at])) * f32(x[at + p.N])", "activate(f32(x[at + p.N])) * f32(x[at])")
+    assert changed != right
+    (tmp_path / "glu.wgsl").write_text(changed, encoding="utf-8")
+    code, out, _ = run("doctor", "--shader", tmp_path / "glu.wgsl", "--device", "gpu")
+    assert code == 1 and "wrong: out[" in out
+
+
 def test_a_quotation_that_is_no_longer_true_is_refused():
     text = "```quote docs/speed.md\n| matmul f16 without matrix units, 2,048 × 768 × 3,072 | 39 TFLOP/s | 62 % |\n```\n"
     with pytest.raises(ValueError, match=r"docs/speed\.md no longer says: \| matmul f16"):
@@ -141,8 +161,21 @@ def test_numbers_of_the_prose():
     reads = slices * (4 + each) + flash["KEYS"] * (1 + fours)
     assert round((slices * multiplied + flash["KEYS"] * 4 * fours * 4) / reads) == 9 and parts == 8
     assert "132 multiprocessors" in (REPOSITORY / "benchmarks" / "LOG.md").read_text(encoding="utf-8")
-    norms = read_constants("\n".join(map(read_shader, ("norm_rotary", "fours"))))
-    assert (norms["HEADS"], norms["HEAD_LANES"]) == (4, 16)
+    assert constants_of("norm_rotary", "HEADS", "HEAD_LANES") == (4, 16)
+    assert constants_of("row_sum", "PARTS") == (8,)
+    assert read_shader("layer_norm").count("row_sum(") == 2 and read_shader("rms_norm").count("row_sum(") == 1
+    assert read_shader("row_sum").count("workgroupBarrier();") == 2
+    assert constants_of("similarity", "THREADS", "PAIRS", "SLICE") == (64, 32, 16)
+    assert constants_of("nearest_rows", "LANES", "THREADS", "SEGMENT") == (8, 256, 512)
+    assert constants_of("repulsion", "POINTS") == (128,)
+    assert constants_of("softmax_attention", "KEYS", "QUERIES", "EACH") == (16, 32, 1)
+    assert LONG_K == 1024 and constants_of("k_in_parts", "PARTS") == (4,)
+    assert QUERY_TILE == 32 and GROUP == 64
+
+
+def constants_of(shader: str, *names: str) -> tuple[int, ...]:
+    found = read_constants(read_shader(shader))
+    return tuple(found[name] for name in names)
 
 
 # --- facts

@@ -148,22 +148,29 @@ UNIT = 1.45
 GAP = 12
 
 
-def matmul_picture(shared: tuple[int, int], thread: tuple[int, int], spread: tuple[int, int], owner: str = "thread") -> str:
+def matmul_picture(
+    shared: tuple[int, int],
+    thread: tuple[int, int],
+    spread: tuple[int, int],
+    owner: str = "thread",
+    names: tuple[str, str] = ("x", "weight"),
+) -> str:
     """What the first workgroup or thread loads and computes.
 
     shared: rows and columns of outputs that share loads. thread: of one thread's outputs, in groups of four columns. spread: how
-    far apart its rows lie, and its groups of columns. owner: "thread", or "subgroup" where that has the outputs.
+    far apart its rows lie, and its groups of columns. owner: "thread", or "subgroup" where that has the outputs. names: of
+    the two matrices.
     """
     x0, y0 = LEFT, TOP + DEPTH * UNIT + GAP
     out_x = x0 + DEPTH * UNIT + GAP
     size, deep = SIDE * UNIT, DEPTH * UNIT
     rows, columns = shared
     parts = [
-        rect(x0, y0, deep, size, "even", "x, T x K"),
-        rect(out_x, TOP, size, deep, "even", "weight, K x N"),
-        rect(out_x, y0, size, size, "even", "out, T x N"),
-        rect(x0, y0, deep, max(rows * UNIT, 2), "load", f"{rows} rows of x"),
-        rect(out_x, TOP, max(columns * UNIT, 2), deep, "load", f"{columns} columns of the weights"),
+        rect(x0, y0, deep, size, "even", names[0]),
+        rect(out_x, TOP, size, deep, "even", names[1]),
+        rect(out_x, y0, size, size, "even", "out"),
+        rect(x0, y0, deep, max(rows * UNIT, 2), "load", f"{rows} rows of {names[0]}"),
+        rect(out_x, TOP, max(columns * UNIT, 2), deep, "load", f"{columns} columns of {names[1]}"),
         rect(out_x, y0, max(columns * UNIT, 2), max(rows * UNIT, 2), "tile", f"{rows} x {columns} outputs share them"),
     ]
     fours = max(thread[1] // 4, 1)
@@ -181,8 +188,8 @@ def matmul_picture(shared: tuple[int, int], thread: tuple[int, int], spread: tup
                 )
             )
     parts += [
-        text(x0 + deep - 4, y0 + size - 8, "x", "end"),
-        text(out_x + size - 8, TOP + 16, "weight", "end"),
+        text(x0 + deep - 4, y0 + size - 8, names[0], "end"),
+        text(out_x + size - 8, TOP + 16, names[1], "end"),
         text(out_x + size - 8, y0 + size - 8, "out", "end"),
         text(x0, TOP + 14, "shared by", "soft"),
         text(x0, TOP + 30, f"{rows} × {columns}"),
@@ -251,6 +258,19 @@ def lanes_picture(lanes: int, groups: int, wide: int) -> str:
     busy = min(lanes, groups)
     parts.append(text(4, 14, f"{groups} groups of {wide} columns on {lanes} lanes: {busy} hold some"))
     return svg(28 + -(-lanes // LANES_A_LINE) * (unit + 4), "".join(parts), f"{groups} groups of columns on {lanes} lanes")
+
+
+def tokens_picture(column_lanes: int, token_lanes: int, tokens: int) -> str:
+    """Which lanes of a workgroup take a token of a text: `token_lanes` side by side, for each of `column_lanes` columns."""
+    unit = (WIDTH - 8) / token_lanes
+    parts = [text(4, 14, f"{tokens} tokens → on {token_lanes} lanes, for each of {column_lanes} groups of columns ↓")]
+    for column in range(column_lanes):
+        for lane in range(token_lanes):
+            own = range(lane, tokens, token_lanes)
+            tip = f"lane {lane * column_lanes + column}: " + (f"tokens {', '.join(map(str, own))}" if own else "no token")
+            x, y = 4 + lane * unit, 24 + column * 14
+            parts.append(rect(x, y, unit - 1.2, 11, "odd" if own else "idle", tip))
+    return svg(28 + column_lanes * 14, "".join(parts), f"{tokens} tokens on {token_lanes} lanes")
 
 
 # --- measured figures

@@ -61,7 +61,8 @@ def ladder_page(ladder: Ladder) -> str:
     ]
     for i, rung in enumerate(ladder.rungs, 1):
         body.append(f'<h2 id="rung{i}">{i}. {html.escape(rung.name)}</h2>')
-        body.append(f'<div class="split"><div>{show_markdown(texts[rung.name])}</div>{rung_picture(ladder, rung)}</div>')
+        words = show_markdown(texts[rung.name]) + compiled_words(rung)
+        body.append(f'<div class="split"><div>{words}</div>{rung_picture(ladder, rung)}</div>')
         body.append(rung_source(rung))
     body += ["<h2>Measured</h2>", measurements(ladder, prose)]
     body += ["<h2>Exercise</h2>", '<div class="exercise">', show_markdown(prose.exercise)]
@@ -112,24 +113,24 @@ def rung_picture(ladder: Ladder, rung: Rung) -> str:
     owner = "subgroup" if rung.half else "thread"
     if ladder is MATMUL:
         words = f"Orange: what is loaded from memory for the {rung.shared[0]} × {rung.shared[1]} outputs that share it. "
-        words += f"Dark: the outputs of one {owner}."
+        words += f"Violet: the outputs of one {owner}."
     elif rung.shared[0] == 1:
         arrows = "Each arrow is a pass" if count_passes(rung) > 1 else "The arrow is the pass"
         words = f"The scores of a text, causal; a row is a query. {arrows} of one thread over the keys that its query sees."
     else:
         words = "The scores of a text, causal; a row is a query. Orange: what one workgroup goes through, block by block; "
-        words += f"dashed blocks are masked. Dark: the scores of one {owner} at a time."
+        words += f"dashed blocks are masked. Violet: the scores of one {owner} at a time."
     return figure(rung_drawing(ladder, rung), words)
 
 
 def rung_source(rung: Rung) -> str:
-    """What compilers say of the rung, the file that makes it, and the names of the others."""
+    """The file that makes the rung, and the names of the others."""
     own = (HERE / "rungs" / f"{rung.made_by}.wgsl").exists()
     place = f"docs/book/rungs/{rung.made_by}.wgsl" if own else f"shaders/{rung.made_by}.wgsl"
     others = ", ".join(f for f in rung.files if f != rung.made_by)
     shown = show_code(read_rung(rung.made_by).strip(), "wgsl")
     after = f'<p class="soft">With {html.escape(others)}.</p>' if others else ""
-    return f"{compiled_words(rung)}<details><summary>The kernel: <code>{place}</code></summary>{shown}{after}</details>"
+    return f"<details><summary>The kernel: <code>{place}</code></summary>{shown}{after}</details>"
 
 
 def compiled_words(rung: Rung) -> str:

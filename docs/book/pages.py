@@ -21,7 +21,16 @@ from .facts import (
     model_facts,
     numpy_source,
 )
-from .figures import grid_axes, grid_picture, lanes_picture, matmul_picture, scores_picture, shows_texts
+from .figures import (
+    grid_axes,
+    grid_picture,
+    lanes_picture,
+    matmul_picture,
+    picture_size,
+    scores_picture,
+    shows_texts,
+    tokens_picture,
+)
 from .ladder_pages import ladder_page, rung_drawing
 from .markup import code_word, figure, frame, show_code, show_markdown, show_table
 from .prose import Prose, read_kernel_prose
@@ -140,14 +149,25 @@ def pictures(facts: KernelFacts) -> list[str]:
         words = (
             f"The first workgroup: its {rows} × {columns} outputs share {rows} rows of x and {columns} columns of the weights, "
         )
-        words += "which its threads load together, a slice of k at a time. Dark: the outputs of one thread."
+        words += "which its threads load together, a slice of k at a time. Violet: the outputs of one thread."
         found.append(figure(matmul_picture((rows, columns), thread, (constants["THREADS_T"], 1)), words))
     if "SLICE" in constants and "QUERIES" in constants:
         words = (
             "The scores of a text of 96 tokens, causal. Orange: what one workgroup goes through, block by block; dashed blocks "
         )
-        words += "are masked. Dark: the scores of one thread at a time."
+        words += "are masked. Violet: the scores of one thread at a time."
         found.append(figure(scores_picture(constants["QUERIES"], constants["KEYS"], (4, constants["EACH"]), 1), words))
+    if "PAIRS" in constants:
+        pairs = constants["PAIRS"]
+        words = (
+            f"The first workgroup: its {pairs} × {pairs} pairs share {pairs} rows of each side, which its threads load together, "
+        )
+        words += f"{constants['SLICE']} columns at a time. Violet: the pairs of one thread."
+        found.append(figure(matmul_picture((pairs, pairs), (4, 4), (1, 1), names=("a", "b, transposed")), words))
+    if "TOKEN_LANES" in constants:
+        longest = max(facts.case.lengths)
+        words = f"The lanes of a workgroup, and whether they have tokens of the text of {longest}. A tree joins what they found."
+        found.append(figure(tokens_picture(constants["COLUMN_LANES"], constants["TOKEN_LANES"], longest), words))
     if "HELD" in constants and "LANES" in constants:
         wide = constants["WIDE"]
         words = "The lanes of a workgroup. Lane 0 holds the first group of columns of its row, lane 1 the next one, and so on; "
@@ -162,7 +182,8 @@ def grid_words(facts: KernelFacts) -> str:
     groups, outputs = x * y * z, facts.shape[0] * facts.shape[1]
     threads = groups * facts.threads
     rows, columns = grid_axes(facts)
-    parts = [f"The output, cut into what each of the {x} × {y} workgroups computes; the first one is dark."]
+    what = "The output" if picture_size(facts) == facts.shape else "The scores, of which the output keeps the best"
+    parts = [f"{what}, cut into what each of the {x} × {y} workgroups computes; the first one is violet."]
     parts.append(f"A workgroup has {facts.threads} threads: {threads:,} threads for {outputs:,} numbers.")
     if any(
         axis is not None and axis.letter != "G" and axis.groups * axis.extent > facts.sizes[axis.letter]

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt2wgpu.devices.selftest import Case, Check, case_arrays, compare_results, run_numpy, stated_tolerance
 from gpt2wgpu.gpu import Device, GPUProgram, Kernel, Tile
-from gpt2wgpu.gpu.kernels import for_matrix_units, is_tiled, read_shader, set_constants, specialise_source
+from gpt2wgpu.gpu.kernels import for_matrix_units, is_tiled, read_shader, set_constants, set_types, specialise_source
 from gpt2wgpu.gpu.tiles import BUCKETS, matmul_key
 from gpt2wgpu.graph import ops, packing
 from gpt2wgpu.graph.tensor import Array, Op, Tensor
@@ -42,9 +42,7 @@ class Rung:
 
     def source(self, t: Tensor, device: Device | None = None) -> str:
         """The WGSL for an output of the ladder's op. device: one that grants matrix units, for a rung that needs them."""
-        text = "\n".join(map(read_rung, self.files))
-        for letter, dtype in t.types.items():
-            text = text.replace(f"alias {letter} = f32;", f"alias {letter} = {dtype};")
+        text = set_types("\n".join(map(read_rung, self.files)), t)
         constants: dict[str, Any] = dict(t.attrs)
         if self.tile is not None:
             constants |= {"tile_t": self.tile.rows, "tile_n": self.tile.columns, "thread_rows": self.tile.thread_rows}
