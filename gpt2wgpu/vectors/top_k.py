@@ -97,7 +97,7 @@ def scan_corpus(
             return scores, lengths * lost + relative * ((bounds.longest or 1.0) + lost)
         block = np.ascontiguousarray(corpus[rows], np.float32)
         with np.errstate(all="ignore"):  # what is not finite is refused below
-            scores = queries @ block.T
+            scores = dot_products(queries, block)
             if cosine:
                 scores /= np.maximum(np.sqrt(row_squares(block)), np.float32(1e-12))
                 return scores, relative
@@ -119,6 +119,14 @@ def scan_corpus(
     with Crew() as crew:
         crew.share(scan, len(blocks))
     return pool
+
+
+def dot_products(queries: Array, rows: Array) -> Array:
+    """queries @ rows.T, float32 (m, n). With one query, numpy 2 reads the rows about twice as fast as BLAS does."""
+    if len(queries) == 1 and hasattr(np, "vecdot"):
+        products: Array = np.vecdot(rows, queries[0])
+        return products[None]
+    return queries @ rows.T
 
 
 def row_squares(x: Array) -> Array:
