@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BOOK = REPOSITORY / "docs" / "book"  # whose prose tests/test_book.py runs
 GUIDES = sorted(p for p in (REPOSITORY / "docs").rglob("*.md") if BOOK not in p.parents)
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *GUIDES]
+PUZZLES = REPOSITORY / "docs" / "learn" / "puzzles"
 TEXTS = ["The cat is sleeping", "A feline is resting", "It will rain tomorrow", "Loans have become more expensive"]
 
 
@@ -71,6 +72,7 @@ def prepare_folder(folder: Path, hub: Hub) -> None:
         (folder / name).write_text("".join(data[:25]), encoding="utf-8")
     shutil.copy(REPOSITORY / "data_sets" / "meaning.txt", folder / "data_sets")
     shutil.copytree(SHADERS, folder / "shaders")
+    shutil.copytree(PUZZLES, folder / "docs" / "learn" / "puzzles")
     (folder / "notes").mkdir()
     (folder / "notes" / "device.md").write_text("# Reset\n\nHold the button for ten seconds (E4711).\n", encoding="utf-8")
     (folder / "README.txt").write_text("The cat sleeps.\n\nIt rained all day.\n", encoding="utf-8")

@@ -19,6 +19,7 @@ OWN_OPTIONS = ("shader", "device", "as_json")
 def check_reader_shader(ctx: typer.Context, file: str, as_json: bool) -> None:
     """Check one file, and print the verdict. The exit code is 1 if it is wrong."""
     from ..devices.selftest import forward_cases
+    from ..diagnose.puzzles import PUZZLE_CASES
     from ..diagnose.shader_check import check_shader
     from ..train.ops import linear_dweight
     from ..train.selftest import backward_cases
@@ -29,7 +30,7 @@ def check_reader_shader(ctx: typer.Context, file: str, as_json: bool) -> None:
     device = open_for_shader(ctx.params["device"])
     # linear_dweight leaves parts of its output unwritten that nothing reads
     backward = [case for case in backward_cases() if case.op is not linear_dweight]
-    report = check_shader(Path(file), device, [*forward_cases(device.has_f16), *backward])
+    report = check_shader(Path(file), device, [*PUZZLE_CASES, *forward_cases(device.has_f16), *backward])
     if as_json:
         print(json.dumps(describe_shader(file, device, report), indent=2, ensure_ascii=False))
     else:

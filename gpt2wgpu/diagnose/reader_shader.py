@@ -49,7 +49,7 @@ class ReaderShader:
 @dataclass(frozen=True)
 class Candidate:
     """The reader's kernel for one case. first_line: of the reader's file in the source, from 0. engine: the engine's own kernel,
-    None if its op has none. device: with another kind than the real one where only that has this kernel."""
+    None for the op of a puzzle. device: with another kind than the real one where only that has this kernel."""
 
     case: Case
     output: Tensor
@@ -121,7 +121,7 @@ def stand_in_candidates(shader: ReaderShader, device: Device, cases: Sequence[Ca
     path = show(shader.path)
     if not is_shader(shader.name):
         raise UserError(
-            f"{path}: its first line must be `// op: NAME`, with the name of an op; "
+            f"{path}: its first line must be `// op: NAME`, with the name of a puzzle or an op; "
             "or its name must be that of a file in shaders/, which it stands in for"
         )
     found: dict[str, Candidate] = {}  # by what is computed with which source

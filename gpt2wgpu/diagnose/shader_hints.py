@@ -54,7 +54,8 @@ def hint_of_values(expected: Array, found: Array, wrong: Array, first: int) -> s
         return where
     difference = found[wrong] - expected[wrong]
     if wrong.all() and np.ptp(difference) <= 1e-4 * np.abs(difference).max():
-        return f"every element is {value_text(float(np.median(difference)))} too large (negative: too small)"
+        middle = float(np.median(difference))
+        return f"every element is {value_text(abs(middle))} too {'large' if middle > 0 else 'small'}"
     if expected[wrong].all():
         ratio = found[wrong] / expected[wrong]
         if np.ptp(ratio) <= 1e-4 * np.abs(ratio).max():

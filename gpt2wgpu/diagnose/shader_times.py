@@ -1,0 +1,94 @@
+"""How fast a reader's kernel is, beside the engine's own."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from ..devices.selftest import Case, Check
+from ..gpu import Device
+from ..gpu.kernels import compile_pipeline
+from .reader_shader import Candidate, ReaderShader, find_grid, make_candidates, uniform_block, uses_f16
+from .shader_attempt import Attempt, Finding
+
+FEWEST_PASSES, MOST_PASSES = 3, 101
+TIMED_SECONDS = 1.0  # of passes, if there are more than the fewest
+LONGEST_PASS = 0.1  # seconds that a dispatch may take, by an estimate
+TIMED_SIZES = (256, 128, 64)  # of what a case leaves free, largest first; a batch has twice as many tokens
+FREE = "CKNVSM"  # letters that may be any size
+FIXED_BY = ("head_size", "heads", "size", "keep")  # attributes that fix them
+
+
+@dataclass(frozen=True)
+class ShaderTimes:
+    """Seconds of one dispatch, the median of several, and of the engine's own kernel (None for the op of a puzzle)."""
+
+    shape: str
+    seconds: float
+    engine: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as long as the engine's kernel."""
+        return self.seconds / self.engine if self.engine else None
+
+
+def timed_cases(case: Case) -> Iterator[Case]:
+    """Larger cases of the same op, largest first, where its sizes are free; then the case itself."""
+    if not case.given:
+        tied = any(name in case.attrs for name in FIXED_BY)
+        for size in TIMED_SIZES:
+            sizes = {letter: size if letter in FREE and not tied else n for letter, n in case.sizes.items()}
+            yield replace(case, sizes=sizes, lengths=(size // 4,) * 8)
+    yield case
+
+
+def estimated_work(attempt: Attempt) -> float:
+    """A number that grows as the work of an op does, or faster."""
+    return attempt.expected.size * max([1, *attempt.candidate.case.sizes.values()]) * max(attempt.candidate.case.lengths)
+
+
+Checker = Callable[[Attempt], tuple[Check, Finding | None]]  # finds out whether an attempt is right
+
+
+def time_shader(
+    shader: ReaderShader, device: Device, candidates: Sequence[Candidate], check: Checker
+) -> tuple[Check | None, Finding | None, ShaderTimes | None]:
+    """Check the kernel once more, on a larger case, and time it there, taking turns with the engine's own.
+
+    candidates: those that are right.
+    """
+    simple = [c for c in candidates if not uses_f16(c.case) and not c.case.nan and not c.case.given]
+    largest = max(simple or candidates, key=lambda c: sum(c.case.lengths) * math.prod(c.case.sizes.values()))
+    small = Attempt(shader, largest)
+    rate = time_turns(small, most=FEWEST_PASSES)[-1][0] / estimated_work(small)
+    small.trial.close()
+    for case in timed_cases(largest.case):
+        with suppress(ValueError):  # its sizes may go together in a way that these do not
+            attempt = Attempt(shader, make_candidates(shader, device, [case])[0])
+            if case is largest.case or rate * estimated_work(attempt) < LONGEST_PASS:
+                break
+            attempt.trial.close()
+    found, finding = check(attempt)
+    seconds = [] if finding else [statistics.median(column) for column in zip(*time_turns(attempt), strict=True)]
+    attempt.trial.close()
+    return found, finding, ShaderTimes(attempt.label, seconds[0], seconds[1] if len(seconds) > 1 else None) if seconds else None
+
+
+def time_turns(attempt: Attempt, most: int = MOST_PASSES) -> list[list[float]]:
+    """Seconds of the reader's kernel and of the engine's, if there is one, pass by pass: without bounds checks, as users run
+    kernels."""
+    candidate, turns = attempt.candidate, []
+    fast = replace(candidate.device, checked=False)
+    for kernel in filter(None, (attempt.kernel, candidate.engine)):
+        pipeline = compile_pipeline(fast, kernel.name, kernel.source, kernel.bindings)
+        uniforms = uniform_block(attempt.shader, kernel, attempt.params)
+        turns.append((pipeline, uniforms, find_grid(attempt.shader, kernel, attempt.output, attempt.params)))
+    repeats = [attempt.trial.repeats(*turn) for turn in turns]
+    passes: list[list[float]] = []
+    started = time.perf_counter()
+    while len(passes) < FEWEST_PASSES or (len(passes) < most and time.perf_counter() - started < TIMED_SECONDS):
+        passes.append([attempt.trial.time(*turn, n) for turn, n in zip(turns, repeats, strict=True)])
+    return passes
