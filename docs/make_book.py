@@ -6,13 +6,17 @@ Each page is one file that loads nothing. Open FOLDER/index.html.
 import sys
 from pathlib import Path
 
-try:
-    from book.pages import write_book
-except ImportError as error:
-    sys.exit(f'error: pages need {error.name}: pip install ".[docs]" in the checkout')
 
-if __name__ == "__main__":
+def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python docs/make_book.py FOLDER")
+    try:
+        from book.pages import write_book
+    except ImportError as error:
+        sys.exit(f'error: pages need {error.name}: pip install ".[docs]" in the checkout')
     pages = write_book(Path(sys.argv[1]))
     print(f"{len(pages)} pages: open {pages[-1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,8 +15,8 @@ from gpu_compilers.tables import Row, read_table
 
 from gpt2wgpu.devices.selftest import Case, attraction_case, case_arrays, forward_cases
 from gpt2wgpu.diagnose.profile import count_work
-from gpt2wgpu.explain.dispatches import paper_device
 from gpt2wgpu.gpu.kernels import Kernel, Tile, find_kernel, is_tiled, kernel_files, operand_types, read_shader
+from gpt2wgpu.gpu.paper import paper_device
 from gpt2wgpu.gpu.tiles import BUCKETS, default_tiles
 from gpt2wgpu.graph import ops
 from gpt2wgpu.graph.tensor import Array, Grid, Op, Tensor, parse_dim

@@ -1,0 +1,123 @@
+"""The two ladders of the book of kernels: every rung agrees with numpy, and what is said of it is what its source does."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "docs"))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import ladder as ladder_script
+from book import rungs
+from book.ladder_pages import read_ladder_prose, read_measurements
+from book.wgsl import read_constants
+from gpu_compilers.tables import read_table
+
+from gpt2wgpu.devices.selftest import Case
+from gpt2wgpu.gpu import Device
+from gpt2wgpu.graph import ops
+
+AWKWARD = {
+    "matmul": [Case(ops.linear, {"K": 36, "N": 68}, (1, 5, 33)), Case(ops.linear, {"K": 132, "N": 260}, (65,))],
+    "softmax": [
+        Case(ops.attention, {"N": 576}, (1, 70, 17), rungs.HEAD),
+        Case(ops.attention, {"N": 96}, (33, 1, 64), rungs.HEAD | {"head_size": 32, "causal": False}),
+    ],
+}
+RUNGS = [(name, rung) for name, ladder in rungs.LADDERS.items() for rung in ladder.rungs]
+
+
+def skip_without_matrices(rung: rungs.Rung, device: Device) -> Device:
+    found, why = ladder_script.device_of(rung, device)
+    if found is None:
+        pytest.skip(f"the device grants no cooperative-matrix: {why}")
+    return found
+
+
+@pytest.mark.parametrize(("name", "rung"), RUNGS, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_a_rung_equals_numpy(name: str, rung: rungs.Rung, as_on_a_gpu: Device):
+    own = skip_without_matrices(rung, as_on_a_gpu)
+    for case in AWKWARD[name]:
+        check = rungs.check_rung(rung, own, case)
+        assert check.ok, check
+
+
+def test_matmul_rungs_give_the_same_bits(as_on_a_gpu: Device):
+    case, found = AWKWARD["matmul"][0], []
+    for rung in rungs.MATMUL.rungs:
+        if not rung.half:
+            program, values = rungs.compile_rung(rung, as_on_a_gpu, case)
+            found.append(program.run(values))
+    assert len(found) == 5
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_a_wrong_rung_is_not_timed(as_on_a_gpu: Device, monkeypatch: pytest.MonkeyPatch):
+    small = replace(rungs.SOFTMAX, small=AWKWARD["softmax"][1], large=AWKWARD["softmax"][1], rungs=rungs.SOFTMAX.rungs[:2])
+    right = rungs.read_rung
+    monkeypatch.setattr(rungs, "read_rung", lambda name: right(name).replace("sum[d] * fade", "sum[d]"))
+    first, second = ladder_script.climb(small, as_on_a_gpu)
+    assert first.row[0] == "three passes" and float(first.row[1]) > 0 and first.row[3] == "1.00"
+    assert second.row[:2] == ["online", "wrong"] and second.why.startswith("is wrong: error")
+    assert ladder_script.show_rows(small, as_on_a_gpu, [second]).endswith(f"- online: wrong: {second.why}\n")
+
+
+def test_shared_blocks_are_the_tiles():
+    """What a rung says of itself is what its source says."""
+    for rung in rungs.MATMUL.rungs:
+        constants = read_constants(rung.source(rungs.MATMUL.small.output()))
+        if rung.made_by == "matmul_workgroup":
+            assert rung.shared == (constants["TILE_T"], constants["TILE_N"])
+            assert rung.thread == (constants["THREAD_ROWS"], constants["TILE_N"] // constants["THREADS_N"])
+        if rung.made_by == "matmul_cooperative":
+            assert rung.shared == (constants["TILE_T"], constants["TILE_N"])
+            assert rung.thread == (constants["THREAD_ROWS"],) * 2
+    for _, rung in RUNGS:
+        assert not rung.compiled or rung.compiled in read_table("navi31").rows
+    for rung in rungs.SOFTMAX.rungs[2:]:
+        assert read_constants(rung.source(rungs.SOFTMAX.small.output()))["QUERIES"] == rung.shared[0]
+
+
+def test_bytes_of_a_rung_are_the_loads_of_its_source():
+    """Counted from the constants: what a workgroup or a thread loads in one round, for how many outputs."""
+    for rung in rungs.MATMUL.rungs[2:]:
+        c = read_constants(rung.source(rungs.MATMUL.small.output()))
+        if "X_LOADS" in c:  # groups of four, of x and of the weights, in a slice of k
+            size, deep = (8, c["SLICE"]) if rung.half else (16, 4 * c["SLICE4"])
+            loaded, outputs = c["LANES"] * (c["X_LOADS"] + c["WEIGHT_LOADS"]) * size, c["TILE_T"] * c["TILE_N"]
+        else:  # for four k: a group of four for each row, and four rows of the columns' groups
+            rows, columns = rung.thread
+            loaded, outputs, deep = 16 * (rows + 4 * columns // 4), rows * columns, 4
+        assert rungs.matmul_bytes(rung, deep) == loaded / outputs, rung.name
+    for rung in rungs.SOFTMAX.rungs[2:]:
+        c = read_constants(rung.source(rungs.SOFTMAX.small.output()))
+        rows = 2 * c["KEYS"] + (c["QUERIES"] if "SLICE" in c else 0)  # keys, values, and queries that are staged again
+        loaded = rows * c["D4"] * (8 if rung.half else 16)
+        assert rungs.softmax_bytes(rung, 4 * c["D4"]) == loaded / (c["KEYS"] * c["QUERIES"]), rung.name
+
+
+def log_rows() -> Iterator[tuple[str, list[str]]]:
+    for name, ladder in rungs.LADDERS.items():
+        for measured in read_measurements(ladder):
+            for row in measured.rows.values():
+                yield name, row
+
+
+def test_the_log_has_a_figure_of_every_rung():
+    for name, ladder in rungs.LADDERS.items():
+        read_ladder_prose(ladder)
+        tables = read_measurements(ladder)
+        assert tables, f"benchmarks/LOG.md has no table of {name}"
+        for table in tables:
+            assert list(table.rows) == [rung.name for rung in ladder.rungs]
+            assert table.case.startswith(f"{ladder.op.name} {ladder.small}, texts of {ladder.small.lengths[0]}, ")
+    for name, row in log_rows():
+        if row[1] != "not run":
+            case = rungs.LADDERS[name].small
+            rate = ladder_script.useful_operations(case) / (float(row[1]) / 1e3) / 1e9
+            assert rate == pytest.approx(float(row[2]), rel=0.02), f"{name}: {row}"
