@@ -1,6 +1,7 @@
 """The study: each number is what evaluate or a hand computes; nothing is fitted on the pairs; files and reports."""
 
 import gzip
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from encoders import GOLDEN
+from matplotlib.figure import Figure
 from process import Run
 
 from gpt2wgpu import Encoder, UserError
+from gpt2wgpu.evaluation.plots import draw_study
 from gpt2wgpu.evaluation.scores import evaluate_layers
 from gpt2wgpu.evaluation.static_vectors import plain_words, token_means, word_means
 from gpt2wgpu.evaluation.study import Study, layer_vectors, run_study, spearman_cosine, treat_vectors
@@ -204,6 +207,20 @@ def test_command(run: Run, tmp_path: Path):
     assert run("study", "--data", pairs, "--treatments", "centre")[0] == 2
     code, _, err = run("study", "--data", pairs, "--poolings", "median", "-o", tmp_path / "x.html")
     assert code == 1 and "pooling must be one of" in err and not (tmp_path / "x.html").exists()
+
+
+def test_a_plot_hides_no_curve(monkeypatch: pytest.MonkeyPatch):
+    """Six curves that fill their panel, and the legend beside it, with the best layer of each."""
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    curves = {f"remove_top:{i}": [(layer, layer * i / 30) for layer in range(6)] for i in range(6)}
+    draw_study(io.BytesIO(), {f"a model of a long name, pooling {i}": curves for i in range(4)}, "pairs.tsv: 9 pairs")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    legends = [axes.get_legend().get_window_extent() for axes in figure.axes]
+    assert [axes.get_legend().get_texts()[3].get_text() for axes in figure.axes] == ["remove_top:3 0.500 @5"] * 4
+    assert not any(axes.bbox.overlaps(legend) for axes in figure.axes for legend in legends)
+    assert all(legend.x0 >= 0 and legend.x1 <= figure.bbox.x1 for legend in legends)
 
 
 def test_spearman_of_known_order():

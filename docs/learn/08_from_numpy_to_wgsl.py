@@ -114,9 +114,8 @@ assert len(body) == 8
 try:
     adapter = choose_adapter("gpu")  # the best GPU, else a software adapter
     assert adapter is not None
-    device = open_device(
-        adapter, checked=True
-    )  # checked: WebGPU watches the bounds of arrays, as in a browser
+    # checked: WebGPU watches the bounds of arrays, as in a browser
+    device = open_device(adapter, checked=True)
     print(f"running on {adapter}")
 except UserError as error:
     device = None

@@ -49,9 +49,8 @@ assert [counts[word] for word in words[-1:]] == [5]
 WINDOW, FREQUENT = 3, 0.001
 rng = np.random.default_rng(0)
 frequency = np.array([counts[word] for word in words], np.float64)
-kept = np.minimum(
-    1, np.sqrt(FREQUENT * frequency.sum() / frequency)
-)  # the probability that an occurrence is kept
+# the probability that an occurrence of a word is kept
+kept = np.minimum(1, np.sqrt(FREQUENT * frequency.sum() / frequency))
 
 pairs_found: list[tuple[int, int]] = []
 for text in texts:
@@ -77,7 +76,7 @@ assert round(float(1 / kept[number["the"]])) == 11
 #
 # `-log sigmoid(w · c) - sum of log sigmoid(-w · n) over the five n`
 #
-# A batch of 256 pairs shares 64 negatives, each counted as 5/64. That is four times as fast in numpy, and on average the same.
+# A batch of 256 pairs shares 64 negatives, each counted as 5/64. That is much faster in numpy, and on average the same.
 
 # %%
 WIDTH, EPOCHS, BATCH, NEGATIVES, DRAWN, RATE = 32, 4, 256, 5, 64, 0.2
@@ -93,9 +92,8 @@ def train_vectors(pairs: Array) -> tuple[Array, list[float]]:
     """Vectors of the words (n, WIDTH), and the loss of every batch."""
     middle = ((rng.random((len(words), WIDTH)) - 0.5) / WIDTH).astype(np.float32)
     beside = np.zeros_like(middle)
-    drawn_as_often = np.cumsum(
-        frequency**0.75
-    )  # rarer words a little more often than they occur, as in the paper
+    # rarer words are drawn a little more often than they occur, as in the paper
+    drawn_as_often = np.cumsum(frequency**0.75)
     drawn_as_often /= drawn_as_often[-1]
     batches = np.array_split(np.arange(EPOCHS * len(pairs)), EPOCHS * len(pairs) // BATCH)
     order = np.concatenate([rng.permutation(len(pairs)) for _ in range(EPOCHS)])
@@ -109,9 +107,8 @@ def train_vectors(pairs: Array) -> tuple[Array, list[float]]:
         losses.append(float(np.logaddexp(0, -real).mean() + NEGATIVES * np.logaddexp(0, false).mean()))
         d_real = sigmoid(real) - 1  # the loss's derivative by each dot product
         d_false = np.float32(NEGATIVES / DRAWN) * sigmoid(false)
-        np.add.at(
-            middle, word, -rate * (d_real[:, None] * c + d_false @ n)
-        )  # a word may be in a batch more than once
+        # add.at, because a word may be in a batch more than once
+        np.add.at(middle, word, -rate * (d_real[:, None] * c + d_false @ n))
         np.add.at(beside, other, -rate * d_real[:, None] * w)
         np.add.at(beside, negative, -rate * (d_false.T @ w))
     return middle, losses

@@ -45,18 +45,21 @@ def draw_study(file: BinaryIO, panels: Mapping[str, Mapping[str, Sequence[tuple[
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5 * columns, 3.6 * rows), dpi=110, layout="constrained")
-    for axes, (name, curves) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels.items(), strict=False):
+    figure = Figure(figsize=(6 * columns, 3.6 * rows), dpi=110, layout="constrained")
+    places = [*figure.subplots(rows, columns, squeeze=False).flat]
+    for axes in places[len(panels) :]:
+        axes.remove()
+    for axes, (name, curves) in zip(places, panels.items(), strict=False):
         for label, points in curves.items():
             best = max(range(len(points)), key=lambda i: points[i][1])
-            axes.plot(
-                *zip(*points, strict=True), marker="o", markersize=4, markevery=[best], label=f"{label} {points[best][1]:.3f}"
-            )
+            layer, score = points[best]
+            name_at_best = f"{label} {score:.3f} @{layer}"
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, markevery=[best], label=name_at_best)
         axes.set_title(name, fontsize="medium")
         axes.set(xlabel="layer (0: the embeddings)", ylabel="Spearman")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside the panel, where it hides no curve
     figure.suptitle(title)
     figure.savefig(file, format="png")
 
