@@ -16,7 +16,7 @@ from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.evaluation.plots import draw_study
 from gpt2wgpu.evaluation.scores import evaluate_layers
 from gpt2wgpu.evaluation.static_vectors import plain_words, token_means, word_means
-from gpt2wgpu.evaluation.study import Study, layer_vectors, run_study, spearman_cosine, treat_vectors
+from gpt2wgpu.evaluation.study import Study, layer_vectors, leave_out_first, run_study, spearman_cosine, treat_vectors
 from gpt2wgpu.evaluation.study_report import study_page, study_table
 from gpt2wgpu.files.pairs import Pairs
 from gpt2wgpu.graph.tensor import Tensor
@@ -77,6 +77,19 @@ def test_vectors_of_each_pooling(name: str):
         for pooling in poolings:
             expected = np.stack([by_hand[pooling](s) for s in states])
             assert np.allclose(found[layer, pooling], expected, atol=1e-4 * np.abs(expected).max()), (layer, pooling)
+
+
+def test_a_mean_without_the_first_token_beside_a_giant():
+    """GPT-2's first token has a number of 3,000. A text of one token keeps it."""
+    rng = np.random.default_rng(3)
+    texts = [rng.standard_normal((n, 8)).astype(np.float32) for n in (1, 2, 9, 70)]
+    for states in texts:
+        states[0, 5] = 3000
+    vectors = {"mean": np.stack([s.mean(0) for s in texts]), "cls": np.stack([s[0] for s in texts])}
+    found = leave_out_first(vectors, np.array([len(s) for s in texts]))
+    assert found.dtype == np.float32 and np.array_equal(found[0], texts[0][0])
+    assert np.allclose(found[1:], [s[1:].mean(0) for s in texts[1:]], atol=1e-3)
+    assert np.allclose(np.delete(found[1:], 5, 1), [np.delete(s[1:].mean(0), 5) for s in texts[1:]], atol=1e-5)
 
 
 def test_treatments(model: Encoder):
