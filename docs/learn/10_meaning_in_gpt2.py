@@ -163,7 +163,11 @@ else:
 
 # %% [markdown]
 # The same picture: the last layer, 6, is best with 0.43. Raw, its middle has 0.20 and its embedding 0.16; with nothing but the
-# mean vector taken off they have 0.34 and 0.29, and the last one 0.44. Half of what the cosine could not see was there.
+# mean vector taken off they have 0.34 and 0.29, and the last one 0.44. Much of what the cosine could not see was there.
+#
+# But ask other pairs before you believe a figure. On STS-B's development set, measured by hand (`docs/study.md`), the means of
+# the built-in model repeat the picture, and `remove_top` lifts its middle to a point below the last layer. MiniLM's middle is not
+# lifted by any repair there: on ordinary sentences its last two blocks do make the difference.
 #
 # ## What is published
 #
