@@ -1,6 +1,7 @@
 """The two ladders of the book of kernels on this machine's device: every rung compared with numpy, then timed.
 
     python benchmarks/ladder.py [--device gpu] [--only matmul]
+    python benchmarks/ladder.py --start FOLDER
 
 Prints one table a ladder, in the form of benchmarks/LOG.md, which the book shows. A rung that is wrong is not timed; one that the
 device cannot run says why. GFLOP/s count what the op needs (2 T K N; four operations for each pair of attention and column),
@@ -19,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "docs"))
 
 import numpy as np
-from book.rungs import LADDERS, Ladder, Rung, check_rung, compile_rung
+from book.rungs import LADDERS, Ladder, Rung, check_rung, compile_rung, read_rung
 from work import device_seconds, median
 
 from gpt2wgpu.devices.choose import find_device
@@ -123,11 +124,27 @@ def show_rows(ladder: Ladder, device: Device, climbers: list[Climber]) -> str:
     return f"{ladder.name}, {case.op.name} {case}, texts of {case.lengths[0]}, {by}:\n\n{table}\n{notes}"
 
 
+def write_starts(folder: Path) -> list[Path]:
+    """Write the first rung of each ladder as a whole kernel, which computes its op for all sizes: `doctor --shader` checks it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, ladder in LADDERS.items():
+        paths.append(folder / f"my_{name}.wgsl")
+        text = "\n".join(map(read_rung, ladder.rungs[0].files))
+        paths[-1].write_text(f"// op: {ladder.op.name}\n{text}", encoding="utf-8")
+    return paths
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="gpu", help="as of the command line: gpu takes a software driver, too")
     parser.add_argument("--only", choices=sorted(LADDERS))
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="write the first rungs, to climb from there, and end")
     options = parser.parse_args()
+    if options.start:
+        for path in write_starts(options.start):
+            print(f"gpt2wgpu doctor --shader {path} --device {options.device}")
+        return
     device, why = find_device(options.device)
     if device is None:
         sys.exit(f"no GPU for --device {options.device}: {why}")

@@ -12,7 +12,7 @@ def main() -> None:
         sys.exit("usage: python docs/make_book.py FOLDER")
     try:
         from book.pages import write_book
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         sys.exit(f'error: pages need {error.name}: pip install ".[docs]" in the checkout')
     pages = write_book(Path(sys.argv[1]))
     print(f"{len(pages)} pages: open {pages[-1]}")

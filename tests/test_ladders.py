@@ -16,8 +16,9 @@ from book import rungs
 from book.ladder_pages import read_ladder_prose, read_measurements
 from book.wgsl import read_constants
 from gpu_compilers.tables import read_table
+from process import Run
 
-from gpt2wgpu.devices.selftest import Case
+from gpt2wgpu.devices.selftest import Case, forward_cases
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import ops
 
@@ -44,6 +45,23 @@ def test_a_rung_equals_numpy(name: str, rung: rungs.Rung, as_on_a_gpu: Device):
     for case in AWKWARD[name]:
         check = rungs.check_rung(rung, own, case)
         assert check.ok, check
+
+
+@pytest.mark.parametrize("name", rungs.LADDERS)
+def test_the_first_rung_computes_every_size(name: str, as_on_a_gpu: Device):
+    ladder = rungs.LADDERS[name]
+    cases = [c for c in forward_cases(half=False) if c.op is ladder.op]
+    assert len(cases) > 5
+    for case in cases:
+        check = rungs.check_rung(ladder.rungs[0], as_on_a_gpu, case)
+        assert check.ok, check
+
+
+def test_a_reader_can_climb_from_the_first_rung(tmp_path: Path, run: Run):
+    for path in ladder_script.write_starts(tmp_path / "mine"):
+        assert path.read_text(encoding="utf-8").count("fn main(") == 1
+    code, out, _ = run("doctor", "--shader", tmp_path / "mine" / "my_matmul.wgsl", "--device", "gpu")
+    assert code == 0 and "\nright: " in out and " times as long" in out
 
 
 def test_matmul_rungs_give_the_same_bits(as_on_a_gpu: Device):
