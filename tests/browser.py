@@ -75,14 +75,14 @@ class Page:
         elif kind == "Page.loadEventFired":
             self.loaded = True
 
-    def open(self, path: Path, width: int = 1280, height: int = 800, dark: bool = False) -> None:
-        """Open a file and wait until it is loaded."""
+    def open(self, place: Path | str, width: int = 1280, height: int = 800, dark: bool = False) -> None:
+        """Open a file, or an address of this machine, and wait until it is loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         still = {"name": "prefers-reduced-motion", "value": "reduce"}  # no test waits for a movement
         self.call("Emulation.setEmulatedMedia", features=[scheme, still])
         self.loaded = False
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.absolute().as_uri())
         while not self.loaded:
             self._note(self._read())
 

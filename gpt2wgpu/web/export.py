@@ -22,6 +22,7 @@ from ..graph.packing import pack_batch, position_ids
 from ..graph.reference import NumpyProgram
 from ..graph.tensor import Array, Tensor, schedule
 from .forms import JsonObject, graph_form, page_capacity
+from .tokenizers import check_web_tokenizer
 
 STATIC = Path(__file__).parent / "static"
 FORMAT = 1  # of engine.json; engine.js refuses any other
@@ -135,11 +136,13 @@ def empty_id(encoder: Encoder) -> int | None:
 
 
 def tokenizer_json(encoder: Encoder) -> str:
-    """The tokenizer as it is used: with what tokenizer_config.json overrides. Raises UserError for what JSON cannot say."""
+    """The tokenizer as it is used: with what tokenizer_config.json overrides. Raises UserError for what a page cannot do."""
     library = encoder.tokenizer.library
     if library.encode_special_tokens:
         raise UserError("split_special_tokens is set in tokenizer_config.json, which a page cannot do: export another model")
-    return dump_json(json.loads(library.to_str()))
+    state = json.loads(library.to_str())
+    check_web_tokenizer(state)
+    return dump_json(state)
 
 
 def make_checks(encoder: Encoder, graph: Tensor, read: Callable[[Tensor], Array]) -> list[JsonObject]:
