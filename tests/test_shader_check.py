@@ -2,53 +2,23 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from process import Run
+from reader_shaders import CONCAT, Check, text_checker
 
 from gpt2wgpu.devices.selftest import forward_cases
-from gpt2wgpu.diagnose.lane_orders import LANE_ORDERS, PLAIN, has_barrier, reorder_lanes, shares_memory
+from gpt2wgpu.diagnose.lane_orders import LANE_ORDERS
 from gpt2wgpu.diagnose.reader_shader import make_candidates, read_reader_shader
-from gpt2wgpu.diagnose.shader_check import ShaderReport, check_shader
-from gpt2wgpu.diagnose.shader_hints import RACE
+from gpt2wgpu.diagnose.shader_hints import ENDLESS
 from gpt2wgpu.errors import UserError
-from gpt2wgpu.gpu import Device, read_shader
-
-CASES = [case for case in forward_cases(half=False) if case.op.name in ("layer_norm", "l2_normalize", "concat", "similarity")]
-# A whole kernel of an op of the engine, as a reader would write it: a thread per element.
-CONCAT = """// op: concat
-struct Params { B: u32, J: u32, K: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
-
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= p.J + p.K) { return; }
-  let at = id.y * (p.J + p.K) + id.x;
-  if (id.x < p.J) { out[at] = a[id.y * p.J + id.x]; } else { out[at] = b[id.y * p.K + id.x - p.J]; }
-}
-"""
-Check = Callable[..., ShaderReport]
+from gpt2wgpu.gpu import Device, DeviceLost, read_shader
 
 
 @pytest.fixture
 def check(device: Device, tmp_path: Path) -> Check:
-    """`check(name, text, old, new, ...)` checks a file of that name, with each `old` replaced by `new`."""
-
-    def check_text(name: str, text: str, *changes: str) -> ShaderReport:
-        for old, new in zip(changes[::2], changes[1::2], strict=True):
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp_path / f"{name}.wgsl"
-        path.write_text(text, encoding="utf-8")
-        return check_shader(path, device, CASES)
-
-    return check_text
+    return text_checker(device, tmp_path)
 
 
 def test_a_right_kernel_is_right_and_timed(check: Check):
@@ -95,108 +65,13 @@ def test_wrong_kernels_without_shared_memory(changes: tuple[str, ...], problem: 
     assert hint in finding.hint and finding.case.startswith("concat T=39 J=70 K=3")
 
 
-# --- lanes that share memory
+def test_a_lost_device_is_a_verdict(check: Check, monkeypatch: pytest.MonkeyPatch):
+    def lose(*args: object) -> None:
+        raise DeviceLost("the device was lost")
 
-SHARED = [
-    ("row_sum", "  partial[lane] = value;\n  workgroupBarrier();", "  partial[lane] = value;"),
-    ("row_sum", "  }\n  workgroupBarrier();\n  var total", "  }\n  var total"),
-    ("similarity", "    workgroupBarrier();\n    for (var c = 0u; c < SLICE", "    for (var c = 0u; c < SLICE"),
-    ("similarity", "    }\n    workgroupBarrier();\n  }\n  for (var r", "    }\n  }\n  for (var r"),
-]
-
-
-@pytest.mark.parametrize(("name", "old", "new"), SHARED)
-def test_each_barrier_is_missed(name: str, old: str, new: str, check: Check):
-    finding = check(name, read_shader(name), old, new).finding
-    assert finding is not None and finding.hint == RACE
-
-
-# The last of 64 lanes adds up what all of them wrote: on a driver that runs them in order it is right without a barrier.
-LAST_LANE = """// op: l2_normalize
-struct Params { B: u32, C: u32 }
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
-
-var<workgroup> squares: array<f32, 64>;
-var<workgroup> norm: f32;
-
-@compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, PARAMETER) {
-  let lane = LANE;
-  var square = 0.0;
-  for (var c = lane; c < p.C; c += 64u) { square += x[group.y * p.C + c] * x[group.y * p.C + c]; }
-  squares[lane] = square;
-  workgroupBarrier();
-  if (lane == 63u) {
-    var sum = 0.0;
-    for (var i = 0u; i < 64u; i++) { sum += squares[i]; }
-    norm = max(sqrt(sum), 1e-12);
-  }
-  workgroupBarrier();
-  for (var c = lane; c < p.C; c += 64u) { out[group.y * p.C + c] = x[group.y * p.C + c] / norm; }
-}
-
-struct Lanes { @builtin(local_invocation_id) at: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32> }
-"""
-WAYS = {  # to say which lane one is
-    "index": ("64", "@builtin(local_invocation_index) index: u32", "index"),
-    "id": ("16, 4", "@builtin(local_invocation_id) id: vec3<u32>", "id.y * 16u + id.x"),
-    "global": ("64, 1, 1", "@builtin(global_invocation_id) id: vec3<u32>", "id.x"),
-    "struct": ("8, 4, 2", "lanes: Lanes", "(lanes.at.z * 4u + lanes.at.y) * 8u + lanes.at.x"),
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_barrier_that_the_drivers_order_makes_unnecessary_is_missed(way: str, check: Check):
-    size, parameter, lane = WAYS[way]
-    said = ("WORKGROUP", size, "PARAMETER", parameter, "LANE", lane)
-    report = check("mine", LAST_LANE, *said)
-    assert report.ok and report.orders == 6, report.finding
-    finding = check(
-        "mine", LAST_LANE, *said, "  squares[lane] = square;\n  workgroupBarrier();", "  squares[lane] = square;"
-    ).finding
-    assert finding is not None and finding.hint == RACE
-
-
-def test_shared_memory_without_any_barrier_is_refused(check: Check):
-    finding = check(
-        "mine", LAST_LANE, *("WORKGROUP", "64", "PARAMETER", WAYS["index"][1], "LANE", "index"), "workgroupBarrier();", ""
-    )
-    finding = finding.finding
-    assert finding is not None and finding.problem.startswith("lanes share workgroup memory, and no workgroupBarrier()")
-    assert has_barrier("atomicAdd(&sum, 1u);") and not has_barrier("// workgroupBarrier()\n/* workgroupBarrier() */")
-    assert shares_memory("var < workgroup > x: u32;") and not shares_memory("// var<workgroup> x: u32;")
-
-
-@pytest.mark.parametrize(("lanes", "together"), [(n, w) for n in (32, 64, 128, 256) for w in (4, 8, 16) if n > 2 * w])
-def test_each_of_two_lanes_comes_first_in_some_order(lanes: int, together: int):
-    before = np.eye(lanes, dtype=bool)
-    for order in (PLAIN, *LANE_ORDERS):
-        work = [order.place(lane, lanes) for lane in range(lanes)]
-        assert sorted(work) == [*range(lanes)]
-        group = np.argsort(work) // together
-        before |= group[:, None] < group[None, :]
-    assert before.all()
-
-
-@pytest.mark.parametrize("lanes", [1, 6, 24, 100])
-def test_an_order_is_a_bijection_for_any_number_of_lanes(lanes: int):
-    for order in LANE_ORDERS:
-        assert sorted(order.place(lane, lanes) for lane in range(lanes)) == [*range(lanes)]
-
-
-@pytest.mark.parametrize(
-    "main",
-    [
-        "@compute @workgroup_size(64) fn main(@builtin(subgroup_invocation_id) lane: u32) {}",
-        "@compute @workgroup_size(64) fn main(@builtin(local_invocation_index) lane: u32) { let x = subgroupAdd(1u); }",
-        "@compute fn main() {}",
-        "fn other() {}",
-    ],
-)
-def test_lanes_that_have_fixed_places_are_left_there(main: str):
-    assert reorder_lanes(main, LANE_ORDERS[0]) is None
+    monkeypatch.setattr("gpt2wgpu.gpu.trial.Trial.run", lose)
+    finding = check("mine", CONCAT).finding
+    assert finding is not None and finding.problem == "the device was lost while it ran" and finding.hint == ENDLESS
 
 
 # --- files, messages

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from ..devices.selftest import Case, Check, stated_tolerance
-from ..gpu import Device, GPUError
+from ..gpu import Device, DeviceLost, GPUError
 from ..gpu.kernels import compile_pipeline
 from ..graph.tensor import Array
+from ..progress import show_progress
 from .lane_orders import LANE_ORDERS, has_barrier, reorder_lanes, shares_memory
 from .reader_shader import Candidate, ReaderShader, make_candidates, read_reader_shader
 from .shader_attempt import Attempt, Finding, element_name, find_outside, find_unwritten, find_wrong_number, located
-from .shader_hints import RACE, compiler_message, value_text
+from .shader_hints import ENDLESS, RACE, UNEVEN, compiler_message, value_text
 from .shader_times import ShaderTimes, time_shader
+from .uneven_barrier import find_uneven_barrier
 
 REORDERED_SOURCES = 3  # of each form: sources whose lanes are reordered, as each takes five more compilations
 
@@ -51,6 +53,7 @@ class ShaderChecker:
         self.shader = shader
         self.pipelines: dict[str, Any] = {}
         self.reordered: dict[str, dict[str, list[str]]] = {}  # by form and source: the source with its lanes in other orders
+        self.read: dict[str, Finding | None] = {}  # what is wrong with a source, whatever it computes
         self.workgroups = 0
 
     def pipeline(self, attempt: Attempt, source: str) -> Any:
@@ -68,10 +71,14 @@ class ShaderChecker:
         except GPUError as error:
             details = compiler_message(str(error), source, self.shader, attempt.candidate.first_line)
             return self.failed(attempt, Finding("it does not compile", attempt.label, details=details))
-        if shares_memory(source) and not has_barrier(source):
-            unordered = "lanes share workgroup memory, and no workgroupBarrier() orders what they do"
-            return self.failed(attempt, Finding(unordered, attempt.label, hint=RACE))
-        bits, behind = attempt.run(pipeline)
+        if source not in self.read:
+            self.read[source] = find_in_source(source)
+        if (wrong := self.read[source]) is not None:
+            return self.failed(attempt, replace(wrong, case=attempt.label))
+        try:
+            bits, behind = attempt.run(pipeline)
+        except DeviceLost:
+            return self.failed(attempt, Finding("the device was lost while it ran", attempt.label, hint=ENDLESS))
         self.workgroups = max(self.workgroups, math.prod(attempt.grid))
         check = attempt.compare(bits)
         finding = find_outside(attempt, behind) or find_unwritten(attempt, bits)
@@ -117,6 +124,16 @@ class ShaderChecker:
         return [attempt.run(self.pipeline(attempt, s))[0] for s in tried.get(source, ())]
 
 
+def find_in_source(source: str) -> Finding | None:
+    """What is wrong with the barriers of a source."""
+    if not shares_memory(source):
+        return None
+    if not has_barrier(source):
+        return Finding("lanes share workgroup memory, and no workgroupBarrier() orders what they do", hint=RACE)
+    uneven = find_uneven_barrier(source)
+    return Finding(uneven, hint=UNEVEN) if uneven else None
+
+
 def check_shader(path: Path, device: Device, cases: Sequence[Case]) -> ShaderReport:
     """Check a reader's kernel on those of the cases that are of its op. device: opened with its checks on.
 
@@ -127,13 +144,16 @@ def check_shader(path: Path, device: Device, cases: Sequence[Case]) -> ShaderRep
     checker = ShaderChecker(shader)
     checks: list[Check] = []
     finding = None
-    for candidate in candidates:
-        attempt = Attempt(shader, candidate)
-        check, finding = checker.check(attempt)
-        attempt.trial.close()
-        checks.append(check)
-        if finding is not None:
-            break
+    with show_progress() as shown:
+        shown.begin(0, len(candidates))
+        for candidate in candidates:
+            attempt = Attempt(shader, candidate)
+            check, finding = checker.check(attempt)
+            attempt.trial.close()
+            checks.append(check)
+            if finding is not None:
+                break
+            shown.update(len(checks), f"checked {len(checks)} of {len(candidates)} cases{shown.left(len(checks))}")
     times = None
     if finding is None:
         last, finding, times = time_shader(shader, device, candidates, checker.check)

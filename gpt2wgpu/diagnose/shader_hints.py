@@ -11,6 +11,8 @@ RACE = (
     "a race: a lane reads what another lane has not written yet, or overwrites what another one still needs; "
     "is a workgroupBarrier() missing?"
 )
+UNEVEN = "every lane of the workgroup must come to a barrier; Chrome refuses this kernel, and a device may hang"
+ENDLESS = "does a loop never end?"
 NOT_FINITE = "NaN or Inf: exp() of a large number, 0 / 0, or a read past the end of an input, where NaN is"
 
 
