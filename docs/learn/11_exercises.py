@@ -379,6 +379,7 @@ for width in (1, 63, 64, 65, 300):
 #
 # ## Try
 #
-# - Time both kernels on a GPU, with `gpt2wgpu profile` as a model for how: which one waits for memory?
+# - `gpt2wgpu doctor --shader FILE` checks a kernel of yours in place of one of the package's, and times both: change
+#   `shaders/l2_normalize.wgsl` and see. `docs/learn/puzzles` has twelve kernels to make right.
 # - Let the shared kernel read four columns at a time, `array<vec4<f32>>`. What about a width that four does not divide?
 # - Give `glu` another activation of your own, and train a model with it: it also needs a derivative (`gpt2wgpu/train/ops.py`).
