@@ -15,11 +15,13 @@ import ladder as ladder_script
 from book import rungs
 from book.ladder_pages import read_ladder_prose, read_measurements
 from book.wgsl import read_constants
+from dawns import null_adapter
 from gpu_compilers.tables import read_table
 from process import Run
 
 from gpt2wgpu.devices.selftest import Case, forward_cases
-from gpt2wgpu.gpu import Device
+from gpt2wgpu.gpu import Device, MatrixUnits, open_device
+from gpt2wgpu.gpu.kernels import compile_pipeline
 from gpt2wgpu.graph import ops
 
 AWKWARD = {
@@ -62,6 +64,35 @@ def test_a_reader_can_climb_from_the_first_rung(tmp_path: Path, run: Run):
         assert path.read_text(encoding="utf-8").count("fn main(") == 1
     code, out, _ = run("doctor", "--shader", tmp_path / "mine" / "my_matmul.wgsl", "--device", "gpu")
     assert code == 0 and "\nright: " in out and " times as long" in out
+
+
+@pytest.mark.parametrize("name", rungs.LADDERS)
+def test_a_rung_on_matrix_units_runs_in_f16(name: str, as_on_a_gpu: Device, monkeypatch: pytest.MonkeyPatch):
+    """With kernels that need no matrix units in the place of those on them, which few drivers compile."""
+    if not as_on_a_gpu.has_f16:
+        pytest.skip("the device has no shader-f16")
+    others = {
+        "matmul_cooperative": ("matmul_workgroup", "matmul_order", "k_in_one"),
+        "attention_cooperative": ("attention", "softmax_attention", "attention_keys", "attention_load"),
+    }
+    right = rungs.read_rung
+    monkeypatch.setattr(rungs, "read_rung", lambda file: "\n".join(map(right, others.get(file, (file,)))))
+    own = replace(as_on_a_gpu, matrix_units=MatrixUnits(16, 32), kernels={}, tuned={})
+    rung = rungs.LADDERS[name].rungs[-1]
+    assert rung.half
+    for case in AWKWARD[name]:
+        check = rungs.check_rung(rung, own, case)
+        assert check.ok and check.shape.endswith(" f16"), check
+
+
+def test_rungs_compile_in_tint():
+    """As every kernel does (tests/test_tint.py): a browser could run them."""
+    null = open_device(null_adapter(), checked=True)
+    for name, rung in RUNGS:
+        ladder = rungs.LADDERS[name]
+        if not rung.half:
+            source = rung.source(ladder.small.output())
+            compile_pipeline(null, rung.name, source, 1 + len(ladder.op.args))
 
 
 def test_matmul_rungs_give_the_same_bits(as_on_a_gpu: Device):

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt2wgpu.devices.selftest import Case, Check, case_arrays, compare_results, run_numpy, stated_tolerance
 from gpt2wgpu.gpu import Device, GPUProgram, Kernel, Tile
-from gpt2wgpu.gpu.kernels import for_matrix_units, is_tiled, read_shader, set_constants, set_types, specialise_source
+from gpt2wgpu.gpu.kernels import enable_f16, for_matrix_units, is_tiled, read_shader, set_constants, set_types, specialise_source
 from gpt2wgpu.gpu.tiles import BUCKETS, matmul_key
 from gpt2wgpu.graph import ops, packing
 from gpt2wgpu.graph.tensor import Array, Op, Tensor
@@ -47,7 +47,9 @@ class Rung:
         if self.tile is not None:
             constants |= {"tile_t": self.tile.rows, "tile_n": self.tile.columns, "thread_rows": self.tile.thread_rows}
         text = set_constants(text, constants)
-        return for_matrix_units(device, text) if self.half and device is not None else text
+        if "coop_mat" in text:
+            return text if device is None else for_matrix_units(device, text)
+        return enable_f16(text, t)
 
 
 @dataclass(frozen=True)
