@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Page, open_browser
+from browser import CHROMIUM, Page
 from pages import minilm
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Library
+from web_modules import open_modules
 
-import gpt2wgpu
 from gpt2wgpu import UserError, hub
 from gpt2wgpu.checkpoint import load_checkpoint
 from gpt2wgpu.tokenizer import Tokenizer
 from gpt2wgpu.web.tokenizers import QWEN_WORDS, check_web_tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
-STATIC = Path(gpt2wgpu.__file__).parent / "web" / "static"
 GPT2 = Path(__file__).parent / "fixtures" / "gpt2_tokenizer"
 KINDS = {"distilbert": "bert", "gpt_neo": "gpt2"}  # of the folders in golden/tokenizers, where the model's name is another
 REFUSED = {"bert_more": "'dog', which is single_word", "distilbert": "'<mask>', which is single_word"}
@@ -34,15 +33,9 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """An empty page that may import the modules."""
-    empty = tmp_path_factory.mktemp("page") / "empty.html"
-    empty.write_text("<!doctype html><title>test</title>", encoding="utf-8")
-    with open_browser("--allow-file-access-from-files") as found:
-        found.open(empty)
-        found.run(f"import('{(STATIC / 'text.js').as_uri()}').then(m => {{ window.text = m; }})")
+def page() -> Iterator[Page]:
+    with open_modules("text") as found:
         yield found
-        assert found.problems == []
 
 
 @cache

@@ -2,7 +2,7 @@
 export class EngineError extends Error {}
 
 export interface LoadOptions {
-  /** auto: WebGPU on a real GPU, otherwise plain JavaScript. webgpu: also on a software driver. Default: auto. */
+  /** auto: WebGPU on a real GPU, otherwise the CPU. webgpu: also on a software driver. Default: auto. */
   device?: 'auto' | 'webgpu' | 'cpu';
   /** Of the computation. f16 needs WebGPU with shader-f16 and an export with f16 matrices. Default: f32, as Python computes. */
   dtype?: 'f32' | 'f16';
@@ -42,7 +42,7 @@ export interface Engine {
   /** Of the export: SHA-256 of the graph, the weights and the tokenizer. */
   readonly hash: string;
   readonly device: 'webgpu' | 'cpu';
-  /** The name of the GPU, or "plain JavaScript". */
+  /** The name of the GPU, or "CPU, WebAssembly SIMD", or "CPU, plain JavaScript". */
   readonly adapter: string;
   /** Why no GPU is used; "" if one is. */
   readonly reason: string;

@@ -1,4 +1,4 @@
-// Text in, vectors out: the engine of an exported folder, on WebGPU or, without one, in plain JavaScript.
+// Text in, vectors out: the engine of an exported folder, on WebGPU or, without a GPU, on the CPU.
 
 import { packBatch, planBatches } from './batch.js';
 import { EngineError } from './errors.js';
@@ -67,7 +67,7 @@ export class Engine {
     const { adapter, name, reason } = device === 'cpu' ? { name: '', reason: 'as asked' } : await openAdapter(gpu, asked);
     if (asked && !adapter) throw new EngineError(`device 'webgpu': ${reason}; use device 'auto' or 'cpu'`);
     this.device = adapter ? 'webgpu' : 'cpu';
-    this.adapter = adapter ? name : 'plain JavaScript';
+    this.adapter = name;
     this.reason = reason;
     this.dtype = dtype;
     const form = this.#about.forms[dtype];
@@ -103,7 +103,9 @@ export class Engine {
   async #openPlain(dtype, form, progress) {
     if (dtype === 'f16') throw new EngineError(`dtype 'f16' needs WebGPU (${this.reason}): use dtype 'f32'`);
     const { compilePlain } = await import('./plain.js');
-    return compilePlain(form, await this.weights(progress));
+    const program = compilePlain(form, await this.weights(progress));
+    this.adapter = `CPU, ${program.simd ? 'WebAssembly SIMD' : 'plain JavaScript'}`;
+    return program;
   }
 
   #readWeights(progress = () => {}) {

@@ -12,7 +12,7 @@ const ofSizes = (sizes) => (d) => sizes[d] ?? d;
 const bytesOf = (t, sizes) => t.shape.map(ofSizes(sizes)).reduce((a, b) => a * b, BYTES[t.dtype]);
 
 /**
- * The browser's adapter, or why there is none that should be used. A software driver is slower than plain JavaScript.
+ * The browser's adapter, or why there is none that should be used. A software driver is slower than plain.js.
  * @param {GPU | undefined} gpu
  * @param {boolean} software whether a software driver will do
  * @returns {Promise<{ adapter?: GPUAdapter, name: string, reason: string }>}
