@@ -21,9 +21,10 @@ ENTRY = "the ladders of the book"  # in the headings of the log that a page show
 
 @dataclass(frozen=True)
 class Measured:
-    """One table of the log: the heading of its entry, the case, and its rows by rung, as they stand there."""
+    """One table of the log: its entry's heading and first paragraph, the case, and its rows by rung, as they stand there."""
 
     entry: str
+    about: str
     case: str
     head: list[str]
     rows: dict[str, list[str]]
@@ -36,7 +37,7 @@ def read_measurements(ladder: Ladder) -> list[Measured]:
     for heading, text in re.findall(rf"^## ([^\n]*{ENTRY}[^\n]*)\n(.*?)(?=^## |\Z)", log, re.M | re.S):
         for case, table in re.findall(rf"^{ladder.name}, (.*):\n\n((?:\|.*\n)+)", text, re.M):
             head, _, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()]
-            found.append(Measured(heading, case, head, {row[0]: row for row in rows}))
+            found.append(Measured(heading, text.strip().split("\n\n")[0], case, head, {row[0]: row for row in rows}))
     return found
 
 
@@ -149,7 +150,7 @@ def measurements(ladder: Ladder, prose: Prose) -> str:
         bars = [(name, float(row[2]), f"{row[2]} GFLOP/s") for name, row in found.rows.items() if re.fullmatch(r"[\d.]+", row[2])]
         rows = [[html.escape(cell) for cell in row] for row in found.rows.values()]
         table = show_table(found.head, rows, numbers=True)
-        parts.append(f"<h3>{html.escape(found.entry)}</h3><p>{html.escape(found.case)}</p>")
+        parts.append(f"<h3>{html.escape(found.entry)}</h3>{show_markdown(found.about)}<p>{html.escape(found.case)}:</p>")
         parts.append(f'<div class="split">{figure(bar_chart(bars), "GFLOP/s; longer is faster")}{table}</div>')
     return "".join(parts) + show_markdown(elsewhere(prose))
 
