@@ -28,6 +28,15 @@ FLAGS = (
     "--proxy-server=127.0.0.1:9",  # nothing listens there
 )
 
+SWIFTSHADER = (  # WebGPU on the CPU; in place of --use-angle above
+    "--enable-unsafe-webgpu",
+    "--enable-features=Vulkan",
+    "--use-angle=vulkan",
+    "--use-vulkan=swiftshader",
+    "--use-webgpu-adapter=swiftshader",
+    "--disable-vulkan-surface",
+)
+
 
 class Page:
     """One tab. `problems`: errors and warnings of its console. `requests`: the addresses it asked for."""
