@@ -1,13 +1,14 @@
 """The pages of the book: one for each op, two ladders, an index."""
 
 import html
+import math
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from gpt2wgpu.explain.dispatches import show_signature
-from gpt2wgpu.graph.tensor import DTYPES, Op
+from gpt2wgpu.graph.tensor import DTYPES, Op, is_type_letter
 
 from . import REPOSITORY
 from .facts import (
@@ -98,20 +99,12 @@ def kernel_page(op: Op, order: list[Op]) -> str:
 
 def declaration(facts: KernelFacts, prose: Prose) -> str:
     """The signature, its arguments with their bindings, its letters."""
+    shapes = {name: array.shape for name, array in facts.values.items()} | {facts.op.args[-1].name: facts.shape}
     rows = []
     for i, arg in enumerate(facts.op.args, 1):
-        dtype = facts.case.dtype(arg.dtype)
-        tensor = facts.output if i == len(facts.op.args) else facts.output.inputs[i - 1]
-        shape = [
-            int(facts.sizes.get(str(d), facts.case.counts().get(str(d), d if isinstance(d, int) else 0))) for d in tensor.shape
-        ]
-        if arg.name == "tiles":
-            shape[0] = len(facts.values["tiles"])
-        size = DTYPES[dtype].itemsize
-        for n in shape:
-            size *= n
-        letter = f"{arg.dtype}: " if arg.dtype.isupper() else ""
-        kind = f"{letter}f32 or f16" if letter else dtype
+        shape, dtype = shapes[arg.name], facts.case.dtype(arg.dtype)
+        kind = f"{arg.dtype}: f32 or f16" if is_type_letter(arg.dtype) else dtype
+        size = math.prod(shape) * DTYPES[dtype].itemsize
         rows.append([str(i), code_word(arg.name), kind, code_word(", ".join(arg.dims)), " × ".join(map(str, shape)), f"{size:,}"])
     head = ("binding", "argument", "type", "shape", "here", "bytes here")
     fields = ", ".join(name for name, _ in facts.kernel.fields)
@@ -133,9 +126,10 @@ def case_words(facts: KernelFacts) -> str:
     words = [w for w in str(facts.case).split() if not w.startswith("T=")]
     if facts.sizes.keys() & {"T", "B"}:
         lengths = facts.case.lengths
-        same = len(set(lengths)) == 1 and len(lengths) > 1
-        words.insert(0, f"texts of {lengths[0]} × {len(lengths)}" if same else f"texts of {', '.join(map(str, lengths))} tokens,")
-        words[0] = f"{len(lengths)} texts of {lengths[0]} tokens," if same else words[0]
+        if len(set(lengths)) == 1:
+            words.insert(0, f"{len(lengths)} texts of {lengths[0]} tokens,")
+        else:
+            words.insert(0, f"texts of {', '.join(map(str, lengths))} tokens,")
     return " ".join(words)
 
 
