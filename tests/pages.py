@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from encoders import tiny_gpt2
+from encoders import GOLDEN, tiny_gpt2
 from loopback_hub import Hub
 
 from gpt2wgpu.gpu.kernels import SHADERS
@@ -83,6 +83,7 @@ def prepare_folder(folder: Path, hub: Hub) -> None:
     tiny_gpt2(folder / "path" / "to" / "a" / "folder")
     hub.add("sentence-transformers/all-MiniLM-L6-v2", minilm())
     hub.add("BAAI/bge-small-en-v1.5", minilm())
+    hub.add("bert-base-uncased", GOLDEN / "sentence_models" / "old_bert_mean")
     hub.add("gpt2", tiny_gpt2(folder / ".gpt2", layers=12))
 
 

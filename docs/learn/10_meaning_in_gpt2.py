@@ -167,7 +167,7 @@ else:
 # mean vector taken off they have 0.34 and 0.29, and the last one 0.44. Much of what the cosine could not see was there.
 #
 # But ask other pairs before you believe a figure. On STS-B's development set, measured by hand (`docs/study.md`), the means of
-# the built-in model repeat the picture, and `remove_top` lifts its middle to a point below the last layer. MiniLM's middle is not
+# the built-in model repeat the picture, and `remove_top` lifts its middle to about a point below the last. MiniLM's middle is not
 # lifted by any repair there: on ordinary sentences its last two blocks do make the difference.
 #
 # ## What is published
@@ -232,13 +232,13 @@ bar_chart(on_stsb, digits=1)
 # On a machine that may download them, half a gigabyte each:
 #
 # ```
-# gpt2wgpu study --data pairs.tsv --fit texts.txt --model gpt2 --model bert-base-uncased --output report.html
+# gpt2wgpu study --data pairs.tsv --fit texts.txt --model gpt2 --model bert-base-uncased --output gpt2.html
 # ```
 #
 # `pairs.tsv` holds judged pairs, STS-B for example (`docs/evaluation.md` has the format), and `texts.txt` some thousand sentences
 # of the same kind. If the papers are right, you will find: raw, GPT-2's middle above its last layer; standardised, the late
 # layers as good as the middle; and `mean_without_first` above `mean` where nothing is repaired. We have not measured that. If
-# you do, please send `report.html`.
+# you do, please send `gpt2.html`.
 #
 # ## The verdict
 #
