@@ -26,6 +26,7 @@ from gpt2wgpu.hub import session
 
 ON_DAWN = os.environ.get("GPT2WGPU_TEST_DEVICE", "").startswith("dawn:")
 collect_ignore = [] if ON_DAWN else ["test_dawn_device.py"]
+collect_ignore += [] if "GPT2WGPU_NODE_WEBGPU" in os.environ else ["test_web_replay.py"]  # tests/in_node
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ ELSEWHERE = {
     r"llm ": "tests/adapters/test_docs.py",
     r"git clone ": ".ci/run, in a clone of its own",
     r"docker ": ".ci/container, without Docker",
+    r"gpt2wgpu export web --serve": "tests/test_web.py serves a folder; the command ends with Ctrl-C",
     r"(gpt2wgpu serve|curl)\b": "tests/test_serve.py and tests/clients/test_serve_clients.py",
 }
 WITH_FRAMEWORKS = "adapters.md"  # its Python blocks run in tests/adapters/test_docs.py
