@@ -177,8 +177,10 @@ def test_a_mistake_is_rejected(op: str, old: str, new: str, hint: str, device: D
         pytest.skip("a GPU may hide a race")
     assert old in solution(op)
     finding = check(solution(op).replace(old, new), device, tmp_path).finding
-    assert finding is not None and finding.problem != "it does not compile"
-    assert hint in finding.hint, finding
+    assert finding is not None
+    if hint == UNEVEN and "uniform control flow" in finding.details:
+        return  # Dawn's compiler says it first
+    assert finding.problem != "it does not compile" and hint in finding.hint, finding
 
 
 def test_every_puzzle_compiles_in_tint():

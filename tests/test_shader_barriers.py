@@ -90,7 +90,8 @@ def test_shared_memory_without_any_barrier_is_refused(check: Check):
     finding = finding.finding
     assert finding is not None and finding.problem.startswith("lanes share workgroup memory, and no workgroupBarrier()")
     assert has_barrier("atomicAdd(&sum, 1u);") and not has_barrier("// workgroupBarrier()\n/* workgroupBarrier() */")
-    assert shares_memory("var < workgroup > x: u32;") and not shares_memory("// var<workgroup> x: u32;")
+    assert shares_memory("var < workgroup > x: u32; fn f() { x = 1u; }") and not shares_memory("var<workgroup> x: u32; fn f() {}")
+    assert not shares_memory("// var<workgroup> x: u32;\nfn f() { x = 1u; }")
 
 
 BEFORE = "  workgroupBarrier();\n  if (lane == 63u)"

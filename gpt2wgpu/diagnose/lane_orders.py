@@ -47,8 +47,10 @@ def without_comments(source: str) -> str:
 
 
 def shares_memory(source: str) -> bool:
-    """Whether the lanes of a workgroup can see each other's work."""
-    return "var<workgroup>" in without_comments(source).replace(" ", "")
+    """Whether the lanes of a workgroup can see each other's work: it has a variable in workgroup memory, and uses it."""
+    source = without_comments(source)
+    declared = re.findall(r"\bvar\s*<\s*workgroup\s*>\s*(\w+)", source)
+    return any(len(re.findall(rf"\b{name}\b", source)) > 1 for name in declared)
 
 
 def has_barrier(source: str) -> bool:

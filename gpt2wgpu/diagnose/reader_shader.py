@@ -28,7 +28,7 @@ from ..gpu.tiles import default_tiles
 from ..graph.tensor import Array, Grid, Op, Tensor, is_type_letter
 
 FIRST_LINE = re.compile(r"//\s*op:\s*(\w+)\s*")
-LARGEST_SHADER = 1 << 20  # bytes; the engine's largest one has 8,000
+LARGEST_SHADER = 1 << 16  # bytes; the engine's largest one has 8,000
 FORMS = {"GPU": "DiscreteGPU", "llvmpipe": "CPU", "SwiftShader": "CPU"}  # devices with other kernels: a name and its kind
 
 
