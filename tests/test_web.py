@@ -203,7 +203,7 @@ def test_nothing_is_written_over_a_folder(tmp_path: Path):
     with Encoder(golden("gpt2_one_layer", tmp_path), device="numpy") as encoder:
         assert "is not an empty folder" in refusal(lambda: export_web(encoder, tmp_path / "full"))
         assert "make it first" in refusal(lambda: export_web(encoder, tmp_path / "no/where"))
-        assert "f16 or f32" in refusal(lambda: export_web(encoder, tmp_path / "new", "int8"))
+        assert "f16, f32 or int8" in refusal(lambda: export_web(encoder, tmp_path / "new", "int4"))
         assert "one layer" in refusal(lambda: export_web(encoder.with_layers([0, 1]), tmp_path / "new"))
     assert {p.name for p in tmp_path.iterdir()} == {"full", "gpt2_one_layer"}
 

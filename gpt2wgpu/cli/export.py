@@ -23,11 +23,11 @@ def web_command(
     ] = None,
     model: ModelOption = None,
     revision: Revision = None,
-    dtype: Annotated[str, typer.Option(metavar="TYPE", help="Dtype of the matrices in the folder: f16 or f32.")] = "f16",
+    dtype: Annotated[str, typer.Option(metavar="TYPE", help="Dtype of the matrices in the folder: f16, f32 or int8.")] = "f16",
     serve: Annotated[bool, typer.Option("--serve", help="Then serve it on this machine, until Ctrl-C.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --serve; 0 for any free one.")] = 8000,
 ) -> None:
-    """Write a folder that computes vectors in a browser, on its GPU or, without one, in plain JavaScript.
+    """Write a folder that computes vectors in a browser, on its GPU or, without one, on its CPU.
 
     It holds the graph with its kernels, the weights, the tokenizer, an ES module with types and a demo page: a static site, and
     a package for npm. With --serve and no FOLDER the demo runs from a temporary one.

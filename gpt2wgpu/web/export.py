@@ -18,15 +18,17 @@ from ..checkpoint.prompts import find_prompt, first_prompt
 from ..checkpoint.saving import store_tensors
 from ..encoder import Encoder
 from ..errors import UserError, show
+from ..graph.int8 import int8_weights
 from ..graph.packing import pack_batch, position_ids
 from ..graph.reference import NumpyProgram
 from ..graph.tensor import Array, Tensor, schedule
 from .forms import JsonObject, graph_form, page_capacity
 from .tokenizers import check_web_tokenizer
+from .weights import page_tensors, page_values
 
 STATIC = Path(__file__).parent / "static"
 FORMAT = 1  # of engine.json; engine.js refuses any other
-PAGE_DTYPES = {"f16": "f16", "float16": "f16", "f32": "f32", "float32": "f32"}
+PAGE_DTYPES = {"f16": "f16", "float16": "f16", "f32": "f32", "float32": "f32", "int8": "int8"}
 # A page computes these before anything else and refuses to go on with other vectors: several lengths, several scripts.
 CHECK_TEXTS = (
     "A cat",
@@ -41,11 +43,11 @@ def export_web(encoder: Encoder, folder: str | Path, dtype: str = "f16") -> dict
     """Write the folder; it appears when it is complete. Returns the bytes of each file.
 
     encoder: its layer, pooling, prompts, lengths and truncation are exported as they are now. dtype: of the matrices in the
-    folder, "f16" (half the download; a page widens them, or computes in f16 if asked to) or "f32".
+    folder, "f16" (half the download; a page widens them, or computes in f16 if asked to), "f32", or "int8" (a quarter; widened).
     Raises UserError if the folder is not empty or the model cannot be exported.
     """
     if dtype not in PAGE_DTYPES:
-        raise UserError(f"dtype must be f16 or f32, not {dtype!r}: a page computes in one of these")
+        raise UserError(f"dtype must be f16, f32 or int8, not {dtype!r}: a page reads matrices in these")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{show(target)} is there already and is not an empty folder: export to another name")
@@ -69,13 +71,11 @@ def fill_folder(encoder: Encoder, part: Path, dtype: str) -> None:
     c = encoder.checkpoint
     if encoder._layers:
         raise UserError("several layers side by side cannot be exported: make an Encoder with one layer")
-    graphs = {name: build_graph(c, encoder.layer, name, encoder.modules) for name in dict.fromkeys(("f32", dtype))}
-    stored = {t.name: t for t in schedule(graphs[dtype]) if t.is_weight}
-
-    def read(t: Tensor) -> Array:
-        return c.weights(stored[t.name])
-
-    store_tensors({name: read(t) for name, t in stored.items()}, part / "weights.safetensors")
+    computed = ("f32", "f16") if dtype == "f16" else ("f32",)
+    graphs = {name: build_graph(c, encoder.layer, name, encoder.modules) for name in computed}
+    int8 = int8_weights(schedule(c.config.hidden(encoder.layer))) if dtype == "int8" else {}
+    tensors = page_tensors(c, [t for t in schedule(graphs[computed[-1]]) if t.is_weight], int8)
+    store_tensors(tensors, part / "weights.safetensors")
     shutil.copymode(part / "engine.js", part / "weights.safetensors")  # safetensors lets only the owner read it
     (part / "tokenizer.json").write_text(tokenizer_json(encoder), encoding="utf-8")
     capacity = page_capacity(encoder.max_seq_length)
@@ -88,7 +88,7 @@ def fill_folder(encoder: Encoder, part: Path, dtype: str) -> None:
         "capacity": capacity,
         "text": engine_text(encoder),
         "weights": {"file": "weights.safetensors", "bytes": (part / "weights.safetensors").stat().st_size},
-        "checks": make_checks(encoder, graphs["f32"], read),
+        "checks": make_checks(encoder, graphs["f32"], page_values(tensors, int8)),
         "forms": {name: graph_form(graph, capacity) for name, graph in graphs.items()},
     }
     engine["hash"] = folder_hash(engine, part)

@@ -9,7 +9,8 @@ const PREFIX = 'gpt2wgpu';
  * @param {string} url of the file
  * @param {{ bytes: number, hash: string, cache: boolean, note: (text: string) => void,
  *   progress: (loaded: number, total: number, cached: boolean) => void }} about
- * @returns {AsyncGenerator<{ name: string, dtype: string, data: Uint8Array<ArrayBuffer> }>} dtype: "F32" or "F16"
+ * @returns {AsyncGenerator<{ name: string, dtype: string, shape: number[], data: Uint8Array<ArrayBuffer>, scale?: object }>}
+ *   dtype: "F32", "F16" or "I8", which has a `scale`: another tensor, F16 or F32
  */
 export async function* readWeights(url, { bytes, hash, cache, note, progress }) {
   const { response, cached, kept } = await openFile(url, cache ? hash : null, note);
@@ -20,8 +21,11 @@ export async function* readWeights(url, { bytes, hash, cache, note, progress }) 
   if (!(size < bytes)) throw wrongFile(url, `a header of ${size} bytes`, `a file of ${bytes} bytes`);
   const { __metadata__, ...entries } = JSON.parse(new TextDecoder().decode(await read(size)));
   const byPlace = Object.entries(entries).sort((a, b) => a[1].data_offsets[0] - b[1].data_offsets[0]);
-  for (const [name, { dtype, data_offsets: [begin, end] }] of byPlace) {
-    yield { name, dtype, data: await read(end - begin) };
+  const scales = new Map(); // they come before the integers: safetensors sorts tensors by the size of their numbers
+  for (const [name, { dtype, shape, data_offsets: [begin, end] }] of byPlace) {
+    const tensor = { name, dtype, shape, data: await read(end - begin) };
+    if (name.endsWith(' scale')) scales.set(name, tensor);
+    else yield { ...tensor, scale: scales.get(`${name} scale`) };
   }
   if (loaded !== bytes) throw wrongFile(url, `${loaded} bytes`, `${bytes}`);
   await kept;
@@ -98,8 +102,31 @@ function chunkReader(stream, count) {
 
 let widened; // the value of every f16, by its bits
 
+const GROUP = 64; // weights that share a scale (graph/ops/quantized.py)
+
+/**
+ * Integers times their scales. A matrix (K, N) has scales (K / 64, N), a table (V, C) has (V, C / 64), both rounded up.
+ * @returns {Float32Array<ArrayBuffer>}
+ */
+function widenInt8({ shape: [rows, columns], data, scale }) {
+  const factors = toFloat32(scale);
+  const isTable = scale.shape[0] === rows && (rows > 1 || scale.shape[1] !== columns);
+  const found = new Float32Array(rows * columns);
+  const integers = new Int8Array(data.buffer);
+  for (let row = 0; row < rows; row++) {
+    const at = row * columns;
+    const first = isTable ? row * scale.shape[1] : Math.floor(row / GROUP) * columns;
+    for (let column = 0; column < columns; column++) {
+      found[at + column] = integers[at + column] * factors[first + (isTable ? Math.floor(column / GROUP) : column)];
+    }
+  }
+  return found;
+}
+
 /** The values of a tensor as f32. @returns {Float32Array<ArrayBuffer>} */
-export function toFloat32({ dtype, data }) {
+export function toFloat32(tensor) {
+  const { dtype, data } = tensor;
+  if (dtype === 'I8') return widenInt8(tensor);
   if (dtype === 'F32') return new Float32Array(data.buffer);
   widened ??= Float32Array.from({ length: 1 << 16 }, (_, bits) => halfValue(bits));
   const halves = new Uint16Array(data.buffer);

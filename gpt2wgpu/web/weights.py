@@ -1,0 +1,38 @@
+"""The weights of an export: as its file holds them, and as a page computes with them."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from ..checkpoint import Checkpoint
+from ..graph.ops.quantized import dequantize, dequantize_table, quantize_matrix, quantize_table
+from ..graph.tensor import Array, Tensor
+
+
+def page_tensors(c: Checkpoint, leaves: Iterable[Tensor], int8: Mapping[str, bool]) -> dict[str, Array]:
+    """The tensors of weights.safetensors by name.
+
+    leaves: the weights of a graph, whose dtypes they get. int8: the names of those that are stored in int8, and whether each is a
+    table; their scales, f16, are "NAME scale".
+    """
+    found: dict[str, Array] = {}
+    for t in leaves:
+        if t.name in int8:
+            quantize = quantize_table if int8[t.name] else quantize_matrix
+            found[t.name], scale = c.stored_int8(t) or quantize(c.weights(t), half=True)
+            found[f"{t.name} scale"] = scale.astype(np.float16)
+        else:
+            found[t.name] = c.weights(t)
+    return found
+
+
+def page_values(tensors: Mapping[str, Array], int8: Mapping[str, bool]) -> Callable[[Tensor], Array]:
+    """The values that a page has of each weight: those in int8 are widened, as `toFloat32` of weights.js does it."""
+
+    def read(t: Tensor) -> Array:
+        if t.name not in int8:
+            return tensors[t.name]
+        widen = dequantize_table if int8[t.name] else dequantize
+        return widen(tensors[t.name], tensors[f"{t.name} scale"].astype(np.float32))
+
+    return read
