@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from encoders import GOLDEN, golden, refusal, tiny_gpt2, with_row
+from pages import REPOSITORY
 from process import Run
 from safetensors.numpy import load_file
 from web_folders import export_model, served
@@ -168,6 +169,11 @@ def test_a_folder_is_a_package_with_every_file_of_the_engine(folder: Path):
     for name in (package["types"], *package["exports"]["."].values()):
         assert (folder / name).is_file()
     assert oct((folder / "weights.safetensors").stat().st_mode)[-3:] == oct((folder / "engine.json").stat().st_mode)[-3:]
+
+
+def test_a_folder_has_the_licences_of_its_code(folder: Path):
+    assert (folder / "LICENSE").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
+    assert "Apache License" in (folder / "vendor/LICENSE").read_text(encoding="utf-8")
 
 
 def test_settings_of_a_sentence_model(tmp_path: Path):

@@ -103,6 +103,21 @@ def test_a_token_table_in_pieces(node: Node, address: str):
     assert "MiB in one piece" in node.refusal("load", **whole, most=1 << 20)
 
 
+def test_buffers_grow_or_the_text_is_refused(node: Node, tmp_path: Path):
+    model = golden("bert_long", tmp_path)
+    export_model(model, tmp_path / "web", "f32")
+    texts = ["t1 t2", "t3 " * 250]
+    with served(tmp_path / "web") as url:
+        node.value("load", url=url, options={"device": "webgpu"}, most=50_000)
+        assert "result of linear needs" in node.refusal("call", name="encode", args=[["t1", "t3 " * 280]])
+        few = node.value("call", name="encode", args=[texts[0]])  # a refusal leaves everything as it was
+        node.value("load", url=url, options={"device": "webgpu"})
+        found = node.value("call", name="encode", args=[["t5 " * 280, *texts]])
+    wanted = expected(model, ["t5 " * 280, *texts])
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max(), rtol=0)
+    assert found[1] == few
+
+
 def test_vectors_in_f16(node: Node, tmp_path: Path):
     """Of a model whose sizes no tile divides, so an odd number of f16 too; larger kernels take minutes to compile for a CPU."""
     model = golden("bert_relu_odd", tmp_path)

@@ -171,6 +171,7 @@ def describe_package(encoder: Encoder) -> JsonObject:
         "name": f"{name}-web",
         "version": "1.0.0",
         "description": f"Text embeddings with {model_name(encoder)} in the browser",
+        "license": "SEE LICENSE IN LICENSE",
         "type": "module",
         "exports": {".": {"types": "./engine.d.ts", "default": "./engine.js"}, "./*": "./*"},
         "types": "./engine.d.ts",

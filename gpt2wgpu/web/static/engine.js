@@ -19,7 +19,8 @@ export async function loadEngine(url = new URL('.', import.meta.url), options = 
   checkChoice('dtype', dtype, ['f32', 'f16']);
   const base = new URL(`${url}`.replace(/\/?$/, '/'), globalThis.location?.href);
   const load = async (name) => (await fetchFile(new URL(name, base).href, { cache: 'no-cache' })).json();
-  const [about, tokenizer, { loadTokenizer }] = await Promise.all([load('engine.json'), load('tokenizer.json'), import('./text.js')]);
+  const files = [load('engine.json'), load('tokenizer.json'), import('./text.js')];
+  const [about, tokenizer, { loadTokenizer }] = await Promise.all(files);
   if (about.format !== FORMAT) {
     throw new EngineError(`engine.json has format ${about.format}, engine.js reads ${FORMAT}: take both from one export`);
   }
@@ -39,7 +40,7 @@ export class Engine {
   #cache;
   #tokenizer;
   #program = null;
-  #budget = 1024; // tokens of a batch; it follows the speed of the device
+  #budget = 512; // tokens of a batch; it follows the speed of the device
 
   constructor(base, about, tokenizer, cache) {
     this.#base = base;
@@ -149,7 +150,9 @@ export class Engine {
     if (!this.#program) throw new EngineError('this engine was closed: load it again');
     const { normalize = false, truncate = true, dimensions = this.dimensions } = options;
     const single = typeof texts === 'string';
-    if (!single && !Array.isArray(texts)) throw new EngineError(`texts must be a string or an array of strings, not ${typeof texts}`);
+    if (!single && !Array.isArray(texts)) {
+      throw new EngineError(`texts must be a string or an array of strings, not ${typeof texts}`);
+    }
     if (!Number.isInteger(dimensions) || dimensions < 1) {
       throw new EngineError(`dimensions must be a whole number from 1, not ${JSON.stringify(dimensions)}`);
     }
@@ -194,7 +197,8 @@ export class Engine {
       cut += count > this.maxLength ? 1 : 0;
       return ids;
     });
-    if (cut) console.warn(`${cut} of ${texts.length} texts had more than ${this.maxLength} tokens and were cut there (max_seq_length)`);
+    const all = `${cut} of ${texts.length} texts`;
+    if (cut) console.warn(`${all} had more than ${this.maxLength} tokens and were cut there (max_seq_length)`);
     return sequences;
   }
 

@@ -59,9 +59,20 @@ export class GPUProgram {
     this.limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
     const tables = form.tensors.filter((t) => t.op === 'embed').map((t) => t.inputs[2]);
     this.tables = new Set(tables.map((i) => form.tensors[i].name));
-    device.lost.then(({ message }) => (this.failure ??= `the GPU was lost (${message}): reload the page`));
+    device.lost.then(({ message }) => (this.failure ??= `the GPU was lost (${message})`));
     device.onuncapturederror = ({ error }) => (this.failure ??= error.message);
-    for (const scope of ['validation', 'out-of-memory']) device.pushErrorScope(scope);
+    this.#watchErrors();
+  }
+
+  /** Collect errors until `#firstError`: WebGPU goes on with zeros after one. */
+  #watchErrors() {
+    for (const scope of ['validation', 'out-of-memory']) this.device.pushErrorScope(scope);
+  }
+
+  /** The first error since `#watchErrors`, or null. */
+  async #firstError() {
+    const found = await Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]);
+    return found.find((error) => error)?.message ?? null;
   }
 
   /** @param {string} name @param {number} rows of the weight @param {ArrayBufferView<ArrayBuffer>} array */
@@ -115,20 +126,18 @@ export class GPUProgram {
     try {
       for (const step of steps) {
         const bindings = step.tensor.inputs.length + 2;
-        const kernels = form.kinds[step.tensor.kind].kernels.map(([most, source, grid]) => [most, pipeline(source, bindings), grid]);
-        this.steps.push({ ...step, kernels, layout: layouts.get(bindings) });
+        const { kernels } = form.kinds[step.tensor.kind];
+        const compiling = kernels.map(([most, source, grid]) => [most, pipeline(source, bindings), grid]);
+        this.steps.push({ ...step, kernels: compiling, layout: layouts.get(bindings) });
       }
-      const compiled = new Map();
-      for (const [source, promise] of pipelines) compiled.set(promise, await promise);
-      for (const step of this.steps) step.kernels = step.kernels.map(([most, promise, grid]) => [most, compiled.get(promise), grid]);
+      await Promise.all(pipelines.values());
+      for (const { kernels } of this.steps) for (const kernel of kernels) kernel[1] = await kernel[1];
     } catch (error) {
       throw new EngineError(`${this.name} cannot compile a kernel: ${error.message.split('\n')[0]}; use device 'cpu'`);
     }
-    this.#grow({});
-    for (const scope of ['out-of-memory', 'validation']) {
-      const error = await device.popErrorScope();
-      if (error) throw new EngineError(`${this.name}: ${scope}: ${error.message.split('\n')[0]}; use device 'cpu'`);
-    }
+    this.#grow(this.#planRoom({}));
+    this.failure ??= await this.#firstError();
+    this.#check();
     return this;
   }
 
@@ -147,12 +156,26 @@ export class GPUProgram {
     });
   }
 
-  /** Make the buffers of a batch large enough, and the bind groups with them. */
-  #grow(sizes) {
-    if (this.grown && Object.entries(sizes).every(([symbol, size]) => size <= this.grown[symbol])) return;
+  /** The room for a batch: sizes, and bytes of each result buffer; null if there is enough. Throws EngineError if it is too large. */
+  #planRoom(sizes) {
+    if (this.grown && Object.entries(sizes).every(([symbol, size]) => size <= this.grown[symbol])) return null;
+    const grown = {};
+    for (const symbol of ['T', 'B', 'G']) {
+      const wanted = Math.max(TILE, sizes[symbol] ?? 1);
+      grown[symbol] = Math.max(TILE << Math.ceil(Math.log2(wanted / TILE)), this.grown?.[symbol] ?? 0);
+    }
+    const needed = [];
+    for (const t of this.form.tensors.filter((t) => t.op)) {
+      needed[t.buffer] = Math.max(needed[t.buffer] ?? 0, bytesOf(t, grown));
+      if (needed[t.buffer] > this.limit) this.#refuseSize(`the result of ${t.op}`, needed[t.buffer]);
+    }
+    return { grown, needed };
+  }
+
+  /** Make the buffers of a batch, and the bind groups with them. */
+  #grow({ grown, needed }) {
     const { device, form } = this;
-    const next = (symbol) => Math.max(TILE << Math.ceil(Math.log2(Math.max(1, (sizes[symbol] ?? 1) / TILE))), this.grown?.[symbol] ?? 0);
-    this.grown = { T: next('T'), B: next('B'), G: next('G') };
+    this.grown = grown;
     for (const buffer of [this.batch, ...(this.results ?? [])]) buffer?.destroy(); // once what was submitted is done
 
     let end = ROW_BYTES * this.rows.length;
@@ -167,11 +190,6 @@ export class GPUProgram {
     this.batch = device.createBuffer({ label: 'batch', size: end, usage: UNIFORM | STORAGE | COPY_DST });
     this.#writeRows({});
 
-    const needed = [];
-    for (const t of form.tensors.filter((t) => t.op)) {
-      needed[t.buffer] = Math.max(needed[t.buffer] ?? 0, bytesOf(t, this.grown));
-      if (needed[t.buffer] > this.limit) this.#refuseSize(`the result of ${t.op}`, needed[t.buffer]);
-    }
     this.results = needed.map((size) => device.createBuffer({ size: roundUp(size, 16), usage: STORAGE | COPY_SRC }));
     for (const step of this.steps) step.group = this.#bindGroup(step);
   }
@@ -190,7 +208,8 @@ export class GPUProgram {
 
   #writeRows(sizes) {
     this.rows.forEach((values, i) => {
-      new Uint32Array(this.host, i * ROW_BYTES, values.length).set(values.map((v) => (typeof v === 'string' ? (sizes[v] ?? 0) : v)));
+      const bits = values.map((v) => (typeof v === 'string' ? (sizes[v] ?? 0) : v));
+      new Uint32Array(this.host, i * ROW_BYTES, values.length).set(bits);
     });
   }
 
@@ -200,7 +219,9 @@ export class GPUProgram {
    */
   async run({ arrays, sizes }) {
     this.#check();
-    this.#grow(sizes);
+    const room = this.#planRoom(sizes);
+    this.#watchErrors();
+    if (room) this.#grow(room);
     const { device, form } = this;
     this.#writeRows(sizes);
     let end = 0;
@@ -225,11 +246,11 @@ export class GPUProgram {
     const readback = device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
     encoder.copyBufferToBuffer(this.results[output.buffer], 0, readback, 0, size);
     device.queue.submit([encoder.finish()]);
-    try {
-      await readback.mapAsync(GPUMapMode.READ);
-    } catch (error) {
-      this.failure ??= error.message;
-    }
+    const [error] = await Promise.all([
+      this.#firstError(),
+      readback.mapAsync(GPUMapMode.READ).catch(({ message }) => (this.failure ??= message)),
+    ]);
+    this.failure ??= error;
     this.#check();
     const found = new Float32Array(readback.getMappedRange().slice(0));
     readback.destroy();
@@ -237,16 +258,17 @@ export class GPUProgram {
   }
 
   #check() {
-    if (this.failure) throw new EngineError(`${this.name}: ${this.failure.split('\n')[0]}`);
+    if (this.failure) throw new EngineError(`${this.name}: ${this.failure.split('\n')[0]}; reload the page, or use device 'cpu'`);
   }
 
   #refuseSize(what, size) {
     const mib = (bytes) => Math.floor(bytes / 2 ** 20);
-    throw new EngineError(`${what} needs ${mib(size)} MiB in one piece, ${this.name} allows ${mib(this.limit)}: use device 'cpu'`);
+    const needed = `${what} needs ${mib(size)} MiB in one piece`;
+    throw new EngineError(`${needed}, ${this.name} allows ${mib(this.limit)}: use device 'cpu'`);
   }
 
   close() {
-    this.failure = 'this engine was closed: load it again';
+    this.failure = 'this engine was closed';
     this.device.destroy();
   }
 }

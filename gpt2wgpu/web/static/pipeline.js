@@ -15,7 +15,8 @@ export async function pipeline(task, url, { device = 'auto', dtype = 'f32', prog
     throw new EngineError(`the task must be "feature-extraction", not ${JSON.stringify(task)}`);
   }
   const progress = ({ stage, loaded, total }) => {
-    if (stage === 'weights') report?.({ status: 'progress', file: 'weights.safetensors', loaded, total, progress: (100 * loaded) / total });
+    const file = 'weights.safetensors';
+    if (stage === 'weights') report?.({ status: 'progress', file, loaded, total, progress: (100 * loaded) / total });
   };
   const engine = await loadEngine(url, { device: DEVICES[device] ?? device, dtype: DTYPES[dtype] ?? dtype, progress });
   report?.({ status: 'ready', task, model: engine.model });
