@@ -111,14 +111,12 @@ const GROUP = 64; // weights that share a scale (graph/ops/quantized.py)
 function widenInt8({ shape: [rows, columns], data, scale }) {
   const factors = toFloat32(scale);
   const isTable = scale.shape[0] === rows && (rows > 1 || scale.shape[1] !== columns);
-  const found = new Float32Array(rows * columns);
   const integers = new Int8Array(data.buffer);
-  for (let row = 0; row < rows; row++) {
-    const at = row * columns;
+  const found = new Float32Array(integers.length);
+  for (let row = 0, at = 0; row < rows; row++) {
     const first = isTable ? row * scale.shape[1] : Math.floor(row / GROUP) * columns;
-    for (let column = 0; column < columns; column++) {
-      found[at + column] = integers[at + column] * factors[first + (isTable ? Math.floor(column / GROUP) : column)];
-    }
+    if (isTable) for (let i = 0; i < columns; i++, at++) found[at] = integers[at] * factors[first + Math.floor(i / GROUP)];
+    else for (let i = 0; i < columns; i++, at++) found[at] = integers[at] * factors[first + i];
   }
   return found;
 }
