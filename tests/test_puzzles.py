@@ -148,6 +148,7 @@ def test_the_page_shows_what_the_first_command_prints(run: Run, device: Device, 
 def test_a_template_compiles_and_is_rejected(path: Path, device: Device):
     report = check_shader(path, device, PUZZLE_CASES)
     assert report.finding is not None and report.finding.problem != "it does not compile"
+    assert ("are digits lost" in report.finding.hint) == (path.stem == "06_standardise_rows")
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)

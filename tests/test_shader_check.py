@@ -12,6 +12,7 @@ from gpt2wgpu.devices.selftest import forward_cases
 from gpt2wgpu.diagnose.lane_orders import LANE_ORDERS
 from gpt2wgpu.diagnose.reader_shader import make_candidates, read_reader_shader
 from gpt2wgpu.diagnose.shader_hints import ENDLESS
+from gpt2wgpu.diagnose.shader_times import ShaderTimes, sum_up
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.gpu import Device, DeviceLost, read_shader
 
@@ -72,6 +73,12 @@ def test_a_lost_device_is_a_verdict(check: Check, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("gpt2wgpu.gpu.trial.Trial.run", lose)
     finding = check("mine", CONCAT).finding
     assert finding is not None and finding.problem == "the device was lost while it ran" and finding.hint == ENDLESS
+
+
+def test_a_ratio_is_of_passes_side_by_side():
+    """So that a machine that slows down for both changes nothing."""
+    assert sum_up("x", [[2.0, 1.0], [20.0, 10.0], [300.0, 100.0]]) == ShaderTimes("x", 20.0, 10.0, 2.0)
+    assert sum_up("x", [[2.0], [5.0], [3.0]]) == ShaderTimes("x", 3.0, None, None)
 
 
 # --- files, messages

@@ -65,7 +65,6 @@ def describe_shader(file: str, device: "Device", report: "ShaderReport") -> dict
     """The report for JSON."""
     from ..diagnose.doctor import describe_check
 
-    times = None if report.times is None else asdict(report.times) | {"ratio": report.times.ratio}
     return {
         "shader": file,
         "ops": report.signatures,
@@ -75,7 +74,7 @@ def describe_shader(file: str, device: "Device", report: "ShaderReport") -> dict
         "lane_orders": report.orders,
         "checks": [*map(describe_check, report.checks)],
         "wrong": None if report.finding is None else asdict(report.finding),
-        "times": times,
+        "times": None if report.times is None else asdict(report.times),
         "ok": report.ok,
     }
 

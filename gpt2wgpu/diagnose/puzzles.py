@@ -106,8 +106,8 @@ def wide_numbers(rows: int, columns: int, reach: float) -> Array:
 
 
 def distant_numbers(rows: int, columns: int) -> Array:
-    """Numbers near 300 that differ by about 1: the mean of squares less the square of the mean has few digits left. f32."""
-    return np.random.default_rng(columns).standard_normal((rows, columns), dtype=np.float32) + np.float32(300)
+    """Numbers near 100 that differ by about 1: the mean of squares less the square of the mean has few digits left. f32."""
+    return np.random.default_rng(columns).standard_normal((rows, columns), dtype=np.float32) + np.float32(100)
 
 
 def one_constant_row(rows: int, columns: int) -> Array:

@@ -12,6 +12,7 @@ RACE = (
     "is a workgroupBarrier() missing?"
 )
 UNEVEN = "every lane of the workgroup must come to a barrier; Chrome refuses this kernel, and a device may hang"
+NEARLY = 0.01  # of the largest number, for errors that look like lost digits
 ENDLESS = "does a loop never end?"
 NOT_FINITE = "NaN or Inf: exp() of a large number, 0 / 0, or a read past the end of an input, where NaN is"
 
@@ -62,6 +63,8 @@ def hint_of_values(expected: Array, found: Array, wrong: Array, first: int) -> s
         ratio = found[wrong] / expected[wrong]
         if np.ptp(ratio) <= 1e-4 * np.abs(ratio).max():
             return f"every wrong element is {value_text(float(np.median(ratio)))} times what is expected"
+    if np.abs(difference).max() < NEARLY * np.abs(expected[wrong]).max():
+        return "nearly right, but further off than rounding explains: are digits lost in a difference of large numbers?"
     return ""
 
 

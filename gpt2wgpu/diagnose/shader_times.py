@@ -23,16 +23,14 @@ FIXED_BY = ("head_size", "heads", "size", "keep")  # attributes that fix them
 
 @dataclass(frozen=True)
 class ShaderTimes:
-    """Seconds of one dispatch, the median of several, and of the engine's own kernel (None for the op of a puzzle)."""
+    """Seconds of one dispatch, the median of several passes, and of the engine's own kernel; ratio: how many times as long the
+    reader's takes, the median over pairs of passes, so that other work on the machine disturbs both alike. None for the op
+    of a puzzle, for which there is no other kernel."""
 
     shape: str
     seconds: float
     engine: float | None
-
-    @property
-    def ratio(self) -> float | None:
-        """How many times as long as the engine's kernel."""
-        return self.seconds / self.engine if self.engine else None
+    ratio: float | None
 
 
 def timed_cases(case: Case) -> Iterator[Case]:
@@ -72,9 +70,17 @@ def time_shader(
                 break
             attempt.trial.close()
     found, finding = check(attempt)
-    seconds = [] if finding else [statistics.median(column) for column in zip(*time_turns(attempt), strict=True)]
+    times = None if finding else sum_up(attempt.label, time_turns(attempt))
     attempt.trial.close()
-    return found, finding, ShaderTimes(attempt.label, seconds[0], seconds[1] if len(seconds) > 1 else None) if seconds else None
+    return found, finding, times
+
+
+def sum_up(shape: str, passes: list[list[float]]) -> ShaderTimes:
+    """passes: seconds of the reader's kernel and, if there is one, of the engine's."""
+    own, *engine = (statistics.median(column) for column in zip(*passes, strict=True))
+    if not engine:
+        return ShaderTimes(shape, own, None, None)
+    return ShaderTimes(shape, own, engine[0], statistics.median(a / b for a, b in passes))
 
 
 def time_turns(attempt: Attempt, most: int = MOST_PASSES) -> list[list[float]]:
@@ -86,9 +92,9 @@ def time_turns(attempt: Attempt, most: int = MOST_PASSES) -> list[list[float]]:
         pipeline = compile_pipeline(fast, kernel.name, kernel.source, kernel.bindings)
         uniforms = uniform_block(attempt.shader, kernel, attempt.params)
         turns.append((pipeline, uniforms, find_grid(attempt.shader, kernel, attempt.output, attempt.params)))
-    repeats = [attempt.trial.repeats(*turn) for turn in turns]
+    repeats = max(attempt.trial.repeats(*turn) for turn in turns)  # the same for both: what a pass costs besides counts alike
     passes: list[list[float]] = []
     started = time.perf_counter()
     while len(passes) < FEWEST_PASSES or (len(passes) < most and time.perf_counter() - started < TIMED_SECONDS):
-        passes.append([attempt.trial.time(*turn, n) for turn, n in zip(turns, repeats, strict=True)])
+        passes.append([attempt.trial.time(*turn, repeats) for turn in turns])
     return passes

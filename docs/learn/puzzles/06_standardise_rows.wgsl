@@ -2,8 +2,8 @@
 // Puzzle 6: why two passes. out = (x - mean) / sqrt(variance + eps), for each row: a layer norm without its weights.
 //
 // The variance is the mean of (x - mean)^2. It is also the mean of x^2 less the square of the mean, which takes one
-// pass over the row instead of two. But f32 has seven digits: where the numbers are near 300, both terms are near
-// 90,000, and of a difference of about 1 only two or three digits are left. One of the cases has such numbers.
+// pass over the row instead of two. But f32 has seven digits: where the numbers are near 100, both terms are near
+// 10,000, and of a difference of about 1 only three digits are left. One of the cases has such numbers.
 //
 // TODO: compute the variance in a second pass, once the mean is known.
 struct Params { T: u32, C: u32, eps: f32 }
