@@ -73,6 +73,10 @@ def test_a_lost_device_is_a_verdict(check: Check, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("gpt2wgpu.gpu.trial.Trial.run", lose)
     finding = check("mine", CONCAT).finding
     assert finding is not None and finding.problem == "the device was lost while it ran" and finding.hint == ENDLESS
+    monkeypatch.undo()
+    monkeypatch.setattr("gpt2wgpu.gpu.trial.Trial.time", lose)
+    finding = check("mine", CONCAT).finding
+    assert finding is not None and finding.problem == "the device was lost when it ran without bounds checks"
 
 
 def test_a_ratio_is_of_passes_side_by_side():

@@ -21,7 +21,7 @@ from ..progress import show_progress
 from .lane_orders import LANE_ORDERS, has_barrier, reorder_lanes, shares_memory
 from .reader_shader import Candidate, ReaderShader, make_candidates, read_reader_shader
 from .shader_attempt import Attempt, Finding, element_name, find_outside, find_unwritten, find_wrong_number, located
-from .shader_hints import ENDLESS, RACE, UNEVEN, compiler_message, value_text
+from .shader_hints import ENDLESS, FAR, RACE, UNEVEN, compiler_message, value_text
 from .shader_times import ShaderTimes, time_shader
 from .uneven_barrier import find_uneven_barrier
 
@@ -156,8 +156,11 @@ def check_shader(path: Path, device: Device, cases: Sequence[Case]) -> ShaderRep
             shown.update(len(checks), f"checked {len(checks)} of {len(candidates)} cases{shown.left(len(checks))}")
     times = None
     if finding is None:
-        last, finding, times = time_shader(shader, device, candidates, checker.check)
-        checks += [last] if last else []
+        try:
+            last, finding, times = time_shader(shader, device, candidates, checker.check)
+            checks += [last] if last else []
+        except DeviceLost:
+            finding = Finding("the device was lost when it ran without bounds checks", hint=FAR)
     forms = [*dict.fromkeys(c.device.adapter.name for c in candidates)]
     orders = 1 + max((len(made) for tried in checker.reordered.values() for made in tried.values()), default=0)
     return ShaderReport(signatures_of(candidates), forms, checks, finding, checker.workgroups, orders, times)

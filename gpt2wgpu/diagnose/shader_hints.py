@@ -13,6 +13,7 @@ RACE = (
 )
 UNEVEN = "every lane of the workgroup must come to a barrier; Chrome refuses this kernel, and a device may hang"
 NEARLY = 0.01  # of the largest number, for errors that look like lost digits
+FAR = "is an index far out of range?"
 ENDLESS = "does a loop never end?"
 NOT_FINITE = "NaN or Inf: exp() of a large number, 0 / 0, or a read past the end of an input, where NaN is"
 
