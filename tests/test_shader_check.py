@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import REPOSITORY, read_blocks
 from process import Run
 from reader_shaders import CONCAT, Check, text_checker
 
@@ -165,6 +166,19 @@ def test_the_command_says_right_or_wrong(run: Run, device: Device, tmp_path: Pat
     assert (
         out.splitlines()[2].startswith("wrong: out[0, 70] is ") and "\ncase: concat T=39 J=70 K=3\nhint: columns 0 to 69" in out
     )
+
+
+def test_the_page_shows_what_the_command_prints(run: Run, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """But for the device and what the machine's speed decides: the largest case and its times."""
+    if not device.has_f16 or not device.adapter.software:
+        pytest.skip("the device has no shader-f16")
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/layer_norm.wgsl").write_text(read_shader("layer_norm"), encoding="utf-8")
+    code, out, err = run("doctor", "--shader", "mine/layer_norm.wgsl", "--device", device.adapter.index)
+    [shown] = [b.text for b in read_blocks(REPOSITORY / "docs" / "doctor.md") if "mine/layer_norm.wgsl: " in b.text]
+    vary = re.compile(r"^device: .*? \(Vulkan, CPU\)|\d+ workgroups|^time: .* ms \(.*\)|[\d.]+ ms: [\d.]+", re.M)
+    assert (code, err) == (0, "") and vary.sub("", out) == vary.sub("", shown)
 
 
 def test_the_command_in_json(run: Run, device: Device, tmp_path: Path):
