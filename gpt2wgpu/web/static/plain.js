@@ -204,12 +204,14 @@ const roundUp = (n, step) => Math.ceil(n / step) * step;
 export function compilePlain({ tensors, output }, weights, { simd = true } = {}) {
   const workspace = new Workspace(simd);
   const packed = new Map(); // tensor -> the place of its panels
+  const rest = new Map(weights); // what is not packed: the matrices need not stay in memory twice
   for (const { op, inputs } of tensors) {
     if (op !== 'linear' && op !== 'linear_add') continue;
     const index = inputs[1], { name, shape: [K, N] } = tensors[index];
     if (packed.has(index)) continue;
     packed.set(index, workspace.reserve(K * roundUp(N, PANEL)));
     workspace.pack(weights.get(name), 0, K, N, N, 1, packed.get(index));
+    rest.delete(name);
   }
   const whole = workspace.used;
   const isAttention = (t) => t.op === 'attention' || t.op === 'attention_bias';
@@ -235,7 +237,7 @@ export function compilePlain({ tensors, output }, weights, { simd = true } = {})
     const array = (i) => {
       const found = places.get(i);
       if (found) return workspace.floats.subarray(found.place, found.place + found.size);
-      return tensors[i].weight ? weights.get(tensors[i].name) : arrays[tensors[i].name];
+      return tensors[i].weight ? rest.get(tensors[i].name) : arrays[tensors[i].name];
     };
     tensors.forEach((t, i) => {
       if (!t.op) return;
