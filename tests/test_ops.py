@@ -1,6 +1,7 @@
 """Every kernel against numpy, on sizes that no tile divides; and numpy against plain formulas."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from gpt2wgpu.devices.selftest import Case, attraction_case, check_op, forward_cases
 from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import ops, packing
-from gpt2wgpu.graph.tensor import Array, Op
+from gpt2wgpu.graph.tensor import Array, Op, Tensor
 from gpt2wgpu.models.rotary import rotary_table
 
 ATTENTION = {"scale": 0.25, "causal": True}
@@ -79,17 +80,19 @@ def name(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", [*forward_cases(half=False), *AWKWARD], ids=name)
-def test_kernel_equals_numpy(case: Case, device_form: Device):
-    check = check_op(device_form, case, seed=sum(map(ord, name(case))))
-    assert check.ok, check
+def test_kernel_equals_numpy(case: Case, each_form: Callable[[Tensor], list[Device]]):
+    for device in each_form(case.output()):
+        check = check_op(device, case, seed=sum(map(ord, name(case))))
+        assert check.ok, check
 
 
 @pytest.mark.parametrize("case", [c for c in forward_cases(half=True) if c.half], ids=name)
-def test_f16_kernel_equals_numpy(case: Case, device_form: Device):
-    if not device_form.has_f16:
+def test_f16_kernel_equals_numpy(case: Case, device: Device, each_form: Callable[[Tensor], list[Device]]):
+    if not device.has_f16:
         pytest.skip("the device has no shader-f16")
-    check = check_op(device_form, case)
-    assert check.ok, check
+    for each in each_form(case.output()):
+        check = check_op(each, case)
+        assert check.ok, check
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +201,6 @@ def test_norm_rotary_is_a_norm_of_each_head_then_rotary():
 
 
 def test_norm_rotary_takes_whole_heads():
-    from gpt2wgpu.graph.tensor import Tensor
-
     leaves = [Tensor(("T", 24), name="x"), Tensor((12,), name="w"), Tensor(("T",), "u32", "positions"), Tensor((6, 8), name="a")]
     with pytest.raises(ValueError, match=r"^norm_rotary: N and K <= N must be multiples of an even D=8, got N=24 and K=12$"):
         ops.norm_rotary(*leaves)
