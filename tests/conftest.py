@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from encoders import tiny_gpt2
+from forms import has_rare_activation
 from loopback_hub import Hub, serve
 from process import Run
 from training import write_data
@@ -131,8 +132,13 @@ def device_form(request: pytest.FixtureRequest, device: Device, as_on_a_gpu: Dev
 def each_form(device: Device, as_on_a_gpu: Device) -> Callable[[Tensor], list[Device]]:
     """The tests' device, and the same with a real GPU's kernels where that of this op is another one. On Dawn only the latter:
     tests/test_tint.py compiles both."""
-    devices = (as_on_a_gpu,) if ON_DAWN else (as_on_a_gpu, device)
-    return lambda t: [*{specialise_source(d, t): d for d in devices}.values()]
+
+    def forms(t: Tensor) -> list[Device]:
+        assert t.op is not None
+        devices = (as_on_a_gpu,) if ON_DAWN or has_rare_activation(t.op, t.attrs) else (as_on_a_gpu, device)
+        return [*{specialise_source(d, t): d for d in devices}.values()]
+
+    return forms
 
 
 @pytest.fixture(scope="session")

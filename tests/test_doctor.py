@@ -30,8 +30,8 @@ def model_checks(**options: Any) -> list[Check]:
     return [*check_model(Encoder(device="gpu", **options), twin)]
 
 
-def test_a_right_device_passes_every_check(on_gpu: None, device: Device):
-    checks = [*check_kernels(device), *model_checks()]
+def test_a_right_device_passes_every_check(on_gpu: None, device: Device, as_on_a_gpu: Device):
+    checks = [*check_kernels(as_on_a_gpu), *model_checks()]
     assert [c for c in checks if not c.ok] == []
     assert {c.name for c in checks} == {case.op.name for case in forward_cases(half=False)} | {
         "built-in model",

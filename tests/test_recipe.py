@@ -86,6 +86,6 @@ def test_the_short_recipe_is_resumed_and_gives_a_model(everyday, tmp_path: Path)
     wanted = cosines(Encoder(teacher, device="numpy"))
     student = Encoder(tmp_path / "packed", device="numpy")
     assert student.dimensions == 64
-    assert pair_measures(cosines(student), wanted, labelled=False)["spearman"] > 0.7
+    assert pair_measures(cosines(student), wanted, labelled=False)["spearman"] > 0.7  # 0.79 when this was written
     pairs = read_pairs(str(RECIPE.parents[1] / "data_sets" / "dev.tsv"))
-    assert evaluate_pairs(student, pairs)["cosine"]["auc"] > 0.55  # 0.63 when this was written; by chance 0.50 +- 0.03
+    assert evaluate_pairs(student, pairs)["cosine"]["auc"] > 0.55  # 0.62; by chance 0.50 +- 0.03

@@ -25,12 +25,12 @@ SEED = 0
 EVERYDAY, ROLES, HARD, LONG = 120_000, 40_000, 240_000, 16_000  # sentences, pairs of roles, of changed sentences, long texts
 SOURCES = ["corpus", "pairs", "everyday", "long"]
 SET_ASIDE = 1_000  # pairs of each source that are never trained on: the retrieval test of `--pairs`
-SHORT = 6_000  # everyday sentences of the short version
+SHORT = 3_000  # everyday sentences of the short version
 MODEL = {"layers": 6, "heads": 6, "width": 384, "context": 512}
 VOCAB = 20_480
 LEARNING = {"epochs": 2, "batch-tokens": 16_384, "lr": 0.0003, "warmup": 300, "save-every": 1_000}
 SHORT_MODEL = {"layers": 2, "heads": 2, "width": 64, "context": 128}
-SHORT_LEARNING = {"epochs": 6, "batch-tokens": 1024, "lr": 0.003, "save-every": 100}
+SHORT_LEARNING = {"epochs": 8, "batch-tokens": 1024, "lr": 0.004, "save-every": 100}
 
 
 def read_lines(path: Path) -> list[str]:
