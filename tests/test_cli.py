@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forms import has_rare_activation
 from process import Run
 
 import gpt2wgpu
@@ -14,6 +13,7 @@ import gpt2wgpu.gpu
 from gpt2wgpu import Encoder
 from gpt2wgpu.cli import main
 from gpt2wgpu.devices.selftest import forward_cases
+from gpt2wgpu.train.selftest import backward_cases
 from gpt2wgpu.vectors.measures import METRICS
 
 A, B = "The cat is sleeping", "A feline is resting"
@@ -264,8 +264,10 @@ def test_doctor_on_numpy(run: Run):
 
 
 def test_doctor_on_a_device(device: gpt2wgpu.gpu.Device, run: Run, monkeypatch: pytest.MonkeyPatch):
-    few = {half: [c for c in forward_cases(half) if not has_rare_activation(c.op, c.attrs)] for half in (False, True)}
-    monkeypatch.setattr("gpt2wgpu.diagnose.doctor.forward_cases", few.__getitem__)
+    """With a case of each op; tests/test_doctor.py tries all of them, in the form that a GPU gets."""
+    first, trained = ([*{c.op: c for c in reversed(cases)}.values()] for cases in (forward_cases(False), backward_cases()))
+    monkeypatch.setattr("gpt2wgpu.diagnose.doctor.forward_cases", lambda half: first)
+    monkeypatch.setattr("gpt2wgpu.train.selftest.backward_cases", lambda: trained)
     code, out, err = run("doctor", "--device", device.adapter.index)
     assert (code, err) == (0, "") and str(device.adapter) in out and "BAD" not in out and "FAILED" not in out
     assert all(name in out for name in ("attention", "built-in model", "attention_dqkv", "training step"))

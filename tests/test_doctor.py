@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from process import Run
 from gpt2wgpu import Encoder
 from gpt2wgpu.devices.selftest import Case, Check, check_op, compare_results, forward_cases
 from gpt2wgpu.diagnose.doctor import check_kernels, check_model
-from gpt2wgpu.gpu import Device
+from gpt2wgpu.gpu import Device, open_device
 from gpt2wgpu.graph import ops
 from gpt2wgpu.train.selftest import backward_cases as training_cases
 from gpt2wgpu.train.selftest import check_step, check_training
@@ -25,19 +26,25 @@ def on_gpu(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (None if wanted == "numpy" else device, "the tests'"))
 
 
+@pytest.fixture(scope="module")
+def users_gpu(device: Device) -> Device:
+    """The tests' device with the kernels that a real GPU gets, their shaders as users run them, without checks."""
+    return open_device(replace(device.adapter, kind="DiscreteGPU"), checked=False)
+
+
 def model_checks(**options: Any) -> list[Check]:
     twin = Encoder(device="numpy", **{**options, "dtype": "auto"})
     return [*check_model(Encoder(device="gpu", **options), twin)]
 
 
-def test_a_right_device_passes_every_check(on_gpu: None, device: Device, as_on_a_gpu: Device):
-    checks = [*check_kernels(as_on_a_gpu), *model_checks()]
+def test_a_right_device_passes_every_check(on_gpu: None, users_gpu: Device):
+    checks = [*check_kernels(users_gpu), *model_checks()]
     assert [c for c in checks if not c.ok] == []
     assert {c.name for c in checks} == {case.op.name for case in forward_cases(half=False)} | {
         "built-in model",
         "alone = in a batch",
     }
-    assert len(checks) == len(forward_cases(device.has_f16)) + 2
+    assert len(checks) == len(forward_cases(users_gpu.has_f16)) + 2
     assert checks[-1].tolerance == 0
 
 
@@ -72,16 +79,16 @@ def test_the_model_is_checked_as_it_is_set_up(options: dict[str, Any], on_gpu: N
 
 
 def test_a_wrong_kernel_is_found_in_kernel_and_model(
-    on_gpu: None, device: Device, wrong: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    on_gpu: None, users_gpu: Device, wrong: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):
     wrong("layer_norm", "f32(p.C) + p.eps", "f32(p.C) + p.eps + 0.01")
-    assert {c.name for c in check_kernels(device) if not c.ok} == {"layer_norm"}
+    assert {c.name for c in check_kernels(users_gpu) if not c.ok} == {"layer_norm"}
     monkeypatch.setattr("gpt2wgpu.devices.graph_check.check_graph", lambda device, tensors: None)
     assert {c.name for c in model_checks() if not c.ok} == {"built-in model"}
 
 
-def test_a_right_device_passes_every_check_of_training(device: Device):
-    checks = list(check_training(device))
+def test_a_right_device_passes_every_check_of_training(users_gpu: Device):
+    checks = list(check_training(users_gpu))
     assert [c for c in checks if not c.ok] == []
     assert [c.name for c in checks] == [*(case.op.name for case in training_cases()), "training step"]
 
@@ -149,18 +156,18 @@ def test_a_kernel_that_gives_nan_infinity_or_a_wrong_number(value: str, device: 
 # --- kernels that do not compile
 
 
-def test_a_kernel_that_does_not_compile_is_one_failed_check(device: Device, wrong: Callable[..., None]):
+def test_a_kernel_that_does_not_compile_is_one_failed_check(users_gpu: Device, wrong: Callable[..., None]):
     """The row shows the first line of the compiler's message; the other kernels are still checked."""
     wrong("layer_norm", "let mean", "nonsense")
-    checks = [*check_kernels(device)]
+    checks = [*check_kernels(users_gpu)]
     assert {c.name for c in checks if not c.ok} == {"layer_norm"}
     [failure] = {c.failure for c in checks if not c.ok}
     assert failure == "Shader 'layer_norm' parsing error: no definition in scope for identifier: `nonsense`"
 
 
-def test_training_that_does_not_compile_is_a_failed_check(device: Device, wrong: Callable[..., None]):
+def test_training_that_does_not_compile_is_a_failed_check(users_gpu: Device, wrong: Callable[..., None]):
     wrong("adamw", "sqrt(v[i])", "nonsense")
-    *_, step = check_training(device)
+    *_, step = check_training(users_gpu)
     assert step.name == "training step" and not step.ok and step.failure.startswith("Shader 'adamw' parsing error: no def")
 
 
