@@ -195,7 +195,7 @@ def watch_of_training(record: Callable, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("compute", [one_text_alone, run_of_a_program, similarity_matrix, evaluation, watch_of_training])
-def test_blas_has_one_thread(compute: Callable, blas_seen: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_blas_has_one_thread(compute: Callable, blas_seen: Callable, three_cores: None, monkeypatch: pytest.MonkeyPatch):
     before = [x["num_threads"] for x in threadpool_info()]
     compute(blas_seen, monkeypatch)
     assert set(blas_seen.threads) == {1}  # type: ignore[attr-defined]
