@@ -10,6 +10,7 @@ whatever a rung computes beside that.
 
 import argparse
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from gpt2wgpu.devices.choose import find_device
 from gpt2wgpu.devices.matrix_units import with_matrix_units
 from gpt2wgpu.devices.selftest import Case
 from gpt2wgpu.diagnose.profile import count_work
-from gpt2wgpu.errors import UserError
+from gpt2wgpu.errors import UserError, show
 from gpt2wgpu.gpu import Device, GPUError, GPUProgram, first_reason
 from gpt2wgpu.graph.tensor import Array
 
@@ -125,14 +126,27 @@ def show_rows(ladder: Ladder, device: Device, climbers: list[Climber]) -> str:
 
 
 def write_starts(folder: Path) -> list[Path]:
-    """Write the first rung of each ladder as a whole kernel, which computes its op for all sizes: `doctor --shader` checks it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    """Write the first rung of each ladder as a whole kernel, which computes its op for all sizes: `doctor --shader` checks it.
+
+    Raises UserError if the folder cannot be written, or has a file of such a name: that may be the reader's work.
+    """
+    texts = {}
     for name, ladder in LADDERS.items():
-        paths.append(folder / f"my_{name}.wgsl")
         text = "\n".join(map(read_rung, ladder.rungs[0].files))
-        paths[-1].write_text(f"// op: {ladder.op.name}\n{text}", encoding="utf-8")
-    return paths
+        texts[folder / f"my_{name}.wgsl"] = f"// op: {ladder.op.name}\n{text}"
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--start needs a folder, but {show(folder)} is a file")
+        for path in texts:
+            if os.path.lexists(path):
+                raise UserError(f"{show(path)} exists and may be your work, so nothing was written: name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise UserError(f"cannot write into {show(folder)}: {error.strerror}") from None
+    return [*texts]
 
 
 def main() -> None:
@@ -141,11 +155,14 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(LADDERS))
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="write the first rungs, to climb from there, and end")
     options = parser.parse_args()
-    if options.start:
-        for path in write_starts(options.start):
-            print(f"gpt2wgpu doctor --shader {path} --device {options.device}")
-        return
-    device, why = find_device(options.device)
+    try:
+        if options.start:
+            for path in write_starts(options.start):
+                print(f"gpt2wgpu doctor --shader {path} --device {options.device}")
+            return
+        device, why = find_device(options.device)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     if device is None:
         sys.exit(f"no GPU for --device {options.device}: {why}")
     print(f"{device.adapter}, driver {device.adapter.driver}\n")

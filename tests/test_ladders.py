@@ -66,6 +66,33 @@ def test_a_reader_can_climb_from_the_first_rung(tmp_path: Path, run: Run):
     assert code == 0 and "\nright: " in out and " times as long" in out
 
 
+def start_script(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """What the script says as it ends."""
+    monkeypatch.setattr(sys, "argv", ["ladder.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        ladder_script.main()
+    return ended.value.code
+
+
+def test_a_readers_work_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not even one of the two files, and the other is not written either."""
+    mine = tmp_path / "mine" / "my_softmax.wgsl"
+    mine.parent.mkdir()
+    mine.write_text("weeks of work", encoding="utf-8")
+    said = f"error: {mine} exists and may be your work, so nothing was written: name another folder"
+    assert start_script(monkeypatch, "--start", str(mine.parent)) == said
+    assert [(path, path.read_text(encoding="utf-8")) for path in mine.parent.iterdir()] == [(mine, "weeks of work")]
+
+
+def test_a_wrong_start_or_device_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "notes.md"
+    file.write_text("mine", encoding="utf-8")
+    assert start_script(monkeypatch, "--start", str(file)) == f"error: --start needs a folder, but {file} is a file"
+    assert start_script(monkeypatch, "--start", str(file / "x")) == f"error: cannot write into {file / 'x'}: Not a directory"
+    said = start_script(monkeypatch, "--device", "nonsense")
+    assert isinstance(said, str) and said.startswith("error: ") and "nonsense" in said and "\n" not in said
+
+
 @pytest.mark.parametrize("name", rungs.LADDERS)
 def test_a_rung_on_matrix_units_runs_in_f16(name: str, as_on_a_gpu: Device, monkeypatch: pytest.MonkeyPatch):
     """With kernels that need no matrix units in the place of those on them, which few drivers compile."""
