@@ -177,6 +177,19 @@ def test_bytes_of_a_rung_are_the_loads_of_its_source():
         assert rungs.softmax_bytes(rung, 4 * c["D4"]) == loaded / (c["KEYS"] * c["QUERIES"]), rung.name
 
 
+def test_what_is_said_of_flash_tiles():
+    """That they load more than the rung before, what, and how the two compare where they were timed."""
+    before, flash = rungs.SOFTMAX.rungs[2:4]
+    assert (rungs.softmax_bytes(before, 64), rungs.softmax_bytes(flash, 64)) == (16, 24)
+    c = read_constants(flash.source(rungs.SOFTMAX.small.output()))
+    queries = c["QUERIES"] * 64 * 4
+    assert queries == 8 * 1024 and queries / (c["QUERIES"] * c["KEYS"]) == 24 - 16
+    times = [[float(table.rows[rung.name][1]) for rung in (before, flash)] for table in read_measurements(rungs.SOFTMAX)]
+    assert [f"{new / old:.1f}" for old, new in times] == ["1.8", "0.6"]  # the newer driver is the first
+    registers, waves = read_ladder_prose(rungs.SOFTMAX)[0].path.with_name("softmax_measured.md"), "| 240 → 120, 4 → 8, 0 → 0 |"
+    assert f"attention, 64 {waves}" in registers.read_text(encoding="utf-8")
+
+
 def log_rows() -> Iterator[tuple[str, list[str]]]:
     for name, ladder in rungs.LADDERS.items():
         for measured in read_measurements(ladder):

@@ -1,4 +1,4 @@
-"""The rungs of the two ladders: kernels of one op, each a step faster than the one before, that run on any device.
+"""The rungs of the two ladders: kernels of one op, from the plainest to one on matrix units.
 
 A rung's shader files are the repository's own where it has them; the others lie in rungs/. benchmarks/ladder.py times them.
 """
