@@ -15,7 +15,7 @@ from browser import CHROMIUM, open_browser
 sys.path.append(str(Path(__file__).parents[1] / "docs"))
 
 from book import exercises, facts, figures, prose, rungs
-from book.counting import count_operations
+from book.counting import count_needed, count_operations
 from book.wgsl import evaluate, read_constants, shared_bytes
 from process import Run
 
@@ -82,6 +82,18 @@ def test_a_page_has_the_sources(name: str, book: Path):
         assert len(source.splitlines()) == len(read_shader(file).strip("\n").splitlines())
 
 
+def test_registers_are_told_in_units_of_the_gpu(book: Path):
+    ladder = (book / "matmul_ladder.html").read_text(encoding="utf-8")
+    kernel = (book / "linear.html").read_text(encoding="utf-8")
+    for page in (ladder, kernel):
+        assert 'href="index.html#registers"' in page
+        for cells in (r"Radeon RX 7900 XTX</td><td>\d+ of 32 bits", r"Apple M1</td><td>\d+ of 16 bits</td><td>[\d,]+ threads<"):
+            assert re.search(f"<td>{cells}", page), cells
+        assert re.search(r"<td>Adreno 730</td><td>\d+ of 4 × 32 bits</td><td>\d+ waves of 128 threads<", page)
+    told = (REPOSITORY / "docs" / "registers.md").read_text(encoding="utf-8")
+    assert "for Apple 256 of 16 bits" in told and "| Adreno 730 | 128 threads | 16 on a core |" in told
+
+
 def test_the_pages_in_a_browser(book: Path):
     if CHROMIUM is None:
         pytest.skip("no chromium")
@@ -95,10 +107,20 @@ def test_the_pages_in_a_browser(book: Path):
         assert {address.partition(":")[0] for address in page.requests} == {"file"}
 
 
-def test_a_folder_is_needed():
-    command = [sys.executable, str(REPOSITORY / "docs" / "make_book.py")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "usage: python docs/make_book.py FOLDER\n")
+def test_a_folder_is_needed(tmp_path: Path):
+    """Whatever is wrong, nothing is written."""
+    (tmp_path / "notes.md").write_text("mine", encoding="utf-8")
+    for arguments, code, said in (
+        ([], 2, "usage: make_book.py [-h] FOLDER\nmake_book.py: error: the following arguments are required: FOLDER\n"),
+        (["notes.md"], 1, "error: the book needs a folder, but notes.md is a file\n"),
+        (["notes.md/book"], 1, "error: notes.md/book: Not a directory\n"),
+        (["--help"], 0, ""),
+    ):
+        command = [sys.executable, str(REPOSITORY / "docs" / "make_book.py"), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, said), arguments
+    assert "usage: make_book.py [-h] FOLDER" in done.stdout
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [("notes.md", "mine")]
 
 
 # --- prose
@@ -232,6 +254,68 @@ def test_operations_are_counted():
     # mean: a sum and a division; x - mean; squares added up, a division; eps, sqrt, 1 / x; three products and sums
     assert count(Case(ops.layer_norm, {"C": 8}, texts)) == 7 * (8 + 1 + 8 + 2 * 8 + 1 + 3 + 3 * 8)
     assert count(Case(ops.similarity, {"M": 2, "N": 3, "C": 4}, texts, {"metric": "dot"})) == 2 * 2 * 3 * 4
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_bytes_are_of_what_the_result_depends_on(name: str):
+    """A row is counted if another number in it gives another result. Of biases by distance: a column."""
+    found = FACTS[name]
+    counted = count_needed(found.case, found.values)
+    right = found.op.reference(*found.values.values(), **found.case.attrs)
+    for argument, array in found.values.items():
+        axis = 1 if (name, argument) == ("attention_bias", "bias") else 0
+        rows = array.shape[axis]
+        if array.dtype == np.uint32 and argument != "targets":  # all of them say which rows are meant
+            assert counted[argument] == array.size
+            continue
+        needed = sum(not np.array_equal(right, change_row(found, argument, axis, i), equal_nan=True) for i in range(rows))
+        assert counted[argument] == needed * array.size // rows, argument
+
+
+def change_row(found: facts.KernelFacts, argument: str, axis: int, row: int) -> np.ndarray:
+    """The result with a row of one argument changed: to NaN, if it has floating-point numbers."""
+    changed = found.values[argument].copy()
+    at = (row,) if axis == 0 else (slice(None), row)
+    changed[at] = np.nan if changed.dtype.kind == "f" else changed[at] ^ 1
+    return found.op.reference(*(found.values | {argument: changed}).values(), **found.case.attrs)
+
+
+@pytest.mark.parametrize("mode", ops.POOLINGS)
+def test_bytes_of_pooling_are_those_of_pooled_tokens(mode: str):
+    case = Case(ops.pool, {"C": 4}, (3, 5), {"mode": mode}, given={"skip": np.array([1, 3], np.uint32)})
+    _, values = case_arrays(case)
+    right = ops.pool.reference(*values.values(), mode=mode)
+    wrong = values["x"].copy()
+    needed = 0
+    for row in range(8):
+        wrong[:] = values["x"]
+        wrong[row] = np.nan
+        needed += not np.array_equal(right, ops.pool.reference(wrong, values["spans"], values["skip"], mode=mode))
+    assert count_needed(case, values)["x"] == 4 * needed
+
+
+def test_biases_past_the_farthest_token_are_not_counted():
+    for causal, columns in ((False, 5), (True, 3)):  # distances -2 to 2
+        attributes = {"head_size": 4, "scale": 1.0, "causal": causal}
+        case = Case(ops.attention_bias, {"N": 24, "H": 2, "R": 9}, (3, 1), attributes)
+        assert count_needed(case, case_arrays(case)[1])["bias"] == 2 * columns
+
+
+def test_bytes_and_operations_are_of_the_same_tokens(book: Path):
+    """Of the model's size: no token is skipped, and a row of a table that several tokens name is read once."""
+    pooled = facts.model_facts(FACTS["pool"], prose.read_kernel_prose("pool"))
+    work = facts.count_case(pooled)
+    assert (work.operations, work.bytes_moved) == (768 * 512, 4 * (512 * 768 + 8 * 768 + 2 * 8 + 8))
+    embedded = facts.model_facts(FACTS["embed"], prose.read_kernel_prose("embed"))
+    different = len(set(embedded.values["ids"].tolist()))
+    moved = facts.count_case(embedded).bytes_moved
+    assert 400 < different < 512 and moved == 4 * (2 * 512 + (different + 64 + 512) * 768)
+    page = (book / "embed.html").read_text(encoding="utf-8")
+    assert f"<td>{moved:,}</td>" in page and f"with {different} different ids and 64 different positions" in page
+    kept = [n - skip for n, skip in zip(FACTS["pool"].case.lengths, FACTS["pool"].values["skip"].tolist(), strict=True)]
+    assert facts.count_case(FACTS["pool"]).operations == 68 * sum(kept) and sum(kept) < 39
+    page = (book / "pool.html").read_text(encoding="utf-8")
+    assert "texts of 1, 5, 33 tokens, whose first 0, 3, 12 are skipped," in page and f"{kept[2]} tokens → on 64 lanes" in page
 
 
 def test_costs_are_those_of_profile():

@@ -1,10 +1,13 @@
-"""Counts the floating-point operations of a numpy function while it runs."""
+"""Counts the floating-point operations of a numpy function while it runs, and the elements of its inputs that it needs."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from gpt2wgpu.devices.selftest import Case
+from gpt2wgpu.graph import ops
+from gpt2wgpu.graph.packing import range_indices
 from gpt2wgpu.graph.tensor import Array
 
 FREE = ("greater", "greater_equal", "less", "less_equal", "equal", "isnan", "positive", "logical_not")  # no arithmetic
@@ -61,3 +64,25 @@ def count_operations(reference: Any, values: Mapping[str, Array], attributes: Ma
     Counted.operations = 0
     reference(*map(counted_array, values.values()), **attributes)
     return Counted.operations
+
+
+def count_needed(case: Case, values: Mapping[str, Array]) -> dict[str, int]:
+    """The elements of each input that a result of this case depends on, each counted once.
+
+    They are all of them, but for rows of a table that no token names, tokens that pooling leaves out, distances that no two
+    tokens have, and edges of no point. values: the inputs by name, from `case_arrays`.
+    """
+    found = {name: array.size for name, array in values.items()}
+    for named_by, table in (("ids", "wte"), ("ids", "scale"), ("positions", "wpe"), ("positions", "table")):
+        if {named_by, table} <= values.keys():
+            found[table] = len(np.unique(values[named_by])) * values[table].shape[1]
+    if case.op is ops.pool:
+        kept = np.array(case.lengths) - values["skip"]
+        found["x"] = int(len(kept) if case.attrs["mode"] in ("cls", "last") else kept.sum()) * values["x"].shape[1]
+    if case.op is ops.attention_bias:
+        farthest = min(max(case.lengths) - 1, values["bias"].shape[1] // 2)
+        found["bias"] = len(values["bias"]) * (1 + farthest * (1 if case.attrs["causal"] else 2))
+    if case.op is ops.attraction:
+        begins, ends = values["spans"].astype(np.int64).T
+        found["targets"] = found["strengths"] = len(np.unique(range_indices(begins, ends)))
+    return found

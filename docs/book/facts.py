@@ -19,10 +19,10 @@ from gpt2wgpu.gpu.kernels import Kernel, Tile, find_kernel, is_tiled, kernel_fil
 from gpt2wgpu.gpu.paper import paper_device
 from gpt2wgpu.gpu.tiles import BUCKETS, default_tiles
 from gpt2wgpu.graph import ops
-from gpt2wgpu.graph.tensor import Array, Grid, Op, Tensor, parse_dim
+from gpt2wgpu.graph.tensor import DTYPES, Array, Grid, Op, Tensor, parse_dim
 
 from . import REPOSITORY
-from .counting import count_operations
+from .counting import count_needed, count_operations
 from .prose import Prose
 from .wgsl import count_threads, shared_bytes
 
@@ -34,7 +34,8 @@ LARGEST_EXTENT = 2048  # elements of a workgroup along an axis, more than any ha
 
 @dataclass(frozen=True)
 class Work:
-    """What a case costs. counted: by the engine, as `gpt2wgpu profile` does; else while its numpy function ran."""
+    """What a case costs. bytes_moved: of what is needed of its inputs, and of its output. counted: whether the engine counts its
+    operations, as `gpt2wgpu profile` does; else they were counted while its numpy function ran."""
 
     bytes_moved: float
     operations: float
@@ -147,12 +148,16 @@ def model_facts(facts: KernelFacts, prose: Prose) -> KernelFacts:
         return case_facts(attraction_case(prose.numbers("model")["N"]))
     lengths = MODEL_LENGTHS if facts.sizes.keys() & {"T", "B"} else (1,)
     attributes = facts.case.attrs | prose.numbers("attributes")
-    return case_facts(Case(facts.op, prose.numbers("model"), lengths, attributes))
+    given = {"skip": np.zeros(len(lengths), np.uint32)} if "skip" in facts.values else {}
+    return case_facts(Case(facts.op, prose.numbers("model"), lengths, attributes, given=given))
 
 
 def count_case(facts: KernelFacts) -> Work:
-    """Bytes and operations of a case."""
-    operations, moved = count_work(facts.output, facts.sizes, np.array(facts.case.lengths))
+    """Bytes and operations of a case, both of the same data."""
+    needed = count_needed(facts.case, facts.values)
+    moved = sum(count * facts.values[name].itemsize for name, count in needed.items())
+    moved += facts.shape[0] * facts.shape[1] * DTYPES[facts.output.dtype].itemsize
+    operations, _ = count_work(facts.output, facts.sizes, np.array(facts.case.lengths))
     if operations:
         return Work(moved, operations, True)
     return Work(moved, count_operations(facts.op.reference, facts.values, facts.case.attrs), False)

@@ -260,17 +260,18 @@ def lanes_picture(lanes: int, groups: int, wide: int) -> str:
     return svg(28 + -(-lanes // LANES_A_LINE) * (unit + 4), "".join(parts), f"{groups} groups of columns on {lanes} lanes")
 
 
-def tokens_picture(column_lanes: int, token_lanes: int, tokens: int) -> str:
-    """Which lanes of a workgroup take a token of a text: `token_lanes` side by side, for each of `column_lanes` columns."""
+def tokens_picture(column_lanes: int, token_lanes: int, tokens: int, skipped: int) -> str:
+    """Which lanes of a workgroup take a token of a text after its first `skipped`: `token_lanes` side by side, for each of
+    `column_lanes` columns."""
     unit = (WIDTH - 8) / token_lanes
-    parts = [text(4, 14, f"{tokens} tokens → on {token_lanes} lanes, for each of {column_lanes} groups of columns ↓")]
+    parts = [text(4, 14, f"{tokens - skipped} tokens → on {token_lanes} lanes, for each of {column_lanes} groups of columns ↓")]
     for column in range(column_lanes):
         for lane in range(token_lanes):
-            own = range(lane, tokens, token_lanes)
+            own = range(skipped + lane, tokens, token_lanes)
             tip = f"lane {lane * column_lanes + column}: " + (f"tokens {', '.join(map(str, own))}" if own else "no token")
             x, y = 4 + lane * unit, 24 + column * 14
             parts.append(rect(x, y, unit - 1.2, 11, "odd" if own else "idle", tip))
-    return svg(28 + column_lanes * 14, "".join(parts), f"{tokens} tokens on {token_lanes} lanes")
+    return svg(28 + column_lanes * 14, "".join(parts), f"{tokens - skipped} tokens on {token_lanes} lanes")
 
 
 # --- measured figures

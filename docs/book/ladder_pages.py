@@ -11,7 +11,7 @@ from gpt2wgpu.devices.selftest import case_arrays
 
 from . import HERE, REPOSITORY
 from .figures import bar_chart, matmul_picture, scores_picture
-from .markup import figure, frame, show_code, show_markdown, show_table
+from .markup import REGISTER_HEAD, REGISTERS_LINK, figure, frame, register_cells, show_code, show_markdown, show_table
 from .prose import Prose, check_quotations, read_prose
 from .rungs import MATMUL, Ladder, Rung, block_keys, matmul_bytes, read_rung, softmax_bytes, softmax_operations
 from .wgsl import count_threads, read_constants, shared_bytes
@@ -137,10 +137,10 @@ def rung_source(rung: Rung) -> str:
 def compiled_words(rung: Rung) -> str:
     """Registers and waves of a rung whose kernel is in the tables of tests/gpu_compilers."""
     found = [(gpu, read_table(gpu.name).rows.get(rung.compiled)) for gpu in (*IN_CI, *BY_HAND)]
-    said = [f"{gpu.title} {row.registers} / {row.waves}" for gpu, row in found if row is not None]
-    return (
-        f'<p class="soft">Registers of a thread / waves (docs/registers.md): {html.escape(", ".join(said))}.</p>' if said else ""
-    )
+    rows = [register_cells(gpu, row) for gpu, row in found if row is not None]
+    if not rows:
+        return ""
+    return f'<p class="soft">What compilers made of it ({REGISTERS_LINK}):</p>{show_table(REGISTER_HEAD, rows)}'
 
 
 def measurements(ladder: Ladder, prose: Prose) -> str:

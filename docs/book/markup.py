@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 
 import markdown2
+from gpu_compilers.gpus import Gpu
+from gpu_compilers.tables import Row
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -12,6 +14,15 @@ from pygments.lexers import get_lexer_by_name
 from . import HERE
 
 LANGUAGES = ("python", "wgsl", "bash", "diff")
+REGISTER_HEAD = ("GPU", "registers a thread", "fit on a unit at once")
+REGISTERS_LINK = '<a href="index.html#registers">what registers and waves are</a>'
+# by Mesa's driver: what a register holds, and what is counted that fits (docs/registers.md)
+REGISTER_UNITS = {
+    "radeon": ("of 32 bits", "waves of 32 threads"),
+    "nouveau": ("of 32 bits", "waves of 32 threads"),
+    "asahi": ("of 16 bits", "threads"),
+    "freedreno": ("of 4 × 32 bits", "waves of 128 threads"),
+}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 FORMATTER = HtmlFormatter(nowrap=True)
 
@@ -52,6 +63,13 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def register_cells(gpu: Gpu, row: Row) -> list[str]:
+    """The cells of REGISTER_HEAD: what a compiler made of a kernel for a GPU, in that GPU's units."""
+    holds, counted = REGISTER_UNITS[gpu.driver]
+    registers = "–" if row.registers is None else f"{row.registers} {holds}"
+    return [html.escape(gpu.title), registers, "–" if row.waves is None else f"{row.waves:,} {counted}"]
 
 
 def figure(picture: str, words: str) -> str:

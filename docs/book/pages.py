@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from gpt2wgpu.explain.dispatches import show_signature
 from gpt2wgpu.graph.tensor import DTYPES, Op, is_type_letter
 
@@ -33,7 +35,7 @@ from .figures import (
     tokens_picture,
 )
 from .ladder_pages import ladder_page, rung_drawing
-from .markup import code_word, figure, frame, show_code, show_markdown, show_table
+from .markup import REGISTER_HEAD, REGISTERS_LINK, code_word, figure, frame, register_cells, show_code, show_markdown, show_table
 from .prose import Prose, read_kernel_prose
 from .rungs import LADDERS, Ladder
 from .wgsl import read_constants
@@ -122,7 +124,7 @@ def declaration(facts: KernelFacts, prose: Prose) -> str:
 
 
 def case_words(facts: KernelFacts) -> str:
-    """The sizes of a case, and the lengths of its texts where it has texts."""
+    """The sizes of a case, the lengths of its texts where it has texts, and what its data decide of its cost."""
     words = [w for w in str(facts.case).split() if not w.startswith("T=")]
     if facts.sizes.keys() & {"T", "B"}:
         lengths = facts.case.lengths
@@ -130,7 +132,11 @@ def case_words(facts: KernelFacts) -> str:
             words.insert(0, f"{len(lengths)} texts of {lengths[0]} tokens,")
         else:
             words.insert(0, f"texts of {', '.join(map(str, lengths))} tokens,")
-    return " ".join(words)
+    if "skip" in facts.values:
+        skip = facts.values["skip"].tolist()
+        words.insert(1, f"whose first {', '.join(map(str, skip))} are skipped," if any(skip) else "of which none is skipped,")
+    named = [f"{len(np.unique(facts.values[n]))} different {n}" for n in ("ids", "positions") if n in facts.values]
+    return " ".join([*words, *(["with " + " and ".join(named)] if named else [])])
 
 
 def pictures(facts: KernelFacts) -> list[str]:
@@ -159,9 +165,11 @@ def pictures(facts: KernelFacts) -> list[str]:
         words += f"{constants['SLICE']} columns at a time. Violet: the pairs of one thread."
         found.append(figure(matmul_picture((pairs, pairs), (4, 4), (1, 1), names=("a", "b, transposed")), words))
     if "TOKEN_LANES" in constants:
-        longest = max(facts.case.lengths)
-        words = f"The lanes of a workgroup, and whether they have tokens of the text of {longest}. A tree joins what they found."
-        found.append(figure(tokens_picture(constants["COLUMN_LANES"], constants["TOKEN_LANES"], longest), words))
+        longest, skipped = max(zip(facts.case.lengths, facts.values["skip"].tolist(), strict=True))
+        words = f"The lanes of a workgroup, and whether they have tokens of the text of {longest}, whose first {skipped} are "
+        words += "skipped. A tree joins what they found."
+        lanes = constants["COLUMN_LANES"], constants["TOKEN_LANES"]
+        found.append(figure(tokens_picture(*lanes, longest, skipped), words))
     if "HELD" in constants and "LANES" in constants:
         wide = constants["WIDE"]
         words = "The lanes of a workgroup. Lane 0 holds the first group of columns of its row, lane 1 the next one, and so on; "
@@ -233,6 +241,8 @@ def costs(here: KernelFacts, model: KernelFacts, prose: Prose) -> str:
     head = ("", "in the self-test", html.escape(prose.head["named"]))
     table = show_table(head, [[name, *values] for name, values in rows.items()], numbers=True)
     words = (
+        "Bytes are those of the output and of every number that it depends on, each counted once: of a table only the rows that "
+        "some token names, of a text only the tokens that are pooled. "
         f"{counted} The least time is what its bytes take at {roof.bandwidth / 1e9:,.0f} GB/s, or its operations at "
         f"{roof.arithmetic / 1e12:.0f} TFLOP/s, whichever is longer: the ceilings measured on an H100 (docs/speed.md). "
         "It is a floor, not a measurement of this kernel."
@@ -243,13 +253,12 @@ def costs(here: KernelFacts, model: KernelFacts, prose: Prose) -> str:
 def registers(facts: KernelFacts) -> str:
     rows = []
     for gpu, compiler, row in find_registers(facts):
-        cells = [html.escape(gpu.title), row.registers, row.waves, row.memory, row.spilled or "none", html.escape(compiler)]
+        cells = [*register_cells(gpu, row), row.memory, row.spilled or "none", html.escape(compiler)]
         rows.append(["–" if cell is None else str(cell) for cell in cells])
-    head = ("GPU", "registers a thread", "waves", "workgroup memory", "spills", "compiled by")
+    head = (*REGISTER_HEAD, "workgroup memory", "spills", "compiled by")
     words = (
         "From the tables of <code>tests/gpu_compilers</code>, which <code>bash tests/registers</code> writes and checks, without "
-        "a GPU. Waves count groups of 32 threads on AMD and NVIDIA, threads on Apple, groups of 128 on Adreno "
-        "(docs/registers.md). A GPU that is not named here has not compiled this kernel."
+        f"a GPU: {REGISTERS_LINK}. A GPU that is not named here has not compiled this kernel."
     )
     return f'{show_table(head, rows)}<p class="soft">{words}</p>'
 
@@ -274,6 +283,8 @@ def index_page() -> str:
         parts.append(
             cards({f"{op.name}.html": (op.name, first_sentence(op), grid_picture(gather_facts(op), words=False)) for op in ops})
         )
+    parts.append('<h2 id="registers">Registers and waves</h2>')
+    parts.append(show_markdown((REPOSITORY / "docs" / "book" / "registers.md").read_text(encoding="utf-8")))
     return frame("The book of kernels", "\n".join(parts), [])
 
 

@@ -138,7 +138,8 @@ def describe_step(t: Tensor, sizes: Mapping[str, int]) -> str:
 
 
 def count_work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, float]:
-    """Floating-point operations of a step (0 if only memory matters), and the bytes that it must read and write."""
+    """Floating-point operations of a step (0 if only memory matters), and the bytes that it reads and writes: its inputs once,
+    but of tables a row for each token, also where tokens share one."""
     dims = {name: sizes.get(str(size), size) for name, size in t.dims.items()}
     name = t.op.name if t.op else ""
 
