@@ -11,7 +11,7 @@ What is preserved, and how: new columns of the residual stream hold 0, new heads
 of which C - C0 hold 0 divides by a standard deviation that is sqrt(C0 / C) times as large if the rest has mean 0, so all
 that writes into the stream is centred first, which no norm notices, and norms' weights are scaled by sqrt(C0 / C)
 (Chen et al. 2016, Net2Net; Shen et al. 2022, Staged training). Attention in both directions changes the vectors at once;
-training repairs that in some dozen steps.
+training repairs that in some dozen steps, but not the order of words where the mask alone told it (benchmarks/LOG.md).
 """
 
 import argparse
