@@ -21,7 +21,7 @@ ELSEWHERE = {
     r"bash tests/registers": ".ci/run",
     r"pip install ": "tests/run installs the extras; a test has no network",
     r"python benchmarks/": "minutes long; tests/test_recipe.py and .ci/run run the short ones",
-    r"python docs/learn/": "tests/test_learn.py",
+    r"python (-O )?docs/learn/": "tests/test_learn.py",
     r"python docs/make_api": "test_the_reference_is_made_without_a_warning",
     r"python docs/make_book": "tests/test_book.py",
     r"llm ": "tests/adapters/test_docs.py",

@@ -20,15 +20,28 @@ sys.path.append(str(LEARN))
 
 from cells import asserted_figures, find_chapters, read_cells, unasserted_figures  # noqa: E402
 from convert import fill_page  # noqa: E402
-from shared import bar_chart, heat_map, line_chart, point_map  # noqa: E402
+from pictures import Picture, bar_chart, heat_map, line_chart, point_map  # noqa: E402
 
 CHAPTERS = pytest.mark.parametrize("chapter", find_chapters(), ids=lambda p: p.stem)
 
 
-def run_python(*arguments: Path | str, folder: Path) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH", ""))))
+def draw_pictures() -> list[Picture]:
+    """One of each kind."""
+    return [
+        bar_chart({"a <b>": 0.5, "b": -0.25}),
+        heat_map([[0.5, -1]], ["row"], ["one", "two"]),
+        line_chart({"loss": [3, 2, 1], "short": [3]}, across_name="step"),
+        point_map([[0, 1], [1, 0], [1, 0]], ["x", "y", "covers y"]),
+    ]
+
+
+def run_python(*arguments: Path | str, folder: Path, learn: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+    """learn: with docs/learn on the path, as for a chapter that lies there."""
+    paths = os.pathsep.join(filter(None, (str(LEARN) if learn else "", str(REPOSITORY), os.environ.get("PYTHONPATH", ""))))
     command = [sys.executable, "-W", "error", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": paths, **variables}, capture_output=True, text=True
+    )
 
 
 def list_false_asserts(chapter: Path) -> list[str]:
@@ -95,6 +108,50 @@ def test_figures_need_an_assert(prose: str, code: str, missing: list[str], tmp_p
     assert [figure for _, figure in unasserted_figures(cells)] == missing
 
 
+def test_a_script_prints_the_numbers_of_its_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Where nobody draws: not here, nor in a notebook or a page."""
+    assert [picture.text for picture in draw_pictures()] == [
+        f"a <b>   0.500  {'#' * 40}\nb      -0.250  {'#' * 20}",
+        "      one    two\nrow  0.50  -1.00",
+        "step  loss  short\n0     3.00   3.00\n1     2.00\n2     1.00",
+        "x         0.00  1.00\ny         1.00  0.00\ncovers y  1.00  0.00",
+    ]
+    assert capsys.readouterr().out == ""
+    text = "from shared import bar_chart\n\nprint('before')\nbar_chart({'x': 2})"
+    chapter = write_chapter(tmp_path, "It is.", text)
+    assert run_python(chapter, folder=tmp_path, learn=True).stdout == f"before\nx  2.000  {'#' * 40}\n"
+
+
+def test_a_chapter_uses_one_thread_of_blas(tmp_path: Path):
+    """Also where numpy is imported first and the environment allows more."""
+    code = "import numpy\nfrom shared import DATA_SETS\nfrom threadpoolctl import threadpool_info\n"
+    code += "print({x['num_threads'] for x in threadpool_info() if x['user_api'] == 'blas'})"
+    chapter = write_chapter(tmp_path, "It is.", code)
+    many = {"OPENBLAS_NUM_THREADS": "2"}
+    assert run_python(chapter, folder=tmp_path, learn=True, **many).stdout == "{1}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("01_tokens", "Write something here", "Cats nap"),
+        ("01_tokens", "in range(6):", "in range(9):"),
+        ("03_attention", "A kitten is napping on the couch", "The couch was bought by a king"),
+    ],
+)
+def test_a_chapter_runs_after_a_change(name: str, old: str, new: str, tmp_path: Path):
+    """What a chapter invites to change can be changed, with -O where asserts are about it."""
+    text = (LEARN / f"{name}.py").read_text(encoding="utf-8")
+    chapter = tmp_path / f"{name}.py"
+    chapter.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert old in text
+    invited = old == "Write something here"
+    done = run_python(*[] if invited else ["-O"], chapter, folder=tmp_path, learn=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    if not invited:
+        assert "AssertionError" in run_python(chapter, folder=tmp_path, learn=True).stderr
+
+
 def test_a_false_number_fails(tmp_path: Path):
     """In the code it fails when the chapter runs, which then tells the value."""
     code = "x = 0.12345\nassert round(x, 3) == 0.124"
@@ -132,10 +189,32 @@ def test_the_contents_keep_what_was_converted_earlier(tmp_path: Path):
     assert 'href="03_attention.html"' in (tmp_path / "99_test.html").read_text(encoding="utf-8")
 
 
+def test_links_lead_to_chapters_that_are_there(converted: Path, tmp_path: Path):
+    """Those to other chapters are text, on the page and in the notebook."""
+    for path in (converted / "01_tokens.html", converted / "01_tokens.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        assert "(chapter 2)" in text and "02_embeddings" not in text
+    (tmp_path / "02_embeddings.html").touch()
+    chapter = write_chapter(tmp_path, "See [two](02_embeddings.py), [three](03_attention.py).", "x = 1")
+    assert run_python(LEARN / "convert.py", tmp_path, chapter, folder=tmp_path).returncode == 0
+    page = (tmp_path / "99_test.html").read_text(encoding="utf-8")
+    assert 'See <a href="02_embeddings.html">two</a>, three.' in page
+
+
+def test_a_path_that_is_wrong_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    done = run_python(LEARN / "convert.py", tmp_path / "file", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path / 'file'}: expected a folder for the pages, found a file\n")
+    done = run_python(LEARN / "convert.py", tmp_path / "out", tmp_path / "none.py", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"error: {tmp_path / 'none.py'}: No such file or directory\n")
+
+
 def test_a_chapter_that_fails_is_named(tmp_path: Path):
     chapter = write_chapter(tmp_path, "It is.", "x = 1\nassert x == 2, 'no'")
     done = run_python(LEARN / "convert.py", tmp_path / "out", chapter, folder=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "error: 99_test.py, line 6: AssertionError no\n")
+    hint = "; after a change of yours, python -O leaves the asserts out"
+    assert (done.returncode, done.stderr) == (1, f"error: 99_test.py, line 6: AssertionError no{hint}\n")
+    assert run_python("-O", LEARN / "convert.py", tmp_path / "changed", chapter, folder=tmp_path).returncode == 0
     assert [*(tmp_path / "out").iterdir()] == []
     for text, problem in {
         "x = 1": ", line 1: expected # %% or # %% [markdown] first, found 'x = 1'",
@@ -150,14 +229,8 @@ def test_a_chapter_that_fails_is_named(tmp_path: Path):
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 def test_pages_in_a_browser(converted: Path, tmp_path: Path):
     """They load nothing, fit a narrow window, and no text of a picture is cut off."""
-    pictures = (
-        bar_chart({"a <b>": 0.5, "b": -0.25}).svg,
-        heat_map([[0.5, -1]], ["row"], ["one", "two"]).svg,
-        line_chart({"loss": [3, 2, 1]}, across_name="step").svg,
-        point_map([[0, 1], [1, 0], [1, 0]], ["x", "y", "covers y"]).svg,
-    )
     kinds = tmp_path / "kinds.html"
-    kinds.write_text(fill_page("t", "".join(f"<figure>{p}</figure>" for p in pictures), ""), encoding="utf-8")
+    kinds.write_text(fill_page("t", "".join(f"<figure>{p.svg}</figure>" for p in draw_pictures()), ""), encoding="utf-8")
     cut = "[...document.querySelectorAll('svg text')].filter(t => { const b = t.getBBox(), s = t.ownerSVGElement;"
     cut += " return b.x < -1 || b.x + b.width > s.width.baseVal.value + 1 }).map(t => t.textContent)"
     with open_browser() as tab:

@@ -2,8 +2,8 @@
 # # 1. Tokens
 #
 # A model computes with numbers, so a sentence must become numbers first. It is cut into *tokens*, pieces of text from a fixed
-# list, the *vocabulary*, and each token is replaced by its place in that list, its *id*. Put a sentence of your own here and run
-# the file again.
+# list, the *vocabulary*, and each token is replaced by its place in that list, its *id*. Put a sentence of your own into `yours`
+# and run the file again.
 
 # %%
 from collections import Counter
@@ -15,8 +15,9 @@ from gpt2wgpu import Encoder
 
 model = Encoder(device="numpy")  # the built-in model; in numpy, for the same numbers everywhere
 sentence = "A kitten is napping on the couch"
-(tokens,) = model.tokenizer.describe([sentence])
-for token in tokens:
+yours = "Write something here"
+tokens, own = model.tokenizer.describe([sentence, yours])
+for token in [*tokens, *own]:
     print(f"{token['id']:6}  {token['text']!r}")
 
 assert len(sentence.split()) == 7 and len(tokens) == 8
@@ -144,6 +145,8 @@ assert ids_a == [3928] and ids_b == [365, 540, 532]
 # ids: an id is a name, not a quantity.
 #
 # ## Try
+#
+# The asserts hold for the text as it is. After a change, `python -O docs/learn/01_tokens.py` leaves them out.
 #
 # 1. Find an English word that costs more than six tokens. Does a space before it, or a typing error in it, change its price?
 # 2. Give the little byte-pair encoder more rounds, until no pair occurs twice. Which words are whole by then, and why those?

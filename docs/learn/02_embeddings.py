@@ -153,6 +153,8 @@ assert round(lengths.min(), 2) == 0.79 and names[int(lengths.argmin())] == "."
 #
 # ## Try
 #
+# The asserts hold for the text as it is. After a change, `python -O docs/learn/02_embeddings.py` leaves them out.
+#
 # 1. Find neighbours of words with two meanings: "mouse", "spring", "match". Which meaning won?
 # 2. The famous sum: is `table[king] - table[man] + table[woman]` nearest to "queen"? Leave out the three words themselves. Then
 #    leave out the sum, and look at the plain neighbours of "king".

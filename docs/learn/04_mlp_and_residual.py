@@ -82,7 +82,7 @@ bar_chart(clear, digits=0)
 
 # %%
 def attention(rows: np.ndarray, block: int) -> np.ndarray:
-    """What attention adds to each row: chapter 3 in six lines."""
+    """What attention adds to each row: chapter 3 once more, for all heads at once."""
     qkv = linear(layer_norm(rows, f"h.{block}.ln_1"), f"h.{block}.attn.c_attn")
     queries, keys, values = (p.reshape(len(rows), 4, 64).swapaxes(0, 1) for p in np.split(qkv, 3, axis=1))
     scores = np.where(np.tri(len(rows), dtype=bool), queries @ keys.swapaxes(1, 2) / 8, -np.inf)
@@ -196,6 +196,8 @@ bar_chart(turns)
 # 0.120. A short sentence is mostly its words, and most of the work here is weighing them.
 #
 # ## Try
+#
+# The asserts hold for the text as it is. After a change, `python -O docs/learn/04_mlp_and_residual.py` leaves them out.
 #
 # 1. Which words of a sentence of yours does the model count, and which does it silence? Try a name, a number, "not".
 # 2. Leave out all parts of the first two blocks, then of the last two. Is depth needed in front or at the end?

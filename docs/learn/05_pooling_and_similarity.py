@@ -189,6 +189,8 @@ heat_map(areas, [*poolings], ["cosine", "dot", "Euclid", "Manhattan"])
 #
 # ## Try
 #
+# The asserts hold for the text as it is. After a change, `python -O docs/learn/05_pooling_and_similarity.py` leaves them out.
+#
 # 1. Pool with `np.median`, or with the mean without the first token. What changes in the last table?
 # 2. Which of `others` wins by Manhattan? Guess first.
 # 3. Weigh tokens by their place, `1, 2, 3, ...`: `Encoder(pooling="weighted_mean")`. Papers recommend it for decoders. Does it

@@ -221,6 +221,8 @@ line_chart({"raw": raw, **curves}, across_name="layer")
 #
 # ## Try
 #
+# The asserts hold for the text as it is. After a change, `python -O docs/learn/06_anisotropy.py` leaves them out.
+#
 # - Make `GIANT` ten times smaller and ten times larger. From which size on does the cosine measure lengths of texts?
 # - Put the giant into three numbers of different sizes. Does `standardise` still repair it? Does `remove_top:1`?
 # - Take the third layer instead of the fourth. Is its first direction the mean, too?

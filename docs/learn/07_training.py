@@ -202,6 +202,8 @@ workspace.cleanup()
 #
 # ## Try
 #
+# The asserts hold for the text as it is. After a change, `python -O docs/learn/07_training.py` leaves them out.
+#
 # - `"loss": "contrastive"` uses the pairs of label zero, too. Does it learn faster?
 # - A learning rate of one tenth, and ten times as large. Which of the curves tells you first?
 # - Let `simple.other` swap who and what, and train again. Does the last cell change? A model with one block and a mean of its

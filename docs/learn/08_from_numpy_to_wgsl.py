@@ -68,7 +68,8 @@ rows = [text_at(0, 39 + 34 * j, f"text {j}") for j in range(3)]
 head = text_at(110, 10, "workgroup (x, y), and its columns")
 
 assert (grid, threads, threads * grid[0] * grid[1]) == ((4, 3, 1), 64, 768)
-Picture(576, 130, [head, *rows, *(box for _, _, box in boxes), *names])
+as_text = "\n".join(f"text {j}: columns {64 * i}-{64 * i + 63} by workgroup ({i}, {j})" for i, j, _ in boxes)
+Picture(576, 130, [head, *rows, *(box for _, _, box in boxes), *names], as_text)
 
 # %% [markdown]
 # 4 x 3 workgroups of 64 threads: 768 threads for 768 numbers.

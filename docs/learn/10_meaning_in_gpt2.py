@@ -250,6 +250,8 @@ bar_chart(on_stsb, digits=1)
 #
 # ## Try
 #
+# The asserts hold for the text as it is. After a change, `python -O docs/learn/10_meaning_in_gpt2.py` leaves them out.
+#
 # - Run the study on `data_sets/test.tsv`. Do the figures repeat? Which differences are as small as chance?
 # - Add `mean_without_first` to `POOLINGS`. Has the built-in model a giant first token?
 # - Fit `remove_top:2+standardise`. Two repairs in a row may do more than either.

@@ -91,9 +91,10 @@ def run_cells(chapter: Path, cells: list[Cell]) -> Iterator[Output | None]:
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if frame.filename == str(chapter)] or [cell.line]
-            raise ValueError(
-                f"{chapter.name}, line {lines[-1]}: {type(error).__name__} {error}".rstrip()
-            ) from error
+            message = f"{chapter.name}, line {lines[-1]}: {type(error).__name__} {error}".rstrip()
+            if isinstance(error, AssertionError):
+                message += "; after a change of yours, python -O leaves the asserts out"
+            raise ValueError(message) from error
         yield Output(printed.getvalue(), picture() if picture else "")
 
 

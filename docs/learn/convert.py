@@ -7,7 +7,7 @@ import html
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,13 @@ def chapter_title(cells: Sequence[Cell]) -> str:
     return cells[0].text.splitlines()[0].lstrip("# ")
 
 
-def make_notebook(cells: Sequence[Cell], outputs: Sequence[Output | None]) -> dict[str, Any]:
-    """A notebook in format 4.5, with outputs. Its first cell finds shared.py, which stays where it is."""
+def make_notebook(
+    cells: Sequence[Cell], outputs: Sequence[Output | None], known: Collection[str]
+) -> dict[str, Any]:
+    """A notebook in format 4.5, with outputs. Its first cell finds shared.py, which stays where it is.
+
+    known: see link_chapters.
+    """
     find = f"import sys\n\nsys.path.insert(0, {str(HERE)!r})  # for shared.py"
     found = [notebook_code("find-shared", find, Output("", ""), 1)]
     for i, (cell, output) in enumerate(zip(cells, outputs, strict=True)):
@@ -45,7 +50,7 @@ def make_notebook(cells: Sequence[Cell], outputs: Sequence[Output | None]) -> di
                     "id": f"cell-{i}",
                     "cell_type": "markdown",
                     "metadata": {},
-                    "source": link_chapters(cell.text, "ipynb"),
+                    "source": link_chapters(cell.text, "ipynb", known),
                 }
             )
         else:
@@ -73,12 +78,18 @@ def notebook_code(name: str, source: str, output: Output, count: int) -> dict[st
     return {"id": name, **about, "outputs": shown}
 
 
-def make_page(cells: Sequence[Cell], outputs: Sequence[Output | None], ways: str) -> str:
-    """A page in one file: prose, coloured code, and under it what it prints and draws. ways: links to other chapters."""
+def make_page(
+    cells: Sequence[Cell], outputs: Sequence[Output | None], ways: str, known: Collection[str]
+) -> str:
+    """A page in one file: prose, coloured code, and under it what it prints and draws.
+
+    ways: links to the chapters beside it. known: see link_chapters.
+    """
     body = []
     for cell, output in zip(cells, outputs, strict=True):
         if output is None:
-            body.append(f"<section>{markdown(link_chapters(cell.text, 'html'), extras=[*EXTRAS])}</section>")
+            prose = markdown(link_chapters(cell.text, "html", known), extras=[*EXTRAS])
+            body.append(f"<section>{prose}</section>")
             continue
         body.append(highlight(cell.text, PythonLexer(), CODE_COLOURS[0]))
         if output.printed:
@@ -95,7 +106,9 @@ def make_contents(chapters: dict[str, list[Cell]]) -> str:
         paragraph = "".join(cells[0].text.split("\n\n")[1:2])
         body += f"## [{chapter_title(cells)}]({name}.py)\n\n{paragraph}\n\n"
     return fill_page(
-        "How a sentence becomes a vector", markdown(link_chapters(body, "html"), extras=[*EXTRAS]), ""
+        "How a sentence becomes a vector",
+        markdown(link_chapters(body, "html", chapters), extras=[*EXTRAS]),
+        "",
     )
 
 
@@ -107,9 +120,14 @@ def fill_page(title: str, body: str, ways: str) -> str:
     return f"{head}{about}<body><main>{ways}{body}{ways}</main></body></html>\n"
 
 
-def link_chapters(text: str, suffix: str) -> str:
-    """Links to chapters (NN_name.py) as links to what they are converted to."""
-    return re.sub(r"\]\((\d\d_\w+)\.py\)", rf"](\1.{suffix})", text)
+def link_chapters(text: str, suffix: str, known: Collection[str]) -> str:
+    """Links to chapters (NN_name.py) as links to what they are converted to; to those not known, as their text alone."""
+
+    def link_chapter(found: re.Match[str]) -> str:
+        words, name = found.groups()
+        return f"[{words}]({name}.{suffix})" if name in known else words
+
+    return re.sub(r"\[([^\]]*)\]\((\d\d_\w+)\.py\)", link_chapter, text)
 
 
 def chapter_ways(name: str, titles: dict[str, str]) -> str:
@@ -137,11 +155,14 @@ def convert_chapters(folder: Path, chapters: Sequence[Path]) -> None:
         chapter.stem: read_cells(chapter) for chapter in sorted([*earlier, *chapters], key=lambda c: c.name)
     }
     titles = {name: chapter_title(found) for name, found in cells.items()}
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder for the pages, found a file")
     folder.mkdir(parents=True, exist_ok=True)
     for chapter in chapters:
         outputs = [*run_cells(chapter, cells[chapter.stem])]
-        page = make_page(cells[chapter.stem], outputs, chapter_ways(chapter.stem, titles))
-        notebook = json.dumps(make_notebook(cells[chapter.stem], outputs), ensure_ascii=False, indent=1)
+        page = make_page(cells[chapter.stem], outputs, chapter_ways(chapter.stem, titles), titles)
+        made = make_notebook(cells[chapter.stem], outputs, titles)
+        notebook = json.dumps(made, ensure_ascii=False, indent=1)
         (folder / f"{chapter.stem}.html").write_text(page, encoding="utf-8")
         (folder / f"{chapter.stem}.ipynb").write_text(notebook + "\n", encoding="utf-8")
     (folder / "index.html").write_text(make_contents(cells), encoding="utf-8")
@@ -154,7 +175,9 @@ def main() -> None:
         convert_chapters(
             Path(sys.argv[1]), [Path(name).resolve() for name in sys.argv[2:]] or find_chapters()
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")
+    except ValueError as error:
         sys.exit(f"error: {error}")
 
 
