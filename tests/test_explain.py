@@ -279,6 +279,10 @@ def test_awkward_texts(built_in: Encoder, text: str):
 def test_command_line(run: Run, tmp_path: Path):
     code, out, err = run("explain", "A kitten naps", "The cat sleeps")
     assert code == 0 and "cosine 0." in out and "tokens of B" in out, err
+    (curve,) = (line for line in out.splitlines() if line.startswith("cosine after"))
+    assert curve.endswith("(the last after the final norm)")
+    between = Encoder(device="numpy", layer=4).explain("A kitten naps", "The cat sleeps")
+    assert "final norm)" not in between.to_text()
     code, out, _ = run("explain", "A kitten naps", "The cat sleeps", "--json")
     found = json.loads(out)
     shares = found["shares"]

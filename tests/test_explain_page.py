@@ -57,6 +57,7 @@ def test_the_page_draws_everything(pair: bool, tmp_path: Path):
     assert dom.count("<section") == 8
     assert len(re.findall(r"<tr[ >]", dom)) == 1 + 39
     assert dom.count('class="big"') == pair
+    assert "reads from left to right" in dom and "after block 5 and the final norm" in dom
     assert "<title>taken" not in dom and "<img" not in dom
     if pair:
         assert "document.title='taken'&lt;/script&gt;&lt;img src=x" in dom  # as text, where the sentence is shown

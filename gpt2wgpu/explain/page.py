@@ -80,7 +80,7 @@ def pack_data(e: Explanation, fine: int, strip: int) -> bytes:
         "shaders": e.shaders,
         "ops": plain_value(e.ops),
         "timed": e.timed,
-        "finalNorm": any(d.part == "final norm" for d in e.dispatches),
+        "finalNorm": e.has_final_norm,
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     return zlib.compress(len(text).to_bytes(4, "little") + text + bytes(packer.bytes), 6)

@@ -97,6 +97,11 @@ class Explanation:
     ops: tuple[OpFacts, ...]
     timed: bool
 
+    @property
+    def has_final_norm(self) -> bool:
+        """Whether a norm stands between the last block and the last hidden state."""
+        return any(d.part == "final norm" for d in self.dispatches)
+
     def token_cosines(self, text: int = 0, other: int | None = None) -> Array:
         """The cosine of each token's hidden state with each other token's, after each block: (L + 1, n, n), or (L + 1, n_a, n_b)
         with the tokens of another text."""

@@ -153,7 +153,7 @@ function drawAttention(data) {
     "Blocks: tokens read each other",
     "attention",
     p("So far, “bank” has the same vector beside “river” as beside “money”. In each block, tokens take something from each other: a token asks (its query), every token it can see answers (its key), and the better they fit, the more is taken of what that token offers (its value). Each head of each block asks in its own way. Then an MLP works on every token alone."),
-    p(causal ? "This model was made to predict the next token, so a token sees only itself and the tokens before it: the upper right stays empty." : "In this model a token sees the tokens before it and after it.", ` Below are the maps of all ${many(blocks * heads, "head")}.${coarse} Choose one to enlarge it.`),
+    p(causal ? "This model reads from left to right: a token sees only itself and the tokens before it, so the upper right stays empty." : "In this model a token sees the tokens before it and after it.", ` Below are the maps of all ${many(blocks * heads, "head")}.${coarse} Choose one to enlarge it.`),
     texts,
     grid,
     large,
@@ -181,7 +181,7 @@ function drawBlocks(data) {
     const { values } = matrixOf(packed, k);
     paint(() => paintCells(figure.canvas, rows, columns, (i, j) => values[i * columns + j], diverging()));
     tellCells(figure.canvas, rows, columns, (i, j) => `‘${tokenName(first.tokens[i])}’ and ‘${tokenName(second.tokens[j])}’: ${show(values[i * columns + j], 2)}`);
-    label.textContent = k ? `after block ${k}` : "the embedding, before any block";
+    label.textContent = k ? `after block ${k}${k === count - 1 && data.finalNorm ? " and the final norm" : ""}` : "the embedding, before any block";
   };
   const slider = el("input", { type: "range", min: 0, max: count - 1, value: count - 1, "aria-label": "block", oninput: () => draw(Number(slider.value)) });
   draw(count - 1);

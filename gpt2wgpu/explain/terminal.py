@@ -38,7 +38,8 @@ def write_text(e: Explanation, width: int) -> str:
     lines += ["dimensions", *share_rows([(f"dimension {i}", x) for i, x in order]), ""]
     if e.layer_cosines is not None:
         curve = " ".join(f"{x:.2f}" for x in e.layer_cosines)
-        lines += [f"cosine after 0, 1, ... blocks: {curve}", ""]
+        last = " (the last after the final norm)" if e.has_final_norm else ""
+        lines += [f"cosine after 0, 1, ... blocks: {curve}{last}", ""]
     lines += wrap(f"{len(e.dispatches)} dispatches: " + ", ".join(count_ops(d.op for d in e.dispatches)), width)
     if e.timed:
         lines.append(f"{1e3 * sum(d.seconds or 0 for d in e.dispatches):.2f} ms on {e.model['device']}")
