@@ -160,12 +160,21 @@ def test_files_that_hold_no_word_vectors(tmp_path: Path, text: str, message: str
 def test_refusals(model: Encoder):
     with pytest.raises(UserError, match=r"pooling must be one of .*mean_without_first, not 'median'"):
         run_study([model], some_pairs(), some_texts(), poolings=["median"])
-    with pytest.raises(UserError, match="not 'whitened'"):
+    with pytest.raises(UserError, match=r"treatments are raw, .*, ranks, or steps.* not 'whitened'"):
         run_study([model], some_pairs(), some_texts(), treatments=["whitened"])
     with pytest.raises(UserError, match="0 texts are left without those of the pairs"):
         run_study([model], some_pairs(), some_pairs().sentences1)
     with pytest.raises(UserError, match="two models are called"):
         run_study([model, model], some_pairs(), some_texts(), poolings=["mean"], treatments=["raw"], layers="0")
+
+
+def test_too_few_texts_are_reported(model: Encoder, study: Study):
+    """Vectors of 16 dimensions: 60 texts are enough, 6 are not, and what scales nothing needs no warning."""
+    assert study.notes == ()
+    few = run_study([model], some_pairs(), some_texts(6))
+    assert few.notes == ("too few texts: standardise, whiten fitted on 6, expected many more than the vectors' 16 dimensions",)
+    assert few.notes[0] in study_table(few) and "too few texts" in study_page(few)
+    assert run_study([model], some_pairs(), some_texts(6), treatments=["raw", "centre", "remove_top"]).notes == ()
 
 
 def test_reports(study: Study):
@@ -217,7 +226,10 @@ def test_command(run: Run, tmp_path: Path):
     ]
     code, out, _ = run("evaluate", "--data", pairs, "-m", MODEL, "--layer", 2, "--json")
     assert abs(json.loads(out)["scores"]["cosine"]["spearman"] - rows[2]["spearman"]) < 1e-9
-    assert run("study", "--data", pairs, "--treatments", "centre")[0] == 2
+    code, _, err = run("study", "--data", pairs, "--treatments", "raw,centre")
+    assert code == 2 and "centre of --treatments must be fitted on texts" in err
+    code, _, err = run("study", "--data", pairs, "--treatments", "foo")
+    assert code == 1 and "not 'foo'" in err and "--fit" not in err
     code, _, err = run("study", "--data", pairs, "--poolings", "median", "-o", tmp_path / "x.html")
     assert code == 1 and "pooling must be one of" in err and not (tmp_path / "x.html").exists()
 

@@ -83,10 +83,10 @@ def study_command(
     from ..files.pairs import read_pairs, read_sentences
 
     asked = split_list(treatments) or (TREATMENTS if fit else ("raw", "ranks"))
-    if fit is None and set(asked) - {"raw", "ranks"}:
-        raise typer.BadParameter("--treatments are fitted on texts: give --fit FILE")
     pooled = split_list(poolings) or STUDY_POOLINGS
     check_names(pooled, asked)
+    if fit is None and (fitted := [name for name in asked if name not in ("raw", "ranks")]):
+        raise typer.BadParameter(f"{', '.join(fitted)} of --treatments must be fitted on texts: give --fit FILE")
     pairs = read_pairs(data)
     texts = [*read_sentences(fit)] if fit else []
     if plot is not None:

@@ -51,7 +51,7 @@ class StudyRow:
 @dataclass(frozen=True)
 class Study:
     """data, fit: the files; pairs, texts: how many. models: facts of each model by name, its layers among them. notes: on
-    baselines."""
+    baselines, and of too few texts."""
 
     data: str
     fit: str
@@ -113,6 +113,9 @@ def run_study(
     facts: dict[str, dict[str, Any]] = {}
 
     def measure(found: Array, model: str, layer: int | None, pooling: str) -> None:
+        few = few_texts(len(fitting), found.shape[1], treatments)
+        if few and few not in notes:
+            notes.append(few)
         for asked in treatments:
             treatment, treated = treat_vectors(found, len(sentences), asked)
             score = spearman_cosine(treated, sentences, pairs)
@@ -144,7 +147,18 @@ def check_names(poolings: Sequence[str], treatments: Sequence[str]) -> None:
             raise UserError(f"pooling must be one of {', '.join((*POOLINGS, WITHOUT_FIRST))}, not {pooling!r}")
     for asked in treatments:
         if asked not in TREATMENTS:
-            parse_steps(asked.replace("+", ","))
+            try:
+                parse_steps(asked.replace("+", ","))
+            except UserError as error:
+                raise UserError(f"treatments are {', '.join(TREATMENTS)}, or steps such as whiten:128; {error}") from None
+
+
+def few_texts(texts: int, width: int, treatments: Sequence[str]) -> str:
+    """A warning, or "": the spread of `width` dimensions cannot be known from fewer texts."""
+    scaled = [asked for asked in treatments if "whiten" in asked or "standardise" in asked]
+    if not scaled or texts >= width:
+        return ""
+    return f"too few texts: {', '.join(scaled)} fitted on {texts:,}, expected many more than the vectors' {width:,} dimensions"
 
 
 def layer_vectors(
