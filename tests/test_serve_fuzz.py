@@ -99,7 +99,10 @@ def test_malformed_requests_are_refused(server: LiveServer):
 def test_a_broken_body_after_its_answer_closes_the_connection(server: LiveServer):
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as client:
         client.sendall(b"GET /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
-        assert client.recv(1 << 16).startswith(b"HTTP/1.1 405")
+        answer = b""
+        while not answer.endswith(b'"}'):  # head and body may come apart
+            answer += client.recv(1 << 16)
+        assert answer.startswith(b"HTTP/1.1 405")
         client.sendall(b"zz\r\n\r\n")
         assert not client.recv(1 << 16)
 
