@@ -11,10 +11,11 @@ from pages import PUZZLES, read_blocks
 from process import Run
 
 from gpt2wgpu.diagnose import puzzles
+from gpt2wgpu.diagnose.endless_loop import count_rounds
 from gpt2wgpu.diagnose.lane_orders import LANE_ORDERS, reorder_lanes, shares_memory
 from gpt2wgpu.diagnose.puzzles import PUZZLE_CASES
 from gpt2wgpu.diagnose.shader_check import ShaderReport, check_shader
-from gpt2wgpu.diagnose.shader_hints import NOT_FINITE, RACE, UNEVEN
+from gpt2wgpu.diagnose.shader_hints import ENDLESS, GUARDED, NOT_FINITE, RACE, STORAGE_ONLY, UNEVEN
 from gpt2wgpu.gpu import Device, open_device
 from gpt2wgpu.gpu.kernels import compile_pipeline
 from gpt2wgpu.graph import ops
@@ -32,6 +33,8 @@ MISTAKES = {
         ("group.y * p.C + ", "", ""),
         ("group.x * 64u + ", "", ""),
         ("+ lane", "+ lane + 1u", PAST_THE_END),
+        ("  out[at]", "  loop { if (p.C == 0u) { break; } }\n  out[at]", ENDLESS),
+        ("out[at] = x[at] + 10.0;", "loop { out[at] = x[at] + 10.0; if (out[at] == 12345.0) { break; } }", ENDLESS),
         ("group.y * p.C", "group.y * 64u", ""),
     ],
     "add_bias": [
@@ -60,6 +63,10 @@ MISTAKES = {
         ("    workgroupBarrier();\n  }", "  }", RACE),
         ("partial[lane + half]; }\n    workgroupBarrier();", "partial[lane + half]; workgroupBarrier(); }", UNEVEN),
         ("  partial[lane] = sum;", "  if (lane >= p.C) { return; }\n  partial[lane] = sum;", UNEVEN),
+        ("    workgroupBarrier();\n  }", "    if (half >= 32u) { workgroupBarrier(); }\n  }", GUARDED),
+        ("    workgroupBarrier();\n  }", "    if (p.C > 4000000u) { workgroupBarrier(); }\n  }", GUARDED),
+        ("workgroupBarrier", "storageBarrier", RACE + STORAGE_ONLY),
+        ("    workgroupBarrier();\n  }", "    storageBarrier();\n  }", RACE + STORAGE_ONLY),
         ("half = 32u", "half = 16u", ""),
         ("c < p.C", "c < 64u", ""),
         ("x[group.y * p.C + c]", "x[c * p.T + group.y]", ""),
@@ -102,6 +109,7 @@ MISTAKES = {
     "shared_matmul": [
         ("    right[lane.y][lane.x] = b;\n    workgroupBarrier();", "    right[lane.y][lane.x] = b;", RACE),
         ("    workgroupBarrier();\n  }", "  }", RACE),
+        ("    workgroupBarrier();\n  }", "    if (k0 == 0u) { workgroupBarrier(); }\n  }", GUARDED),
         ("if (row < p.T && k0 + lane.x < p.K) { a =", "if (row < p.T) { a =", ""),
         ("left[lane.y][k] * right[k][lane.x]", "left[lane.y][k] * right[lane.x][k]", ""),
         ("row < p.T && column < p.N) { out", "column < p.N) { out", PAST_THE_END),
@@ -174,7 +182,7 @@ def test_a_solution_is_right(op: str, device: Device, tmp_path: Path):
     ("op", "old", "new", "hint"), [(op, *mistake) for op, mistakes in MISTAKES.items() for mistake in mistakes]
 )
 def test_a_mistake_is_rejected(op: str, old: str, new: str, hint: str, device: Device, tmp_path: Path):
-    if hint == RACE and not device.adapter.software:
+    if RACE in hint and not device.adapter.software:
         pytest.skip("a GPU may hide a race")
     assert old in solution(op)
     finding = check(solution(op).replace(old, new), device, tmp_path).finding
@@ -194,6 +202,15 @@ def test_every_puzzle_compiles_in_tint():
         assert len(texts) == (2 + len(LANE_ORDERS) if shares_memory(right) else 2)
         for text in texts:
             compile_pipeline(null, path.stem, text, len(re.findall(r"@binding\(", right)))
+
+
+def test_rounds_are_counted_in_tint_too_where_no_barrier_is():
+    null = open_device(null_adapter(), checked=True)
+    texts = {path.stem: solution(path.stem.split("_", 1)[1]) for path in TEMPLATES}
+    counted = {name: made for name, text in texts.items() if BARRIER not in text and (made := count_rounds(text))}
+    assert len(counted) == 4
+    for name, text in counted.items():
+        compile_pipeline(null, name, text, len(re.findall(r"@binding\(", text)))
 
 
 # --- the definitions in numpy

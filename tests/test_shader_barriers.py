@@ -7,8 +7,19 @@ import pytest
 from dawns import null_adapter
 from reader_shaders import Check, text_checker
 
-from gpt2wgpu.diagnose.lane_orders import LANE_ORDERS, PLAIN, has_barrier, reorder_lanes, shares_memory
-from gpt2wgpu.diagnose.shader_hints import RACE, UNEVEN
+from gpt2wgpu.devices.selftest import forward_cases
+from gpt2wgpu.diagnose.guarded_barrier import find_guarded_barriers
+from gpt2wgpu.diagnose.lane_orders import (
+    LANE_ORDERS,
+    PLAIN,
+    has_barrier,
+    leave_out_other_barriers,
+    reorder_lanes,
+    shares_memory,
+)
+from gpt2wgpu.diagnose.reader_shader import make_candidates, read_reader_shader
+from gpt2wgpu.diagnose.shader_check import find_in_source
+from gpt2wgpu.diagnose.shader_hints import GUARDED, RACE, STORAGE_ONLY, UNEVEN
 from gpt2wgpu.diagnose.uneven_barrier import find_uneven_barrier
 from gpt2wgpu.gpu import Device, GPUError, open_device, read_shader
 from gpt2wgpu.gpu.kernels import SHADERS, compile_pipeline
@@ -166,6 +177,81 @@ def test_an_uneven_barrier_is_refused(check: Check):
     finding = check("mine", LAST_LANE, *said, BEFORE, "  if (lane > 3u) { workgroupBarrier(); }\n  if (lane == 63u)").finding
     assert finding is not None and finding.hint == UNEVEN
     assert finding.problem == "workgroupBarrier() is not reached by all lanes: it stands under the condition (lane > 3u)"
+
+
+GUARDED_BARRIERS = {  # in place of the barrier before lane 63 adds up: what is said of them
+    "  if (p.C > 4000000u) { workgroupBarrier(); }": "workgroupBarrier() stands under the condition (p.C > 4000000u)",
+    "  if (p.C < 9u) { square += 1.0; } else { workgroupBarrier(); }": "workgroupBarrier() stands under the condition (p.C < 9u)",
+    "  switch (p.C) { case 0u: { workgroupBarrier(); } default: {} }": "workgroupBarrier() stands under the condition (p.C)",
+    LOOP + "if (p.C > i) { continue; } workgroupBarrier(); }": "workgroupBarrier() stands behind `continue` under the",
+    LOOP + "norm = 1.0; if (p.C > i) { break; } workgroupBarrier(); }": "workgroupBarrier() stands behind `break` under",
+    "  if (p.C > 2u) { all_wait(); }": "all_wait() stands under the condition (p.C > 2u)",
+    "  some_wait(p.C);": "workgroupBarrier() stands under the condition (n > 2u)",
+    "  late_wait(p.C);": "workgroupBarrier() stands behind `return` under the condition (n > 2u)",
+}
+UNGUARDED_BARRIERS = [
+    "  if (WAIT) { workgroupBarrier(); } else { square += 1.0; }",
+    "  if (p.C == 0u) { return; }\n  workgroupBarrier();",
+    LOOP + "workgroupBarrier(); }",
+    "  var n = 2u; loop { if (n == 0u) { break; } n--; workgroupBarrier(); }",
+    LOOP + "for (var j = 0u; j < 4u; j++) { if (p.C > j) { continue; } square += 1.0; } workgroupBarrier(); }",
+    LOOP + "switch (p.C) { case 0u: { norm = 1.0; break; } default: {} } workgroupBarrier(); }",
+]
+
+
+@pytest.mark.parametrize("barrier", [*GUARDED_BARRIERS, *UNGUARDED_BARRIERS])
+def test_a_barrier_that_all_lanes_may_skip_is_found(barrier: str):
+    late = "fn late_wait(n: u32) { if (n > 2u) { return; } workgroupBarrier(); }"
+    used = [line for line in [*HELPERS.splitlines(), late] if line and line[3:].split("(")[0] in barrier]
+    text = "\n".join(["const WAIT = true;", LAST_LANE.replace(BEFORE, f"{barrier}\n  if (lane == 63u)"), *used])
+    found = [b.problem for b in find_guarded_barriers(text)]
+    expected = [GUARDED_BARRIERS[barrier]] if barrier in GUARDED_BARRIERS else []
+    assert [said[: len(expected[0])] for said in found] == expected if expected else found == []
+
+
+def test_a_barrier_that_all_lanes_may_skip_is_refused(check: Check):
+    said = ("WORKGROUP", "64", "PARAMETER", WAYS["index"][1], "LANE", "index")
+    finding = check("mine", LAST_LANE, *said, BEFORE, f"  if (p.C > 4u) {{ workgroupBarrier(); }}{BEFORE[21:]}").finding
+    assert finding is not None and finding.hint == GUARDED
+    line = LAST_LANE[: LAST_LANE.index(BEFORE)].count("\n") + 1
+    assert finding.problem == f"mine.wgsl:{line}: workgroupBarrier() stands under the condition (p.C > 4u)"
+
+
+def test_a_copy_may_have_the_guarded_barriers_of_the_engine(device: Device, tmp_path: Path):
+    """Those of pool.wgsl stand under its mode; on a GPU a copy may have others, too."""
+    path = tmp_path / "pool.wgsl"
+    cases = [case for case in forward_cases(half=False) if case.op.name == "pool"][:1]
+    text = read_shader("pool")
+    for new in ("    workgroupBarrier();\n    for", "    if (half > 32u) { workgroupBarrier(); }\n    }"):
+        old = new if new in text else "      workgroupBarrier();\n    }"
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        shader = read_reader_shader(path)
+        for c in make_candidates(shader, device, cases):
+            assert find_in_source(shader, c, software=False) is None
+            found = find_in_source(shader, c, software=True)
+            assert (found is None) == (old == new) and (found is None or "(half > 32u)" in found.problem)
+
+
+@pytest.mark.parametrize("head", ["  for (var n = 0u; n < 2u; n++) {", "  var m = 2u; while m > 0u { m--; let n = 1u - m;"])
+def test_a_loop_that_ends_is_no_barrier(head: str, check: Check):
+    """llvmpipe waits once more at the barriers in it when the condition is false."""
+    said = ("WORKGROUP", "64", "PARAMETER", WAYS["index"][1], "LANE", "index")
+    loop = (BEFORE, f"{head} workgroupBarrier();\n  if (lane == 63u && n == 1u)", "  }\n  work", "  }}\n  work")
+    assert check("mine", LAST_LANE, *said, *loop).ok
+    finding = check("mine", LAST_LANE, *said, *loop, "  }}\n  workgroupBarrier();", "  }}").finding
+    assert finding is not None and finding.hint == RACE
+
+
+def test_a_storage_barrier_orders_storage_memory_alone(check: Check):
+    said = ("WORKGROUP", "64", "PARAMETER", WAYS["index"][1], "LANE", "index")
+    for other in ("storageBarrier();", "textureBarrier();"):
+        finding = check("mine", LAST_LANE, *said, BEFORE, BEFORE.replace("workgroupBarrier();", other)).finding
+        assert finding is not None and finding.hint == RACE + STORAGE_ONLY
+        finding = check("mine", LAST_LANE, *said, "workgroupBarrier();", other).finding
+        assert finding is not None and finding.problem.startswith("lanes share workgroup memory, and no workgroupBarrier()")
+    kept = LAST_LANE + "fn f() { out[0] = 1.0; storageBarrier(); out[1] = out[0]; }"
+    assert leave_out_other_barriers(kept) == kept  # out may be read by another lane
 
 
 @pytest.mark.parametrize(("lanes", "together"), [(n, w) for n in (32, 64, 128, 256) for w in (4, 8, 16) if n > 2 * w])

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from dawns import null_adapter
 from pages import REPOSITORY, read_blocks
 from process import Run
 from reader_shaders import CONCAT, Check, text_checker
@@ -12,10 +13,12 @@ from reader_shaders import CONCAT, Check, text_checker
 from gpt2wgpu.devices.selftest import forward_cases
 from gpt2wgpu.diagnose.lane_orders import LANE_ORDERS
 from gpt2wgpu.diagnose.reader_shader import make_candidates, read_reader_shader
-from gpt2wgpu.diagnose.shader_hints import ENDLESS
+from gpt2wgpu.diagnose.shader_hints import ENDLESS, compiler_hint
 from gpt2wgpu.diagnose.shader_times import ShaderTimes, sum_up
 from gpt2wgpu.errors import UserError
-from gpt2wgpu.gpu import Device, DeviceLost, read_shader
+from gpt2wgpu.gpu import Device, DeviceLost, GPUError, open_device, read_shader
+from gpt2wgpu.gpu.kernels import compile_pipeline
+from gpt2wgpu.graph import ops
 
 
 @pytest.fixture
@@ -104,6 +107,36 @@ def test_the_compilers_message_has_the_lines_of_the_file(check: Check):
     assert re.search(rf"^ *{line} │ +var total = nonsense;$", finding.details, re.M)
     finding = check("row_sum", read_shader("row_sum"), "fn row_sum(", "fn sum_of_row(").finding
     assert finding is not None and "another file of shaders/ (let mean = row_sum(add_up(sum), lane)" in finding.details
+
+
+BINDINGS = "the bindings of concat, all in @group(0): 0 is p (uniform), 1 is a (storage, read), 2 is b (storage, read), 3 is out"
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        (("binding(3)", "binding(9)", "binding(1)", "binding(3)", "binding(9)", "binding(1)"), BINDINGS),
+        (("@group(0) @binding(3)", "@group(1) @binding(3)"), BINDINGS),
+        (("@binding(3)", "@binding(4)"), BINDINGS),
+        (("@binding(2)", "@binding(1)"), BINDINGS),
+        (("<storage, read> b", "<storage, read_write> b"), BINDINGS),
+        (("@workgroup_size(64)", "@workgroup_size(100000)"), "this device allows sizes from 1 to "),
+        (("@workgroup_size(64)", "@workgroup_size(1024, 1024)"), " lanes in all; every device allows 256 x 256 x 64, and 256"),
+        (("@workgroup_size(64)", "@workgroup_size(0)"), "this device allows sizes from 1 to "),
+        (("let at", "at"), ""),
+    ],
+)
+def test_the_hint_says_what_the_compilers_message_does_not(changes: tuple[str, ...], hint: str, device: Device, check: Check):
+    finding = check("mine", CONCAT, *changes).finding
+    assert finding is not None and finding.problem == "it does not compile"
+    assert hint in finding.hint and bool(hint) == bool(finding.hint)
+    text = CONCAT
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        text = text.replace(old, new)
+    with pytest.raises(GPUError) as refused:
+        compile_pipeline(open_device(null_adapter(), checked=True), "mine", text, 4)
+    found = compiler_hint(str(refused.value), ops.concat, device)
+    assert hint in found and bool(hint) == bool(found)  # of Chrome's compiler too
 
 
 @pytest.mark.parametrize(

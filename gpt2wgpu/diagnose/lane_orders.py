@@ -4,6 +4,10 @@ Without a barrier, what a lane reads of another one's work depends on who runs f
 by side (8 on llvmpipe with AVX), up to the next barrier, then the next few. If the lanes change places, each of two lanes runs
 before the other one in some order, and a result that depends on it is wrong in one of them. Each order is a bijection: a kernel
 with its barriers computes the same in all of them.
+
+llvmpipe leaves a loop at the end of its body only: where the condition becomes false at the beginning, it runs the body once
+more without any lane, and waits at the barriers in it. So the loops with barriers test their conditions at the end here. It
+waits at a storageBarrier() too, which orders nothing in workgroup memory: those are left out.
 """
 
 import re
@@ -32,6 +36,8 @@ PLAIN = LaneOrder(1, False)
 # Among these and the plain one, each of two lanes comes before the other one in some order, in groups of 4 or 8 lanes that run
 # side by side (tests/test_shader_check.py).
 LANE_ORDERS = (LaneOrder(1, True), *(LaneOrder(fold, backwards) for fold in (4, 16) for backwards in (False, True)))
+BARRIER = r"\b(?:workgroupBarrier|storageBarrier|textureBarrier|workgroupUniformLoad)\s*\("
+OTHER_BARRIER = r"\b(?:storage|texture)Barrier\s*\(\s*\)\s*;"
 ARGUMENTS = {  # builtins of an entry point, from those of the new one
     "local_invocation_index": "lane_",
     "local_invocation_id": "local_",
@@ -54,14 +60,56 @@ def shares_memory(source: str) -> bool:
 
 
 def has_barrier(source: str) -> bool:
-    """Whether anything in the source orders the work of a workgroup's lanes."""
-    return re.search(r"\b(workgroupBarrier|workgroupUniformLoad|storageBarrier|atomic)", without_comments(source)) is not None
+    """Whether anything in the source orders what the lanes of a workgroup do in its memory."""
+    return re.search(r"\b(workgroupBarrier|workgroupUniformLoad|atomic)", without_comments(source)) is not None
+
+
+def has_other_barrier(source: str) -> bool:
+    """Whether the source has a barrier that orders nothing in workgroup memory."""
+    return re.search(OTHER_BARRIER, without_comments(source)) is not None
+
+
+def leave_out_other_barriers(source: str) -> str:
+    """The source without those, unless it may read what other lanes wrote to storage memory, which they order."""
+    for name in re.findall(r"\bvar\s*<\s*storage\s*,\s*read_write\s*>\s*(\w+)", source):
+        stored = rf"(?<![\w.]){name}(?:\s*\[[^;={{}}]*?\]|\.\w+)*\s*=(?!=)"
+        if len(re.findall(rf"(?<![\w.]){name}\b", source)) > 1 + len(re.findall(stored, source)):
+            return source
+    return re.sub(OTHER_BARRIER, ";", source)
+
+
+def end_loops_late(source: str) -> str:
+    """The source with the condition of each `for` and `while` around a barrier at the end of the body. Those with a `continue`
+    are left as they are."""
+    for head in reversed([*re.finditer(r"\b(?:for|while)\b([^{]*)\{", source)]):  # an inner loop before the outer one
+        end = matching_brace(source, head.end() - 1)
+        body = source[head.end() : end]
+        if not re.search(BARRIER, body) or re.search(r"\bcontinue\b", body):
+            continue
+        parts = ["", head[1].strip(), ""]
+        if head[0].startswith("for"):
+            parts = [part.strip() for part in head[1].strip().removeprefix("(").removesuffix(")").split(";")]
+        first, condition, step = parts
+        last = f"{step}; if (!({condition or 'true'})) {{ break; }}"
+        loop = f"{{ {first}; if ({condition or 'true'}) {{ loop {{ {{{body}}} {last} }} }} }}"
+        source = source[: head.start()] + loop + source[end + 1 :]
+    return source
+
+
+def matching_brace(source: str, at: int) -> int:
+    """The place of the brace that closes the one at `at`; the end if none does."""
+    depth = 0
+    for i in range(at, len(source)):
+        depth += (source[i] == "{") - (source[i] == "}")
+        if depth == 0:
+            return i
+    return len(source)
 
 
 def reorder_lanes(source: str, order: LaneOrder) -> str | None:
     """The source with another `main`, which calls the old one as another lane. None if it cannot be done: the kernel uses
     subgroups, whose lanes have fixed places, or its `main` is written in a way that is not understood here."""
-    source = without_comments(source)
+    source = end_loops_late(leave_out_other_barriers(without_comments(source)))
     head = re.search(r"((?:@\w+\s*(?:\((?:[^()]|\([^()]*\))*\))?\s*)+)fn\s+main\s*\(((?:[^()]|\([^()]*\))*)\)", source)
     size = re.search(r"@workgroup_size\s*\(((?:[^()]|\([^()]*\))*)\)", head[1]) if head else None
     if head is None or size is None or re.search(r"\bsubgroup|\bquad[A-Z]|coop_mat", source):

@@ -18,14 +18,16 @@ from ..gpu import Device, DeviceLost, GPUError
 from ..gpu.kernels import compile_pipeline
 from ..graph.tensor import Array
 from ..progress import show_progress
-from .lane_orders import LANE_ORDERS, has_barrier, reorder_lanes, shares_memory
+from .endless_loop import MOST_ROUNDS, count_rounds
+from .guarded_barrier import find_guarded_barriers
+from .lane_orders import LANE_ORDERS, PLAIN, has_barrier, reorder_lanes, shares_memory
 from .reader_shader import Candidate, ReaderShader, make_candidates, read_reader_shader
 from .shader_attempt import Attempt, Finding, element_name, find_outside, find_unwritten, find_wrong_number, located
-from .shader_hints import ENDLESS, FAR, RACE, UNEVEN, compiler_message, value_text
+from .shader_hints import ENDLESS, FAR, GUARDED, UNEVEN, compiler_hint, compiler_message, race_hint, value_text
 from .shader_times import ShaderTimes, time_shader
 from .uneven_barrier import find_uneven_barrier
 
-REORDERED_SOURCES = 3  # of each form: sources whose lanes are reordered, as each takes five more compilations
+REORDERED_SOURCES = 3  # of each form: sources whose lanes are reordered, as each takes six more compilations
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ class ShaderReport:
 
 
 class ShaderChecker:
-    """Checks one file. pipelines: what was compiled, by source."""
+    """Checks one file. software: whether a software driver runs it, in whatever form. pipelines: what was compiled, by source."""
 
-    def __init__(self, shader: ReaderShader) -> None:
-        self.shader = shader
+    def __init__(self, shader: ReaderShader, software: bool) -> None:
+        self.shader, self.software = shader, software
         self.pipelines: dict[str, Any] = {}
         self.reordered: dict[str, dict[str, list[str]]] = {}  # by form and source: the source with its lanes in other orders
         self.read: dict[str, Finding | None] = {}  # what is wrong with a source, whatever it computes
@@ -63,19 +65,23 @@ class ShaderChecker:
             self.pipelines[source] = compile_pipeline(device, self.shader.name, source, kernel.bindings)
         return self.pipelines[source]
 
-    def check(self, attempt: Attempt) -> tuple[Check, Finding | None]:
-        """One case."""
+    def check(self, attempt: Attempt, count: bool = False) -> tuple[Check, Finding | None]:
+        """One case. count: whether to count the rounds of its loops first."""
         source = attempt.candidate.source
         try:
             pipeline = self.pipeline(attempt, source)
         except GPUError as error:
             details = compiler_message(str(error), source, self.shader, attempt.candidate.first_line)
-            return self.failed(attempt, Finding("it does not compile", attempt.label, details=details))
+            hint = compiler_hint(str(error), attempt.candidate.case.op, attempt.candidate.device)
+            return self.failed(attempt, Finding("it does not compile", attempt.label, hint=hint, details=details))
         if source not in self.read:
-            self.read[source] = find_in_source(source)
+            self.read[source] = find_in_source(self.shader, attempt.candidate, self.software)
         if (wrong := self.read[source]) is not None:
             return self.failed(attempt, replace(wrong, case=attempt.label))
         try:
+            if count and self.is_endless(attempt):
+                problem = f"a thread goes through its loops more than {MOST_ROUNDS:,} times"
+                return self.failed(attempt, Finding(problem, attempt.label, hint=ENDLESS))
             bits, behind = attempt.run(pipeline)
         except DeviceLost:
             return self.failed(attempt, Finding("the device was lost while it ran", attempt.label, hint=ENDLESS))
@@ -85,12 +91,24 @@ class ShaderChecker:
         if finding is None and not check.ok:
             finding = find_wrong_number(attempt, bits, check.tolerance)
             again = [found for found in self.other_orders(attempt, always=True) if not np.array_equal(found, bits)]
-            finding = replace(finding, hint=RACE) if again else finding
+            finding = replace(finding, hint=race_hint(source)) if again else finding
         if finding is None:
             finding = self.find_race(attempt, pipeline, bits)
         if finding is None:
             return check, None
         return replace(check, failure=finding.problem), finding
+
+    def is_endless(self, attempt: Attempt) -> bool:
+        """Whether a thread goes through its loops more than MOST_ROUNDS times. False too if its compiler refuses to count:
+        Chrome's does so in a loop with barriers."""
+        counted = count_rounds(attempt.candidate.source)
+        if counted is None:
+            return False
+        try:
+            pipeline = self.pipeline(attempt, counted)
+        except GPUError:
+            return False
+        return not attempt.trial.is_unwritten(attempt.run(pipeline)[1][-1:]).all()
 
     def failed(self, attempt: Attempt, finding: Finding) -> tuple[Check, Finding]:
         """A case that was not computed."""
@@ -106,12 +124,13 @@ class ShaderChecker:
             first, second = (attempt.values(b).reshape(-1)[at] for b in (bits, again))
             where = element_name(attempt, int(at))
             problem = f"{where} is {value_text(first)} in one run and {value_text(second)} in the next"
-            return replace(located(attempt, int(at), problem, second), hint=RACE)
+            return replace(located(attempt, int(at), problem, second), hint=race_hint(attempt.candidate.source))
         for found in self.other_orders(attempt):
             check = attempt.compare(found)
             if not check.ok:
                 finding = find_wrong_number(attempt, found, check.tolerance)
-                return replace(finding, problem=f"{finding.problem}, if the lanes run in another order", hint=RACE)
+                problem = f"{finding.problem}, if the lanes run in another order"
+                return replace(finding, problem=problem, hint=race_hint(attempt.candidate.source))
         return None
 
     def other_orders(self, attempt: Attempt, always: bool = False) -> list[Array]:
@@ -119,19 +138,34 @@ class ShaderChecker:
         source, form = attempt.candidate.source, attempt.candidate.device.adapter.name
         tried = self.reordered.setdefault(form, {})
         if source not in tried and shares_memory(source) and (always or len(tried) < REORDERED_SOURCES):
-            made = (reorder_lanes(source, order) for order in LANE_ORDERS)
+            made = (reorder_lanes(source, order) for order in (PLAIN, *LANE_ORDERS))
             tried[source] = [s for s in made if s is not None]
         return [attempt.run(self.pipeline(attempt, s))[0] for s in tried.get(source, ())]
 
 
-def find_in_source(source: str) -> Finding | None:
-    """What is wrong with the barriers of a source."""
+def find_in_source(shader: ReaderShader, candidate: Candidate, software: bool) -> Finding | None:
+    """What is wrong with the barriers of a source. software: whether a software driver runs it."""
+    source = candidate.source
     if not shares_memory(source):
         return None
     if not has_barrier(source):
-        return Finding("lanes share workgroup memory, and no workgroupBarrier() orders what they do", hint=RACE)
-    uneven = find_uneven_barrier(source)
-    return Finding(uneven, hint=UNEVEN) if uneven else None
+        return Finding("lanes share workgroup memory, and no workgroupBarrier() orders what they do", hint=race_hint(source))
+    if uneven := find_uneven_barrier(source):
+        return Finding(uneven, hint=UNEVEN)
+    judged = candidate.engine is not None and not software  # a GPU does not wait at a barrier that it skips
+    return None if judged else find_guarded(shader, candidate)
+
+
+def find_guarded(shader: ReaderShader, candidate: Candidate) -> Finding | None:
+    """A barrier that a condition may skip, and that the engine's kernel for this case does not have. A puzzle needs none."""
+    known = [] if candidate.engine is None else find_guarded_barriers(candidate.engine.source)
+    known_guards = {(barrier.call, barrier.guards) for barrier in known}
+    for barrier in find_guarded_barriers(candidate.source):
+        if (barrier.call, barrier.guards) not in known_guards:
+            line = barrier.line + 1 - candidate.first_line
+            inside = 0 < line <= shader.text.count("\n") + 1
+            return Finding(f"{shader.path.name}:{line}: {barrier.problem}" if inside else barrier.problem, hint=GUARDED)
+    return None
 
 
 def check_shader(path: Path, device: Device, cases: Sequence[Case]) -> ShaderReport:
@@ -141,14 +175,14 @@ def check_shader(path: Path, device: Device, cases: Sequence[Case]) -> ShaderRep
     """
     shader = read_reader_shader(path)
     candidates = make_candidates(shader, device, cases)
-    checker = ShaderChecker(shader)
+    checker = ShaderChecker(shader, device.adapter.software)
     checks: list[Check] = []
     finding = None
     with show_progress() as shown:
         shown.begin(0, len(candidates))
         for candidate in candidates:
             attempt = Attempt(shader, candidate)
-            check, finding = checker.check(attempt)
+            check, finding = checker.check(attempt, count=True)
             attempt.trial.close()
             checks.append(check)
             if finding is not None:
@@ -162,7 +196,7 @@ def check_shader(path: Path, device: Device, cases: Sequence[Case]) -> ShaderRep
         except DeviceLost:
             finding = Finding("the device was lost when it ran without bounds checks", hint=FAR)
     forms = [*dict.fromkeys(c.device.adapter.name for c in candidates)]
-    orders = 1 + max((len(made) for tried in checker.reordered.values() for made in tried.values()), default=0)
+    orders = 1 + len(LANE_ORDERS) if any(made for tried in checker.reordered.values() for made in tried.values()) else 1
     return ShaderReport(signatures_of(candidates), forms, checks, finding, checker.workgroups, orders, times)
 
 

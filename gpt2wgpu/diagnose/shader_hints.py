@@ -4,18 +4,30 @@ import re
 
 import numpy as np
 
-from ..graph.tensor import Array
+from ..gpu import Device
+from ..graph.tensor import Array, Op
+from .lane_orders import has_other_barrier
 from .reader_shader import ReaderShader
 
 RACE = (
     "a race: a lane reads what another lane has not written yet, or overwrites what another one still needs; "
     "is a workgroupBarrier() missing?"
 )
+STORAGE_ONLY = "; storageBarrier() and textureBarrier() order nothing in workgroup memory"
+GUARDED = (
+    "software drivers wait at such a barrier even where the condition is false, so nothing here shows whether it is missed: "
+    "put it where all lanes always reach it"
+)
 UNEVEN = "every lane of the workgroup must come to a barrier; Chrome refuses this kernel, and a device may hang"
 NEARLY = 0.01  # of the largest number, for errors that look like lost digits
 FAR = "is an index far out of range?"
 ENDLESS = "does a loop never end?"
 NOT_FINITE = "NaN or Inf: exp() of a large number, 0 / 0, or a read past the end of an input, where NaN is"
+
+
+def race_hint(source: str) -> str:
+    """The hint for a race, which names the barriers that do not help."""
+    return RACE + (STORAGE_ONLY if has_other_barrier(source) else "")
 
 
 def value_text(value: float) -> str:
@@ -40,6 +52,23 @@ def compiler_message(text: str, source: str, shader: ReaderShader, first_line: i
         line = re.sub(r"^(.*?)(?<!\S):(\d+):(\d+)( error)", lambda m: f"{m[1]}{place(int(m[2]))}:{m[3]}{m[4]}", line)
         shown.append(line)
     return "\n".join(dict.fromkeys(shown))
+
+
+def compiler_hint(text: str, op: Op, device: Device) -> str:
+    """What a compiler's message does not say: which binding each argument has, or how large a workgroup may be."""
+    if re.search(r"[Ww]orkgroup size|exceeds the maximum allowed|@workgroup_size' argument", text):
+        limits = [device.adapter.limits[f"max-compute-workgroup-size-{axis}"] for axis in "xyz"]
+        most = device.adapter.limits["max-compute-invocations-per-workgroup"]
+        sizes = " x ".join(map(str, limits))
+        return f"this device allows sizes from 1 to {sizes}, and {most} lanes in all; every device allows 256 x 256 x 64, and 256"
+    if re.search(
+        r"ResourceBinding|[Bb]indings? .*(?:layout|group|conflict|exist)|buffer type in the shader|BindGroupLayout", text
+    ):
+        *inputs, output = (arg.name for arg in op.args)
+        given = [f"{i} is {name} (storage, read)" for i, name in enumerate(inputs, 1)]
+        given = ["0 is p (uniform)", *given, f"{len(op.args)} is {output} (storage, read_write)"]
+        return f"the bindings of {op.name}, all in @group(0): {', '.join(given)}"
+    return ""
 
 
 def source_line(source: str, line: int) -> str:

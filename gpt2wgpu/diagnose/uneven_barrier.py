@@ -8,9 +8,8 @@ from the lane's number or from memory that lanes write; a barrier is uneven if s
 import re
 from dataclasses import dataclass
 
-from .lane_orders import split_at_commas, without_comments
+from .lane_orders import BARRIER, matching_brace, split_at_commas, without_comments
 
-BARRIER = r"\b(?:workgroupBarrier|storageBarrier|workgroupUniformLoad)\s*\("
 SAME_FOR_ALL = ("workgroup_id", "num_workgroups")  # builtins
 DECLARED = re.compile(r"\b(?:let|var)\s+(\w+)[^=;]*=(?!=)([^;{}]*)")
 ASSIGNED = re.compile(r"(?<![\w.])(\w+)(?:\s*\[[^;={}]*?\]|\.\w+)*\s*(?:[-+*/%&|^]|<<|>>)?=(?!=)([^;{}]*)")
@@ -31,9 +30,10 @@ class CodeBlock:
 
 @dataclass
 class Function:
-    """parameters: names. lanes: names that depend on the lane. own: those that do so whatever the parameters are.
-    returns_lanes: whether its result does so, whatever the parameters are."""
+    """line: of the source where the body begins, from 0. parameters: names. lanes: names that depend on the lane. own: those that
+    do so whatever the parameters are. returns_lanes: whether its result does so, whatever the parameters are."""
 
+    line: int
     body: str
     parameters: list[str]
     lanes: set[str]
@@ -76,7 +76,7 @@ def read_functions(source: str) -> dict[str, Function]:
             if head[1] == "main" and (builtin is None or builtin[1] not in SAME_FOR_ALL):
                 lanes.add(name)
         body = rename_variables(source[head.end() : end])
-        found[head[1]] = Function(body, parameters, lanes, set(lanes), read_blocks(body))
+        found[head[1]] = Function(source.count("\n", 0, head.end()), body, parameters, lanes, set(lanes), read_blocks(body))
     return found
 
 
@@ -100,15 +100,6 @@ def rename_variables(body: str) -> str:
 def enclosing(blocks: list[CodeBlock], at: int) -> list[CodeBlock]:
     """The blocks around a place, the innermost last."""
     return [b for b in blocks if b.start <= at < b.end]
-
-
-def matching_brace(source: str, at: int) -> int:
-    depth = 0
-    for i in range(at, len(source)):
-        depth += (source[i] == "{") - (source[i] == "}")
-        if depth == 0:
-            return i
-    return len(source)
 
 
 def read_blocks(body: str) -> list[CodeBlock]:
