@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from gpt2wgpu import files
 from gpt2wgpu.errors import UserError
+from gpt2wgpu.files import output
 
 ARROW = (".arrow", ".feather")
 TEXTS = ["plain", "", "tab\tand\\slash", "two\nlines\r\n", 'a "quote", a comma', "日本語 🙂 \u2028 é"]
@@ -268,6 +269,17 @@ def test_failure_keeps_what_was_there_and_leaves_nothing(tmp_path: Path, error: 
         save(file, rows())
     assert path.read_bytes() == b"before" and [*tmp_path.iterdir()] == [path]
     assert not isinstance(error, OSError) or caught.value.filename == str(path)  # type: ignore[attr-defined]
+
+
+def test_a_signal_just_after_the_file_was_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise SystemExit(143)
+
+    monkeypatch.setattr("gpt2wgpu.files.output.open_file", interrupted)
+    with pytest.raises(SystemExit), files.open_output(str(tmp_path / "a.npy"), files.VECTOR_FORMATS):
+        pass
+    assert [*tmp_path.iterdir()] == [] and not output.unfinished
 
 
 def test_success_replaces_also_through_a_link(tmp_path: Path):

@@ -43,10 +43,9 @@ def open_output(path: str, formats: Mapping[str, Format], folder: Path | None = 
     target, write = resolve_output(path, formats)
     temporary = (folder or target.parent) / f".gpt2wgpu-{uuid4().hex}.tmp"  # on the same disk: os.replace does not cross disks
     with name_output(path, temporary):
-        file = open_file(temporary, "xb", rights=0o600 if target.exists() else 0o666)
         unfinished.add(temporary)
-        try:
-            with file:
+        try:  # from before it exists: a signal may come as soon as it does
+            with open_file(temporary, "xb", rights=0o600 if target.exists() else 0o666) as file:
                 keep_permissions(file, target)
                 yield file, write
                 file.flush()
