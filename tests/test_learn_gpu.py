@@ -24,7 +24,7 @@ def run_text(text: str, folder: Path, variables: dict[str, str]) -> subprocess.C
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Vulkan's drivers can be hidden")
-@pytest.mark.parametrize("chapter", [CHAPTER, "11_exercises.py"])
+@pytest.mark.parametrize("chapter", [CHAPTER, "12_exercises_with_kernels.py"])
 def test_without_an_adapter(chapter: str, tmp_path: Path):
     done = run_text((LEARN / chapter).read_text(encoding="utf-8"), tmp_path, NO_DRIVER)
     assert (done.returncode, done.stderr) == (0, "")

@@ -284,5 +284,5 @@ for mode in ops.POOLINGS:
 # - Delete the first `workgroupBarrier();` of `SHARED`. Some drivers give the right result all the same. Why is it wrong?
 # - Write max pooling: `sum` becomes a maximum. What should it begin with?
 # - Give the kernel a width of two hundred and fifty, in numpy and in `width`. What happens without the line with `return`?
-# - `docs/adding-a-kernel.md` says how a kernel joins the package; [chapter 11](11_exercises.py) has one to write, and
-#   `docs/learn/puzzles` has twelve.
+# - `docs/adding-a-kernel.md` says how a kernel joins the package; [chapter 12](12_exercises_with_kernels.py) has one to write,
+#   and `docs/learn/puzzles` has twelve.
