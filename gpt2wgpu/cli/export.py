@@ -1,6 +1,7 @@
 """The command `export web`: parse and print."""
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,10 @@ def web_command(
     revision: Revision = None,
     dtype: Annotated[str, typer.Option(metavar="TYPE", help="Dtype of the matrices in the folder: f16, f32 or int8.")] = "f16",
     serve: Annotated[bool, typer.Option("--serve", help="Then serve it on this machine, until Ctrl-C.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --serve; 0 for any free one.")] = 8000,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port for --serve, 8000 by default; 0 for any free one.", show_default=False),
+    ] = None,
 ) -> None:
     """Write a folder that computes vectors in a browser, on its GPU or, without one, on its CPU.
 
@@ -34,14 +38,19 @@ def web_command(
     """
     if folder is None and not serve:
         raise typer.BadParameter("give a FOLDER to write to, or --serve")
+    if port is not None and not serve:
+        raise typer.BadParameter("--port is for --serve: give that, too")
     from ..encoder import Encoder
-    from ..web import export_web, serve_folder
+    from ..web import export_web, folder_server, serve_forever
 
-    with tempfile.TemporaryDirectory(prefix="gpt2wgpu-") as temporary:
-        target = folder or Path(temporary) / "web"
+    with ExitStack() as stack:
+        target = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpt2wgpu-"))) / "web"
+        server = None
+        if serve:  # before the work, which a port that is taken would waste
+            server = stack.enter_context(folder_server(target, 8000 if port is None else port))
         with Encoder(model, revision=revision, device="numpy") as encoder:
             sizes = export_web(encoder, target, dtype)
         if folder is not None:
             print(f"{folder}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
-        if serve:
-            serve_folder(target, port)
+        if server is not None:
+            serve_forever(server)

@@ -8,6 +8,6 @@ static/    the JavaScript that replays the graph, copied as it is
 """
 
 from .export import export_web
-from .serve import serve_folder
+from .serve import folder_server, serve_forever
 
-__all__ = ["export_web", "serve_folder"]
+__all__ = ["export_web", "folder_server", "serve_forever"]

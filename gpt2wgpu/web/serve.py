@@ -1,5 +1,6 @@
 """An exported folder on a port of this machine. WebGPU needs https or localhost, so a page cannot be opened as a file."""
 
+import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,16 +24,23 @@ class FolderHandler(SimpleHTTPRequestHandler):
         """Nothing: the page says what happens."""
 
 
-def folder_server(folder: Path, port: int) -> ThreadingHTTPServer:
+class FolderServer(ThreadingHTTPServer):
+    """A server that says nothing of clients that go away, as a page does that is closed while it downloads."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def folder_server(folder: Path, port: int) -> FolderServer:
     """A server for one folder on 127.0.0.1; port 0 takes any free one. Raises UserError if the port is taken."""
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), partial(FolderHandler, directory=str(folder)))
+        return FolderServer(("127.0.0.1", port), partial(FolderHandler, directory=str(folder)))
     except OSError as error:
         raise UserError(f"port {port} cannot be used ({error.strerror}): give another with --port") from None
 
 
-def serve_folder(folder: Path, port: int) -> None:
-    """Serve a folder until Ctrl-C; prints the page's address first. Raises UserError."""
-    with folder_server(folder, port) as server:
-        print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends it)", flush=True)
-        server.serve_forever()
+def serve_forever(server: FolderServer) -> None:
+    """Serve until Ctrl-C; prints the page's address first."""
+    print(f"http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C ends it)", flush=True)
+    server.serve_forever()
