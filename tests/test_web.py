@@ -4,6 +4,9 @@ import hashlib
 import json
 import math
 import shutil
+import socket
+import struct
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -149,6 +152,14 @@ def test_the_built_in_model_is_at_most_20_megabytes(folder: Path):
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 20_000_000
 
 
+def test_a_digest_of_every_file_that_a_page_reads(folder: Path, engine: dict[str, Any]):
+    weights = (folder / "weights.safetensors").read_bytes()
+    end = 8 + int.from_bytes(weights[:8], "little")
+    parts = {name: array.tobytes() for name, array in load_file(folder / "weights.safetensors").items()}
+    parts |= {"tokenizer.json": (folder / "tokenizer.json").read_bytes(), "header of weights.safetensors": weights[8:end]}
+    assert engine["digests"] == {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
+
+
 def test_the_hash_is_of_what_vectors_depend_on(folder: Path, engine: dict[str, Any], tmp_path: Path):
     again = read_engine(export_model(None, tmp_path / "again"))
     assert again["hash"] == engine["hash"] and len(engine["hash"]) == 64
@@ -209,6 +220,7 @@ def test_nothing_is_written_over_a_folder(tmp_path: Path):
     with Encoder(golden("gpt2_one_layer", tmp_path), device="numpy") as encoder:
         assert "is not an empty folder" in refusal(lambda: export_web(encoder, tmp_path / "full"))
         assert "make it first" in refusal(lambda: export_web(encoder, tmp_path / "no/where"))
+        assert "export to another place" in refusal(lambda: export_web(encoder, "/dev/fd/web"))
         assert "f16, f32 or int8" in refusal(lambda: export_web(encoder, tmp_path / "new", "int4"))
         assert "one layer" in refusal(lambda: export_web(encoder.with_layers([0, 1]), tmp_path / "new"))
     assert {p.name for p in tmp_path.iterdir()} == {"full", "gpt2_one_layer"}
@@ -235,6 +247,8 @@ def test_the_command(run: Run, tmp_path: Path):
     assert read_engine(tmp_path / "page")["dtype"] == "f32"
     code, _, err = run("export", "web", tmp_path / "page")
     assert code == 1 and "is not an empty folder" in err
+    code, _, err = run("export", "web", tmp_path / "more", "--port", 1)
+    assert code == 2 and "--serve" in err
     code, _, err = run("export", "web")
     assert code == 2 and "--serve" in err
 
@@ -248,8 +262,22 @@ def test_a_served_folder_has_the_types_that_browsers_ask_for(folder: Path):
                 assert len(answer.read()) == (folder / name).stat().st_size
 
 
-def test_a_port_that_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run):
+def test_a_port_that_is_taken(folder: Path, tmp_path: Path, run: Run):
     with served(folder) as address:
         port = int(address.rpartition(":")[2])
-        code, _, err = run("export", "web", "--serve", "--port", port)
+        code, _, err = run("export", "web", tmp_path / "new", "--serve", "--port", port)
+    assert not (tmp_path / "new").exists()  # it is found before the work
     assert code == 1 and f"port {port} cannot be used" in err and "--port" in err
+
+
+def test_a_client_that_goes_away_is_no_error(folder: Path, capsys: pytest.CaptureFixture[str]):
+    before = {*threading.enumerate()}
+    with served(folder) as address:
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
+            client.sendall(b"GET /weights.safetensors HTTP/1.0\r\n\r\n")
+            assert client.recv(100)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+        for thread in {*threading.enumerate()} - before:
+            if "process_request" in thread.name:
+                thread.join()
+    assert capsys.readouterr().err == ""

@@ -16,6 +16,7 @@ from pages import REPOSITORY, read_blocks
 from web_folders import export_model, served
 
 from gpt2wgpu import Encoder
+from gpt2wgpu.web.weights import weight_digests
 
 NODE = shutil.which("node") or "node"
 WEBGPU = Path(os.environ["GPT2WGPU_NODE_WEBGPU"])  # the npm package; conftest.py collects this file only where it is set
@@ -221,10 +222,15 @@ def test_a_wrong_self_check_is_refused(node: Node, address: str, tmp_path: Path)
     (tmp_path / "web/weights.safetensors").write_bytes(weights)
     with served(tmp_path / "web") as url:
         for device in ("webgpu", "cpu"):
+            assert "another SHA-256" in node.refusal("load", url=url, options={"device": device})
+        about = json.loads((tmp_path / "web/engine.json").read_text(encoding="utf-8"))
+        right = {"digests": weight_digests(tmp_path / "web/weights.safetensors")}
+        right["digests"]["tokenizer.json"] = about["digests"]["tokenizer.json"]
+        (tmp_path / "web/engine.json").write_text(json.dumps(about | right), encoding="utf-8")
+        for device in ("webgpu", "cpu"):
             assert "self-check on" in node.refusal("load", url=url, options={"device": device})
         (tmp_path / "web/weights.safetensors").write_bytes(weights[:-4])
         assert "the download was cut" in node.refusal("load", url=url, options={"device": "cpu"})
-        about = json.loads((tmp_path / "web/engine.json").read_text(encoding="utf-8"))
         (tmp_path / "web/engine.json").write_text(json.dumps(about | {"format": 99}), encoding="utf-8")
         assert "format 99" in node.refusal("load", url=url, options={})
 

@@ -5,7 +5,7 @@ import { loadWorkerEngine, type PairShares } from '../gpt2wgpu/web/static/worker
 
 const engine: Engine = await loadEngine('model/', { device: 'cpu', progress: ({ stage, loaded }) => console.log(stage, loaded) });
 const one: Float32Array = await engine.encode('a text', { normalize: true });
-const several: Float32Array[] = await engine.encodeDocument(['one', 'two'], { prompt: 'passage: ' });
+const several: Float32Array[] = await engine.encodeDocument(['one', 'two'], { prompt: 'passage: ', promptName: null });
 const scores: number[] = engine.similarity(one, several);
 const matrix: number[][] = similarity(several, several, 'dot');
 const score: number = similarity(one, [1, 2, 3]);

@@ -24,7 +24,7 @@ from ..graph.reference import NumpyProgram
 from ..graph.tensor import Array, Tensor, schedule
 from .forms import JsonObject, graph_form, page_capacity
 from .tokenizers import check_web_tokenizer
-from .weights import page_tensors, page_values
+from .weights import page_tensors, page_values, weight_digests
 
 STATIC = Path(__file__).parent / "static"
 FORMAT = 1  # of engine.json; engine.js refuses any other
@@ -55,7 +55,7 @@ def export_web(encoder: Encoder, folder: str | Path, dtype: str = "f16") -> dict
         raise UserError(f"{show(target.parent)} is not a folder: make it first")
     part = target.parent / f".gpt2wgpu-{uuid4().hex}"
     try:
-        shutil.copytree(STATIC, part)
+        copy_static(part)
         fill_folder(encoder, part, PAGE_DTYPES[dtype])
         if target.exists():
             target.rmdir()
@@ -64,6 +64,15 @@ def export_web(encoder: Encoder, folder: str | Path, dtype: str = "f16") -> dict
         shutil.rmtree(part, ignore_errors=True)
         raise
     return {file.relative_to(target).as_posix(): file.stat().st_size for file in sorted(target.rglob("*")) if file.is_file()}
+
+
+def copy_static(part: Path) -> None:
+    """The files that are the same for every model. Raises UserError if the folder cannot be made."""
+    try:
+        part.mkdir()
+    except OSError as error:
+        raise UserError(f"{show(part.parent)} cannot be written to ({error.strerror}): export to another place") from None
+    shutil.copytree(STATIC, part, dirs_exist_ok=True)
 
 
 def fill_folder(encoder: Encoder, part: Path, dtype: str) -> None:
@@ -77,7 +86,8 @@ def fill_folder(encoder: Encoder, part: Path, dtype: str) -> None:
     tensors = page_tensors(c, [t for t in schedule(graphs[computed[-1]]) if t.is_weight], int8)
     store_tensors(tensors, part / "weights.safetensors")
     shutil.copymode(part / "engine.js", part / "weights.safetensors")  # safetensors lets only the owner read it
-    (part / "tokenizer.json").write_text(tokenizer_json(encoder), encoding="utf-8")
+    tokenizer = tokenizer_json(encoder).encode()
+    (part / "tokenizer.json").write_bytes(tokenizer)
     capacity = page_capacity(encoder.max_seq_length)
     engine: JsonObject = {
         "format": FORMAT,
@@ -88,10 +98,11 @@ def fill_folder(encoder: Encoder, part: Path, dtype: str) -> None:
         "capacity": capacity,
         "text": engine_text(encoder),
         "weights": {"file": "weights.safetensors", "bytes": (part / "weights.safetensors").stat().st_size},
+        "digests": {"tokenizer.json": hashlib.sha256(tokenizer).hexdigest(), **weight_digests(part / "weights.safetensors")},
         "checks": make_checks(encoder, graphs["f32"], page_values(tensors, int8)),
         "forms": {name: graph_form(graph, capacity) for name, graph in graphs.items()},
     }
-    engine["hash"] = folder_hash(engine, part)
+    engine["hash"] = hashlib.sha256(dump_json(engine).encode()).hexdigest()  # with the digests: of all that vectors depend on
     (part / "engine.json").write_text(dump_json(engine), encoding="utf-8")
     (part / "package.json").write_text(json.dumps(describe_package(encoder), indent=2) + "\n", encoding="utf-8")
 
@@ -177,15 +188,6 @@ def describe_package(encoder: Encoder) -> JsonObject:
         "types": "./engine.d.ts",
         "files": ["**/*"],
     }
-
-
-def folder_hash(engine: JsonObject, part: Path) -> str:
-    """SHA-256 of engine.json without the hash, of the weights and of the tokenizer: what vectors depend on."""
-    found = hashlib.sha256(dump_json(engine).encode())
-    for name in ("weights.safetensors", "tokenizer.json"):
-        with (part / name).open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
 
 
 def dump_json(value: Any) -> str:

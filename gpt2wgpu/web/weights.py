@@ -1,6 +1,9 @@
 """The weights of an export: as its file holds them, and as a page computes with them."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +26,19 @@ def page_tensors(c: Checkpoint, leaves: Iterable[Tensor], int8: Mapping[str, boo
             found[f"{t.name} scale"] = scale.astype(np.float16)
         else:
             found[t.name] = c.weights(t)
+    return found
+
+
+def weight_digests(path: Path) -> dict[str, str]:
+    """SHA-256 of each tensor's bytes in a safetensors file, by name, and of its header, for pages that read it."""
+    file = np.memmap(path, np.uint8, "r")
+    end = 8 + int(file[:8].view("<u8")[0])
+    header = file[8:end]
+    found = {f"header of {path.name}": hashlib.sha256(header.data).hexdigest()}
+    for name, tensor in json.loads(header.tobytes()).items():
+        if name != "__metadata__":
+            first, last = tensor["data_offsets"]
+            found[name] = hashlib.sha256(file[end + first : end + last].data).hexdigest()
     return found
 
 

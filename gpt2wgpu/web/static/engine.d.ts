@@ -23,23 +23,26 @@ export interface Progress {
 }
 
 export interface EncodeOptions {
-  /** Put before each text; without it the prompt called promptName, else the model's default one. */
-  prompt?: string;
-  promptName?: string;
+  /** Put before each text; without it the prompt called promptName, else the model's default one. null is as if left out. */
+  prompt?: string | null;
+  promptName?: string | null;
   /** Scale each vector to length 1, after truncation. Default: false. */
   normalize?: boolean;
   /** Cut texts over maxLength tokens, with a console.warn that counts them; false refuses them. Default: true. */
   truncate?: boolean;
-  /** Keep only the first dimensions. */
+  /** Keep only the first dimensions; all where the model has no more, as in Python. */
   dimensions?: number;
 }
 
 export type Vector = Float32Array | number[];
 
-/** A model in a page. Every call that cannot be done rejects with an EngineError. */
+/**
+ * A model in a page. A call that cannot be done rejects with an EngineError, or throws one where it is not async: for an argument of
+ * another type, an option that it does not have, a file that is missing or wrong.
+ */
 export interface Engine {
   readonly model: string;
-  /** Of the export: SHA-256 of the graph, the weights and the tokenizer. */
+  /** The export's name in the browser's cache: SHA-256 that Python computed of engine.json, which a page does not compute again. */
   readonly hash: string;
   readonly device: 'webgpu' | 'cpu';
   /** The name of the GPU, or "CPU, WebAssembly SIMD", or "CPU, plain JavaScript". */
@@ -53,7 +56,7 @@ export interface Engine {
   readonly prompts: Record<string, string>;
   /** The measure of `similarity`. */
   readonly metric: Metric;
-  /** What a user may want to know, such as that the weights could not be kept. */
+  /** What a user may want to know, such as that the weights could not be kept, or the files not be compared with their SHA-256. */
   readonly notices: string[];
 
   /** The vector of a text; of several texts, their vectors in the order given. */

@@ -2,10 +2,13 @@
 
 import { packBatch, planBatches } from './batch.js';
 import { EngineError } from './errors.js';
+import { checkAbout, checkDigest, folderAddress, importModule, parseJson, readFile } from './files.js';
 import { GPUProgram, openAdapter, openDevice } from './gpu.js';
-import { fetchFile, forgetWeights, readWeights, toFloat32 } from './weights.js';
+import { checkChoice, ENCODE, LOAD, readOptions } from './options.js';
+import { METRICS, similarity } from './similarity.js';
+import { forgetWeights, readWeights, toFloat32 } from './weights.js';
 
-export { EngineError };
+export { EngineError, similarity };
 
 const FORMAT = 1; // of engine.json
 const LEAST_TOKENS = 128; // of a batch, however slow the device is
@@ -14,23 +17,19 @@ const TOLERANCE = { f32: 1e-3, f16: 3e-2 };
 
 /** Load an exported folder. See engine.d.ts for the options and for what the engine offers. */
 export async function loadEngine(url = new URL('.', import.meta.url), options = {}) {
-  const { device = 'auto', dtype = 'f32', cache = true, progress = () => {}, gpu = globalThis.navigator?.gpu } = options;
+  const given = readOptions('loadEngine', options, LOAD);
+  const { device = 'auto', dtype = 'f32', cache = true, progress = () => {}, gpu = globalThis.navigator?.gpu } = given;
   checkChoice('device', device, ['auto', 'webgpu', 'cpu']);
   checkChoice('dtype', dtype, ['f32', 'f16']);
-  const base = new URL(`${url}`.replace(/\/?$/, '/'), globalThis.location?.href);
-  const load = async (name) => (await fetchFile(new URL(name, base).href, { cache: 'no-cache' })).json();
-  const files = [load('engine.json'), load('tokenizer.json'), import('./text.js')];
-  const [about, tokenizer, { loadTokenizer }] = await Promise.all(files);
-  if (about.format !== FORMAT) {
-    throw new EngineError(`engine.json has format ${about.format}, engine.js reads ${FORMAT}: take both from one export`);
-  }
-  const engine = new Engine(base, about, await loadTokenizer(tokenizer, about.text), cache);
+  const base = folderAddress(url);
+  const files = ['engine.json', 'tokenizer.json'].map((name) => readFile(new URL(name, base).href));
+  const [json, tokenizer, { loadTokenizer }] = await Promise.all([...files, importModule('text.js', () => import('./text.js'))]);
+  const about = parseJson(json, 'engine.json');
+  checkAbout(about, FORMAT, Object.keys(METRICS));
+  const engine = new Engine(base, about, cache);
+  await engine.setTokenizer(tokenizer, loadTokenizer);
   await engine.open({ device, dtype, progress, gpu });
   return engine;
-}
-
-function checkChoice(name, value, known) {
-  if (!known.includes(value)) throw new EngineError(`${name} must be ${known.join(', ')}, not ${JSON.stringify(value)}`);
 }
 
 /** A model in a page. `loadEngine` makes it. */
@@ -38,14 +37,13 @@ export class Engine {
   #about;
   #base;
   #cache;
-  #tokenizer;
+  #tokenizer = null;
   #program = null;
   #budget = 512; // tokens of a batch; it follows the speed of the device
 
-  constructor(base, about, tokenizer, cache) {
+  constructor(base, about, cache) {
     this.#base = base;
     this.#about = about;
-    this.#tokenizer = tokenizer;
     this.#cache = cache;
     this.model = about.model;
     this.hash = about.hash;
@@ -61,6 +59,16 @@ export class Engine {
   get form() {
     return this.#about.forms.f32;
   }
+
+  /** tokenizer.json, compared with what the export wrote. Throws EngineError. */
+  async setTokenizer(bytes, loadTokenizer) {
+    await checkDigest(bytes, this.#about.digests['tokenizer.json'], 'tokenizer.json', this.#note);
+    this.#tokenizer = await loadTokenizer(parseJson(bytes, 'tokenizer.json'), this.#about.text);
+  }
+
+  #note = (text) => {
+    if (!this.notices.includes(text)) this.notices.push(text);
+  };
 
   /** Choose the device, load the weights, compile, and compare three vectors with Python's. */
   async open({ device, dtype, progress, gpu }) {
@@ -103,7 +111,7 @@ export class Engine {
 
   async #openPlain(dtype, form, progress) {
     if (dtype === 'f16') throw new EngineError(`dtype 'f16' needs WebGPU (${this.reason}): use dtype 'f32'`);
-    const { compilePlain } = await import('./plain.js');
+    const { compilePlain } = await importModule('plain.js', () => import('./plain.js'));
     const program = compilePlain(form, await this.weights(progress));
     this.adapter = `CPU, ${program.simd ? 'WebAssembly SIMD' : 'plain JavaScript'}`;
     return program;
@@ -111,9 +119,11 @@ export class Engine {
 
   #readWeights(progress = () => {}) {
     const { file, bytes } = this.#about.weights;
-    const note = (text) => this.notices.push(text);
+    const { hash } = this;
+    const { digests } = this.#about;
     const report = (loaded, total, cached) => progress({ stage: 'weights', loaded, total, cached });
-    return readWeights(new URL(file, this.#base).href, { bytes, hash: this.hash, cache: this.#cache, note, progress: report });
+    const how = { bytes, hash, digests, cache: this.#cache, note: this.#note, progress: report };
+    return readWeights(new URL(file, this.#base).href, how);
   }
 
   /** All weights in f32, by name. */
@@ -148,15 +158,16 @@ export class Engine {
 
   async encode(texts, options = {}) {
     if (!this.#program) throw new EngineError('this engine was closed: load it again');
-    const { normalize = false, truncate = true, dimensions = this.dimensions } = options;
+    const given = readOptions('encode', options, ENCODE);
+    const { normalize = false, truncate = true, dimensions = this.dimensions } = given;
     const single = typeof texts === 'string';
     if (!single && !Array.isArray(texts)) {
       throw new EngineError(`texts must be a string or an array of strings, not ${typeof texts}`);
     }
     if (!Number.isInteger(dimensions) || dimensions < 1) {
-      throw new EngineError(`dimensions must be a whole number from 1, not ${JSON.stringify(dimensions)}`);
+      throw new EngineError(`dimensions must be a whole number from 1, not ${dimensions}`);
     }
-    const prompt = this.#prompt(options);
+    const prompt = this.#prompt(given);
     const sequences = this.#tokenize(single ? [texts] : texts, prompt, truncate);
     const skip = prompt && !this.#about.include_prompt ? this.#tokenizer.promptLength(prompt) : 0;
     const rows = await this.#compute(sequences, skip);
@@ -173,7 +184,8 @@ export class Engine {
   }
 
   #withPrompt(options, prompt) {
-    return options.prompt === undefined && options.promptName === undefined ? { ...options, prompt } : options;
+    const given = readOptions('encode', options, ENCODE);
+    return given.prompt === undefined && given.promptName === undefined ? { ...given, prompt } : given;
   }
 
   #prompt({ prompt, promptName }) {
@@ -265,26 +277,6 @@ export class Engine {
 function scaleToOne(vector) {
   const length = Math.max(Math.hypot(...vector), 1e-12);
   return vector.map((x) => x / length);
-}
-
-const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
-const METRICS = {
-  dot,
-  cosine: (a, b) => dot(a, b) / Math.max(Math.sqrt(dot(a, a) * dot(b, b)), 1e-24),
-  euclidean: (a, b) => -Math.sqrt(a.reduce((sum, x, i) => sum + (x - b[i]) ** 2, 0)),
-  manhattan: (a, b) => -a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0),
-};
-
-/** How alike vectors are, higher is closer: a number for two vectors, rows of numbers for two lists. */
-export function similarity(a, b, metric = 'cosine') {
-  checkChoice('metric', metric, Object.keys(METRICS));
-  const one = (v) => typeof v[0] === 'number';
-  const all = [...(one(a) ? [a] : a), ...(one(b) ? [b] : b)];
-  const odd = all.find((v) => v.length !== all[0].length);
-  if (odd) throw new EngineError(`vectors must have one length, not ${all[0].length} and ${odd.length}`);
-  if (one(a) && one(b)) return METRICS[metric](a, b);
-  const rows = (one(a) ? [a] : a).map((x) => (one(b) ? [b] : b).map((y) => METRICS[metric](x, y)));
-  return one(a) ? rows[0] : one(b) ? rows.map((row) => row[0]) : rows;
 }
 
 export { pipeline } from './pipeline.js';

@@ -1,33 +1,43 @@
 // The weights: downloaded once, kept in the browser's cache under the export's hash, handed out tensor by tensor.
 
 import { EngineError } from './errors.js';
+import { checkDigest, fetchFile, parseJson } from './files.js';
 
 const PREFIX = 'gpt2wgpu';
+const HEADER = 'header of weights.safetensors'; // in the digests of engine.json
 
 /**
  * Every tensor of a safetensors file, in the order in which they arrive; one at a time is in memory.
  * @param {string} url of the file
- * @param {{ bytes: number, hash: string, cache: boolean, note: (text: string) => void,
+ * @param {{ bytes: number, hash: string, digests: Record<string, string>, cache: boolean, note: (text: string) => void,
  *   progress: (loaded: number, total: number, cached: boolean) => void }} about
  * @returns {AsyncGenerator<{ name: string, dtype: string, shape: number[], data: Uint8Array<ArrayBuffer>, scale?: object }>}
  *   dtype: "F32", "F16" or "I8", which has a `scale`: another tensor, F16 or F32
  */
-export async function* readWeights(url, { bytes, hash, cache, note, progress }) {
+export async function* readWeights(url, { bytes, hash, digests, cache, note, progress }) {
   const { response, cached, kept } = await openFile(url, cache ? hash : null, note);
-  let loaded = 0;
-  const read = chunkReader(response.body, (count) => progress((loaded += count), bytes, cached));
-  const head = await read(8);
-  const size = Number(new DataView(head.buffer).getBigUint64(0, true));
-  if (!(size < bytes)) throw wrongFile(url, `a header of ${size} bytes`, `a file of ${bytes} bytes`);
-  const { __metadata__, ...entries } = JSON.parse(new TextDecoder().decode(await read(size)));
-  const byPlace = Object.entries(entries).sort((a, b) => a[1].data_offsets[0] - b[1].data_offsets[0]);
-  const scales = new Map(); // they come before the integers: safetensors sorts tensors by the size of their numbers
-  for (const [name, { dtype, shape, data_offsets: [begin, end] }] of byPlace) {
-    const tensor = { name, dtype, shape, data: await read(end - begin) };
-    if (name.endsWith(' scale')) scales.set(name, tensor);
-    else yield { ...tensor, scale: scales.get(`${name} scale`) };
+  try {
+    let loaded = 0;
+    const read = chunkReader(response.body, (count) => progress((loaded += count), bytes, cached));
+    const head = await read(8);
+    const size = Number(new DataView(head.buffer).getBigUint64(0, true));
+    if (!(size < bytes)) throw wrongFile(url, 'no header of safetensors', 'one');
+    const header = await read(size);
+    await checkDigest(header, digests[HEADER], `the header of ${url}`, note);
+    const { __metadata__, ...entries } = parseJson(header, `the header of ${url}`);
+    const byPlace = Object.entries(entries).sort((a, b) => a[1].data_offsets[0] - b[1].data_offsets[0]);
+    const scales = new Map(); // they come before the integers: safetensors sorts tensors by the size of their numbers
+    for (const [name, { dtype, shape, data_offsets: [begin, end] }] of byPlace) {
+      const tensor = { name, dtype, shape, data: await read(end - begin) };
+      await checkDigest(tensor.data, digests[name], `${name} in ${url}`, note);
+      if (name.endsWith(' scale')) scales.set(name, tensor);
+      else yield { ...tensor, scale: scales.get(`${name} scale`) };
+    }
+    if (loaded !== bytes) throw wrongFile(url, `${loaded} bytes`, `${bytes}`);
+  } catch (error) {
+    await forgetWeights(url, hash); // or every later visit would read the same wrong file
+    throw error;
   }
-  if (loaded !== bytes) throw wrongFile(url, `${loaded} bytes`, `${bytes}`);
   await kept;
 }
 
@@ -39,7 +49,7 @@ async function openFile(url, hash, note) {
   const store = hash === null ? null : await openCache(`${PREFIX} ${url} `, hash, note);
   const known = await store?.match(url);
   if (known) return { response: known, cached: true, kept: Promise.resolve() };
-  const response = await fetchFile(url);
+  const response = await fetchFile(url, store ? 'no-store' : 'no-cache'); // kept once
   if (!store) return { response, cached: false, kept: Promise.resolve() };
   const [ours, theirs] = response.body.tee();
   const kept = store.put(url, new Response(theirs, { headers: response.headers })).catch((error) => {
@@ -65,18 +75,6 @@ export async function forgetWeights(url, hash) {
   await globalThis.caches?.delete(`${PREFIX} ${url} ${hash}`).catch(() => {});
 }
 
-/** @returns {Promise<Response>} Throws EngineError where there is no such file. */
-export async function fetchFile(url, options) {
-  let response;
-  try {
-    response = await fetch(url, options);
-  } catch (error) {
-    throw new EngineError(`${url} cannot be loaded (${error.message}): check the address and the connection`);
-  }
-  if (!response.ok) throw new EngineError(`${url} cannot be loaded (${response.status}): is the whole exported folder there?`);
-  return response;
-}
-
 /** A function that reads so many bytes of a stream into an array of their own. */
 function chunkReader(stream, count) {
   const reader = stream.getReader();
@@ -86,7 +84,7 @@ function chunkReader(stream, count) {
     let at = 0;
     while (at < size) {
       if (!rest.length) {
-        const { done, value } = await reader.read();
+        const { done, value } = await reader.read().catch(() => ({ done: true })); // the connection was lost
         if (done) throw new EngineError('the file of weights ended early: the download was cut; reload the page');
         rest = value;
         count(value.length);

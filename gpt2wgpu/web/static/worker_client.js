@@ -1,6 +1,8 @@
 // The engine of an exported folder in a worker: the page stays fluid while texts are tokenised and computed.
 
 import { EngineError, similarity } from './engine.js';
+import { folderAddress } from './files.js';
+import { LOAD, readOptions } from './options.js';
 
 /**
  * As loadEngine of engine.js, in a worker. Only `tokenize` differs: it is async, too. `explain(a, b)` is explainPair of explain.js,
@@ -9,11 +11,13 @@ import { EngineError, similarity } from './engine.js';
  * @param {import('./engine.d.ts').LoadOptions} options
  * @returns {Promise<WorkerEngine>}
  */
-export async function loadWorkerEngine(url = new URL('.', import.meta.url), { progress, ...options } = {}) {
+export async function loadWorkerEngine(url = new URL('.', import.meta.url), options = {}) {
+  const { gpu, ...types } = LOAD; // a worker has its own
+  const { progress, ...given } = readOptions('loadWorkerEngine', options, types);
   const engine = new WorkerEngine(progress);
   try {
-    const address = new URL(url, globalThis.location?.href).href;
-    return Object.assign(engine, await engine.call('load', [address, options]));
+    const address = folderAddress(url).href;
+    return Object.assign(engine, await engine.call('load', [address, given]));
   } catch (error) {
     engine.close();
     throw error;
@@ -42,7 +46,12 @@ class WorkerEngine {
     if (!this.#worker) return Promise.reject(new EngineError('this engine was closed: load it again'));
     return new Promise((resolve, reject) => {
       this.#waiting.set(++this.#calls, { resolve, reject });
-      this.#worker.postMessage({ id: this.#calls, method, values });
+      try {
+        this.#worker.postMessage({ id: this.#calls, method, values });
+      } catch (error) {
+        this.#waiting.delete(this.#calls);
+        reject(new EngineError(`the arguments of ${method} cannot be sent to a worker (${error.message}): give texts and plain options`));
+      }
     });
   }
 
