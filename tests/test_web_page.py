@@ -103,6 +103,76 @@ def test_search_compare_and_explain(page: Page, address: str):
 
 
 @needs_browser
+def test_a_failure_names_its_field_and_ends_with_it(page: Page, address: str):
+    assert open_page(page, address) == "yes"
+    stage, status = "document.getElementById('stage').textContent", "document.getElementById('status').className"
+    put(page, "first", "\ud800")
+    wait_until(page, f"{stage}.startsWith('the first sentence holds half a surrogate pair')")
+    assert page.run(f"[{status}, document.getElementById('compared').className]") == ["failed", "stale"]
+    put(page, "sentences", "rain\n\n\ud800")
+    put(page, "first", "A cat")
+    wait_until(page, f"{stage}.startsWith('sentence 2 of the list holds')")
+    put(page, "sentences", "rain\nsnow")
+    wait_until(page, f"{stage}.startsWith('Ready after')")
+    assert page.run(f"[{status}, document.querySelectorAll('.stale').length]") == ["ready", 0]
+    assert page.problems == []
+
+
+@needs_browser
+def test_old_results_are_marked_while_new_ones_are_computed(page: Page, address: str):
+    assert open_page(page, address) == "yes"
+    busy = "document.querySelectorAll('[aria-busy=true]').length"
+    mark = "getComputedStyle(document.querySelector('#found .computing')).display"
+    assert page.run(f"[{busy}, {mark}]") == [0, "none"]
+    page.run("""{ const { postMessage } = Worker.prototype; window.held = [];  // the worker gets its messages later
+        Worker.prototype.postMessage = function (...values) { held.push(() => postMessage.apply(this, values)); };
+        window.release = () => { Worker.prototype.postMessage = postMessage; held.forEach((send) => send()); }; }""")
+    put(page, "sentences", "rain\nsnow")
+    wait_until(page, f"{busy} === 1")
+    assert page.run(f"{RESULTS}.length") == 14 and page.run(mark) == "inline"
+    assert page.run("getComputedStyle(document.getElementById('results')).opacity") == "0.45"
+    page.run("release()")
+    wait_until(page, f"{busy} === 0")
+    assert page.run(f"{RESULTS}.length") == 2 and page.run(mark) == "none"
+
+
+@needs_browser
+def test_a_page_that_cannot_start_says_why(page: Page, folder: Path, address: str):
+    page.open(folder / "index.html")
+    wait_until(page, "getComputedStyle(document.getElementById('unstarted')).visibility === 'visible'")
+    assert "needs JavaScript and a web server" in text_of(page, "unstarted")
+    assert open_page(page, address) == "yes"
+    assert page.run("document.getElementById('unstarted')") is None
+
+
+@needs_browser
+def test_an_unknown_device_is_shown_as_such(page: Page, address: str):
+    page.open(f"{address}/index.html?device=bogus")
+    assert page.run(READY) == "failed" and 'not "bogus"' in text_of(page, "stage")
+    assert page.run("document.getElementById('device').selectedOptions[0].text") == "bogus, which is unknown"
+
+
+@needs_browser
+def test_texts_from_right_to_left_are_laid_out_so(page: Page, address: str):
+    assert open_page(page, address) == "yes"
+    put(page, "first", "חתול ישן")
+    put(page, "sentences", "חתול ישן\nA cat sleeps")
+    wait_until(page, f"{RESULTS}.length === 2")
+    found = page.run("[...document.querySelectorAll('#results b')].map((e) => [e.textContent, getComputedStyle(e).direction])")
+    assert sorted(found) == [["A cat sleeps", "ltr"], ["חתול ישן", "rtl"]]
+    assert page.run("['first', 'second'].map((id) => getComputedStyle(document.getElementById(id)).direction)") == ["rtl", "ltr"]
+
+
+@needs_browser
+def test_a_software_driver_is_named_while_it_compiles(address: str):
+    with open_browser(*SWIFTSHADER) as page:
+        page.open(f"{address}/index.html?device=webgpu")
+        wait_until(page, "!document.getElementById('hint').hidden")
+        assert "can take minutes to compile the kernels, and the CPU is faster" in text_of(page, "hint")
+        assert page.run("document.querySelector('#hint a').search") == "?device=cpu"
+
+
+@needs_browser
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
 def test_the_page_fits_and_has_two_schemes(page: Page, address: str, width: int, dark: bool):
     assert open_page(page, address, width=width, dark=dark) == "yes"
