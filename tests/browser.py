@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -24,6 +24,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
+    "--disable-gpu-watchdog",  # a software driver on a busy machine looks as if it hung
     "--remote-debugging-pipe",
     "--proxy-server=127.0.0.1:9",  # nothing listens there
 )
@@ -41,8 +42,8 @@ SWIFTSHADER = (  # WebGPU on the CPU; in place of --use-angle above
 class Page:
     """One tab. `problems`: errors and warnings of its console. `requests`: the addresses it asked for."""
 
-    def __init__(self, ask: int, answer: int) -> None:
-        self.out, self.answers = ask, os.fdopen(answer, "rb")
+    def __init__(self, ask: int, answers: BinaryIO) -> None:
+        self.out, self.answers = ask, answers
         self.rest, self.number, self.session = b"", 0, None
         self.problems: list[str] = []
         self.requests: list[str] = []
@@ -64,7 +65,7 @@ class Page:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
-            more = self.answers.read1(1 << 20)
+            more = os.read(self.answers.fileno(), 1 << 20)
             assert more, "the browser has ended"
             self.rest += more
         line, _, self.rest = self.rest.partition(b"\0")
@@ -108,6 +109,13 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self.mouse(kind, x, y, button="left", clickCount=1)
 
+    def wait_for_adapter(self) -> None:
+        """Wait until there is a WebGPU adapter: the process of the browser that has it starts on its own."""
+        self.run("""(async () => {
+            for (let i = 0; i < 300 && !await navigator.gpu.requestAdapter(); i++) {
+                await new Promise((done) => setTimeout(done, 200));
+            } })()""")
+
     def settle(self) -> None:
         """Wait until the page has drawn what it was told to."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
@@ -130,9 +138,8 @@ def open_browser(*flags: str) -> Iterator[Page]:
             os.close(ask_read)
             os.close(answer_write)
             try:
-                page = Page(ask_write, answer_read)
-                yield page
-                page.answers.close()
+                with os.fdopen(answer_read, "rb") as answers:
+                    yield Page(ask_write, answers)
             finally:
                 os.close(ask_write)
                 browser.terminate()

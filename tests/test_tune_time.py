@@ -72,11 +72,14 @@ def test_the_next_start_goes_on_where_time_ran_out(device: Device, timer: Timer,
     assert graph_matmuls(two_matmuls()) == [LARGE_ONE, SMALL_ONE]
     measured: list[tuple[tuple[int, int, str], set[Tile]]] = []
     measure = Bench.measure
-    monkeypatch.setattr(
-        Bench,
-        "measure",
-        lambda self, rows: measured.append((tiles.matmul_key(self.tensor), {*self.kernels})) or measure(self, rows),
-    )
+    order = [*tiles.tile_candidates(fresh(device, "DiscreteGPU"), "f32")]
+
+    def note(self: Bench, rows: int) -> dict[Tile, float]:
+        """Whatever this machine is busy with, a later tile is faster."""
+        measured.append((tiles.matmul_key(self.tensor), {*self.kernels}))
+        return {tile: 1 / (1 + order.index(tile)) for tile in measure(self, rows)}
+
+    monkeypatch.setattr(Bench, "measure", note)
     said, spent = [], []
     for _ in range(8):
         gpu = fresh(device, "DiscreteGPU")

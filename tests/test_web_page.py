@@ -166,6 +166,8 @@ def test_texts_from_right_to_left_are_laid_out_so(page: Page, address: str):
 @needs_browser
 def test_a_software_driver_is_named_while_it_compiles(address: str):
     with open_browser(*SWIFTSHADER) as page:
+        page.open(f"{address}/blank.html")
+        page.wait_for_adapter()
         page.open(f"{address}/index.html?device=webgpu")
         wait_until(page, "!document.getElementById('hint').hidden")
         assert "can take minutes to compile the kernels, and the CPU is faster" in text_of(page, "hint")
@@ -263,6 +265,7 @@ def test_webgpu_gives_the_vectors_of_python(tmp_path: Path):
     (folder / "blank.html").write_text(BLANK, encoding="utf-8")
     with served(folder) as address, open_browser(*SWIFTSHADER) as page:
         page.open(f"{address}/blank.html")
+        page.wait_for_adapter()
         page.run(HELP)
         script = f"""(async () => {{
             const engine = await (await import('/worker_client.js')).loadWorkerEngine('/', {{ device: 'webgpu' }});
