@@ -165,10 +165,10 @@ def layer_vectors(
     encoder: Encoder, layers: Sequence[int], poolings: Sequence[str], texts: Sequence[str]
 ) -> Iterator[tuple[int, str, Array]]:
     """The pooled states (n, C) after each layer, from one pass, or from several if those of all layers are too large together."""
-    modes = [p for p in poolings if p != WITHOUT_FIRST]
+    modes, counts = [p for p in poolings if p != WITHOUT_FIRST], np.zeros(0)
     if WITHOUT_FIRST in poolings:
         modes = [*dict.fromkeys([*modes, "mean", "cls"])]
-    counts = np.array([len(ids) for ids in encoder.tokenizer.encode(texts, encoder.max_seq_length)[0]])
+        counts = np.array([len(ids) for ids in encoder.tokenizer.encode(texts, encoder.max_seq_length)[0]])
     at_once = max(1, LAYER_NUMBERS // (len(texts) * encoder.checkpoint.config.width * len(modes)))
     for first in range(0, len(layers), at_once):
         some = layers[first : first + at_once]
