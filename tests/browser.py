@@ -39,6 +39,12 @@ SWIFTSHADER = (  # WebGPU on the CPU; in place of --use-angle above
 )
 
 
+OF_THE_BROWSER = (  # what it says of itself, not of the page
+    "GPU stall due to ReadPixels",  # the screenshot
+    "A valid external Instance reference no longer exists",  # its process for WebGPU begins anew, as on a busy machine
+)
+
+
 class Page:
     """One tab. `problems`: errors and warnings of its console. `requests`: the addresses it asked for."""
 
@@ -78,7 +84,7 @@ class Page:
         elif kind == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
             self.problems.append(str(about["args"]))
         elif kind == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
-            if "GPU stall due to ReadPixels" not in about["entry"]["text"]:  # the screenshot itself
+            if not any(words in about["entry"]["text"] for words in OF_THE_BROWSER):
                 self.problems.append(about["entry"]["text"])
         elif kind == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import CHROMIUM, SWIFTSHADER, Page, open_browser
-from web_folders import export_model, served
+from web_folders import add_blank_page, export_model, served
 from web_modules import HELP, from_base64
 
 from gpt2wgpu import Encoder
@@ -18,7 +18,6 @@ GOLDEN = Path(__file__).parent / "golden" / "sentence_models"
 TEXTS = ["The cat sleeps", "a", "Über 東京 🙂", "A feline is resting"]
 READY = """new Promise((done) => { const timer = setInterval(() => { const found = document.documentElement.dataset.ready;
     if (found) { clearInterval(timer); done(found); } }, 20); })"""
-BLANK = '<!doctype html><title>blank</title><link rel="icon" href="data:,">'
 RESULTS = "[...document.querySelectorAll('#results b')].map((e) => e.textContent)"
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 
@@ -26,9 +25,7 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model, and a page that holds nothing."""
-    made = export_model(None, tmp_path_factory.mktemp("web") / "built-in")
-    (made / "blank.html").write_text(BLANK, encoding="utf-8")
-    return made
+    return add_blank_page(export_model(None, tmp_path_factory.mktemp("web") / "built-in"))
 
 
 @pytest.fixture(scope="module")
@@ -261,14 +258,17 @@ def test_shares_are_shown_where_they_are_exact(page: Page, tmp_path: Path):
 @needs_browser
 def test_webgpu_gives_the_vectors_of_python(tmp_path: Path):
     model = GOLDEN / "plain_bert"
-    folder = export_model(model, tmp_path / "web", "f32")
-    (folder / "blank.html").write_text(BLANK, encoding="utf-8")
+    folder = add_blank_page(export_model(model, tmp_path / "web", "f32"))
     with served(folder) as address, open_browser(*SWIFTSHADER) as page:
         page.open(f"{address}/blank.html")
         page.wait_for_adapter()
         page.run(HELP)
         script = f"""(async () => {{
-            const engine = await (await import('/worker_client.js')).loadWorkerEngine('/', {{ device: 'webgpu' }});
+            const {{ loadWorkerEngine }} = await import('/worker_client.js');
+            const load = (tries) => loadWorkerEngine('/', {{ device: 'webgpu' }}).catch((error) => {{
+                if (!tries || !error.message.includes('finds no GPU')) throw error; // a worker may be there before its adapter
+                return new Promise((done) => setTimeout(done, 500)).then(() => load(tries - 1)); }});
+            const engine = await load(60);
             return [engine.device, engine.adapter, (await engine.encode({json.dumps(TEXTS)})).map(toText)]; }})()"""
         device, adapter, vectors = page.run(script)
         assert page.problems == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, Page, open_browser
-from web_folders import export_model, served
+from web_folders import add_blank_page, export_model, served
 
 from gpt2wgpu.web.serve import FolderHandler
 
@@ -24,9 +24,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small model, and a page that holds nothing."""
-    made = export_model(MODEL, tmp_path_factory.mktemp("web") / "whole", "f32")
-    (made / "blank.html").write_text('<!doctype html><title>blank</title><link rel="icon" href="data:,">', encoding="utf-8")
-    return made
+    return add_blank_page(export_model(MODEL, tmp_path_factory.mktemp("web") / "whole", "f32"))
 
 
 @pytest.fixture(scope="module")

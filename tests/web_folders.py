@@ -17,6 +17,13 @@ def export_model(model: str | Path | None, folder: Path, dtype: str = "f16", **o
     return folder
 
 
+def add_blank_page(folder: Path) -> Path:
+    """The folder, with a page blank.html that holds nothing and asks for nothing."""
+    page = '<!doctype html><title>blank</title><link rel="icon" href="data:,">'
+    (folder / "blank.html").write_text(page, encoding="utf-8")
+    return folder
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The address of a folder while the block runs."""
