@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from gpt2wgpu.gpu.kernels import specialise_source
 from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.hub import session
 
+GENERATORS: dict[int, Any] = {}  # the state of each before its first test, by id()
 ON_DAWN = os.environ.get("GPT2WGPU_TEST_DEVICE", "").startswith("dawn:")
 collect_ignore = [] if ON_DAWN else ["test_dawn_device.py"]
 collect_ignore += [] if "GPT2WGPU_NODE_WEBGPU" in os.environ else ["test_web_replay.py"]  # tests/in_node
@@ -34,6 +36,14 @@ collect_ignore += [] if "GPT2WGPU_NODE_WEBGPU" in os.environ else ["test_web_rep
 def strict_numerics():
     with np.errstate(all="raise", under="ignore"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers_in_any_order(request: pytest.FixtureRequest):
+    """A generator of a test's module begins anew for each test, so that no other test changes its numbers."""
+    for value in vars(request.module).values():
+        if isinstance(value, np.random.Generator):
+            value.bit_generator.state = GENERATORS.setdefault(id(value), value.bit_generator.state)
 
 
 @pytest.fixture(autouse=True)

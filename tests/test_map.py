@@ -51,7 +51,7 @@ def test_exact_repulsion_is_its_formula():
     push, z = exact_repulsion(points)
     kernel = [[1 / (1 + ((a - b) ** 2).sum()) for b in points] for a in points]
     expected = [sum((points[i] - points[j]) * kernel[i][j] ** 2 for j in range(7)) for i in range(7)]
-    np.testing.assert_allclose(push, expected, rtol=1e-5)
+    np.testing.assert_allclose(push, expected, atol=1e-6)  # f32, and the pushes of the other points may cancel
     assert z == pytest.approx(np.sum(kernel) - 7, rel=1e-5)
 
 

@@ -8,6 +8,9 @@ with its barriers computes the same in all of them.
 llvmpipe leaves a loop at the end of its body only: where the condition becomes false at the beginning, it runs the body once
 more without any lane, and waits at the barriers in it. So the loops with barriers test their conditions at the end here. It
 waits at a storageBarrier() too, which orders nothing in workgroup memory: those are left out.
+
+Workgroup memory begins with zeros, as WGSL has it, and not with what the last workgroup left there, as with wgpu-native: a NaN
+that nobody wrote would hide what the orders change.
 """
 
 import re
@@ -126,6 +129,8 @@ def reorder_lanes(source: str, order: LaneOrder) -> str | None:
 @compute @workgroup_size({size[1]})
 fn main(@builtin(workgroup_id) group_: vec3<u32>, @builtin(num_workgroups) groups_: vec3<u32>,
     @builtin(local_invocation_index) lane_: u32) {{
+{zero_workgroup_memory(source, " * ".join(sizes))}
+  workgroupBarrier();
   main_as_lane(group_, groups_, lane_);
 }}
 fn main_as_lane(group_: vec3<u32>, groups_: vec3<u32>, real_: u32) {{
@@ -137,6 +142,21 @@ fn main_as_lane(group_: vec3<u32>, groups_: vec3<u32>, real_: u32) {{
 }}
 """
     return f"{source[: head.start()]}fn main_in_order({plain}){source[head.end() :]}{main}"
+
+
+def zero_workgroup_memory(source: str, lanes: str) -> str:
+    """What `lane_` does so that all lanes together fill the workgroup memory with zeros. An atomic is left as it is."""
+    lines = []
+    for name, kind in re.findall(r"\bvar\s*<\s*workgroup\s*>\s*(\w+)\s*:\s*([^;]+);", source):
+        array = re.fullmatch(r"array\s*<(.*)>\s*", kind, flags=re.S)
+        parts = split_at_commas(array[1]) if array else []
+        if "atomic" in source:
+            continue
+        if len(parts) == 2:
+            lines.append(f"  for (var i_ = lane_; i_ < u32({parts[1]}); i_ += {lanes}) {{ {name}[i_] = {parts[0]}(); }}")
+        else:
+            lines.append(f"  if (lane_ == 0u) {{ {name} = {kind}(); }}")
+    return "\n".join(lines)
 
 
 def split_at_commas(text: str) -> list[str]:
