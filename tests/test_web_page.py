@@ -228,11 +228,7 @@ def test_wrong_files_are_refused(new_page: Page, folder: Path, tmp_path: Path):
     about = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
     about["checks"][1]["vector"][0] += 0.5
     (wrong / "engine.json").write_text(json.dumps(about), encoding="utf-8")
-    (wrong / "worker.js").unlink()
     with served(wrong) as address:
-        assert open_page(new_page, address) == "failed"
-        assert text_of(new_page, "stage") == "the worker cannot run (a file is missing): is the whole folder there?"
-        shutil.copy(folder / "worker.js", wrong)
         assert open_page(new_page, address) == "failed"
         assert text_of(new_page, "stage").startswith("self-check on CPU, WebAssembly SIMD: the vector of")
         assert new_page.run("document.querySelector('main').hidden")
@@ -242,6 +238,26 @@ def test_wrong_files_are_refused(new_page: Page, folder: Path, tmp_path: Path):
         new_page.run("caches.keys().then((names) => Promise.all(names.map((name) => caches.delete(name))))")
         assert open_page(new_page, address) == "failed"
         assert "the download was cut" in text_of(new_page, "stage")
+
+
+@needs_browser
+def test_a_missing_file_of_the_worker_is_named(page: Page, folder: Path, tmp_path: Path):
+    """worker.js, a module that it imports, and one that this imports; or a page that a server sends in place of a file."""
+    part = shutil.copytree(folder, tmp_path / "part")
+    with served(part) as address:
+        for name in ("worker.js", "explain.js", "wasm.js"):
+            (part / name).unlink()
+            assert open_page(page, address) == "failed"
+            assert text_of(page, "stage") == f"{address}/{name} cannot be loaded (404): is the whole exported folder there?"
+            shutil.copy(folder / name, part)
+        (part / "worker.js").unlink()
+        (part / "worker.js").mkdir()
+        shutil.copy(part / "blank.html", part / "worker.js" / "index.html")  # as servers do that answer everything with a page
+        assert open_page(page, address) == "failed"
+        expected = (
+            f"{address}/worker.js is sent as text/html; charset=utf-8, not as JavaScript: is the whole exported folder there?"
+        )
+        assert text_of(page, "stage") == expected
 
 
 @needs_browser

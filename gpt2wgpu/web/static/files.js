@@ -56,6 +56,31 @@ export async function importModule(name, load) {
   }
 }
 
+/**
+ * Which file of a module is missing: the module, or one that it imports. Browsers say of a worker only that it failed.
+ * @param {URL} url of the module
+ * @param {Set<string>} seen addresses of modules that were found
+ * @returns {Promise<string>} one line that names the file; '' if none is missing
+ */
+export async function findMissing(url, seen = new Set()) {
+  if (seen.has(url.href)) return '';
+  seen.add(url.href);
+  let source;
+  try {
+    const response = await fetchFile(url, 'no-store');
+    const type = response.headers.get('content-type') ?? 'no type';
+    if (!type.includes('javascript')) return `${url} is sent as ${type}, not as JavaScript: is the whole exported folder there?`;
+    source = await response.text();
+  } catch (error) {
+    return error.message;
+  }
+  for (const [, name] of source.matchAll(/^import .* from '(.*)';$/gm)) {
+    const missing = await findMissing(new URL(name, url), seen);
+    if (missing) return missing;
+  }
+  return '';
+}
+
 /** Compare bytes with their SHA-256 in engine.json. Throws EngineError. note: is told where a page cannot compute one. */
 export async function checkDigest(bytes, expected, name, note) {
   if (!globalThis.crypto?.subtle) return note('the files were not compared with their SHA-256: that needs https or localhost');

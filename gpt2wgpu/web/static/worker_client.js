@@ -1,7 +1,7 @@
 // The engine of an exported folder in a worker: the page stays fluid while texts are tokenised and computed.
 
 import { EngineError, similarity } from './engine.js';
-import { folderAddress } from './files.js';
+import { findMissing, folderAddress } from './files.js';
 import { LOAD, readOptions } from './options.js';
 
 /**
@@ -24,8 +24,10 @@ export async function loadWorkerEngine(url = new URL('.', import.meta.url), opti
   }
 }
 
+const SCRIPT = new URL('worker.js', import.meta.url);
+
 class WorkerEngine {
-  #worker = new Worker(new URL('worker.js', import.meta.url), { type: 'module' });
+  #worker = new Worker(SCRIPT, { type: 'module' });
   #waiting = new Map(); // number of a call -> how it ends
   #calls = 0;
 
@@ -37,8 +39,10 @@ class WorkerEngine {
       if (!error) resolve(result);
       else reject(error.name === 'EngineError' ? new EngineError(error.message) : new Error(`${error.name}: ${error.message}`));
     });
-    const fail = ({ message = 'a file is missing' }) => this.#end(`the worker cannot run (${message}): is the whole folder there?`);
-    this.#worker.addEventListener('error', fail);
+    this.#worker.addEventListener('error', async ({ message }) => {
+      const missing = message ? '' : await findMissing(SCRIPT); // the event of a file that is missing has no message
+      this.#end(missing || `the worker cannot run (${message ?? 'the browser does not say why'}): reload the page`);
+    });
   }
 
   /** Have the worker run a method. */
