@@ -27,7 +27,7 @@ from work import device_seconds, median
 from gpt2wgpu.devices.choose import find_device
 from gpt2wgpu.devices.matrix_units import with_matrix_units
 from gpt2wgpu.devices.selftest import Case
-from gpt2wgpu.diagnose.profile import count_work
+from gpt2wgpu.diagnose.profile import count_flops
 from gpt2wgpu.errors import UserError, show
 from gpt2wgpu.gpu import Device, GPUError, GPUProgram, first_reason
 from gpt2wgpu.graph.tensor import Array
@@ -39,7 +39,7 @@ CALL_SECONDS = 0.2  # of a round, where the device has no clock
 def useful_operations(case: Case) -> float:
     """As `gpt2wgpu profile` counts them."""
     output, counts = case.output(), case.counts()
-    return count_work(output, counts, np.array(case.lengths))[0]
+    return count_flops(output, counts, np.array(case.lengths))
 
 
 def device_of(rung: Rung, device: Device) -> tuple[Device | None, str]:

@@ -11,7 +11,7 @@ import wgpu
 
 from gpt2wgpu import Encoder, UserError, checkpoint, hub
 from gpt2wgpu.cli import main
-from gpt2wgpu.diagnose.profile import Profile, ProfileLine, count_work, profile_model, tune_model
+from gpt2wgpu.diagnose.profile import Profile, ProfileLine, count_bytes, count_flops, profile_model, tune_model
 from gpt2wgpu.gpu import Clock, Device, GPUProgram, MatrixUnits, Measurement, Tile, measure_ceilings
 from gpt2wgpu.gpu.device_cache import cache_file
 from gpt2wgpu.graph import ops
@@ -51,7 +51,23 @@ def test_every_step_is_counted_once(encoder: Callable[..., Encoder], quick: None
     assert line.bytes == 4 * (30 * INNER + INNER * C + C + 30 * C + 30 * C)  # x, weight, bias, residual, output
     assert line.tile.count("x") == 1
     embed = next(line for line in p.lines if line.op == "embed")
-    assert embed.bytes == 4 * (2 * 30 + 3 * 30 * C)  # ids, positions; rows of both tables, output
+    assert embed.bytes == 4 * (2 * 30 + (30 + 10 + 30) * C)  # ids, positions; rows of both tables, output
+
+
+def test_a_row_of_a_table_counts_once_by_hand():
+    """7 tokens of 4 ids, at 5 positions."""
+    ids, positions = Tensor(("T",), "u32", "ids"), Tensor(("T",), "u32", "positions")
+    batch = {"ids": np.array([9, 9, 8, 7, 6, 9, 8]), "positions": np.array([0, 1, 2, 3, 4, 0, 1])}
+    sizes = {"T": 7}
+    wte, wpe = Tensor((50, 12), "f16", "wte"), Tensor((20, 12), "f16", "wpe")
+    assert count_bytes(ops.embed(ids, positions, wte, wpe), sizes, batch) == 4 * 2 * 7 + 4 * 12 * 2 + 5 * 12 * 2 + 7 * 12 * 4
+    stored, scale = Tensor((50, 32), "i8", "wte"), Tensor((50, 1), "f32", "scale")
+    t = ops.embed_int8(ids, positions, stored, scale, Tensor((20, 32), "f32", "wpe"))
+    assert count_bytes(t, sizes, batch) == 4 * 2 * 7 + 4 * (32 + 4) + 5 * 32 * 4 + 7 * 32 * 4
+    qkv, table = Tensor(("T", 24), name="qkv"), Tensor((20, 8), name="table")
+    assert count_bytes(ops.rotary(qkv, positions, table, heads=2), sizes, batch) == 4 * (7 * 24 + 7 + 5 * 8 + 7 * 24)
+    t = ops.norm_rotary(qkv, Tensor((16,), name="weight"), positions, table)
+    assert count_bytes(t, sizes, batch) == 4 * (7 * 24 + 16 + 7 + 5 * 8 + 7 * 24)
 
 
 def test_work_of_attention_by_hand():
@@ -60,9 +76,8 @@ def test_work_of_attention_by_hand():
     sizes, lengths = {"T": 7, "B": 2, "G": 2}, np.array([5, 2])
     for causal, pairs in ((True, 15 + 3), (False, 25 + 4)):
         t = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=causal)
-        flops, moved = count_work(t, sizes, lengths)
-        assert flops == 4 * pairs * 8
-        assert moved == 4 * (7 * 24 + 2 * 2 + 2 * 2 + 7 * 8)
+        assert count_flops(t, sizes, lengths) == 4 * pairs * 8
+        assert count_bytes(t, sizes, {}) == 4 * (7 * 24 + 2 * 2 + 2 * 2 + 7 * 8)
 
 
 def test_work_of_attention_in_a_window_by_hand():
@@ -71,7 +86,7 @@ def test_work_of_attention_in_a_window_by_hand():
     sizes, lengths = {"T": 7, "B": 2, "G": 2}, np.array([5, 2])
     for causal, pairs in ((True, 12 + 3), (False, 19 + 4)):
         t = ops.attention(qkv, spans, tiles, head_size=4, scale=1.0, causal=causal, window=2, kv_heads=1)
-        assert count_work(t, sizes, lengths)[0] == 4 * pairs * 16
+        assert count_flops(t, sizes, lengths) == 4 * pairs * 16
 
 
 def test_idle_share():

@@ -14,7 +14,7 @@ from gpu_compilers.kernels import name_kernel
 from gpu_compilers.tables import Row, read_table
 
 from gpt2wgpu.devices.selftest import Case, attraction_case, case_arrays, forward_cases
-from gpt2wgpu.diagnose.profile import count_work
+from gpt2wgpu.diagnose.profile import count_flops
 from gpt2wgpu.gpu.kernels import Kernel, Tile, find_kernel, is_tiled, kernel_files, operand_types, read_shader
 from gpt2wgpu.gpu.paper import paper_device
 from gpt2wgpu.gpu.tiles import BUCKETS, default_tiles
@@ -157,7 +157,7 @@ def count_case(facts: KernelFacts) -> Work:
     needed = count_needed(facts.case, facts.values)
     moved = sum(count * facts.values[name].itemsize for name, count in needed.items())
     moved += facts.shape[0] * facts.shape[1] * DTYPES[facts.output.dtype].itemsize
-    operations, _ = count_work(facts.output, facts.sizes, np.array(facts.case.lengths))
+    operations = count_flops(facts.output, facts.sizes, np.array(facts.case.lengths))
     if operations:
         return Work(moved, operations, True)
     return Work(moved, count_operations(facts.op.reference, facts.values, facts.case.attrs), False)

@@ -21,6 +21,7 @@ from ..graph.packing import position_ids
 from ..graph.tensor import DTYPES, Array, Tensor, schedule
 
 MEASURED_SECONDS = 1.0  # approximate duration of each measurement
+ROWS_OF = {"wte": "ids", "scale": "ids", "wpe": "positions", "table": "positions"}  # a table -> the input that says which rows
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def sum_by_op(program: GPUProgram, batch: Mapping[str, Array], seconds: Array) -
         assert t.op is not None
         key = t.op.name, describe_step(t, sizes), tile, "coop_mat" in kernel.source
         old = found.get(key, ProfileLine(*key, 0, 0.0, 0.0, 0.0))
-        flops, moved = count_work(t, sizes, lengths)
+        flops, moved = count_flops(t, sizes, lengths), count_bytes(t, sizes, batch)
         found[key] = ProfileLine(*key, old.calls + 1, old.seconds + taken, old.flops + flops, old.bytes + moved)
     return sorted(found.values(), key=lambda line: -line.seconds)
 
@@ -137,30 +138,37 @@ def describe_step(t: Tensor, sizes: Mapping[str, int]) -> str:
     return " ".join([*dims, *words, *(["f16"] if "f16" in t.types.values() else [])])
 
 
-def count_work(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> tuple[float, float]:
-    """Floating-point operations of a step (0 if only memory matters), and the bytes that it reads and writes: its inputs once,
-    but of tables a row for each token, also where tokens share one."""
+def count_flops(t: Tensor, sizes: Mapping[str, int], lengths: Array) -> float:
+    """Floating-point operations of a step; 0 if only memory matters."""
     dims = {name: sizes.get(str(size), size) for name, size in t.dims.items()}
     name = t.op.name if t.op else ""
-
-    def size(x: Tensor) -> float:
-        return math.prod(int(sizes.get(str(d), d)) for d in x.shape) * DTYPES[x.dtype].itemsize
-
-    inputs = [*t.inputs]
-    flops = 0.0
     if name.startswith("linear"):
-        flops = 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
-    elif name in ("attention", "attention_bias"):
+        return 2.0 * int(dims["T"]) * int(dims["K"]) * int(dims["N"])
+    if name in ("attention", "attention_bias"):
         reach = np.minimum(lengths - 1, t.attrs.get("window") or lengths - 1)
         before = reach * (reach + 1) / 2 + (lengths - 1 - reach) * reach  # pairs of a query and a key before it
         pairs = lengths + before * (1 if t.attrs["causal"] else 2)
-        flops = 4.0 * float(pairs.sum()) * int(dims["C"])
-    rows = 0.0
-    if name.startswith("embed") or name.endswith("rotary"):  # they read only the rows of the batch's tokens from their tables
-        first = 3 if name == "norm_rotary" else 2
-        inputs, tables = inputs[:first], inputs[first:]
-        rows = sum(int(dims["T"]) * int(x.shape[1]) * DTYPES[x.dtype].itemsize for x in tables)
-    return flops, rows + sum(map(size, inputs)) + size(t)
+        return 4.0 * float(pairs.sum()) * int(dims["C"])
+    return 0.0
+
+
+def count_bytes(t: Tensor, sizes: Mapping[str, int], batch: Mapping[str, Array]) -> float:
+    """The bytes that a step reads and writes: its inputs once, but of tables only the rows that the batch's tokens need, each
+    once."""
+    assert t.op is not None
+
+    def row_bytes(x: Tensor) -> float:
+        return math.prod(int(sizes.get(str(d), d)) for d in x.shape[1:]) * DTYPES[x.dtype].itemsize
+
+    given = {argument.name: x for argument, x in zip(t.op.args, t.inputs, strict=False)}  # the last argument is the output
+    looked_up = t.op.name.startswith("embed") or t.op.name.endswith("rotary")
+    moved = int(sizes.get(str(t.shape[0]), t.shape[0])) * row_bytes(t)
+    for name, x in given.items():
+        if looked_up and name in ROWS_OF:
+            moved += len(np.unique(batch[given[ROWS_OF[name]].name])) * row_bytes(x)
+        else:
+            moved += int(sizes.get(str(x.shape[0]), x.shape[0])) * row_bytes(x)
+    return moved
 
 
 def tune_model(
