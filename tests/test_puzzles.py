@@ -35,6 +35,7 @@ MISTAKES = {
         ("+ lane", "+ lane + 1u", PAST_THE_END),
         ("  out[at]", "  loop { if (p.C == 0u) { break; } }\n  out[at]", ENDLESS),
         ("out[at] = x[at] + 10.0;", "loop { out[at] = x[at] + 10.0; if (out[at] == 12345.0) { break; } }", ENDLESS),
+        ("  out[at]", "  if (at == 0u) { loop { if (p.T < 100u) { break; } } }\n  out[at]", ENDLESS),  # timed cases have more
         ("group.y * p.C", "group.y * 64u", ""),
     ],
     "add_bias": [
@@ -190,6 +191,13 @@ def test_a_mistake_is_rejected(op: str, old: str, new: str, hint: str, device: D
     if hint == UNEVEN and "uniform control flow" in finding.details:
         return  # Dawn's compiler says it first
     assert finding.problem != "it does not compile" and hint in finding.hint, finding
+
+
+def test_a_kernel_of_many_rounds_is_timed_where_they_are_counted(device: Device, tmp_path: Path):
+    """It is right, and its first thread has 256 x 256 rounds in the largest case."""
+    text = solution("add_ten").replace("  out[at]", "  if (at == 0u) { for (var i = 0u; i < p.C * p.C; i++) { } }\n  out[at]")
+    report = check(text, device, tmp_path)
+    assert report.ok and report.times is not None and "C=128" in report.times.shape, report
 
 
 def test_every_puzzle_compiles_in_tint():

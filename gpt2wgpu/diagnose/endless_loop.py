@@ -8,6 +8,7 @@ import re
 from .lane_orders import PLAIN, reorder_lanes, without_comments
 
 MOST_ROUNDS = 60_000  # of a thread, in all of its loops together; no case of an op needs as many
+TOO_MANY_ROUNDS = f"a thread goes through its loops more than {MOST_ROUNDS:,} times"
 LOOP = re.compile(r"\b(?:for\s*\(|while\b|loop\b)[^{]*\{")
 OUTPUT = re.compile(r"\bvar\s*<\s*storage\s*,\s*read_write\s*>\s*(\w+)\s*:\s*array\s*<(.*)>\s*;")
 

@@ -18,7 +18,7 @@ from ..gpu import Device, DeviceLost, GPUError
 from ..gpu.kernels import compile_pipeline
 from ..graph.tensor import Array
 from ..progress import show_progress
-from .endless_loop import MOST_ROUNDS, count_rounds
+from .endless_loop import TOO_MANY_ROUNDS, count_rounds
 from .guarded_barrier import find_guarded_barriers
 from .lane_orders import LANE_ORDERS, PLAIN, has_barrier, reorder_lanes, shares_memory
 from .reader_shader import Candidate, ReaderShader, make_candidates, read_reader_shader
@@ -65,8 +65,8 @@ class ShaderChecker:
             self.pipelines[source] = compile_pipeline(device, self.shader.name, source, kernel.bindings)
         return self.pipelines[source]
 
-    def check(self, attempt: Attempt, count: bool = False) -> tuple[Check, Finding | None]:
-        """One case. count: whether to count the rounds of its loops first."""
+    def check(self, attempt: Attempt) -> tuple[Check, Finding | None]:
+        """One case."""
         source = attempt.candidate.source
         try:
             pipeline = self.pipeline(attempt, source)
@@ -79,9 +79,8 @@ class ShaderChecker:
         if (wrong := self.read[source]) is not None:
             return self.failed(attempt, replace(wrong, case=attempt.label))
         try:
-            if count and self.is_endless(attempt):
-                problem = f"a thread goes through its loops more than {MOST_ROUNDS:,} times"
-                return self.failed(attempt, Finding(problem, attempt.label, hint=ENDLESS))
+            if self.is_endless(attempt):
+                return self.failed(attempt, Finding(TOO_MANY_ROUNDS, attempt.label, hint=ENDLESS))
             bits, behind = attempt.run(pipeline)
         except DeviceLost:
             return self.failed(attempt, Finding("the device was lost while it ran", attempt.label, hint=ENDLESS))
@@ -182,7 +181,7 @@ def check_shader(path: Path, device: Device, cases: Sequence[Case]) -> ShaderRep
         shown.begin(0, len(candidates))
         for candidate in candidates:
             attempt = Attempt(shader, candidate)
-            check, finding = checker.check(attempt, count=True)
+            check, finding = checker.check(attempt)
             attempt.trial.close()
             checks.append(check)
             if finding is not None:

@@ -4,12 +4,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..devices.selftest import Case, Check
 from ..gpu import Device
 from ..gpu.kernels import compile_pipeline
+from .endless_loop import TOO_MANY_ROUNDS
 from .reader_shader import Candidate, ReaderShader, find_grid, make_candidates, uniform_block, uses_f16
 from .shader_attempt import Attempt, Finding
 
@@ -56,20 +56,28 @@ def time_shader(
 ) -> tuple[Check | None, Finding | None, ShaderTimes | None]:
     """Check the kernel once more, on a larger case, and time it there, taking turns with the engine's own.
 
-    candidates: those that are right.
+    A right kernel may need more rounds than are counted in the largest cases: the next smaller one is taken then. One that needs
+    as many in all of them never ends. candidates: those that are right.
     """
     simple = [c for c in candidates if not uses_f16(c.case) and not c.case.nan and not c.case.given]
     largest = max(simple or candidates, key=lambda c: sum(c.case.lengths) * math.prod(c.case.sizes.values()))
     small = Attempt(shader, largest)
     rate = time_turns(small, most=FEWEST_PASSES)[-1][0] / estimated_work(small)
     small.trial.close()
+    found: Check | None = None
+    finding: Finding | None = None
     for case in timed_cases(largest.case):
-        with suppress(ValueError):  # its sizes may go together in a way that these do not
+        if finding is not None and case is largest.case:
+            return found, finding, None
+        try:
             attempt = Attempt(shader, make_candidates(shader, device, [case])[0])
-            if case is largest.case or rate * estimated_work(attempt) < LONGEST_PASS:
+        except ValueError:  # its sizes may go together in a way that these do not
+            continue
+        if case is largest.case or rate * estimated_work(attempt) < LONGEST_PASS:
+            found, finding = check(attempt)
+            if finding is None or finding.problem != TOO_MANY_ROUNDS:
                 break
-            attempt.trial.close()
-    found, finding = check(attempt)
+        attempt.trial.close()
     times = None if finding else sum_up(attempt.label, time_turns(attempt))
     attempt.trial.close()
     return found, finding, times
