@@ -184,12 +184,13 @@ def test_the_points_have_the_columns_that_others_read(tmp_path: Path, short: Non
 
 
 def test_the_projector_reads_its_files(tmp_path: Path, short: None):
+    """tests/adapters/test_map_files.py asks TensorBoard itself."""
     vectors = RANDOM.normal(size=(12, 5)).astype(np.float32)
-    write_projector(f"{tmp_path}/p/", map_texts([f"a\n{i}" for i in range(12)], vectors), vectors)
-    config = json.loads((tmp_path / "p" / "projector_config.json").read_text())["embeddings"][0]
-    np.testing.assert_allclose(np.loadtxt(tmp_path / "p" / config["tensorPath"], delimiter="\t"), vectors, rtol=1e-5)
-    metadata = (tmp_path / "p" / config["metadataPath"]).read_text().splitlines()
-    assert metadata[0] == "text\tcluster" and len(metadata) == 13 and config["tensorShape"] == [12, 5]
+    write_projector(f"{tmp_path}/p/", map_texts([f"a\n{i}" for i in range(11)] + [" "], vectors), vectors)
+    assert {p.name for p in (tmp_path / "p").iterdir()} == {"vectors.tsv", "metadata.tsv", "projector_config.pbtxt"}
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "p" / "vectors.tsv", delimiter="\t"), vectors, rtol=1e-5)
+    metadata = (tmp_path / "p" / "metadata.tsv").read_text().splitlines()
+    assert metadata[0] == "text\tcluster" and len(metadata) == 13 and metadata[-1].startswith("(empty)\t")
 
 
 def test_a_map_of_one_text(tmp_path: Path):

@@ -1,6 +1,7 @@
 """A map as a picture, as points, and as the files of TensorBoard's projector."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,14 @@ from .maps import TextMap
 from .records import write_record_lines, write_record_table
 
 LABELS_SHOWN = 30  # on a picture
+PROJECTOR_CONFIG = """embeddings {{
+  tensor_name: {}
+  tensor_shape: {}
+  tensor_shape: {}
+  tensor_path: "vectors.tsv"
+  metadata_path: "metadata.tsv"
+}}
+"""
 
 
 def save_map(made: TextMap, path: str) -> None:
@@ -112,7 +121,8 @@ def category_colour(i: int) -> tuple[float, float, float]:
 
 
 def write_projector(folder: str, made: TextMap, vectors: Array) -> None:
-    """vectors.tsv, metadata.tsv and projector_config.json, for projector.tensorflow.org and TensorBoard. Raises UserError."""
+    """vectors.tsv and metadata.tsv, which projector.tensorflow.org loads too, and projector_config.pbtxt, by which TensorBoard
+    finds them. Raises UserError."""
     place = Path(folder)
     if place.exists() and not place.is_dir():
         raise UserError(f"{folder}: is a file, expected a folder")
@@ -120,21 +130,13 @@ def write_projector(folder: str, made: TextMap, vectors: Array) -> None:
     with open_output(str(place / "vectors.tsv"), {".tsv": None}) as (file, _):
         for row in vectors:
             file.write(("\t".join(f"{v:.7g}" for v in row.tolist()) + "\n").encode())
-    columns = {"text": made.texts, **{c.name: c.shown for c in made.columns}}  # several columns: they need a header
+    texts = [text if text.strip() else "(empty)" for text in made.texts]  # the projector skips a line of blanks
     with open_output(str(place / "metadata.tsv"), {".tsv": None}) as (file, _):
-        write_record_table(file, columns)
-    config = {
-        "embeddings": [
-            {
-                "tensorName": made.title,
-                "tensorShape": list(np.shape(vectors)),
-                "tensorPath": "vectors.tsv",
-                "metadataPath": "metadata.tsv",
-            }
-        ]
-    }
-    with open_output(str(place / "projector_config.json"), {".json": None}) as (file, _):
-        file.write(json.dumps(config, indent=2).encode())
+        write_record_table(file, {"text": texts, **{c.name: c.shown for c in made.columns}})  # several columns: with a header
+    name = re.sub("[&#%+]", "-", made.title)  # the projector puts it into an address as it is
+    config = PROJECTOR_CONFIG.format(json.dumps(name, ensure_ascii=False), *np.shape(vectors))
+    with open_output(str(place / "projector_config.pbtxt"), {".pbtxt": None}) as (file, _):
+        file.write(config.encode("utf-8", "replace"))
 
 
 MAP_FORMATS: Mapping[str, Callable[[BinaryIO, TextMap], None]] = {

@@ -14,7 +14,7 @@ from gpt2wgpu import Encoder
 PACKAGES = {"langchain": "langchain_core", "llama_index": "llama_index", "chroma": "chromadb", "sklearn": "sklearn"}
 PACKAGES |= {"llm": "llm", "ray": "ray", "mteb": "mteb", "sentence_transformers": "sentence_transformers"}
 PACKAGES |= {"wrapped_encoder": "sentence_transformers", "retrieval_peers": "sentence_transformers"}
-PACKAGES |= {"exchange": "usearch"}
+PACKAGES |= {"exchange": "usearch", "map_files": "tensorboard"}
 
 collect_ignore = [] if os.environ.get("CI") else [f"test_{n}.py" for n, p in PACKAGES.items() if find_spec(p) is None]
 
