@@ -138,6 +138,7 @@ def cross_validate(
     """
     rows = finite_vectors(vectors)
     between("folds", folds, 2, 1000)
+    between("seed", seed, 0, (1 << 63) - 1)
     classes = sorted(set(labels))
     codes, names = code_labels(labels, classes), np.array(labels, object)
     sizes = np.bincount(codes, minlength=len(classes))

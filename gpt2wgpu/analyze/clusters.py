@@ -14,6 +14,7 @@ from .neighbors import unit_vectors
 from .topics import central_texts, cluster_names, cluster_words
 
 CLUSTER_METHODS = ("communities", "hdbscan", "kmeans")
+MOST_SEEDS = (1 << 32) - 1  # scikit-learn takes no larger one
 HDBSCAN_DIMENSIONS = 15  # in more, everything is about equally far from everything, and most texts would be left out
 
 
@@ -50,13 +51,15 @@ def cluster_texts(
         raise UserError(f"clusters need a vector for each text, got {len(unit):,} vectors for {len(texts):,} texts")
     between("min_size", min_size, 1 if method == "communities" else 2, 1 << 40)
     if method == "communities":
+        if not -1 <= threshold <= 1:
+            raise UserError(f"threshold must be a cosine, from -1 to 1, not {threshold!r}")
         numbers = np.full(len(unit), -1, np.int64)
         for i, members in enumerate(community_detection(unit, threshold, min_size) if len(unit) else []):
             numbers[members] = i
     elif method == "hdbscan":
         numbers = run_hdbscan(unit, min_size)
     elif method == "kmeans":
-        numbers = run_kmeans(unit, between("clusters", clusters or 0, 1, max(1, len(unit))), seed)
+        numbers = run_kmeans(unit, between("clusters", clusters or 0, 1, max(1, len(unit))), between("seed", seed, 0, MOST_SEEDS))
     else:
         raise UserError(f"method must be one of {', '.join(CLUSTER_METHODS)}, not {method!r}")
     numbers = number_by_size(numbers)

@@ -140,7 +140,8 @@ def gpt2wgpu(
     [cyan]  gpt2wgpu profile --texts 32 --tokens 128[/cyan]
     [cyan]  gpt2wgpu tune[/cyan]
 
-    Results go to stdout, messages to stderr. Exit code: 0; 1 for an error, which is one line; 2 for wrong usage.
+    Results go to stdout, messages to stderr. Exit code: 0; 1 for an error or a wrong value, in one line;
+    2 for unknown, missing or contradicting options.
     """
 
 

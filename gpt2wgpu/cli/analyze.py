@@ -149,7 +149,7 @@ def cluster_command(
     from ..analyze.table import read_table
 
     if method not in CLUSTER_METHODS:
-        raise typer.BadParameter(f"--method is one of {', '.join(CLUSTER_METHODS)}, not {method}")
+        raise UserError(f"--method is one of {', '.join(CLUSTER_METHODS)}, not {method}")
     if (method == "kmeans") != (clusters is not None):
         raise typer.BadParameter("--method kmeans and --clusters N need each other")
     if method != "communities":

@@ -60,7 +60,7 @@ def classify_train_command(
     from ..analyze.table import read_table
 
     if method not in CLASSIFIERS:
-        raise typer.BadParameter(f"--method is one of {', '.join(CLASSIFIERS)}, not {method}")
+        raise UserError(f"--method is one of {', '.join(CLASSIFIERS)}, not {method}")
     if method == "logistic":
         import_sklearn("--method logistic")
     table = read_table(file, column)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import between, one_line
+from ..errors import UserError, between, one_line
 from ..progress import Lines, notice, show_progress
 from .options import TEXT, check_decoded, load_encoder, model_options, vector_options, with_options
 
@@ -68,12 +68,11 @@ def search_command(
     check_decoded(query)
     check_mode(mode)
     between("k", k, 1, MOST_WANTED)
+    between("context", context or 0, 0, MOST_WANTED)
     if min_score is not None and math.isnan(min_score):
-        raise typer.BadParameter("--min-score takes a number, not nan")
-    if context is not None and context < 0:
-        raise typer.BadParameter("--context takes a number of lines, from 0 on")
+        raise UserError("--min-score takes a number, not nan")
     if not query.strip():
-        raise typer.BadParameter("the question, the last argument, is empty")
+        raise UserError("the question, the last argument, is empty")
     if not paths and index is None:
         paths = ["."]
     encoder = load_encoder(ctx)

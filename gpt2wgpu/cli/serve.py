@@ -1,5 +1,6 @@
 """`gpt2wgpu serve`."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,9 @@ def serve_command(
         raise UserError(f'serve needs {error.name}: pip install "gpt2wgpu[serve]"') from None
     if check is not None:
         raise typer.Exit(check_health(check))
+    for name, seconds in (("queue-timeout", queue_timeout), ("drain-pause", drain_pause), ("drain", drain)):
+        if not math.isfinite(seconds):
+            raise UserError(f"--{name} takes a number of seconds, not {seconds}")
     keys = read_keys(api_key_file)
     hosts = allowed_hosts(allow_host or [], "127.0.0.1" if uds else host)
     limits = Limits(
