@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +25,9 @@ from gpt2wgpu.gpu import Device, choose_adapter, inplace, kernels, list_adapters
 from gpt2wgpu.gpu.kernels import specialise_source
 from gpt2wgpu.graph.tensor import Tensor
 from gpt2wgpu.hub import session
+
+if TYPE_CHECKING:
+    from schedulers import Harness
 
 GENERATORS: dict[int, Any] = {}  # the state of each before its first test, by id()
 ON_DAWN = os.environ.get("GPT2WGPU_TEST_DEVICE", "").startswith("dawn:")
@@ -240,6 +243,23 @@ def gpt2(hub: Hub, tmp_path: Path) -> Path:
         (folder / name).write_bytes(b"not for us")
     hub.add("gpt2", folder)
     return folder
+
+
+@pytest.fixture
+def encoder() -> Iterator[Encoder]:
+    """In numpy, with one layer and small batches."""
+    with Encoder(device="numpy", layer=1, max_tokens=256) as opened:
+        yield opened
+
+
+@pytest.fixture
+def harness(encoder: Encoder) -> Iterator["Harness"]:
+    from schedulers import Harness  # needs the extra `serve`
+
+    found = Harness(encoder)
+    yield found
+    found.gate.set()
+    found.scheduler.close()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport):

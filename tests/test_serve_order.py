@@ -1,7 +1,7 @@
 """Whose texts are computed first, and how many batches a request waits."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,20 +12,6 @@ from schedulers import Harness
 from gpt2wgpu import Encoder
 from gpt2wgpu.serve import scheduler as scheduling
 from gpt2wgpu.serve.jobs import QueuedTexts, plan_like_encode
-
-
-@pytest.fixture
-def encoder() -> Iterator[Encoder]:
-    with Encoder(device="numpy", layer=1, max_tokens=256) as opened:
-        yield opened
-
-
-@pytest.fixture
-def harness(encoder: Encoder) -> Iterator[Harness]:
-    found = Harness(encoder)
-    yield found
-    found.gate.set()
-    found.scheduler.close()
 
 
 def test_a_small_request_does_not_wait_behind_a_bulk_one(harness: Harness):

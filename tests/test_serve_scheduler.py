@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,6 @@ from gpt2wgpu.gpu import Device, DeviceLost
 from gpt2wgpu.serve import scheduler as scheduling
 from gpt2wgpu.serve.failures import BACKEND, OVERLOADED, UNAVAILABLE, Refusal
 from gpt2wgpu.serve.service import Limits, Service, VectorRequest
-
-
-@pytest.fixture
-def encoder() -> Iterator[Encoder]:
-    with Encoder(device="numpy", layer=1, max_tokens=256) as opened:
-        yield opened
-
-
-@pytest.fixture
-def harness(encoder: Encoder) -> Iterator[Harness]:
-    found = Harness(encoder)
-    yield found
-    found.gate.set()
-    found.scheduler.close()
 
 
 def test_a_job_has_the_bits_of_encode(harness: Harness, encoder: Encoder):
