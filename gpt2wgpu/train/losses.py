@@ -14,6 +14,7 @@ import numpy as np
 
 from ..graph.crew import Crew
 from ..graph.tensor import Array
+from ..vectors.top_k import row_lengths
 
 FEW = 256  # vectors, or pairs, up to which one core computes a loss in float64 sooner than several share it
 LOSS_ROWS = 64  # of a block that a core takes
@@ -229,7 +230,7 @@ def normalized(vectors: Array) -> tuple[Array, Array]:
 def normalized_rows(vectors: Array) -> tuple[Array, Array]:
     """`normalized` for a few vectors, on this core."""
     wide = vectors.astype(np.float64)
-    norms = np.maximum(np.sqrt(np.einsum("nc,nc->n", wide, wide)), 1e-12)[:, None]
+    norms = row_lengths(wide)
     wide /= norms
     return wide, norms
 

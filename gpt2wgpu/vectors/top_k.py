@@ -152,7 +152,12 @@ def corpus_blocks(n: int, rows: int) -> Iterator[slice]:
 def normalize_rows(x: Array) -> Array:
     """x / max(|x|, 1e-12), row by row, in x's own precision. Rows with NaN or Inf give NaN."""
     with np.errstate(all="ignore"):
-        return x / np.maximum(np.sqrt(np.einsum("nc,nc->n", x, x)), 1e-12)[:, None]
+        return x / row_lengths(x)
+
+
+def row_lengths(x: Array) -> Array:
+    """max(|x|, 1e-12) of each row, (n, 1), in x's own precision."""
+    return np.maximum(np.sqrt(np.einsum("nc,nc->n", x, x)), 1e-12)[:, None]
 
 
 def refuse_not_finite(scores: Array, first: int, first_query: int = 0) -> None:
