@@ -96,15 +96,20 @@ def test_an_index_that_is_gone_is_an_error_of_the_request(built_in: Encoder, not
         assert running.post("/embed", {"inputs": "a"}).status == 200
 
 
-def test_the_vectors_stay_on_the_device(notes: Path, tmp_path: Path, use_gpu: None, device: Device):
-    """Searches do not take the lock of the model's device, which a busy server holds."""
+def test_the_vectors_stay_on_the_device(
+    notes: Path, tmp_path: Path, use_gpu: None, device: Device, capsys: pytest.CaptureFixture[str]
+):
+    """Searches do not take the lock of the model's device, which a busy server holds; a lost device is opened again."""
     encoder = Opened(device="gpu")
     index = update_index(encoder, tmp_path / "index", [str(notes)], Quiet())
     search = IndexSearch(encoder, tmp_path / "index", Metrics(), most=8)
-    assert search.corpus is not None
+    assert search.corpus is not None and search.device is not None
     vector = encode_question(encoder, "parrot")
     with encoder.engine.lock:
         found = search.thread.submit(search.search, "parrot", vector, 3, "semantic").result(60)
     assert found == search_index(index, "parrot", vector, 3, "semantic")
+    search.device.raw.destroy()
+    assert search.search("parrot", vector, 3, "semantic") == found
+    assert "was lost: its driver was reset or updated, or the GPU is gone: opening it again" in capsys.readouterr().err
     search.close()
     encoder.close()

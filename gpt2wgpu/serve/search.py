@@ -17,6 +17,7 @@ from starlette.responses import Response
 from ..encoder import Encoder
 from ..errors import UserError
 from ..graph.tensor import Array
+from ..progress import notice
 from ..search.query import SEARCH_MODES, Hit, search_index
 from ..search.reader import Index, open_index
 from ..search.store import INDEX_STATE
@@ -48,20 +49,17 @@ class SearchRequest(msgspec.Struct):
 class IndexSearch:
     """An index that is searched for many requests, one after the other, on a thread of its own.
 
-    On a device it opens the adapter a second time, so that searches do not wait for batches of the model. When another process
-    brings the index up to date, the next search opens it again. most: requests that may wait.
+    On a device it opens the adapter a second time, so that neither searches wait for batches of the model, nor these for the
+    vectors of a new index on their way to the device. When another process brings the index up to date, the next search opens it
+    again, and so it does where the device was lost. most: requests that may wait.
     """
 
     def __init__(self, encoder: Encoder, folder: Path, metrics: Metrics, *, most: int) -> None:
         """Raises UserError if there is no index, or if it was made with another model or prompt."""
         self.encoder, self.folder, self.most = encoder, folder, most
         self.waiting = 0
-        self.device: Device | None = None
-        if (model_device := encoder.engine.place.device) is not None:
-            from ..gpu import open_device
-
-            self.device = open_device(model_device.adapter)
         self.corpus: DeviceCorpus | None = None
+        self._open_device()
         self._open()
         self.thread = ThreadPoolExecutor(1, "gpt2wgpu search")
         self.seconds = Histogram(
@@ -72,6 +70,13 @@ class IndexSearch:
         )
         passages = Gauge("gpt2wgpu_search_passages", "in the index", registry=metrics.registry)
         passages.set_function(lambda: float(self.passages))
+
+    def _open_device(self) -> None:
+        self.device: Device | None = None
+        if (model_device := self.encoder.engine.place.device) is not None:
+            from ..gpu import open_device
+
+            self.device = open_device(model_device.adapter)
 
     def _open(self) -> None:
         """Open the index as it is now, and copy its vectors to the device."""
@@ -97,6 +102,17 @@ class IndexSearch:
 
     def search(self, query: str, vector: Array | None, k: int, mode: str) -> list[Hit]:
         """On the search thread."""
+        try:
+            return self._search(query, vector, k, mode)
+        except UserError as error:
+            if type(error).__name__ != "DeviceLost":
+                raise
+            notice(f"/search: {error.args[0].partition(';')[0]}: opening it again")
+        self._open_device()
+        self._open()
+        return self._search(query, vector, k, mode)
+
+    def _search(self, query: str, vector: Array | None, k: int, mode: str) -> list[Hit]:
         if self._stamp() != self.stamp:
             self._open()
         begin = time.monotonic()
