@@ -1,10 +1,7 @@
-"""An index is kept by content, brought up to date by what is new, and survives what happens to its process."""
+"""An index is kept by content, brought up to date by what is new, and goes on where it was stopped."""
 
-import os
 import shutil
 import threading
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,6 @@ from encoders import refusal
 from searching import Quiet, passages_of, tiny_encoder, update, vectors_by_text, write_folder
 
 from gpt2wgpu import Encoder
-from gpt2wgpu.search import store
 from gpt2wgpu.search import update as updating
 from gpt2wgpu.search.reader import check_index, open_index
 from gpt2wgpu.search.update import update_index
@@ -110,76 +106,6 @@ def test_dead_passages_are_removed_in_the_end(encoder: Encoder, tmp_path: Path, 
     assert all(np.array_equal(kept[text], vector) for text, vector in vectors_by_text(after).items())
     assert passages_of(update(encoder, tmp_path / "index", folder)) == passages_of(after)
     assert not [*(tmp_path / "index").glob("*.0.*")]
-
-
-class Killed(BaseException):
-    """The process is gone: nothing reaches the disk from here on."""
-
-
-def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
-    """Every step that changes the disk, counted; from step `at` on they raise. A write stops halfway through."""
-    steps = 0
-
-    def step() -> bool:
-        nonlocal steps
-        steps += 1
-        if steps > at:
-            raise Killed
-        return steps == at
-
-    write = store.write_at
-
-    def half_a_write(file, position: int, data: bytes) -> None:
-        last = step()
-        write(file, position, data[: len(data) // 2] if last else data)
-        if last:
-            raise Killed
-
-    def wrap(owner: object, name: str) -> None:
-        original = getattr(owner, name)
-
-        def wrapped(*args, **options):
-            if step():
-                raise Killed
-            return original(*args, **options)
-
-        monkeypatch.setattr(owner, name, wrapped)
-
-    monkeypatch.setattr(store, "write_at", half_a_write)
-    for owner, name in ((Path, "replace"), (Path, "unlink"), (os, "fsync")):
-        wrap(owner, name)
-    return lambda: steps
-
-
-def test_a_process_that_is_killed_at_any_step_loses_and_doubles_nothing(encoder: Encoder, tmp_path: Path):
-    folder = write_folder(tmp_path / "f", {"1.txt": "t1 t2 t3", "gone.txt": "t9 " * 200})
-    start, index = tmp_path / "start", tmp_path / "index"
-    update(encoder, start, folder)
-    write_folder(folder, FILES)
-    (folder / "gone.txt").unlink()
-    expected = update(encoder, tmp_path / "expected", folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(updating, "DEAD_ROWS", 0)
-        shutil.copytree(start, index)
-        count = killing(patch, 1 << 30)
-        update(encoder, index, folder)
-        steps = count()
-    assert steps > 100
-    kept = 0
-    for at in range(1, steps + 1, 3):
-        shutil.rmtree(index)
-        shutil.copytree(start, index)
-        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
-            patch.setattr(updating, "DEAD_ROWS", 0)
-            killing(patch, at)
-            update(encoder, index, folder)
-        kept += open_index(index).state.rows
-        found = update(encoder, index, folder)
-        assert passages_of(found) == passages_of(expected), at
-        check_index(found)
-        for text, vector in vectors_by_text(expected).items():
-            np.testing.assert_allclose(vectors_by_text(found)[text], vector, atol=1e-6)
-    assert kept > steps  # what was done before the end is not done again
 
 
 def test_a_content_goes_on_where_it_was_stopped(encoder: Encoder, encoded: list[str], tmp_path: Path):
