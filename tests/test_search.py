@@ -90,6 +90,7 @@ def test_an_index_is_kept_searched_alone_and_brought_up_to_date(run: Run, notes:
     code, out, _ = run("search", "--index", "notes.index", "notes", "parrot", "--mode", "lexical")
     assert code == 0 and out.startswith("notes/new.txt:1: ")
     assert len(run("search", "--index", "notes.index", "notes/code", "parrot")[1].splitlines()) == 1
+    assert run("index", "check", "notes.index")[0::2] == (0, "")
     code, out, err = run("search", "--index", "notes.index", "notes", "x", "--layer", "1")
     assert (code, out) == (1, "") and err.count("\n") == 1 and "the index was made with layer" in err
 

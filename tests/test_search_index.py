@@ -11,7 +11,9 @@ from searching import Quiet, passages_of, tiny_encoder, update, vectors_by_text,
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.search import update as updating
+from gpt2wgpu.search.exchange import export_index
 from gpt2wgpu.search.reader import check_index, open_index
+from gpt2wgpu.search.store import INDEX_PARTS
 from gpt2wgpu.search.update import update_index
 
 FILES = {f"{i}.txt": "\n\n".join(f"t{(i * j) % 15 + 1} t{j + 1} " * 12 for j in range(1, 6)) for i in range(1, 8)}
@@ -154,6 +156,27 @@ def test_another_model_or_prompt_is_refused(encoder: Encoder, tmp_path: Path):
     assert refusal(lambda: update(Encoder(path, device="numpy"), index, folder)).startswith(
         "the index was made with another model, or with other files of this one"
     )
+
+
+@pytest.mark.parametrize("part", INDEX_PARTS)
+def test_a_flipped_bit_is_noticed(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str):
+    folder, index = write_folder(tmp_path / "f", FILES), tmp_path / "index"
+    path = update(encoder, index, folder).state.path(index, part)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 128
+    path.write_bytes(data)
+    said = f"{path} is damaged, its checksum is wrong: delete the index to make it anew"
+    if part == "log":  # compared whenever it is read
+        assert refusal(lambda: open_index(index)) == refusal(lambda: update(encoder, index, folder)) == said
+        return
+    damaged = update(encoder, index, folder)  # a search would not notice
+    assert refusal(lambda: check_index(damaged)) == refusal(lambda: export_index(damaged, tmp_path / "x.parquet", "m")) == said
+    if part == "texts":
+        assert refusal(lambda: [damaged.text(row) for row in range(damaged.state.rows)]) == said
+    monkeypatch.setattr(updating, "DEAD_ROWS", 5)
+    for name in ("1.txt", "2.txt", "4.txt", "5.txt", "6.txt"):
+        (folder / name).unlink()
+    assert refusal(lambda: update(encoder, index, folder)) == said  # a copy would have a right checksum
 
 
 def test_damage_and_foreign_folders_are_refused(encoder: Encoder, tmp_path: Path):

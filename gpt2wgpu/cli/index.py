@@ -1,4 +1,4 @@
-"""The commands `index export` and `index import`: parse and print."""
+"""The commands `index export`, `index import` and `index check`: parse and print."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from ..progress import show_progress
 from .options import load_encoder, model_options, vector_options, with_options
 
-app = typer.Typer(no_args_is_help=True, help="Exchange an index of `search` with other programs.")
+app = typer.Typer(no_args_is_help=True, help="Exchange an index of `search` with other programs, and check it.")
 Folder = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
 
 
@@ -44,3 +44,13 @@ def import_command(
     with show_progress() as shown:
         found = import_index(encoder, index, file, SearchProgress(shown))
     print(f"{index}: {found.state.rows:,} passages")
+
+
+@app.command("check")
+def check_command(index: Folder) -> None:
+    """Read all that an index holds and compare its checksums, as after a fault of the disk."""
+    from ..search.reader import check_index, open_index
+
+    found = open_index(index)
+    check_index(found)
+    print(f"{index}: {found.state.rows:,} passages, undamaged")

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..errors import UserError, show, utf8_name
 from ..graph.tensor import Array
-from .reader import Index
+from .reader import Index, check_index
 
 FACTS = ("path", "line", "last_line", "text")
 TEXT_COLUMNS, VECTOR_COLUMNS = ("text", "content", "sentence"), ("vector", "embedding")
@@ -76,11 +76,12 @@ def index_entries(index: Index) -> Entries:
 def export_index(index: Index, path: Path, model: str) -> int:
     """Write an index in the format of the file's name. model: its name, for formats that hold it. Returns how many passages.
 
-    Raises UserError for another format, a missing package or an empty index; OSError.
+    Raises UserError for another format, a missing package, an index that is empty or damaged; OSError.
     """
     write = find_format(path, WRITERS)
     if not path.parent.is_dir():
         raise UserError(f"{show(path)}: there is no folder {show(path.parent)}")
+    check_index(index)
     entries = index_entries(index)
     if not entries.facts:
         raise UserError(f"{show(index.folder)}: holds no passages")

@@ -15,7 +15,6 @@ from ..vectors.coarse import FACTS_OF_ROW, CoarseRows
 from .store import INDEX_PARTS, PASSAGE_ROW, IndexState, read_index_state
 
 ATTEMPTS = 5  # a writer may replace the files between reading the state and opening them
-CHECKED_BYTES = 1 << 20  # read at a time for a checksum
 
 
 class Content(NamedTuple):
@@ -57,14 +56,13 @@ class Catalogue:
         return dict(sorted(found.items(), key=lambda item: self.contents[item[0]].first))
 
 
-def read_catalogue(data: bytes, path: Path) -> Catalogue:
+def read_catalogue(data: bytes, path: Path, checksum: int) -> Catalogue:
     """Raises UserError if the log is damaged."""
+    if zlib.crc32(data) != checksum:
+        raise damaged_part(path)
     found = Catalogue()
-    try:
-        for line in data.splitlines():
-            found.apply(json.loads(line))
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{show(path)} is damaged: delete the index to make it anew") from None
+    for line in data.splitlines():
+        found.apply(json.loads(line))
     return found
 
 
@@ -72,18 +70,21 @@ class Index:
     """An index that is open to be read."""
 
     def __init__(self, folder: Path, state: IndexState, parts: dict[str, Array]) -> None:
-        self.folder, self.state = folder, state
+        self.folder, self.state, self.parts = folder, state, parts
         self.width = int(state.made_with["dimensions"])
         self.vectors = parts["vectors"].view("<f4").reshape(state.rows, self.width)
         self.coarse = CoarseRows(parts["coarse"].view(np.int8).reshape(state.rows, self.width), parts["facts"].view(FACTS_OF_ROW))
         self.rows = parts["rows"].view(PASSAGE_ROW)
         self.words, self.counts = parts["words"].view("<u8"), parts["counts"].view("<u2")
         self.texts = parts["texts"]
-        self.catalogue = read_catalogue(parts["log"].tobytes(), state.path(folder, "log"))
+        self.catalogue = read_catalogue(parts["log"].tobytes(), state.path(folder, "log"), state.checksums["log"])
 
     def text(self, row: int) -> str:
         place, size = int(self.rows["text"][row]), int(self.rows["bytes"][row])
-        return self.texts[place : place + size].tobytes().decode()
+        try:
+            return self.texts[place : place + size].tobytes().decode()
+        except UnicodeDecodeError:
+            raise damaged_part(self.state.path(self.folder, "texts")) from None
 
     @cached_property
     def used(self) -> list[tuple[Content, list[str]]]:
@@ -136,13 +137,11 @@ def map_part(path: Path, size: int) -> Array:
 
 
 def check_index(index: Index) -> None:
-    """Read all files and compare their checksums. Raises UserError for the first that is damaged."""
-    for part in INDEX_PARTS:
-        path, left, found = index.state.path(index.folder, part), index.state.sizes[part], 0
-        if not left:
-            continue
-        with path.open("rb") as file:
-            while left and (data := file.read(min(left, CHECKED_BYTES))):
-                found, left = zlib.crc32(data, found), left - len(data)
-        if left or found != index.state.checksums[part]:
-            raise UserError(f"{show(path)} is damaged, its checksum is wrong: delete the index to make it anew")
+    """Read all that an index holds and compare its checksums. Raises UserError for the first file that is damaged."""
+    for part, data in index.parts.items():
+        if zlib.crc32(data.data) != index.state.checksums[part]:
+            raise damaged_part(index.state.path(index.folder, part))
+
+
+def damaged_part(path: Path) -> UserError:
+    return UserError(f"{show(path)} is damaged, its checksum is wrong: delete the index to make it anew")

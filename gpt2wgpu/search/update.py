@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..files.windows import WINDOW_CHARACTERS
 from ..graph.tensor import Array
 from .passages import CHANGED, Passage, Skipped, TokenCounter, content_key, file_passages, reading_key
-from .reader import Catalogue, Index, is_below, open_index, read_catalogue
+from .reader import Catalogue, Index, check_index, is_below, open_index, read_catalogue
 from .store import PASSAGE_ROW, IndexState, Store, lock_index, read_index_state, remove_other_generations
 from .walk import FoundFile, find_files
 from .words import count_words
@@ -110,7 +110,7 @@ class IndexUpdate:
         self.asked = document_options(encoder)
         self.counter = TokenCounter(encoder.tokenizer, self.asked.limit, self.asked.prompt)
         path = store.state.path(store.folder, "log")
-        self.catalogue: Catalogue = read_catalogue(path.read_bytes(), path)
+        self.catalogue: Catalogue = read_catalogue(path.read_bytes(), path, store.state.checksums["log"])
         self.saved = time.monotonic()
         self.changed = False
         self.left_over: list[NewContent] = []  # ended after the last window
@@ -248,7 +248,11 @@ def dead_rows(index: Index) -> int:
 
 
 def copy_live_rows(index: Index, *, durable: bool) -> Index:
-    """Copy the passages that belong to files into the next generation of an index that is locked. Returns that one."""
+    """Copy the passages that belong to files into the next generation of an index that is locked. Returns that one.
+
+    Raises UserError if a file is damaged, as the copy would have a right checksum.
+    """
+    check_index(index)
     old = index.state
     state = IndexState(old.made_with, old.generation + 1, model_files=old.model_files)
     with closing(Store(index.folder, state, durable=durable)) as store:
