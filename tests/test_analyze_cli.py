@@ -211,6 +211,6 @@ def test_an_index_of_search_is_read(run: Run, tmp_path: Path):
     found = read_table(str(tmp_path / "index"))
     assert any("cat" in text for text in found.texts) and "Loans cost more." in " ".join(found.texts)
     assert {Path(str(name)).name for name in found.columns["file"]} == {"a.md", "b.txt"}
-    assert found.vectors is not None and found.vectors.shape == (len(found.texts), 256)
+    assert found.vectors is not None and found.vectors.shape == (len(found.texts), 384)
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
     assert run("duplicates", tmp_path / "index")[0] == 0

@@ -133,12 +133,12 @@ def test_the_defaults_of_a_configuration_make_a_graph(name: str):
     assert config.hidden(config.layers).shape == ("T", config.width)
 
 
-def test_the_built_in_model_is_stored_in_float16_and_declared_float32():
-    """So that others compute in float32: float16 is slow on a CPU, and an empty text gave NaN there."""
+def test_the_built_in_model_is_stored_in_int8_and_declared_float32():
+    """With scales in float16. So that others compute in float32: float16 is slow on a CPU, and an empty text gave NaN there."""
     config = json.loads((BUILT_IN / "config.json").read_text())
     assert config["torch_dtype"] == "float32"
     c = load_checkpoint(BUILT_IN)
-    assert {entry.dtype for entry in c._body.tensors.entries.values()} == {"F16"}
+    assert {entry.dtype for entry in c._body.tensors.entries.values()} == {"I8", "F16"}
 
 
 # --- folders

@@ -22,7 +22,7 @@ from gpt2wgpu.graph.tensor import Array
 def test_every_kind_of_input(make: Callable[..., Encoder]):
     model = make(layer=1)
     expected = model.encode(TEXTS)
-    assert expected.shape == (5, 256)
+    assert expected.shape == (5, 384)
     assert expected.dtype == np.float32
     assert np.abs(np.linalg.norm(expected, axis=1) - 1).max() < 1e-5
     for inputs in (
@@ -36,7 +36,7 @@ def test_every_kind_of_input(make: Callable[..., Encoder]):
         np.testing.assert_array_equal(model.encode(inputs), expected)
     np.testing.assert_array_equal([*model.encode_stream(TEXTS)], expected)
     one = model.encode(TEXTS[0])
-    assert one.shape == (256,)
+    assert one.shape == (384,)
     np.testing.assert_allclose(one, expected[0], atol=1e-6)
     np.testing.assert_array_equal(model.encode(np.str_(TEXTS[0])), one)
     np.testing.assert_array_equal(model.encode([TEXTS[0]])[0], one)
@@ -45,7 +45,7 @@ def test_every_kind_of_input(make: Callable[..., Encoder]):
 def test_no_texts(built_in: Encoder):
     for inputs in ([], (), iter([]), np.array([], str)):
         found = built_in.encode(inputs)
-        assert found.shape == (0, 256)
+        assert found.shape == (0, 384)
         assert found.dtype == np.float32
     assert built_in.encode([], truncate_dim=7, normalize_embeddings=True).shape == (0, 7)
     assert list(built_in.encode_stream([])) == []
@@ -171,7 +171,7 @@ def test_an_encoder_may_be_used_while_its_stream_is_read(make: Callable[..., Enc
 def test_an_iterator_may_use_the_encoder(make: Callable[..., Encoder]):
     model = make(layer=1)
     texts = (str(int(model.encode(t)[0] > 0)) for t in TEXTS)
-    assert model.encode(texts).shape == (5, 256)
+    assert model.encode(texts).shape == (5, 384)
 
 
 def test_an_iterator_that_fails_fails_the_call(built_in: Encoder):
@@ -277,8 +277,8 @@ def test_a_lone_text_that_is_cut_is_reported_too(built_in: Encoder):
 def test_texts_over_the_limit_may_be_refused(built_in: Encoder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(windows, "WINDOW", 2)
     message = refusal(lambda: built_in.encode(["a", "b", "c", LONG, LONG], truncate=False))
-    assert re.search(rf"text 3 has at least 100[01] tokens, the model reads {built_in.max_seq_length}: shorten it", message)
-    assert built_in.encode(["a", "b"], truncate=False).shape == (2, 256)
+    assert re.search(rf"text 3 has at least 100[012] tokens, the model reads {built_in.max_seq_length}: shorten it", message)
+    assert built_in.encode(["a", "b"], truncate=False).shape == (2, 384)
 
 
 def test_max_seq_length(tmp_path: Path):

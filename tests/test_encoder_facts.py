@@ -127,7 +127,7 @@ def test_a_model_that_is_no_name(model: object):
 )
 def test_keywords_that_change_nothing_are_accepted(given: dict[str, Any], built_in: Encoder):
     model = Encoder(device="cpu", layer=0, **given)
-    assert model.encode("a", prompt_name="document" if "prompts" in given else None).shape == (256,)
+    assert model.encode("a", prompt_name="document" if "prompts" in given else None).shape == (384,)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from encoders import GOLDEN, add_tokenizer
 from process import Run, environment
-from tiny import save_dense, save_layer_norm, sentence_model
+from tiny import gpt2_config, save, save_dense, save_layer_norm, sentence_model
 
 from gpt2wgpu import Encoder, UserError
 from gpt2wgpu.checkpoint import load_checkpoint
@@ -219,10 +219,15 @@ def test_a_prompt_that_is_not_pooled():
     assert (e.shares.tokens_a[0] == 0) == (not included)
 
 
-def test_merges_of_a_word(built_in: Encoder):
-    words = built_in.explain("unhappiness").texts[0].words
+def test_merges_of_a_word(built_in: Encoder, tmp_path: Path):
+    source = save(tmp_path / "gpt2", gpt2_config(vocab_size=50257, n_embd=4, n_layer=1, n_positions=16))
+    for name in ("encoder.json", "vocab.bpe"):
+        shutil.copyfile(Path(__file__).parent / "fixtures/gpt2_tokenizer" / name, source / name)
+    words = Encoder(source, device="numpy", layer=1).explain(" unhappiness").texts[0].words
     steps = [s for w in words for s in w.steps]
     assert steps[0] == tuple("␣unhappiness") and all(len(a) == len(b) + 1 for a, b in pairwise(steps))
+    (word,) = built_in.explain("napping").texts[0].words
+    assert (word.kind, word.steps) == ("pieces", (("napping",), ("nap", "##ping")))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -253,12 +258,12 @@ def test_numpy_shows_what_a_gpu_would_get(as_on_a_gpu: Device, built_in: Encoder
         "linear_add",
         "block 1: attention",
         "h.0.attn.c_proj.weight",
-        "11x256 @ 256x256 -> 11x256",
+        "11x384 @ 384x384 -> 11x384",
     )
 
 
 def test_refusals(built_in: Encoder):
-    with pytest.raises(UserError, match="has at least 301 tokens, a page shows 256: shorten it"):
+    with pytest.raises(UserError, match="has at least 302 tokens, a page shows 256: shorten it"):
         built_in.explain("word " * 300)
     short = Encoder(GOLDEN / "sentence_models" / "plain_bert", device="numpy", max_seq_length=8)
     with pytest.raises(UserError, match=r"has at least \d+ tokens, the model reads 8"):
@@ -287,7 +292,7 @@ def test_command_line(run: Run, tmp_path: Path):
     found = json.loads(out)
     shares = found["shares"]
     assert abs(sum(shares["tokens_a"]) - found["cosine"]) <= TOLERANCE >= abs(shares["parts"]["total"] - found["cosine"])
-    assert np.array(found["texts"][0]["attention"]).shape[:2] == (5, 4) and found["dispatches"][0]["op"] == "embed"
+    assert np.array(found["texts"][0]["attention"]).shape[:2] == (6, 12) and found["dispatches"][0]["op"] == "embed"
     page = tmp_path / "page.html"
     assert run("explain", "A kitten naps", "-o", page)[:2] == (0, "") and page.read_text().startswith("<!doctype html>")
     assert run("explain", "a", "--text", "--json")[0] == 2

@@ -316,7 +316,7 @@ if child := os.fork():
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 signal.alarm(60)
 from gpt2wgpu import Encoder
-assert Encoder(device=os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu"), layer=0).encode("a").shape == (256,)
+assert Encoder(device=os.environ.get("GPT2WGPU_TEST_DEVICE", "gpu"), layer=0).encode("a").shape == (384,)
 """
 
 

@@ -105,7 +105,7 @@ def test_numpy_refuses_what_does_not_fit(dtype: str, help: str, monkeypatch: pyt
     monkeypatch.setattr(memory, "available_memory", lambda: 1_500_000)
     monkeypatch.setattr(reference, "NumpyProgram", lambda *_: pytest.fail("begins to load it"))
     found = refusal(lambda: Encoder(device="numpy", dtype=dtype))
-    expected = r"built-in needs \d\d MB \(weights \d+ MB, activations \d+ MB\) in "
+    expected = r"built-in needs \d+ MB \(weights \d+ MB, activations \d+ MB\) in "
     assert re.fullmatch(rf"{expected}{dtype}, this machine has 2 MB free: {help}", found), found
     code, out, err = run("embed", "--sentence", "a", "--dtype", dtype)
     assert (code, out, err) == (1, "", f"error: {found}\n")

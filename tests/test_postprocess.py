@@ -110,7 +110,7 @@ def test_normalised_vectors_stay_normalised(built_in: Encoder, tmp_path: Path):
     fixed = built_in.with_postprocessing("whiten:8", TEXTS)
     assert fixed.dimensions == 8 and np.allclose(np.linalg.norm(fixed.encode(TEXTS), axis=1), 1, atol=1e-5)
     again = fixed.with_postprocessing("centre", TEXTS)
-    again.save_pretrained(tmp_path / "m")
+    again.save_pretrained(tmp_path / "m", dtype="float32")
     names = [m["type"].rsplit(".", 1)[1] for m in json.loads((tmp_path / "m" / "modules.json").read_text())]
     assert names == ["Transformer", "Pooling", "Normalize", "Dense", "Normalize", "Dense", "Normalize"]
     assert np.allclose(Encoder(tmp_path / "m", device="numpy").encode(TEXTS), again.encode(TEXTS), atol=1e-5)
@@ -147,12 +147,12 @@ def test_commands(run: Run, tmp_path: Path, built_in: Encoder):
     expected = Encoder(saved, device="numpy").encode("the cat sleeps")
     for more in (("--postprocess", "whiten:8", "--fit", texts), ("--model", saved)):
         code, out, err = run("embed", "the cat sleeps", *more)
-        assert np.allclose(json.loads(out)["embedding"], expected, atol=1e-5), err
+        assert np.allclose(json.loads(out)["embedding"], expected, atol=1e-3), err  # saved in float16
     scores = [
-        json.loads(run("evaluate", "--data", pairs, "--json", *more)[1])["scores"]
+        json.loads(run("evaluate", "--data", pairs, "--json", *more)[1])["scores"]["cosine"]["pearson"]
         for more in (("--postprocess", "whiten:8", "--fit", texts), ("--model", saved), ())
     ]
-    assert scores[0] == scores[1] != scores[2]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3) and abs(scores[0] - scores[2]) > 0.01
     assert run("embed", "a", "--postprocess", "centre")[0] == 2
     assert run("evaluate", "--data", pairs, "--layers", "all", "--postprocess", "centre", "--fit", texts)[0] == 2
     code, _, err = run("postprocess", "whiten", "--fit", texts, "-o", tmp_path / "x")

@@ -254,10 +254,18 @@ def test_a_layer_costs_no_new_kind_of_step(device: Device):
 def test_tune_takes_the_matmuls_of_the_model(device: Device, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("gpt2wgpu.diagnose.profile.find_device", lambda wanted: (device, "the tests'"))
     monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_matmuls", lambda device, found: found)
-    assert tune_model(None, "gpu", "auto", 1) == (device, [(256, 1024, "f32"), (1024, 256, "f32"), (256, 768, "f32")])
+    assert tune_model(None, "gpu", "auto", 1) == (
+        device,
+        [(384, 1536, "f32"), (1536, 384, "f32"), (384, 1152, "f32"), (384, 384, "f32")],
+    )
     assert tune_model(None, "gpu", "auto", 0) == (device, [])
     if device.has_f16:
-        assert tune_model(None, "gpu", "float16", 1)[1] == [(256, 1024, "f16"), (1024, 256, "f16"), (256, 768, "f16")]
+        assert tune_model(None, "gpu", "float16", 1)[1] == [
+            (384, 1536, "f16"),
+            (1536, 384, "f16"),
+            (384, 1152, "f16"),
+            (384, 384, "f16"),
+        ]
 
 
 def test_tune_takes_the_kernel_that_an_encoder_would(device: Device, monkeypatch: pytest.MonkeyPatch):

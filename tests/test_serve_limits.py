@@ -118,7 +118,7 @@ def test_oversized_bodies_are_not_kept(server: LiveServer, files: int):
 
 def test_a_large_request_holds_its_vectors_once():
     """Besides them a few hundred bytes a text, and the answer is never whole in memory."""
-    width, count = 256, 20_000
+    width, count = 384, 20_000
     texts = [f"a text of some words, number {i}" for i in range(count)]
 
     def at_once(sequences: Any, *_: Any, **__: Any) -> Callable[[], Any]:

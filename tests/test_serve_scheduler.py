@@ -58,7 +58,7 @@ def test_a_cancelled_job_computes_no_more(harness: Harness):
     while not harness.scheduler.idle:
         time.sleep(0.001)
     assert sum(batch.texts for batch in harness.batches) <= 1 + 10
-    assert harness.submit(["after"]).future.result(60).shape == (1, 256)
+    assert harness.submit(["after"]).future.result(60).shape == (1, 384)
 
 
 def test_a_vector_with_nan_fails_only_its_own_request(harness: Harness, encoder: Encoder):
@@ -71,7 +71,7 @@ def test_a_vector_with_nan_fails_only_its_own_request(harness: Harness, encoder:
         def spoiled() -> Any:
             found = wait().copy()
             for i, ids in enumerate(sequences):
-                if len(ids) == 7:
+                if len(ids) == 9:  # with [CLS] and [SEP]
                     found[i, 3] = math.nan
             return found
 
@@ -148,11 +148,13 @@ def test_a_batch_that_takes_too_long_is_overdue(harness: Harness, encoder: Encod
     encoder.engine.submit = hanging  # type: ignore[method-assign]
     assert harness.scheduler.overdue() is None
     job = harness.submit(["a"])
-    deadline = time.monotonic() + 60
-    while harness.scheduler.overdue() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert "a batch of 1 tokens has taken" in str(harness.scheduler.overdue())
-    hang.set()
+    try:
+        deadline = time.monotonic() + 60
+        while harness.scheduler.overdue() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert "a batch of 3 tokens has taken" in str(harness.scheduler.overdue())
+    finally:
+        hang.set()
     job.future.result(60)
     while not harness.scheduler.idle:
         time.sleep(0.001)

@@ -60,10 +60,10 @@ def leaves(folder: Path) -> list[Tensor]:
 
 
 def test_the_built_in_model_stored_in_int8_is_near_itself(built_in: Encoder, small: Path):
-    """Measured: at least 0.99992 in numpy, and 0.9999998 between float32 and int8 of the same folder."""
+    """It is stored so already. Measured: 0.9999998 between float32 and int8 of the same folder."""
     texts = [*sentences()[:200], *TEXTS]
     wide, narrow = (Encoder(small, device="numpy", dtype=dtype).encode(texts) for dtype in ("auto", "int8"))
-    assert cosines(built_in.encode(texts), wide).min() >= 0.999
+    assert cosines(built_in.encode(texts), wide).min() >= 0.999999
     assert cosines(wide, narrow).min() >= 0.999999
 
 
@@ -76,7 +76,7 @@ def test_the_built_in_model_stored_in_int8_on_a_device(dtype: str, small: Path, 
     with Encoder(small, device="gpu", dtype=dtype) as encoder:
         assert cosines(encoder.encode(TEXTS), want).min() >= 0.99999
         if dtype == "int8":
-            q = weight_reader(encoder)(Tensor((20480, 256), "i8", "wte.weight", attrs={"table": True}))
+            q = weight_reader(encoder)(Tensor((19712, 384), "i8", "wte.weight", attrs={"table": True}))
             np.testing.assert_array_equal(q, load_file(small / "model.safetensors")["wte.weight"])
 
 
@@ -90,18 +90,11 @@ def test_odd_sizes_stored_in_int8_on_a_device(name: str, dtype: str, device: Dev
         np.testing.assert_allclose(encoder.encode(["t5 t6 t7", "t8"]), want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
-def test_twenty_megabytes_hold_six_layers_of_384(tmp_path: Path):
-    """All files but the tokenizer's. Measured: 19.53 MB."""
-    config = tiny.gpt2_config(vocab_size=20480, n_positions=512, n_embd=384, n_layer=6, n_head=6)
-    weights = {name: np.full(shape, 0.01, np.float16) for name, shape in tiny.gpt2_shapes(config).items()}
-    tiny.sentence_model(tmp_path / "wide", config)
-    tiny.save(tmp_path / "wide", config, weights)
-    shutil.copy(Encoder(device="numpy").checkpoint.path / "tokenizer.json", tmp_path / "wide")
-    small = in_int8(tmp_path / "wide", tmp_path / "small")
-    size = sum(f.stat().st_size for f in small.rglob("*") if f.is_file() and f.name != "tokenizer.json")
-    print(f"{size:,} bytes")
-    assert 19_400_000 < size < 19_600_000
-    assert load_checkpoint(small).parameters == sum(a.size for a in weights.values())  # scales are none
+def test_the_built_in_folder_takes_at_most_20_megabytes(built_in: Encoder):
+    """Six layers of 384 and the tokenizer. Scales are no parameters."""
+    files = [f for f in built_in.checkpoint.path.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= 20_000_000
+    assert built_in.checkpoint.parameters == 18_413_568
 
 
 # --- reading

@@ -176,7 +176,7 @@ def test_the_built_in_model():
     vocab = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     found, _ = gpt2(folder, vocab=vocab).encode(TEXTS, 64)
     assert all(0 < len(f) <= 64 for f in found)
-    assert found[1].tolist() == [0]
+    assert found[1].tolist() == [2, 3]  # [CLS] and [SEP]
 
 
 # --- BERT

@@ -129,7 +129,7 @@ def test_the_tokens_of_one_text(run: Run, tmp_path: Path):
     assert (code, err) == (0, "")
     assert [int(line.split()[0]) for line in out.splitlines()] == [72, 101, 108, 108, 111, 32, 119, 111, 114, 108, 100]
     found = json.loads(run("tokens", "count", "--text", "Hello world", "--json")[1])  # of the built-in model
-    assert [t["token"] for t in found["tokens"]] == ["Ġhello", "Ġworld"]
+    assert [t["token"] for t in found["tokens"]] == ["[CLS]", "hello", "world", "[SEP]"]
     run("tokens", "create", DATA / "dev.tsv", "-o", tmp_path / "b")
     assert run("tokens", "count", "--text", "", "--model", tmp_path / "b")[1].split() == ["0", "<|endoftext|>"]
 

@@ -74,7 +74,7 @@ def wait_until(page: Page, condition: str) -> None:
 @needs_browser
 def test_search_compare_and_explain(page: Page, address: str):
     assert open_page(page, address) == "yes", text_of(page, "stage")
-    assert "Computed on: CPU, WebAssembly SIMD" in text_of(page, "stage") and text_of(page, "dimensions") == "256 numbers"
+    assert "Computed on: CPU, WebAssembly SIMD" in text_of(page, "stage") and text_of(page, "dimensions") == "384 numbers"
     sentences = page.run("document.getElementById('sentences').value").split("\n")
     with Encoder(device="numpy") as model:
         scores = model.similarity(model.encode(["kids at the beach"]), model.encode(sentences))[0]

@@ -85,7 +85,7 @@ def expected(model: object, texts: list[str], **options: Any) -> np.ndarray:
 def test_vectors_of_the_built_in_model(node: Node, address: str):
     loaded = node.value("load", url=f"{address}/built-in", options={"device": "webgpu"})
     assert loaded["device"] == "webgpu" and loaded["dtype"] == "f32" and loaded["reason"] == ""
-    assert loaded["stages"] == ["weights", "kernels", "check"] and loaded["dimensions"] == 256
+    assert loaded["stages"] == ["weights", "kernels", "check"] and loaded["dimensions"] == 384
     texts = [*TEXTS, "word " * 300, *(f"text number {i} is one of many" for i in range(60)), TEXTS[0]]
     found = node.value("call", name="encode", args=[texts])
     np.testing.assert_allclose(found, expected(None, texts), atol=1e-4, rtol=0)
@@ -197,7 +197,7 @@ def test_the_interface_of_transformers_js(node: Node, address: str):
         "pipeline", url=f"{address}/built-in", options=options, args=[TEXTS[:2], {"pooling": "mean", "normalize": True}]
     )
     wanted = expected(None, TEXTS[:2], normalize_embeddings=True)
-    assert found["dims"] == [2, 256]
+    assert found["dims"] == [2, 384]
     np.testing.assert_allclose(np.reshape(found["data"], found["dims"]), wanted, atol=1e-4)
     np.testing.assert_allclose(found["list"], wanted, atol=1e-4)
     assert "pooling" in node.refusal("pipeline", url=url, options=options, args=[TEXTS[:2], {"pooling": "mean"}])

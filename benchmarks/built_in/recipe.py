@@ -29,7 +29,7 @@ SET_ASIDE = 1_000  # pairs of each source that are never trained on: the retriev
 SHORT = 1_500  # everyday sentences of the short version
 VOCAB = 19_712
 LEARNING = {"epochs": 1, "batch-tokens": 4_096, "lr": 0.0002, "warmup": 30, "save-every": 200}
-SHORT_VOCAB = 2_048
+SHORT_VOCAB = 8_192
 SHORT_LEARNING = {"epochs": 1, "batch-tokens": 1_024, "lr": 0.0002, "warmup": 5, "save-every": 100}
 
 

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 2. Embeddings against one-hot
 #
-# An id is a name, not a quantity: token 3928 is not larger than token 295 in any useful sense. So how does a model compute with
+# An id is a name, not a quantity: token 16529 is not larger than token 1008 in any useful sense. So how does a model compute with
 # it? The honest answer is the *one-hot* vector: as long as the vocabulary, all zeros, and a one in the token's own place.
 
 # %%
 import numpy as np
 from safetensors.numpy import load_file
-from shared import heat_map
+from shared import DATA_SETS, bar_chart, heat_map
 
 from gpt2wgpu import Encoder, cosine_similarity, euclidean_distance
 
@@ -28,27 +28,31 @@ for word in ("cat", "money"):
     print(f"kitten and {word:5}: cosine {cosine_similarity(a, b)}, distance {euclidean_distance(a, b):.3f}")
     assert cosine_similarity(a, b) == 0 and round(euclidean_distance(a, b), 3) == 1.414
 
-assert (token_id("kitten"), token_id("is"), vocabulary) == (3928, 295, 20480)
+assert (token_id("kitten"), token_id("is"), vocabulary) == (16529, 1008, 19712)
 # %% [markdown]
 # Every two tokens are equally far apart, at 1.414, and every cosine is 0. The one-hot vector says which token it is, and nothing
-# else: a kitten is as unlike a cat as it is unlike money. And it takes 20,480 numbers to say so.
+# else: a kitten is as unlike a cat as it is unlike money. And it takes 19,712 numbers to say so.
 #
 # ## A row of a table
 #
 # The first thing in the model is a table with one row for each token. Multiply a one-hot vector by it, and one row remains:
 
 # %%
-weights = load_file(model.checkpoint.folder / "model.safetensors")
-table = weights["wte.weight"].astype(np.float64)
+stored = load_file(model.checkpoint.folder / "model.safetensors")
+integers, scales = stored["wte.weight"], stored["wte.weight_scale"].astype(np.float64)
+table = integers * np.repeat(scales, 64, axis=1)
 row = one_hot["kitten"] @ table
 print("table", table.shape, "kitten:", np.round(row[:6], 2), "...")
 
-assert table.shape == (20480, 256) and (row == table[3928]).all()
-assert table.shape[0] / table.shape[1] == 80
+assert integers.dtype == np.int8 and abs(integers.astype(int)).max() == 127 and table.size / scales.size == 64
+assert table.shape == (19712, 384) and (row == table[16529]).all()
+assert round(table.shape[0] / table.shape[1]) == 51
 # %% [markdown]
-# So nobody multiplies: the row is looked up. It is the token's *embedding*, 256 numbers instead of 20,480, 80 times fewer. They
-# are *weights*: this model's began as another model's vectors of single words, and training moved them until whole sentences came
-# out right ([chapter 7](07_training.py)). Tokens that are used alike lie side by side:
+# The file holds the table in int8, integers from -127 to 127, and one scale for every 64 of them: their products are the numbers.
+#
+# And nobody multiplies by a one-hot vector: the row is looked up. It is the token's *embedding*, 384 numbers instead of 19,712,
+# 51 times fewer. They are *weights*. This model's began as those of a larger model, its teacher, and training moved them on
+# ([chapter 7](07_training.py)). Tokens that are used alike lie side by side:
 
 # %%
 words = ["kitten", "cat", "couch", "sofa", "bread", "money"]
@@ -56,11 +60,11 @@ rows = table[[token_id(word) for word in words]]
 units = rows / np.linalg.norm(rows, axis=1, keepdims=True)  # then a product is a cosine
 cosines = units @ units.T
 
-assert round(cosines[0, 1], 3) == 0.752 and round(cosines[2, 3], 3) == 0.795
-assert round(cosines[0, 5], 3) == 0.240
+assert round(cosines[0, 1], 2) == 0.62 and round(cosines[2, 3], 2) == 0.72
+assert round(cosines[0, 5], 2) == 0.08
 heat_map(cosines, words, words)
 # %% [markdown]
-# Kitten and cat have a cosine of 0.752, couch and sofa 0.795, kitten and money 0.240. One-hot vectors would show ones on the
+# Kitten and cat have a cosine of 0.62, couch and sofa 0.72, kitten and money 0.08. One-hot vectors would show ones on the
 # diagonal and nothing else.
 #
 # ## Neighbours
@@ -69,31 +73,28 @@ heat_map(cosines, words, words)
 
 # %%
 lengths = np.linalg.norm(table, axis=1)
-names = [name.strip() for name in model.tokenizer.decode([[i] for i in range(vocabulary)])]
+names = {i: name for name, i in model.tokenizer.vocabulary().items()}
 
 
 def find_neighbours(word: str, count: int) -> dict[str, float]:
-    """The tokens of the highest cosine to a word; the same letters with and without a space are one."""
+    """The tokens of the highest cosine to a word, without itself."""
     i = token_id(word)
     cosine = table @ table[i] / (lengths * lengths[i])
-    found: dict[str, float] = {}
-    for j in np.argsort(-cosine)[: 4 * count]:
-        if names[j] != names[i]:
-            found.setdefault(names[j], round(float(cosine[j]), 3))
-    return dict([*found.items()][:count])
+    order = [j for j in np.argsort(-cosine).tolist() if j != i]
+    return {names[j]: round(float(cosine[j]), 2) for j in order[:count]}
 
 
 for word in ("kitten", "seven", "london", "bank"):
-    print(f"{word:7}", ", ".join(f"{name} {cosine:.2f}" for name, cosine in find_neighbours(word, 7).items()))
+    print(f"{word:7}", ", ".join(f"{name} {cosine:.2f}" for name, cosine in find_neighbours(word, 6).items()))
 
-assert [*find_neighbours("kitten", 3)] == ["kitty", "cat", "cats"]
-assert find_neighbours("seven", 1) == {"7": 0.919}
-assert find_neighbours("bank", 3)["financial"] == 0.655
+assert {*find_neighbours("kitten", 3)} == {"cats", "cat", "kitty"}
+assert find_neighbours("seven", 1) == {"7": 0.77}
+assert find_neighbours("bank", 6)["money"] == 0.43
 bank_river = cosine_similarity(table[token_id("bank")], table[token_id("river")])
-assert round(bank_river, 3) == 0.420
+assert round(bank_river, 2) == 0.34
 # %% [markdown]
-# `seven` and `7` share no letter and have a cosine of 0.919. But look at "bank": all its neighbours are about money (financial:
-# 0.655), and "river" has only 0.420. A token has one row, whatever the sentence is about. Two meanings share it, and one wins.
+# `seven` and `7` share no letter and have a cosine of 0.77. But look at "bank": all its neighbours are about money (the word
+# itself: 0.43), and "river" has 0.34. A token has one row, whatever the sentence is about. Two meanings share it, and one wins.
 #
 # ## From tokens to a sentence
 #
@@ -122,31 +123,53 @@ for a, b in pairs.values():
     ways = (sum_one_hot(a), sum_one_hot(b)), (mean_embedding(a), mean_embedding(b)), model.encode([a, b])
     found.append([round(cosine_similarity(x, y), 3) for x, y in ways])
 
-assert found[0] == [0.375, 0.746, 0.718]
-assert found[1] == [0.75, 0.725, 0.562]
-assert found[2] == [1, 1, 0.988]
+assert found[0] == [0.375, 0.925, 0.766]
+assert found[1] == [0.75, 0.931, 0.525]
+assert found[2] == [1, 1, 0.98]
 heat_map(found, [*pairs], ["bag of words", "embeddings", "model"], digits=3)
 # %% [markdown]
 # - The bag of words sees letters only: 0.375 for the same meaning, and twice that, 0.750, for the other one.
-# - The mean of embeddings puts them in the right order, 0.746 before 0.725. That is one table and no network at all, and often
-#   surprisingly good.
-# - The model keeps the first, 0.718, and tells the second apart, 0.562.
+# - The mean of embeddings gives nearly the same, 0.925 and 0.931. That a couch is a sofa counts, but so does every "the".
+# - The model keeps the first, 0.766, and tells the second apart, 0.525.
 # - A mean forgets the order of its tokens, so the first two give exactly 1 for a dog that bites and a dog that is bitten. The
-#   model gives 0.988: it sees a difference, but hardly. Word order is where small models are weakest.
+#   model gives 0.980: it sees a difference, but hardly. Word order is where small models are weakest.
 #
-# ## Lengths speak, too
+# ## Not every word says as much
 #
-# A mean of vectors weighs each token by its length. Nobody gave this model a list of stop words:
+# The mean counts "the" as much as "kitten". A weight for each token helps: the rarer it is, the more it counts (Arora et al.
+# 2017). To see how much, take the 360 pairs of `data_sets/dev.tsv`, labelled as meaning the same or not. Draw one pair of each
+# kind: how often has the one that means the same the higher cosine? By chance it is half of the time.
 
 # %%
-for word in ("the", "a", "on", "is", "cat", "kitten", "couch"):
-    print(f"{word:7} {lengths[token_id(word)]:.2f}")
+lines = [line.split("\t") for line in (DATA_SETS / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+same = np.array([line[3] == "1" for line in lines])
+left, right = (model.tokenizer.plain([line[i] for line in lines]) for i in (1, 2))
+counts = np.bincount(np.concatenate([*left, *right]), minlength=vocabulary)
+frequency = counts / counts.sum()
+rarity = 0.001 / (0.001 + frequency)
 
-assert round(lengths[token_id("the")], 2) == 0.96 and round(lengths[token_id("kitten")], 2) == 4.09
-assert round(lengths.min(), 2) == 0.79 and names[int(lengths.argmin())] == "."
+
+def chance_of_order(rows: np.ndarray) -> float:
+    """How often a pair that means the same has the higher cosine, if each token stands for its row."""
+    cosines = np.array(
+        [cosine_similarity(rows[a].sum(0), rows[b].sum(0)) for a, b in zip(left, right, strict=True)]
+    )
+    return float((cosines[same, None] > cosines[~same]).mean())
+
+
+chances = {
+    "plain mean": chance_of_order(table),
+    "weighted mean": chance_of_order(rarity[:, None] * table),
+}
+
+assert len(lines) == 360 and round(lengths.min(), 1) == round(lengths.max(), 1) == 5.4
+assert round(100 * frequency[token_id("the")]) == 16
+assert [round(chance, 2) for chance in chances.values()] == [0.61, 0.70]
+bar_chart(chances, digits=2)
 # %% [markdown]
-# "the" is 0.96 long and "kitten" 4.09: the frequent words, which say little, hardly move the mean. The shortest row of all, 0.79,
-# is that of the full stop.
+# Every row of this table is 5.4 long, and 16 % of all tokens here are "the". The plain mean is right 0.61 of the time, the
+# weighted one 0.70, with one table and no network at all. How the model weighs its words is in
+# [chapter 4](04_mlp_and_residual.py).
 #
 # What is missing is context: "bank" beside "river" should become another vector than "bank" beside "money", and so should a dog
 # before and after "bit". Letting tokens look at each other is the work of [attention](03_attention.py).
@@ -158,4 +181,4 @@ assert round(lengths.min(), 2) == 0.79 and names[int(lengths.argmin())] == "."
 # 1. Find neighbours of words with two meanings: "mouse", "spring", "match". Which meaning won?
 # 2. The famous sum: is `table[king] - table[man] + table[woman]` nearest to "queen"? Leave out the three words themselves. Then
 #    leave out the sum, and look at the plain neighbours of "king".
-# 3. Give all rows the length one before taking the mean. Do the first two pairs get better or worse?
+# 3. Subtract `table.mean(0)` from all rows before anything else. Which cosines change most, and do `chances` get better?

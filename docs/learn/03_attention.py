@@ -16,17 +16,20 @@ from gpt2wgpu.graph import ops
 model = Encoder(device="numpy")
 stored = load_file(model.checkpoint.folder / "model.safetensors")
 weights = {name: array.astype(np.float64) for name, array in stored.items()}
+for name, scales in stored.items():
+    if name.endswith("_scale"):  # int8 as in chapter 2; a matrix has scales for every 64 rows
+        weights[name.removesuffix("_scale")] *= np.repeat(scales, 64, axis=int(name.startswith("wte")))
 sentence = "A kitten is napping on the couch"
 trace = model.explain(sentence).texts[0]
 ids, names = [token.id for token in trace.tokens], [token.name for token in trace.tokens]
 n = len(ids)
 print(*names)
 
-assert n == 8 and names[4] == "pping"
+assert n == 10 and names[5] == "##ping"
 # %% [markdown]
 # ## In: a row for each token
 #
-# The input is the row of each token in the table of tokens, plus the row of its place in a table of positions: 8 rows of 256
+# The input is the row of each token in the table of tokens, plus the row of its place in a table of positions: 10 rows of 384
 # numbers. Everything in the model is such an array, one row for each token.
 
 # %%
@@ -34,12 +37,14 @@ token_rows = weights["wte.weight"][ids]
 position_rows = weights["wpe.weight"][:n]
 x = token_rows + position_rows
 
-assert x.shape == (8, 256)
-assert round(np.linalg.norm(position_rows[0]), 1) == 15.9
-assert round(cosine_similarity(position_rows[0], position_rows[7]), 3) == 0.998
+assert x.shape == (10, 384)
+assert round(np.linalg.norm(token_rows[2]), 1) == 5.4 and round(np.linalg.norm(position_rows[2]), 1) == 1.3
+near, far = (cosine_similarity(position_rows[2], position_rows[i]) for i in (3, -1))
+assert round(near, 2) == 0.78 and round(far, 2) == 0.05
 # %% [markdown]
-# The position rows are 15.9 long and nearly equal: the first and the last have a cosine of 0.998. This model makes little of
-# the place of a word. [Chapter 6](06_anisotropy.py) says what the large common part does.
+# A token's row is 5.4 long, that of its place 1.3: what a word is counts more than where it stands. Places side by side have
+# similar rows, places far apart do not: the third and the fourth have a cosine of 0.78, the third and the last 0.05. Nobody
+# arranged that; it was learnt.
 #
 # ## Norm
 #
@@ -69,81 +74,100 @@ assert normed.shape == x.shape
 # One matrix holds all three side by side. The columns are then cut into heads, each of which looks for something else.
 
 # %%
-qkv = normed @ weights["h.0.attn.c_attn.weight"] + weights["h.0.attn.c_attn.bias"]
-heads = 4
-queries, keys, values = (part.reshape(n, heads, -1).swapaxes(0, 1) for part in np.split(qkv, 3, axis=1))
+heads = 12
 
-assert qkv.shape == (8, 768) and queries.shape == keys.shape == values.shape == (4, 8, 64)
+
+def linear(rows: np.ndarray, name: str) -> np.ndarray:
+    return rows @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def split_heads(qkv: np.ndarray) -> list[np.ndarray]:
+    """Queries, keys and values, (H, n, D) each."""
+    return [part.reshape(len(qkv), heads, -1).swapaxes(0, 1) for part in np.split(qkv, 3, axis=1)]
+
+
+qkv = linear(normed, "h.0.attn.c_attn")
+queries, keys, values = split_heads(qkv)
+
+assert qkv.shape == (10, 1152) and queries.shape == keys.shape == values.shape == (12, 10, 32)
 # %% [markdown]
-# So there are 4 heads, and in each 8 queries, keys and values of 64 numbers. From here on we watch one head, the second.
+# So there are 12 heads, and in each 10 queries, keys and values of 32 numbers. From here on we watch one head, the second.
 #
 # ## Scores
 #
-# How well does a query fit a key? Their product says it. It is a sum of 64 terms, which grows with their number, so it is divided
-# by the root of that, 8. Each row below is a token that looks, each column one that is looked at.
+# How well does a query fit a key? Their product says it. It is a sum of 32 terms, which grows with their number, so it is divided
+# by the root of that, 5.66. Each row below is a token that looks, each column one that is looked at.
 
 # %%
 head = 1  # counted from zero
-scores = queries[head] @ keys[head].T / np.sqrt(64)
-compared = scores - scores.mean(axis=1, keepdims=True)
+scores = queries[head] @ keys[head].T / np.sqrt(32)
+kitten, nap, the, couch = 2, 4, 7, 8  # their places
 
-assert np.sqrt(64) == 8 and scores.shape == (8, 8)
-assert scores.max() < -50 and round(compared[7, 1], 1) == 5.8 and round(compared[7, 6], 1) == -4.7
-heat_map(compared, names, names, digits=1)
+assert [names[i] for i in (kitten, nap, the, couch)] == ["kitten", "nap", "the", "couch"]
+assert round(np.sqrt(32), 2) == 5.66 and scores.shape == (10, 10)
+assert round(scores[couch, kitten], 1) == 2.4 and round(scores[couch, the], 1) == 0.1
+heat_map(scores, names, names, digits=1)
 # %% [markdown]
-# The scores themselves are all below -50, because the position rows have so much in common. Only differences within a row will
-# matter, so the picture shows each score minus the mean of its row. To "couch", "kitten" is 5.8 above the mean and "the" 4.7
-# below it. All rows look the same: whoever asks, this head finds the words that carry the content.
+# To "couch", "kitten" scores 2.4 and "the" 0.1.
 #
-# ## Only what was said before
+# ## Shares
 #
-# GPT-2 reads from left to right: a token may look at itself and at what stands before it. What comes later gets the score minus
-# infinity. The *softmax* then turns a row of scores into shares: `exp` of each, divided by their sum. Every row sums to 1.
+# The *softmax* turns a row of scores into shares: `exp` of each, divided by their sum. Every row sums to 1.
+
 
 # %%
-masked = np.where(np.tri(n, dtype=bool), scores, -np.inf)
-shares = np.exp(masked - masked.max(axis=1, keepdims=True))  # the largest is taken off: exp cannot overflow
-shares /= shares.sum(axis=1, keepdims=True)
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Each row of scores as shares; the largest is taken off first, so that exp cannot overflow."""
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
 
-assert abs(shares.sum(axis=1) - 1).max() < 1e-12 and shares[0, 0] == 1
-kitten, na, the, couch = 1, 3, 6, 7  # their places
-assert [names[i] for i in (kitten, na, the, couch)] == ["␣kitten", "␣na", "␣the", "␣couch"]
-assert [round(shares[couch, i], 2) for i in (kitten, na, couch)] == [0.47, 0.13, 0.40]
-assert round(shares[the, kitten], 2) == 0.78
+
+shares = softmax(scores)
+
+assert {*np.round(shares.sum(axis=1), 12)} == {1}
+assert [round(shares[couch, i], 2) for i in (kitten, couch, the)] == [0.33, 0.20, 0.04]
+assert round(shares[nap, couch], 2) == 0.37
 heat_map(shares, names, names)
 # %% [markdown]
-# The first token sees only itself, so its share is 1. "the" takes 0.78 of what it reads from "kitten". "couch" takes 0.47 from
-# "kitten", 0.13 from the first half of "napping" and 0.40 from itself, and next to nothing from "is", "on" and "the".
+# "couch" takes 0.33 of what it reads from "kitten", 0.20 from itself and 0.04 from "the"; "nap" takes 0.37 from "couch". This
+# head asks *what*: words find others that go with them. The third head asks *where*:
+
+# %%
+by_place = softmax(queries[2] @ keys[2].T / np.sqrt(32))
+
+assert by_place[range(1, n), range(n - 1)].min() > 0.99
+heat_map(by_place, names, names)
+# %% [markdown]
+# Each token takes more than 0.99 of what it reads from the token before it, whatever that token is, and `[CLS]`, which has none
+# before it, reads itself. Only the rows of places can tell them who that is.
 #
 # ## Take the values
 #
-# Each token now gets the mean of the values, weighted by its shares. All four heads do so, their results are put side by side,
+# Each token now gets the mean of the values, weighted by its shares. All twelve heads do so, their results are put side by side,
 # and one more matrix mixes them. The result is not put in the place of the row: it is *added* to it.
 
 
 # %%
-def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, causal: bool = True) -> np.ndarray:
-    """The heads' results side by side, (n, C), of queries, keys and values (H, n, D)."""
-    scores = queries @ keys.swapaxes(1, 2) / np.sqrt(keys.shape[2])
-    if causal:
-        scores = np.where(np.tri(len(scores[0]), dtype=bool), scores, -np.inf)
-    shares = np.exp(scores - scores.max(axis=2, keepdims=True))
-    shares /= shares.sum(axis=2, keepdims=True)
+def attend(
+    queries: np.ndarray, keys: np.ndarray, values: np.ndarray, mask: np.ndarray | float = 0
+) -> np.ndarray:
+    """The heads' results side by side, (n, C), of queries, keys and values (H, n, D). mask: added to the scores."""
+    shares = softmax(queries @ keys.swapaxes(1, 2) / np.sqrt(keys.shape[2]) + mask)
     return (shares @ values).swapaxes(0, 1).reshape(len(values[0]), -1)
 
 
 mixed = attend(queries, keys, values)
-written = mixed @ weights["h.0.attn.c_proj.weight"] + weights["h.0.attn.c_proj.bias"]
+written = linear(mixed, "h.0.attn.c_proj")
 after = x + written
 lengths, added = np.linalg.norm(x, axis=1), np.linalg.norm(written, axis=1)
 for name, before, length in zip(names, lengths, added, strict=True):
-    print(f"{name:8} is {before:.1f} long, attention added {length:.2f}")
+    print(f"{name:8} is {before:.1f} long, attention added {length:.1f}")
 
-assert abs(mixed[couch, 64:128] - shares[couch] @ values[head]).max() < 1e-12
-assert lengths.min() > 15 and 0.1 < added.min() < added.max() < 0.25
+assert abs(mixed[couch, 32:64] - shares[couch] @ values[head]).max() < 1e-12
+assert lengths.min() > 5 and 1.5 < added.min() < added.max() < 3.5
 # %% [markdown]
-# That is all of it: one short function, and a matrix before and after. What this first attention adds is small, 0.1 to 0.25, on
-# rows that are longer than 15. Most of that length is the part that all rows share.
+# That is all of it: one short function, and a matrix before and after. What this first attention adds is 1.5 to 3.5 long, on rows
+# longer than 5: each token keeps most of what it was.
 #
 # ## Is it what the engine computes?
 #
@@ -156,65 +180,107 @@ as_op = ops.attention.reference(
     qkv.astype(np.float32),
     np.array([[0, n]]),  # one text, from token 0 to n
     np.array([[0, 0]]),  # the work list of a GPU; numpy does not read it
-    head_size=64,
-    scale=1 / 8,
-    causal=True,
+    head_size=32,
+    scale=1 / np.sqrt(32),
+    causal=False,
 )
 print(f"shares differ by {abs(shares - by_engine).max():.1e}, results by {abs(mixed - as_op).max():.1e}")
 
 assert abs(x - trace.states[0]).max() == 0
-assert abs(shares - by_engine).max() < 1e-10
+assert abs(shares - by_engine).max() < 1e-7
 assert abs(mixed - as_op).max() < 0.0001
 # %% [markdown]
 # The input is the same to the last bit, a difference of 0, and the results differ by less than 0.0001, the rounding of float32.
 #
 # ## How does attention know the order?
 #
-# Not by itself: a weighted mean does not ask in which order its parts stand. The mask and the position rows tell the order. Give
-# every token the same position, and compare the sums of what the tokens read, with the mask and without:
+# Not by itself: a weighted mean does not ask in which order its parts stand. The rows of places tell it. Give every token the
+# same place, and compare the sums of what the tokens read in two sentences of the same words:
+
 
 # %%
-differences = {}
-for causal in (False, True):
-    sums = []
-    for text in ("The dog bit the man", "The man bit the dog"):
-        (text_ids,) = model.tokenizer.plain([text])
-        rows = layer_norm(weights["wte.weight"][text_ids] + weights["wpe.weight"][0], "h.0.ln_1")
-        text_qkv = rows @ weights["h.0.attn.c_attn.weight"] + weights["h.0.attn.c_attn.bias"]
-        parts = (part.reshape(5, heads, -1).swapaxes(0, 1) for part in np.split(text_qkv, 3, axis=1))
-        sums.append(attend(*parts, causal=causal).sum(axis=0))
-    differences[causal] = abs(sums[0] - sums[1]).max()
-    print(f"{'with' if causal else 'without'} the mask the sums differ by {differences[causal]:.1g}")
+def sum_read(text: str, places: list[int], mask: np.ndarray | float = 0) -> np.ndarray:
+    """The sum of what the tokens of a text read in the first attention, (C,)."""
+    (text_ids,) = model.tokenizer.plain([text])
+    rows = layer_norm(weights["wte.weight"][text_ids] + weights["wpe.weight"][places], "h.0.ln_1")
+    queries, keys, values = split_heads(linear(rows, "h.0.attn.c_attn"))
+    return attend(queries, keys, values, mask).sum(axis=0)
 
-assert differences[False] < 1e-9 and differences[True] > 0.5
+
+def difference(places: list[int], mask: np.ndarray | float = 0) -> float:
+    first, second = (sum_read(text, places, mask) for text in ("The dog bit the man", "The man bit the dog"))
+    return float(abs(first - second).max())
+
+
+own, same = difference([1, 2, 3, 4, 5]), difference([1, 1, 1, 1, 1])
+print(f"with their own places the sums differ by {own:.1g}, with the same place by {same:.1g}")
+
+assert own > 0.3 and same < 1e-9
 # %% [markdown]
-# Without the mask who bit whom is lost; with it, some number differs by more than 0.5.
+# With one place for all, who bit whom is lost; with their own, some number differs by more than 0.3.
 #
-# ## Twenty heads
+# ## GPT-2 looks back only
 #
-# The model has five blocks of four heads. This is what the last token, "couch", reads in each of them:
+# So far every token could look at every other, as in BERT. GPT-2 itself was made to guess the next word, and a token that saw
+# what comes next would not have to guess. So it looks at itself and at what stands before it. What comes later gets a score of
+# minus infinity, which `exp` makes 0. This is the *causal mask*:
 
 # %%
-last = trace.attention[:, :, -1].reshape(-1, n)
-labels = [f"block {i // heads + 1} head {i % heads + 1}" for i in range(len(last))]
+mask = np.where(np.tri(n, dtype=bool), 0, -np.inf)
+looking_back = softmax(scores + mask)
+masked = difference([1, 1, 1, 1, 1], mask[:5, :5])
+print(f"with the mask and the same place the sums differ by {masked:.1g}")
 
-assert last.shape == (20, 8)
-assert round(last[17, kitten], 2) == 1.0 and round(last[18, na], 2) == 0.98
-assert round(last[labels.index("block 4 head 1"), couch], 2) == 0.83
-heat_map(last, labels, names)
+assert looking_back[0, 0] == 1 and (looking_back[np.triu_indices(n, 1)] == 0).all()
+assert shares[kitten, couch] > 0.1 and looking_back[kitten, couch] == 0
+assert masked > 1
+heat_map(looking_back, names, names)
 # %% [markdown]
-# In the last block the second head gives 1.00 to "kitten" and the third 0.98 to "napping": one asks who, the other what was done.
-# In block four a head keeps 0.83 at the token itself. But take care: the pictures show where a head looks, not what it does with
-# what it sees. How much each head adds to the similarity of two sentences can be computed exactly, and is surprisingly little:
-# `gpt2wgpu explain "A kitten is napping on the couch" "The cat sleeps on the sofa"` prints it.
+# The first token sees only itself, so its share is 1. The order is now known without any places, for who stands before whom
+# decides who sees whom: the sums differ by more than 1. The price: "kitten", which took more than 0.1 from "couch", now takes 0.
+# It cannot know yet where it will lie. A generator needs the mask, a vector of a whole text does not, so the built-in model works
+# without: its `config.json` says `"is_causal": false`. Where that line is missing, as with GPT-2's own weights, there is a mask.
 #
-# The other half of a block, and the way of a token through all five, is [chapter 4](04_mlp_and_residual.py).
+# ## What twelve heads read
+#
+# The model has six blocks of twelve heads. This is what "couch" reads in the last block:
+
+# %%
+last = trace.attention[5, :, couch]
+from_first = trace.attention[:, :, 1:, 0].mean(axis=(1, 2))  # what the others take from [CLS], by block
+
+assert trace.attention.shape == (6, 12, 10, 10)
+assert round(last[11, kitten], 2) == 0.61 and round(last[9, nap], 2) == 0.47
+assert from_first[1:5].min() > 0.5
+heat_map(last, [f"head {i + 1}" for i in range(heads)], names)
+# %% [markdown]
+# The last head takes 0.61 from "kitten", the tenth 0.47 from "nap": who, and what was done. Others read `[CLS]`, and in
+# the blocks from the second to the fifth the words take on average more than 0.5 from it. What do they get? The values are rows,
+# too, and this is how long they are:
+
+# %%
+lengths_by_block = []
+for i, state in enumerate(trace.states[:-1]):
+    handed = split_heads(linear(layer_norm(state, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn"))[2]
+    lengths_by_block.append(np.linalg.norm(handed, axis=2).mean(axis=0))
+value_lengths = np.array(lengths_by_block)
+
+assert value_lengths[1:5, 0].max() < 1 and value_lengths[1:5, 1:].min() > 2
+heat_map(value_lengths, [f"block {i + 1}" for i in range(6)], names, digits=1)
+# %% [markdown]
+# In those blocks the value of `[CLS]` is shorter than 1, that of any other token longer than 2. Shares must sum to 1, so a head
+# that finds nothing needs a place where they do no harm (Kobayashi et al. 2020). So take care: the pictures show where a head
+# looks, not what it does with what it sees. How much each head adds to the similarity of two sentences can be computed exactly:
+# `gpt2wgpu explain "A kitten is napping on the couch" "The cat sleeps on the sofa"` prints it. Before the last block it is next
+# to nothing.
+#
+# The other half of a block, and the way of a token through all six, is [chapter 4](04_mlp_and_residual.py).
 #
 # ## Try
 #
 # The asserts hold for the text as it is. After a change, `python -O docs/learn/03_attention.py` leaves them out.
 #
 # 1. Do the heads of the last block find who and what in a sentence of yours? Try one in the passive.
-# 2. Divide the scores by one instead of eight, or by a hundred. What happens to the shares, and to `entropy`, the sum of
+# 2. Divide the scores by one instead of `np.sqrt(32)`, or by a hundred. What happens to the shares, and to `entropy`, the sum of
 #    `-share * log(share)` of a row?
-# 3. Set `causal` to false everywhere. Which tokens change most, the first or the last?
+# 3. What tells two orders of the same words apart best, their own places, the mask, or both? `difference` says.

@@ -6,6 +6,8 @@
 # complete: at the end of this chapter it fits in thirty lines, and gives the vectors that the engine gives.
 
 # %%
+from math import erf
+
 import numpy as np
 from safetensors.numpy import load_file
 from shared import DATA_SETS, bar_chart, line_chart
@@ -15,17 +17,16 @@ from gpt2wgpu import Encoder, cosine_similarity
 model = Encoder(device="numpy")
 stored = load_file(model.checkpoint.folder / "model.safetensors")
 weights = {name: array.astype(np.float64) for name, array in stored.items()}
+for name, scales in stored.items():
+    if name.endswith("_scale"):  # int8, as in chapter 2
+        weights[name.removesuffix("_scale")] *= np.repeat(scales, 64, axis=int(name.startswith("wte")))
 sentence = "A kitten is napping on the couch"
 trace = model.explain(sentence).texts[0]
 names = [token.name for token in trace.tokens]
 
-assert trace.states.shape == (6, 8, 256)  # before the first block, and after each of five: 8 rows
+assert trace.states.shape == (7, 10, 384)  # before the first block, and after each of six: 10 rows
 # %% [markdown]
-# ## The MLP
-#
-# Norm, a matrix, a curve, a matrix. The first matrix makes 1,024 numbers of a row's 256, the second brings them back. Each of the
-# 1,024 asks one question of the row: a column of the first matrix is the question, the row of the second is what is added if the
-# answer is yes. The curve between them decides: GELU lets large numbers through and makes nearly nothing of negative ones.
+# Three functions are those of [chapter 3](03_attention.py), here for all heads at once:
 
 
 # %%
@@ -38,13 +39,36 @@ def linear(rows: np.ndarray, name: str) -> np.ndarray:
     return rows @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
+def attention(rows: np.ndarray, block: int) -> np.ndarray:
+    """What attention adds to each row."""
+    qkv = linear(layer_norm(rows, f"h.{block}.ln_1"), f"h.{block}.attn.c_attn")
+    queries, keys, values = (p.reshape(len(rows), 12, 32).swapaxes(0, 1) for p in np.split(qkv, 3, axis=1))
+    scores = queries @ keys.swapaxes(1, 2) / np.sqrt(32)
+    shares = np.exp(scores - scores.max(2, keepdims=True))
+    shares /= shares.sum(2, keepdims=True)
+    return linear((shares @ values).swapaxes(0, 1).reshape(len(rows), -1), f"h.{block}.attn.c_proj")
+
+
+x = trace.states[2]  # after two blocks
+x = x + attention(x, block=2)  # what the third MLP reads
+
+assert x.shape == (10, 384)
+# %% [markdown]
+# ## The MLP
+#
+# Norm, a matrix, a curve, a matrix. The first matrix makes 1,536 numbers of a row's 384, the second brings them back. Each of the
+# 1,536 asks one question of the row: a column of the first matrix is the question, the row of the second is what is added if the
+# answer is yes. The curve between them decides: GELU lets large numbers through and makes nearly nothing of negative ones.
+
+
+# %%
 def gelu(x: np.ndarray) -> np.ndarray:
-    """x times about the probability that a normal variable is below x (Hendrycks & Gimpel 2016)."""
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    """x times the probability that a normal variable is below x (Hendrycks & Gimpel 2016). GPT-2 itself approximates it."""
+    return 0.5 * x * (1 + np.vectorize(erf)(x / np.sqrt(2)))
 
 
 def ask(rows: np.ndarray, block: int) -> np.ndarray:
-    """The answers of an MLP, (n, 1024)."""
+    """The answers of an MLP, (n, 1536)."""
     return gelu(linear(layer_norm(rows, f"h.{block}.ln_2"), f"h.{block}.mlp.c_fc"))
 
 
@@ -55,48 +79,40 @@ def mlp(rows: np.ndarray, block: int) -> np.ndarray:
 
 curve = np.linspace(-4, 3, 141)
 assert round(float(gelu(curve).min()), 2) == -0.17 and round(float(gelu(np.array(3.0))), 3) == 2.996
-assert weights["h.0.mlp.c_fc.weight"].shape == (256, 1024)
+assert weights["h.0.mlp.c_fc.weight"].shape == (384, 1536)
 line_chart({"GELU": gelu(curve), "max(x, 0)": np.maximum(curve, 0)}, across=curve, across_name="x")
 # %% [markdown]
-# GELU makes 2.996 of `3`, and never less than -0.17 of anything. How many of the questions does a token answer with a clear yes?
+# GELU makes 2.996 of `3`, and never less than -0.17 of anything. How many questions of the third MLP does a token answer with
+# a clear yes?
 
 # %%
-answers = ask(trace.states[2], block=2)
+answers = ask(x, block=2)
 clear = dict(zip(names, (answers > 0.1).sum(axis=1).tolist(), strict=True))
 per_block = {
-    kind: sum(a.size for name, a in weights.items() if name.startswith(f"h.0.{kind}"))
+    kind: sum(a.size for name, a in stored.items() if name.startswith(f"h.0.{kind}") and "_scale" not in name)
     for kind in ("attn", "mlp")
 }
 
-assert answers.shape == (8, 1024) and max(clear.values()) == 61
-assert per_block == {"attn": 263168, "mlp": 525568}
+assert answers.shape == (10, 1536) and max(clear.values()) == clear["the"] == 234
+assert (clear["kitten"], clear["couch"], clear["[CLS]"]) == (121, 139, 20)
+assert per_block == {"attn": 591360, "mlp": 1181568}
 bar_chart(clear, digits=0)
 # %% [markdown]
-# At most 61 of 1,024. The MLP is a large store of which each token opens a few drawers; two thirds of a block's weights
-# are in it, 525,568 beside 263,168 of attention.
+# At most 234 of 1,536, for "the"; "kitten" and "couch" answer 121 and 139, and `[CLS]` only 20. The MLP is a large store of which
+# each token opens some drawers; two thirds of a block's weights are in it, 1,181,568 beside 591,360 of attention.
 #
 # ## The whole model
 #
-# Now everything: the rows of the tables, five blocks that add twice, a last norm, the mean over the tokens, length one.
+# Now everything: the rows of the tables, six blocks that add twice, a last norm, the mean over the tokens, length one.
 
 
 # %%
-def attention(rows: np.ndarray, block: int) -> np.ndarray:
-    """What attention adds to each row: chapter 3 once more, for all heads at once."""
-    qkv = linear(layer_norm(rows, f"h.{block}.ln_1"), f"h.{block}.attn.c_attn")
-    queries, keys, values = (p.reshape(len(rows), 4, 64).swapaxes(0, 1) for p in np.split(qkv, 3, axis=1))
-    scores = np.where(np.tri(len(rows), dtype=bool), queries @ keys.swapaxes(1, 2) / 8, -np.inf)
-    shares = np.exp(scores - scores.max(2, keepdims=True))
-    shares /= shares.sum(2, keepdims=True)
-    return linear((shares @ values).swapaxes(0, 1).reshape(len(rows), -1), f"h.{block}.attn.c_proj")
-
-
 def write_stream(text: str, without: str = "") -> dict[str, np.ndarray]:
     """What each part writes to the residual stream, (n, C); parts named `without...` write nothing."""
-    (ids,) = model.tokenizer.plain([text])
+    (ids,), _ = model.tokenizer.encode([text], model.max_seq_length)
     written = {"embedding": weights["wte.weight"][ids] + weights["wpe.weight"][: len(ids)]}
     stream = written["embedding"]
-    for block in range(5):
+    for block in range(6):
         for name, part in (("attention", attention), ("mlp", mlp)):
             if not (without and f"{name} {block + 1}".startswith(without)):
                 written[f"{name} {block + 1}"] = part(stream, block)
@@ -115,60 +131,74 @@ difference = abs(embed(sentence) - model.encode(sentence)).max()
 print(f"the largest difference to the engine: {difference:.1e}; cosine {embed(sentence) @ embed(other):.4f}")
 
 assert difference < 0.000001
-assert round(embed(sentence) @ embed(other), 3) == 0.718
+assert round(embed(sentence) @ embed(other), 3) == 0.766
 # %% [markdown]
-# No number differs by 0.000001: this is the built-in model. Its cosine of the cat and the kitten is 0.718, as in the README. What
+# No number differs by 0.000001: this is the built-in model. Its cosine of the cat and the kitten is 0.766, as in the README. What
 # the rest of the package adds is speed, other models, and care.
 #
 # ## The stream
 #
-# Nothing is ever overwritten: a token's row at the end is the sum of what was written to it, by the embedding and ten parts.
+# Nothing is ever overwritten: a token's row at the end is the sum of what was written to it, by the embedding and twelve parts.
 # `explain` keeps the rows after each block, so that can be checked:
 
 # %%
 written = write_stream(sentence)
 stream = np.cumsum([*written.values()], axis=0)  # after the embedding, after the first attention, ...
+lengths = np.linalg.norm(stream, axis=2)
 
-assert stream.shape == (11, 8, 256)
-assert abs(stream[8] - trace.states[4]).max() < 1e-7  # four blocks
-assert abs(layer_norm(stream[10], "ln_f") - trace.states[5]).max() < 1e-7  # all, and the last norm
-assert [round(np.linalg.norm(stream[i, 6]), 1) for i in (0, 10)] == [15.9, 35.8]
-assert [round(np.linalg.norm(stream[i, 7]), 1) for i in (0, 10)] == [16.5, 9.8]
-line_chart(
-    {name: np.linalg.norm(stream[:, i], axis=1) for i, name in enumerate(names)}, across_name="part", digits=0
-)
+assert stream.shape == (13, 10, 384)
+assert abs(stream[8] - trace.states[4]).max() < 0.0001  # four blocks
+assert abs(layer_norm(stream[12], "ln_f") - trace.states[6]).max() < 0.0001  # all, and the last norm
+assert [round(x) for x in lengths[[0, 2], 0]] == [12, 63] and round(lengths[2, 1:].max()) == 7
+assert lengths[12].min() > 130
+shown = ("[CLS]", "kitten", "is", "the", "couch", "[SEP]")
+line_chart({name: lengths[:, names.index(name)] for name in shown}, across_name="part", digits=0)
 # %% [markdown]
-# The picture shows how long each token's row is after each part. All begin alike, and most of that is a vector that all rows have
-# in common, from the table of positions. Then they part: "the" grows from 15.9 to 35.8, "couch" shrinks from 16.5 to 9.8. The
-# steps are at the MLPs, every second part. In which direction do these write?
+# The picture shows how long the rows of six tokens are after each part. `[CLS]` grows from 12 to 63 in the first MLP, where no
+# other is longer than about 7. The others grow late; at the end all are longer than 130. What stands in the giant row, and what
+# is it for?
 
 # %%
-common = weights["wpe.weight"][:8].mean(axis=0)
-along = [cosine_similarity(row, common) for row in written["mlp 3"]]
+giant = stream[6, 0]  # [CLS] after three blocks
+number = int(abs(giant).argmax())
+elsewhere = sum([*write_stream(other).values()][:7])[0]
+to_first = trace.attention[3, :, 1:, 0].mean()  # fourth block, all heads, from all others to [CLS]
+values = linear(layer_norm(stream[6], "h.3.ln_1"), "h.3.attn.c_attn")[:, 768:].reshape(10, 12, 32)
+value_lengths = np.linalg.norm(values, axis=2).mean(axis=1)
 
-assert round(along[6], 2) == 0.97 and round(along[1], 2) == -0.95
-assert (
-    round(cosine_similarity(weights["ln_f.bias"], -(common - common.mean()) * weights["ln_f.weight"]), 4)
-    == 0.9999
-)
-bar_chart([*zip(names, along, strict=True)], digits=2)
+assert number == 99 and cosine_similarity(giant, np.eye(384)[number]) > 0.99
+assert cosine_similarity(giant, elsewhere) > 0.999
+assert round(to_first, 1) == 0.6 and round(value_lengths[0], 1) == 0.6 and value_lengths[1:].min() > 3
+bar_chart([*zip(names, value_lengths, strict=True)], digits=1)
 # %% [markdown]
-# The third MLP gives more of the common vector to "the" (cosine 0.97) and takes it from "kitten" (-0.95). Why? The last norm
-# divides each row by its size, and its bias is the common vector once more with the opposite sign (0.9999), which takes out what
-# all rows have in common. Of a row that holds much of it, next to nothing is left:
+# One number, number 99, is nearly all of it (cosine above 0.99), and in another sentence the row is the same (above 0.999). So it
+# says nothing about the text. But the others give it 0.6 of their attention in the fourth block, and take next to nothing:
+# its values are 0.6 long there, all others more than 3, as the picture shows. The shares of a head must sum to one, and a head
+# that finds nothing looks where nothing is: an *attention sink* ([Xiao et al. 2023](https://arxiv.org/abs/2309.17453)). What the
+# giant does to means of the rows is in [chapter 6](06_anisotropy.py).
+#
+# ## A mean that weighs
+#
+# The model ends with a plain mean over the tokens. Do all count alike?
 
 # %%
-final = layer_norm(stream[10], "ln_f")
+final = layer_norm(stream[12], "ln_f")
 vector = final.mean(axis=0)
 shares = final @ vector / (len(final) * vector @ vector)  # of the mean's squared length, a sum over tokens
+loudest = int(abs(stream[12]).max(axis=0).argmax())
+kitten, the = names.index("kitten"), names.index("the")
 
 assert abs(shares.sum() - 1) < 1e-12
-assert round(np.linalg.norm(final[6]), 2) == 0.70 and round(np.linalg.norm(final[7]), 2) == 6.71
-assert [round(share, 2) for share in shares[[1, 3, 4, 6, 7]]] == [0.41, 0.11, 0.02, 0.01, 0.41]
+assert loudest == 127 and [round(abs(stream[12, i, loudest])) for i in (the, kitten)] == [285, 6]
+assert round(lengths[12, the]) == 322 and round(weights["ln_f.weight"][loudest], 2) == 0
+assert [round(np.linalg.norm(final[i]), 1) for i in (the, kitten)] == [3.3, 8.0]
+assert [round(shares[i], 2) for i in (the, kitten)] == [0.06, 0.15]
 bar_chart([*zip(names, shares, strict=True)], digits=2)
 # %% [markdown]
-# "the" is 0.70 long at the end and "couch" 6.71. In the mean over the tokens "kitten" and "couch" have 0.41 each, the halves of
-# "napping" 0.11 and 0.02, and "the" 0.01. The model ends with a plain mean, and yet it has learnt to weigh its words.
+# No: "kitten" has 0.15 of the mean and "the" 0.06. The row of "the" is 322 long before the last norm, and number 127 alone is 285
+# of that; of "kitten" it is 6. The norm divides each row by its size, and then multiplies number 127 by a weight of 0.00. It is
+# not seen at the end, but it has made all other numbers of its row smaller: "the" is 3.3 long and "kitten" 8.0. So a plain mean
+# weighs its words after all.
 #
 # ## Leave something out
 #
@@ -178,7 +208,7 @@ bar_chart([*zip(names, shares, strict=True)], digits=2)
 # %%
 texts = (DATA_SETS / "meaning.txt").read_text(encoding="utf-8").splitlines()
 whole = [embed(text) for text in texts]
-parts = [f"{name} {i}" for i in range(1, 6) for name in ("attention", "mlp")]
+parts = [f"{name} {i}" for i in range(1, 7) for name in ("attention", "mlp")]
 
 
 def turn_without(part: str) -> float:
@@ -188,18 +218,19 @@ def turn_without(part: str) -> float:
 
 turns = {part: turn_without(part) for part in (*parts, "attention", "mlp")}
 
-assert len(texts) == 6 and max(turns[part] for part in parts) == turns["mlp 1"]
-assert [round(turns[name], 3) for name in ("mlp 1", "attention", "mlp")] == [0.021, 0.034, 0.120]
+assert len(texts) == 6 and max(turns[part] for part in parts) == turns["attention 6"]
+assert [round(turns[name], 2) for name in ("attention 6", "mlp 1", "mlp 6")] == [0.32, 0.14, 0.14]
+assert [round(turns[name], 2) for name in ("attention", "mlp")] == [0.54, 0.74]
+assert max(turns[part] for part in parts if part not in ("attention 6", "mlp 1", "mlp 5", "mlp 6")) < 0.08
 bar_chart(turns)
 # %% [markdown]
-# No single part is needed much; the first MLP most, 0.021. Without any attention the vectors turn by 0.034, without any MLP by
-# 0.120. A short sentence is mostly its words, and most of the work here is weighing them.
+# The last attention is needed most, 0.32, then the first and the last MLP, 0.14 each. Eight of the twelve parts cost less than
+# 0.08 each. Without any attention the vectors turn by 0.54, without any MLP by 0.74: these are other vectors.
 #
 # ## Try
 #
 # The asserts hold for the text as it is. After a change, `python -O docs/learn/04_mlp_and_residual.py` leaves them out.
 #
-# 1. Which words of a sentence of yours does the model count, and which does it silence? Try a name, a number, "not".
+# 1. Which words of a sentence of yours does the model count, and which does it make small? Try a name, a number, "not".
 # 2. Leave out all parts of the first two blocks, then of the last two. Is depth needed in front or at the end?
-# 3. Put the last norm's bias at zero, and print the cosines of the six sentences. [Chapter 6](06_anisotropy.py) is about what you
-#    will see.
+# 3. Put the number that the last norm drops at zero in every row, and print the cosines of the six sentences with and without it.

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 7. Training a model and watching it
 #
-# A model begins as random numbers. Here one learns English of a small kind in seconds: who did what to what, where and when. We
-# watch the loss, the gradient and the nearest neighbours of a word while it learns, and look at what it has not learnt.
+# A model begins as random numbers, or as the weights of another one, as the built-in model did. Here one learns English of a
+# small kind from random numbers, in seconds: who did what to what, where and when. We watch the loss, the gradient and the
+# nearest neighbours of a word while it learns, and look at what it has not learnt.
 
 # %%
 import random

@@ -19,18 +19,18 @@ from gpt2wgpu.graph.tensor import Array
 
 model = Encoder(device="numpy")
 texts = ["A kitten is napping on the couch", "Loans have become more expensive", "How do I bake bread?"]
-states = model.encode(texts, output_value="token_embeddings")  # for each text an array (tokens, 256)
+states = model.encode(texts, output_value="token_embeddings")  # for each text an array (tokens, 384)
 x = np.concatenate(states)
 ends = np.cumsum([len(s) for s in states])
 spans = np.stack([ends - [len(s) for s in states], ends], axis=1).astype(np.uint32)
 print("x is", x.shape, "and the texts are its rows", spans.tolist())
 
-assert x.shape == (20, 256)
-assert spans.tolist() == [[0, 8], [8, 13], [13, 20]]
+assert x.shape == (26, 384)
+assert spans.tolist() == [[0, 10], [10, 17], [17, 26]]
 
 # %% [markdown]
-# All texts of a batch lie end to end in one array, here of 20 tokens with 256 numbers each. `spans` says where each text begins
-# and ends: the second one is rows 8 to 13. No row is wasted on padding.
+# All texts of a batch lie end to end in one array, here of 26 tokens with 384 numbers each. `spans` says where each text begins
+# and ends: the second one is rows 10 to 17, the last one not included. No row is wasted on padding.
 #
 # ## The definition
 
@@ -42,37 +42,37 @@ def mean_pool(x: Array, spans: Array) -> Array:
 
 
 expected = mean_pool(x, spans)
-assert expected.shape == (3, 256)
+assert expected.shape == (3, 384)
 
 # %% [markdown]
 # ## Which thread computes what
 #
 # numpy goes over the texts one by one. A GPU wants thousands of threads that need nothing of each other. The result has 3 rows of
-# 256 numbers, and each of them can be computed alone: a thread for each number, which adds up one column of one text.
+# 384 numbers, and each of them can be computed alone: a thread for each number, which adds up one column of one text.
 #
 # Threads come in *workgroups*, here of 64. The *grid* says how many workgroups there are in each direction: x goes over the
 # columns and y over the texts.
 
 # %%
 threads = 64
-grid = (256 // threads, len(spans), 1)
+grid = (384 // threads, len(spans), 1)
 boxes = [
-    (i, j, rectangle(110 + 116 * i, 24 + 34 * j, 112, 30, COLOURS[1], 0.25))
+    (i, j, rectangle(60 + 110 * i, 24 + 34 * j, 106, 30, COLOURS[1], 0.25))
     for j in range(3)
-    for i in range(4)
+    for i in range(6)
 ]
 names = [
-    text_at(166 + 116 * i, 39 + 34 * j, f"({i}, {j}) {64 * i}-{64 * i + 63}", "middle") for i, j, _ in boxes
+    text_at(113 + 110 * i, 39 + 34 * j, f"({i}, {j}) {64 * i}-{64 * i + 63}", "middle") for i, j, _ in boxes
 ]
 rows = [text_at(0, 39 + 34 * j, f"text {j}") for j in range(3)]
-head = text_at(110, 10, "workgroup (x, y), and its columns")
+head = text_at(60, 10, "workgroup (x, y), and its columns")
 
-assert (grid, threads, threads * grid[0] * grid[1]) == ((4, 3, 1), 64, 768)
+assert (grid, threads, threads * grid[0] * grid[1]) == ((6, 3, 1), 64, 1152)
 as_text = "\n".join(f"text {j}: columns {64 * i}-{64 * i + 63} by workgroup ({i}, {j})" for i, j, _ in boxes)
-Picture(576, 130, [head, *rows, *(box for _, _, box in boxes), *names], as_text)
+Picture(720, 130, [head, *rows, *(box for _, _, box in boxes), *names], as_text)
 
 # %% [markdown]
-# 4 x 3 workgroups of 64 threads: 768 threads for 768 numbers.
+# 6 x 3 workgroups of 64 threads: 1,152 threads for 1,152 numbers.
 #
 # ## The kernel
 #
@@ -159,8 +159,8 @@ def furthest(found: Array | None, expected: Array) -> float:
     return 0.0 if found is None else float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-width = np.array([256, 0, 0, 0], np.uint32)  # a uniform block is a multiple of 16 bytes
-found = run_kernel(KERNEL, [width, x, spans], (3, 256), grid)
+width = np.array([384, 0, 0, 0], np.uint32)  # a uniform block is a multiple of 16 bytes
+found = run_kernel(KERNEL, [width, x, spans], (3, 384), grid)
 print("nothing ran" if found is None else f"largest difference from numpy: {furthest(found, expected):.1e}")
 assert furthest(found, expected) < 0.000001
 
@@ -175,7 +175,7 @@ assert furthest(found, expected) < 0.000001
 # %%
 WRONG = KERNEL.replace("t < end", "t <= end")
 assert WRONG != KERNEL
-found = run_kernel(WRONG, [width, x, spans], (3, 256), grid)
+found = run_kernel(WRONG, [width, x, spans], (3, 384), grid)
 assert found is None or furthest(found, expected) > 0.1
 
 # %% [markdown]
@@ -185,7 +185,7 @@ assert found is None or furthest(found, expected) > 0.1
 #
 # ## One long text
 #
-# How good is the kernel? Take one text of four thousand tokens. Four workgroups have work, and each of their threads adds up all
+# How good is the kernel? Take one text of four thousand tokens. Six workgroups have work, and each of their threads adds up all
 # tokens one after the other, while a large GPU has room for a hundred thousand threads.
 #
 # Threads of one workgroup can share work, because they share a small, fast memory. Sixteen *lanes* take every sixteenth token of
@@ -221,19 +221,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   if (thread < COLUMNS && column < p.C) { out[group.y * p.C + column] = sums[thread] / f32(end - start); }
 }
 """
-long = np.random.default_rng(0).standard_normal((4096, 256), dtype=np.float32)
+long = np.random.default_rng(0).standard_normal((4096, 384), dtype=np.float32)
 whole = np.array([[0, 4096]], np.uint32)
 exact = mean_pool(long.astype(np.float64), whole)
 for source, columns in ((KERNEL, 64), (SHARED, 16)):
-    found = run_kernel(source, [width, long, whole], (1, 256), (256 // columns, 1, 1))
+    found = run_kernel(source, [width, long, whole], (1, 384), (384 // columns, 1, 1))
     assert furthest(found, exact) < 0.0001
-    short = run_kernel(source, [width, x, spans], (3, 256), (256 // columns, 3, 1))
+    short = run_kernel(source, [width, x, spans], (3, 384), (384 // columns, 3, 1))
     assert furthest(short, expected) < 0.000001
 in_a_row = 4096 // 16 + int(np.log2(16))
-assert (len(long), 256 // 16, 16 * 16, in_a_row) == (4096, 16, 256, 260)
+assert (len(long), 384 // 16, 16 * 16, in_a_row) == (4096, 24, 256, 260)
 
 # %% [markdown]
-# Now 16 workgroups of 256 threads share the text, and the longest chain of additions has 260 steps instead of 4,096. The order of
+# Now 24 workgroups of 256 threads share the text, and the longest chain of additions has 260 steps instead of 4,096. The order of
 # the additions is another one, so the last bits differ from the first kernel's. It depends only on a token's place in its own
 # text: a text gets the same bits in any batch.
 #
@@ -244,7 +244,7 @@ read_bytes, additions = long.nbytes, long.size
 print(
     f"{read_bytes:,} bytes are read for {additions:,} additions: {additions / read_bytes} operations a byte"
 )
-assert (read_bytes, additions / read_bytes) == (4194304, 0.25)
+assert (read_bytes, additions / read_bytes) == (6291456, 0.25)
 
 # %% [markdown]
 # 0.25 operations a byte: in the time in which a GPU reads a byte from its memory it can do ten to a hundred. Pooling waits for

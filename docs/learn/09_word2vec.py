@@ -217,17 +217,17 @@ with TemporaryDirectory() as folder:
         for word, row in zip(words, vectors.tolist(), strict=True)
     ]
     path.write_text(f"{len(words)} {WIDTH}\n{''.join(rows)}", encoding="utf-8")
-    command = f"study --data {DATA_SETS / 'dev.tsv'} --vectors {path} --layers 5 --poolings mean --treatments raw --device numpy"
+    command = f"study --data {DATA_SETS / 'dev.tsv'} --vectors {path} --layers 6 --poolings mean --treatments raw --device numpy"
     study = subprocess.run(
         [sys.executable, "-m", "gpt2wgpu", *command.split(), "--json"], capture_output=True, check=True
     )
 score = {row["pooling"]: row["spearman"] for row in json.loads(study.stdout)["rows"]}
 print({name: round(value, 3) for name, value in score.items()}, *json.loads(study.stdout)["notes"])
-assert abs(score["words"]) < 0.15 and round(score["mean"], 3) == 0.355 and round(score["tokens"], 3) == 0.315
+assert abs(score["words"]) < 0.15 and round(score["mean"], 2) == 0.42 and round(score["tokens"], 2) == 0.18
 
 # %% [markdown]
-# Spearman's correlation with the labels of `dev.tsv`: below 0.15 for our word vectors, hardly better than chance; 0.315 for the
-# token table of the built-in model, and 0.355 for its last layer. These pairs are hard on purpose: different events of the same
+# Spearman's correlation with the labels of `dev.tsv`: below 0.15 for our word vectors, hardly better than chance; 0.18 for the
+# token table of the built-in model, and 0.42 for its last layer. These pairs are hard on purpose: different events of the same
 # kinds, roles swapped, other numbers. A mean of words cannot see who did it to whom, and ours takes a farmer for a king as well.
 # GloVe's vectors, from billions of words, do much better on ordinary sentences: [chapter 10](10_meaning_in_gpt2.py) has the
 # published figures. If you have such a file: `gpt2wgpu study --data pairs.tsv --vectors glove.6B.300d.txt`.

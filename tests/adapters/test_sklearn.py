@@ -56,7 +56,7 @@ def test_options_are_kept_and_may_change(folder: Path, encoder: Encoder):
     vectorizer.transform(TEXTS)
     assert vectorizer.get_params()["model"] is folder
     assert clone(vectorizer).get_params() == vectorizer.get_params()
-    assert vectorizer.set_params(model=None, normalize=False).transform(["t3"]).shape == (1, 256)
+    assert vectorizer.set_params(model=None, normalize=False).transform(["t3"]).shape == (1, 384)
     np.testing.assert_array_equal(vectorizer.set_params(model=folder).transform(TEXTS), encoder.encode(TEXTS))
     tags = get_tags(vectorizer)
     assert (tags.input_tags.string, tags.input_tags.two_d_array, tags.requires_fit) == (True, False, False)

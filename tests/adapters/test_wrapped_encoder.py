@@ -41,7 +41,7 @@ def test_vectors_are_the_encoders(model: SentenceTransformer, encoder: Encoder, 
     np.testing.assert_allclose(model.encode(TEXTS[0]), expected[0], rtol=0, atol=1e-6)
     np.testing.assert_allclose(model.encode(TEXTS, truncate_dim=7, normalize_embeddings=True).shape, (10, 7))
     np.testing.assert_allclose(model.similarity(expected, expected), encoder.similarity(expected, expected), atol=1e-6)
-    assert (model.get_embedding_dimension(), model.max_seq_length) == (256, 512)
+    assert (model.get_embedding_dimension(), model.max_seq_length) == (384, 512)
     prompted = Encoder(folder, device="numpy")
     wrapped = as_sentence_transformer(prompted)
     np.testing.assert_allclose(wrapped.encode_query(["t3"]), prompted.encode_query(["t3"]), rtol=0, atol=1e-6)

@@ -175,7 +175,7 @@ def test_ollama(server: LiveServer, expected: np.ndarray):
     close_to(expected, client.embed(model="any", input=TEXTS).embeddings)
     assert next(m.model for m in client.list().models) == "built-in"
     assert client.show("built-in").capabilities == ["embedding"]
-    assert len(client.embeddings(model="any", prompt=TEXTS[0]).embedding) == 256
+    assert len(client.embeddings(model="any", prompt=TEXTS[0]).embedding) == 384
     with pytest.raises(ollama.ResponseError, match="at least"):
         client.embed(model="any", input="word " * 3000, truncate=False)
 
