@@ -55,12 +55,21 @@ def test_the_page_draws_everything(pair: bool, tmp_path: Path):
     assert logged == []
     assert 'data-ready="yes"' in dom and "[object" not in dom and "NaN" not in dom and "undefined" not in dom
     assert dom.count("<section") == 8
-    assert len(re.findall(r"<tr[ >]", dom)) == 1 + 39
+    assert len(re.findall(r"<tr[ >]", dom)) == 1 + 46
     assert dom.count('class="big"') == pair
-    assert "reads from left to right" in dom and "after block 5 and the final norm" in dom
+    assert "sees the tokens before it and after it" in dom and "after block 6 and the final norm" in dom
     assert "<title>taken" not in dom and "<img" not in dom
     if pair:
         assert "document.title='taken'&lt;/script&gt;&lt;img src=x" in dom  # as text, where the sentence is shown
+
+
+def test_the_page_of_a_causal_model_with_merges(tmp_path: Path):
+    page = tmp_path / "page.html"
+    found = Encoder(GOLDEN / "sentence_models" / "new_qwen3_last", device="numpy").explain("The cat sleeps")
+    page.write_text(found.to_html(), encoding="utf-8")
+    dom, logged = open_page(page, tmp_path)
+    assert logged == [] and 'data-ready="yes"' in dom
+    assert "reads from left to right" in dom and "starts as single letters" in dom
 
 
 def test_a_fault_in_the_page_is_seen(tmp_path: Path):

@@ -16,7 +16,7 @@ import pytest
 from encoders import GOLDEN, golden, refusal, tiny_gpt2, with_row
 from pages import REPOSITORY
 from process import Run
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from web_folders import export_model, served
 
 from gpt2wgpu import Encoder
@@ -36,6 +36,11 @@ SIZES = {"T": 333, "B": 7, "G": 15, "M": 70}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_model(None, tmp_path_factory.mktemp("web") / "built-in")
+
+
+@pytest.fixture(scope="module")
+def in_f16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_model(None, tmp_path_factory.mktemp("web") / "f16", "f16")
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +83,11 @@ def test_other_arithmetic_in_a_grid_is_refused():
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
-def test_the_form_is_the_graph(engine: dict[str, Any], dtype: str):
+def test_the_form_is_the_graph(in_f16: Path, engine: dict[str, Any], dtype: str):
     with Encoder(device="numpy") as encoder:
         output = build_graph(encoder.checkpoint, encoder.layer, dtype, encoder.modules)
-    form, tensors = engine["forms"][dtype], schedule(output)
+    form, tensors = read_engine(in_f16)["forms"][dtype], schedule(output)
+    assert dtype == "f16" or form == engine["forms"]["f32"]
     assert form["output"] == len(tensors) - 1
     written: dict[int, int] = {}  # buffer -> the tensor in it
     for i, (t, found) in enumerate(zip(tensors, form["tensors"], strict=True)):
@@ -127,8 +133,42 @@ def test_uniform_values_are_bits(engine: dict[str, Any]):
     assert np.uint32(uniforms["eps"]).view(np.float32) == np.float32(norm["attrs"]["eps"])
 
 
-def test_the_weights_are_those_of_the_model(folder: Path, engine: dict[str, Any]):
+def test_a_folder_in_int8_is_exported_in_int8(folder: Path, engine: dict[str, Any]):
+    """Without a dtype: the same integers and scales, and the norms, biases and positions in f16, as the folder has them."""
+    with Encoder(device="numpy") as encoder:
+        stored = load_file(encoder.checkpoint.path / "model.safetensors")
     found = load_file(folder / "weights.safetensors")
+    assert engine["dtype"] == "int8" and found.keys() == {name.replace("_scale", " scale") for name in stored}
+    for name, array in stored.items():
+        np.testing.assert_array_equal(found[name.replace("_scale", " scale")], array, strict=True)
+    assert engine["weights"]["bytes"] == (folder / "weights.safetensors").stat().st_size
+
+
+def test_the_dtype_that_a_folder_is_stored_in(tmp_path: Path):
+    """One float matrix among integers would be rounded by int8. Scales that f16 would round keep their dtype."""
+    model = tiny_gpt2(tmp_path / "model")
+    with Encoder(model, device="numpy", layer=1) as encoder:
+        encoder.save_pretrained(tmp_path / "int8", dtype="int8")
+    name, scale = "h.0.attn.c_attn.weight", "h.0.attn.c_attn.weight_scale"
+    floats, integers = load_file(model / "model.safetensors"), load_file(tmp_path / "int8/model.safetensors")
+    wide = integers | {scale: integers[scale].astype(np.float32) * np.float32(1.0001)}
+    mixed = {n: a for n, a in integers.items() if n != scale} | {name: floats[name]}
+    for kind, tensors in (("wide", wide), ("mixed", mixed)):
+        folder = shutil.copytree(tmp_path / "int8", tmp_path / kind)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for source, dtype in ((model, "f16"), (tmp_path / "int8", "int8"), (tmp_path / "wide", "int8"), (tmp_path / "mixed", "f16")):
+        found = read_engine(export_model(source, tmp_path / f"web {source.name}", layer=1))
+        assert found["dtype"] == dtype
+    exported = load_file(tmp_path / "web wide/weights.safetensors")
+    np.testing.assert_array_equal(exported[f"{name} scale"], wide[scale], strict=True)
+    with Encoder(tmp_path / "wide", device="numpy", layer=1) as encoder:
+        vectors = encoder.encode(CHECK_TEXTS[:2])
+    checks = read_engine(tmp_path / "web wide")["checks"]
+    np.testing.assert_allclose([check["vector"] for check in checks[:2]], vectors, atol=1e-6)
+
+
+def test_the_weights_in_f16_are_those_of_the_model(in_f16: Path, engine: dict[str, Any]):
+    found = load_file(in_f16 / "weights.safetensors")
     with Encoder(device="numpy") as encoder:
         leaves = {
             t.name: t for t in schedule(build_graph(encoder.checkpoint, encoder.layer, "f16", encoder.modules)) if t.is_weight
@@ -136,7 +176,7 @@ def test_the_weights_are_those_of_the_model(folder: Path, engine: dict[str, Any]
         assert found.keys() == leaves.keys() == {t["name"] for t in engine["forms"]["f32"]["tensors"] if t.get("weight")}
         for name, t in leaves.items():
             np.testing.assert_array_equal(found[name], encoder.checkpoint.weights(t))
-    assert engine["weights"]["bytes"] == (folder / "weights.safetensors").stat().st_size
+    assert {a.dtype for a in found.values()} == {np.dtype(np.float16)}  # norms, biases and positions, too: f16 holds them exactly
 
 
 def test_the_self_check_holds_the_vectors_of_encode(engine: dict[str, Any]):
@@ -144,7 +184,7 @@ def test_the_self_check_holds_the_vectors_of_encode(engine: dict[str, Any]):
         vectors = encoder.encode(CHECK_TEXTS)
         lengths = [len(ids) for ids in encoder.tokenizer.encode(CHECK_TEXTS, 512)[0]]
     found = np.array([check["vector"] for check in engine["checks"]])
-    np.testing.assert_allclose(found, vectors, atol=2e-6)  # the built-in's matrices are f16 in its own folder
+    np.testing.assert_allclose(found, vectors, atol=2e-6)  # the page has the integers of the built-in's own folder
     assert lengths[0] <= 8 and 3 * sum(lengths) > 128  # so all three kernels of a matmul are tried (tiles.UNMEASURED)
 
 
@@ -160,13 +200,14 @@ def test_a_digest_of_every_file_that_a_page_reads(folder: Path, engine: dict[str
     assert engine["digests"] == {name: hashlib.sha256(part).hexdigest() for name, part in parts.items()}
 
 
-def test_the_hash_is_of_what_vectors_depend_on(folder: Path, engine: dict[str, Any], tmp_path: Path):
+def test_the_hash_is_of_what_vectors_depend_on(in_f16: Path, engine: dict[str, Any], tmp_path: Path):
     again = read_engine(export_model(None, tmp_path / "again"))
     assert again["hash"] == engine["hash"] and len(engine["hash"]) == 64
     other = read_engine(export_model(None, tmp_path / "other", max_seq_length=20))
     wide = read_engine(export_model(None, tmp_path / "wide", "f32"))
-    assert len({engine["hash"], other["hash"], wide["hash"]}) == 3
-    assert [*wide["forms"]] == ["f32"] and [*engine["forms"]] == ["f32", "f16"]
+    half = read_engine(in_f16)
+    assert len({engine["hash"], other["hash"], wide["hash"], half["hash"]}) == 4
+    assert [*wide["forms"]] == [*engine["forms"]] == ["f32"] and [*half["forms"]] == ["f32", "f16"]
     assert {a.dtype for a in load_file(tmp_path / "wide/weights.safetensors").values()} == {np.dtype(np.float32)}
 
 
@@ -221,7 +262,7 @@ def test_nothing_is_written_over_a_folder(tmp_path: Path):
         assert "is not an empty folder" in refusal(lambda: export_web(encoder, tmp_path / "full"))
         assert "make it first" in refusal(lambda: export_web(encoder, tmp_path / "no/where"))
         assert "export to another place" in refusal(lambda: export_web(encoder, "/dev/fd/web"))
-        assert "f16, f32 or int8" in refusal(lambda: export_web(encoder, tmp_path / "new", "int4"))
+        assert "f16, f32, int8 or None" in refusal(lambda: export_web(encoder, tmp_path / "new", "int4"))
         assert "one layer" in refusal(lambda: export_web(encoder.with_layers([0, 1]), tmp_path / "new"))
     assert {p.name for p in tmp_path.iterdir()} == {"full", "gpt2_one_layer"}
 

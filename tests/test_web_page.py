@@ -83,7 +83,7 @@ def test_search_compare_and_explain(page: Page, address: str):
     assert found[0] == "Two children are building a sandcastle" and sorted(found) == sorted(sentences)
     order = [sentences.index(s) for s in found]
     assert np.all(np.diff(scores[order]) <= 1e-4)
-    assert text_of(page, "score") == text_of(page, "total") == "0.718" == f"{explained.cosine:.3f}"
+    assert text_of(page, "score") == text_of(page, "total") == "0.766" == f"{explained.cosine:.3f}"
     assert explained.shares is not None
     cells = page.run(
         "[...document.querySelectorAll('#pairs td:not(:empty)')].map((e) => Number(e.textContent.replace('−', '-')))"
@@ -200,7 +200,7 @@ def test_worker_has_the_vectors_of_python(page: Page, address: str):
     assert explained.shares is not None
     assert np.abs(np.array(found["pairs"]) - explained.shares.pairs).max() < 1e-4
     assert np.sum(found["pairs"]) == pytest.approx(found["cosine"], abs=1e-9) == pytest.approx(found["similarity"], abs=1e-5)
-    assert found["tokens"] == [" the", " cat"] and found["device"] == "cpu" and found["explains"]
+    assert found["tokens"] == ["[CLS]", "the", "cat", "[SEP]"] and found["device"] == "cpu" and found["explains"]
     refused = page.run("engine.encode(['a', 7]).catch((e) => [e.name, e.message])")
     assert refused == ["EngineError", "text 1 is 7 (type number), expected a string"]
     closed = page.run("(() => { const late = engine.encode('a'); engine.close(); return late.catch((e) => e.message); })()")

@@ -132,7 +132,7 @@ def test_what_overflows_in_python_overflows_in_a_page(engine_page: Page, tmp_pat
 @needs_browser
 @pytest.mark.parametrize("model", [None, "new_qwen3_last", "old_mpnet_mean"])
 def test_int8_matrices_are_those_of_python(engine_page: Page, tmp_path: Path, model: str | None):
-    """From a folder in f32, or from one that `convert` wrote; a page computes with the same integers and scales."""
+    """From a folder in f32 (the built-in one is in int8), or from one that `convert` wrote: the same integers and scales."""
     source = None if model is None else GOLDEN / model
     with Encoder(source, device="numpy") as encoder:
         encoder.save_pretrained(tmp_path / "int8", dtype="int8")
@@ -140,7 +140,7 @@ def test_int8_matrices_are_those_of_python(engine_page: Page, tmp_path: Path, mo
     with Encoder(tmp_path / "int8", device="numpy", dtype="int8") as encoder:
         expected = encoder.encode(TEXTS)
     folders = [export_model(m, tmp_path / name, "int8") for m, name in ((source, "a"), (tmp_path / "int8", "b"))]
-    assert (folders[0] / "weights.safetensors").stat().st_size < 11e6
+    assert (folders[0] / "weights.safetensors").stat().st_size < 19.5e6
     for folder in folders:
         rows = run_engine(engine_page, folder, f"(await engine.encode({json.dumps(TEXTS)})).map(toText)")
         found = np.stack([from_base64(r) for r in rows])

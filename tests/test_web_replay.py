@@ -127,6 +127,7 @@ def test_vectors_in_f16(node: Node, tmp_path: Path):
     with served(tmp_path / "web") as url:
         loaded = node.value("load", url=url, options={"device": "webgpu", "dtype": "f16"})
         found = np.array(node.value("call", name="encode", args=[texts]))
+        assert "needs WebGPU" in node.refusal("load", url=url, options={"dtype": "f16", "device": "cpu"})
     wanted = expected(model, texts)
     error = np.abs(found - wanted).max() / np.abs(wanted).max()
     assert loaded["dtype"] == "f16" and 1e-6 < error < 5e-3
@@ -238,8 +239,8 @@ def test_a_wrong_self_check_is_refused(node: Node, address: str, tmp_path: Path)
 def test_what_cannot_be_loaded_is_refused(node: Node, address: str):
     assert "(404)" in node.refusal("load", url=f"{address}/nowhere", options={})
     assert "device must be" in node.refusal("load", url=f"{address}/built-in", options={"device": "tpu"})
-    assert "f32 matrices only" in node.refusal("load", url=f"{address}/old_mpnet_mean", options={"dtype": "f16"})
-    assert "needs WebGPU" in node.refusal("load", url=f"{address}/built-in", options={"dtype": "f16", "device": "cpu"})
+    for name in ("old_mpnet_mean", "built-in"):  # in f32 and in int8
+        assert "no f16 matrices" in node.refusal("load", url=f"{address}/{name}", options={"dtype": "f16"})
 
 
 def test_a_software_driver_is_not_chosen(node: Node, address: str):

@@ -10,7 +10,7 @@ from gpt2wgpu.web import export_web
 from gpt2wgpu.web.serve import folder_server
 
 
-def export_model(model: str | Path | None, folder: Path, dtype: str = "f16", **options: object) -> Path:
+def export_model(model: str | Path | None, folder: Path, dtype: str | None = None, **options: object) -> Path:
     """The folder of a model. options: of `Encoder`."""
     with Encoder(model, device="numpy", **options) as encoder:
         export_web(encoder, folder, dtype)

@@ -24,7 +24,14 @@ def web_command(
     ] = None,
     model: ModelOption = None,
     revision: Revision = None,
-    dtype: Annotated[str, typer.Option(metavar="TYPE", help="Dtype of the matrices in the folder: f16, f32 or int8.")] = "f16",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Dtype of the matrices in the folder: f16, f32 or int8. Default: int8 if the model is stored in it, else f16.",
+            show_default=False,
+        ),
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Then serve it on this machine, until Ctrl-C.")] = False,
     port: Annotated[
         int | None,

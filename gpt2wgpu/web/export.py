@@ -24,7 +24,7 @@ from ..graph.reference import NumpyProgram
 from ..graph.tensor import Array, Tensor, schedule
 from .forms import JsonObject, graph_form, page_capacity
 from .tokenizers import check_web_tokenizer
-from .weights import page_tensors, page_values, weight_digests
+from .weights import page_tensors, page_values, stored_dtype, weight_digests
 
 STATIC = Path(__file__).parent / "static"
 FORMAT = 1  # of engine.json; engine.js refuses any other
@@ -39,15 +39,16 @@ CHECK_TEXTS = (
 )
 
 
-def export_web(encoder: Encoder, folder: str | Path, dtype: str = "f16") -> dict[str, int]:
+def export_web(encoder: Encoder, folder: str | Path, dtype: str | None = None) -> dict[str, int]:
     """Write the folder; it appears when it is complete. Returns the bytes of each file.
 
     encoder: its layer, pooling, prompts, lengths and truncation are exported as they are now. dtype: of the matrices in the
-    folder, "f16" (half the download; a page widens them, or computes in f16 if asked to), "f32", or "int8" (a quarter; widened).
+    folder, "f16" (half the download; a page widens them, or computes in f16 if asked to), "f32", or "int8" (a quarter; widened);
+    None: "int8" for a model whose files hold them in int8, which changes none of them, otherwise "f16".
     Raises UserError if the folder is not empty or the model cannot be exported.
     """
-    if dtype not in PAGE_DTYPES:
-        raise UserError(f"dtype must be f16, f32 or int8, not {dtype!r}: a page reads matrices in these")
+    if dtype is not None and dtype not in PAGE_DTYPES:
+        raise UserError(f"dtype must be f16, f32, int8 or None, not {dtype!r}: a page reads matrices in these")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{show(target)} is there already and is not an empty folder: export to another name")
@@ -56,7 +57,7 @@ def export_web(encoder: Encoder, folder: str | Path, dtype: str = "f16") -> dict
     part = target.parent / f".gpt2wgpu-{uuid4().hex}"
     try:
         copy_static(part)
-        fill_folder(encoder, part, PAGE_DTYPES[dtype])
+        fill_folder(encoder, part, stored_dtype(encoder.checkpoint, encoder.layer) if dtype is None else PAGE_DTYPES[dtype])
         if target.exists():
             target.rmdir()
         part.rename(target)
@@ -83,7 +84,8 @@ def fill_folder(encoder: Encoder, part: Path, dtype: str) -> None:
     computed = ("f32", "f16") if dtype == "f16" else ("f32",)
     graphs = {name: build_graph(c, encoder.layer, name, encoder.modules) for name in computed}
     int8 = int8_weights(schedule(c.config.hidden(encoder.layer))) if dtype == "int8" else {}
-    tensors = page_tensors(c, [t for t in schedule(graphs[computed[-1]]) if t.is_weight], int8)
+    leaves = [t for t in schedule(graphs[computed[-1]]) if t.is_weight]
+    tensors = page_tensors(c, leaves, int8, narrow=dtype != "f32")
     store_tensors(tensors, part / "weights.safetensors")
     shutil.copymode(part / "engine.js", part / "weights.safetensors")  # safetensors lets only the owner read it
     tokenizer = tokenizer_json(encoder).encode()

@@ -8,25 +8,41 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoint import Checkpoint
+from ..graph.int8 import int8_weights
 from ..graph.ops.quantized import dequantize, dequantize_table, quantize_matrix, quantize_table
-from ..graph.tensor import Array, Tensor
+from ..graph.tensor import Array, Tensor, schedule
 
 
-def page_tensors(c: Checkpoint, leaves: Iterable[Tensor], int8: Mapping[str, bool]) -> dict[str, Array]:
+def stored_dtype(c: Checkpoint, layer: int) -> str:
+    """int8 if the files hold every matrix in it, so that a page has their integers and scales; otherwise f16."""
+    tensors = schedule(c.config.hidden(layer))
+    names = int8_weights(tensors)
+    return "int8" if all(c.stored_int8(t) for t in tensors if t.is_weight and t.name in names) else "f16"
+
+
+def page_tensors(c: Checkpoint, leaves: Iterable[Tensor], int8: Mapping[str, bool], *, narrow: bool) -> dict[str, Array]:
     """The tensors of weights.safetensors by name.
 
     leaves: the weights of a graph, whose dtypes they get. int8: the names of those that are stored in int8, and whether each is a
-    table; their scales, f16, are "NAME scale".
+    table; their scales are "NAME scale". narrow: what f16 holds exactly is stored in it.
     """
     found: dict[str, Array] = {}
     for t in leaves:
         if t.name in int8:
             quantize = quantize_table if int8[t.name] else quantize_matrix
-            found[t.name], scale = c.stored_int8(t) or quantize(c.weights(t), half=True)
-            found[f"{t.name} scale"] = scale.astype(np.float16)
+            found[t.name], found[f"{t.name} scale"] = c.stored_int8(t) or quantize(c.weights(t), half=True)
         else:
             found[t.name] = c.weights(t)
-    return found
+    return {name: narrow_exactly(array) for name, array in found.items()} if narrow else found
+
+
+def narrow_exactly(array: Array) -> Array:
+    """f32 as f16 where that changes no value; any other array as it is."""
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore", under="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half, array) else array
 
 
 def weight_digests(path: Path) -> dict[str, str]:

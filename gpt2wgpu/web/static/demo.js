@@ -42,8 +42,7 @@ function latest(id, work) {
     const timer = setTimeout(() => at(id).setAttribute('aria-busy', 'true'), MOMENT);
     while (again) {
       again = false;
-      failures.delete(id);
-      await work().catch((error) => failures.set(id, error));
+      await work().then(() => failures.delete(id), (error) => failures.set(id, error));
     }
     clearTimeout(timer);
     at(id).setAttribute('aria-busy', 'false');

@@ -80,7 +80,7 @@ export class Engine {
     this.reason = reason;
     this.dtype = dtype;
     const form = this.#about.forms[dtype];
-    if (!form) throw new EngineError(`this export has f32 matrices only: export it with --dtype f16, or use dtype 'f32'`);
+    if (!form) throw new EngineError(`this export has no f16 matrices: export it with --dtype f16, or use dtype 'f32'`);
     try {
       this.#program = adapter
         ? await this.#openGPU(await openDevice(adapter, name, dtype), form, progress)
