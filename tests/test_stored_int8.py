@@ -221,7 +221,7 @@ def test_what_cannot_be_written(tmp_path: Path):
         found = refusal(lambda dtype=dtype: encoder.save_pretrained(tmp_path / "s", dtype=dtype))
         assert found == "tensor h.0.mlp.c_fc.weight has values that overflow f16: save this model in float32"
         assert not (tmp_path / "s").exists() and not [*tmp_path.glob(".gpt2wgpu*")]
-    assert "dtype must be float32, float16, int8 or None, not 'int4'" in refusal(
+    assert "dtype must be one of float32, float16, int8, not 'int4'" in refusal(
         lambda: encoder.save_pretrained(tmp_path / "s", dtype="int4")
     )
 
@@ -246,7 +246,7 @@ def test_the_command(run: Run, tmp_path: Path):
     assert {a.dtype for a in load_file(tmp_path / "half" / "model.safetensors").values()} == {np.dtype(np.float16)}
     assert run("convert", "-m", source, "--dtype", "int4", "-o", tmp_path / "x")[::2] == (
         1,
-        "error: dtype must be float32, float16, int8 or None, not 'int4'\n",
+        "error: dtype must be one of float32, float16, int8, not 'int4'\n",
     )
     assert run("convert", "-m", source, "-o", tmp_path / "x")[0] == 2
 

@@ -42,8 +42,8 @@ assert round(np.linalg.norm(token_rows[2]), 1) == 5.4 and round(np.linalg.norm(p
 near, far = (cosine_similarity(position_rows[2], position_rows[i]) for i in (3, -1))
 assert round(near, 2) == 0.78 and round(far, 2) == 0.05
 # %% [markdown]
-# A token's row is 5.4 long, that of its place 1.3: what a word is counts more than where it stands. Places side by side have
-# similar rows, places far apart do not: the third and the fourth have a cosine of 0.78, the third and the last 0.05. Nobody
+# The row of "kitten" is 5.4 long, that of its place 1.3: what a word is counts more than where it stands. Places side by side
+# have similar rows, places far apart do not: the third and the fourth have a cosine of 0.78, the third and the last 0.05. Nobody
 # arranged that; it was learnt.
 #
 # ## Norm
@@ -281,6 +281,6 @@ heat_map(value_lengths, [f"block {i + 1}" for i in range(6)], names, digits=1)
 # The asserts hold for the text as it is. After a change, `python -O docs/learn/03_attention.py` leaves them out.
 #
 # 1. Do the heads of the last block find who and what in a sentence of yours? Try one in the passive.
-# 2. Divide the scores by one instead of `np.sqrt(32)`, or by a hundred. What happens to the shares, and to `entropy`, the sum of
-#    `-share * log(share)` of a row?
+# 2. Divide the scores by one instead of `np.sqrt(32)`, or by a hundred. What happens to the shares, and to their entropy, the
+#    sum of `-share * log(share)` of a row?
 # 3. What tells two orders of the same words apart best, their own places, the mask, or both? `difference` says.

@@ -97,7 +97,7 @@ print(f"without the mean: mean cosine {mean_cosine(centred):.2f}, score {score(c
 assert (round(mean_cosine(centred), 1), round(score(centred), 2)) == (0.0, 0.21)
 
 # %% [markdown]
-# The mean vector is 5.9 long, and the vectors are 6.1: nearly all of a vector is the mean. Subtracting it opens the cone, the
+# The mean vector is 5.9 long, and the vectors are 6.1: nearly all of a vector is the mean. Subtracting it opens the cone: the
 # mean cosine becomes 0.0. The score rises to 0.21. Was that all?
 #
 # ## The direction that hides the rest

@@ -38,7 +38,7 @@ def save_checkpoint(
     the files, but float16 for int8. Raises UserError if `target` holds anything.
     """
     if dtype is not None and dtype not in CODES:
-        raise UserError(f"dtype must be {', '.join(CODES)} or None, not {dtype!r}")
+        raise UserError(f"dtype must be one of {', '.join(CODES)}, not {dtype!r}")
     dtype = dtype or ("float16" if c.holds_int8() else None)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{show(target)} is there already and is not an empty folder: save to another name")

@@ -48,7 +48,7 @@ def export_web(encoder: Encoder, folder: str | Path, dtype: str | None = None) -
     Raises UserError if the folder is not empty or the model cannot be exported.
     """
     if dtype is not None and dtype not in PAGE_DTYPES:
-        raise UserError(f"dtype must be f16, f32, int8 or None, not {dtype!r}: a page reads matrices in these")
+        raise UserError(f"dtype must be one of f16, f32, int8, not {dtype!r}: a page reads matrices in these")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{show(target)} is there already and is not an empty folder: export to another name")
