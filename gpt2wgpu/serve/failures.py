@@ -31,6 +31,11 @@ UNAVAILABLE = "unavailable"  # draining, or the device was lost
 BACKEND = "backend"  # the vector is not finite, or a bug
 
 
+def is_device_lost(error: Exception) -> bool:
+    """By its name, as a server in numpy does without the package `gpu`."""
+    return type(error).__name__ == "DeviceLost"
+
+
 def error_headers(refusal: Refusal) -> dict[str, str]:
     """When to try again, for clients that obey: Retry-After in whole seconds, retry-after-ms for OpenAI's clients."""
     headers = dict(refusal.headers)

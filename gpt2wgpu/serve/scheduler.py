@@ -23,7 +23,7 @@ from ..engine import MAX_SEQUENCES
 from ..errors import UserError
 from ..graph.cores import usable_cores
 from ..graph.tensor import Array
-from .failures import BACKEND, OVERLOADED, UNAVAILABLE, Refusal
+from .failures import BACKEND, OVERLOADED, UNAVAILABLE, Refusal, is_device_lost
 from .jobs import QueuedTexts
 
 SMALL_PART = 4  # a request is small if what is left of it is at most a fourth of a batch
@@ -254,7 +254,7 @@ class Scheduler:
 
     def _fail(self, batch: Batch | None, error: Exception) -> None:
         """End the jobs of a batch, and of every batch under way if the device is gone."""
-        lost = type(error).__name__ == "DeviceLost"
+        lost = is_device_lost(error)
         under_way = [*self._pending] if lost or batch is None else [batch]
         if batch is not None and batch not in under_way:
             under_way.append(batch)

@@ -25,7 +25,7 @@ from ..search.update import index_fingerprint
 from ..vectors.device_corpus import DeviceCorpus
 from .answers import json_response
 from .context import Context, answer_headers
-from .failures import EMPTY, OVERLOADED, UNAVAILABLE, VALIDATION, Refusal
+from .failures import EMPTY, OVERLOADED, UNAVAILABLE, VALIDATION, Refusal, is_device_lost
 from .fields import read_body, read_timeout
 from .metrics import SECOND_BUCKETS, Metrics
 from .service import VectorRequest
@@ -105,7 +105,7 @@ class IndexSearch:
         try:
             return self._search(query, vector, k, mode)
         except UserError as error:
-            if type(error).__name__ != "DeviceLost":
+            if not is_device_lost(error):
                 raise
             notice(f"/search: {error.args[0].partition(';')[0]}: opening it again")
         self._open_device()
