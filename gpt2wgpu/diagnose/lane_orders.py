@@ -145,13 +145,13 @@ fn main_as_lane(group_: vec3<u32>, groups_: vec3<u32>, real_: u32) {{
 
 
 def zero_workgroup_memory(source: str, lanes: str) -> str:
-    """What `lane_` does so that all lanes together fill the workgroup memory with zeros. An atomic is left as it is."""
+    """What `lane_` does so that all lanes together fill the workgroup memory with zeros. Where any is atomic, all is left."""
     lines = []
+    if "atomic" in source:
+        return ""
     for name, kind in re.findall(r"\bvar\s*<\s*workgroup\s*>\s*(\w+)\s*:\s*([^;]+);", source):
         array = re.fullmatch(r"array\s*<(.*)>\s*", kind, flags=re.S)
         parts = split_at_commas(array[1]) if array else []
-        if "atomic" in source:
-            continue
         if len(parts) == 2:
             lines.append(f"  for (var i_ = lane_; i_ < u32({parts[1]}); i_ += {lanes}) {{ {name}[i_] = {parts[0]}(); }}")
         else:
