@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from gpt2wgpu.graph.ops.activations import GELU_ERF, gelu
 from gpt2wgpu.graph.tensor import Array
+from gpt2wgpu.train.from_scratch import write_sentence_model
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 FITTED = 600  # texts of each file that the norms are fitted on
@@ -178,19 +179,13 @@ def write_folder(folder: Path, weights: Weights, bert: dict[str, Any], tokenizer
     named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", **named, "model_max_length": CONTEXT}
     settings |= {"model_input_names": ["input_ids", "attention_mask"]}
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(kinds)
-    ]
-    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
-    (folder / "1_Pooling").mkdir(parents=True)
-    files = {"config.json": config, "tokenizer_config.json": settings, "tokenizer.json": tokenizer, "modules.json": modules}
-    files |= {"1_Pooling/config.json": pooling, "sentence_bert_config.json": {"max_seq_length": CONTEXT, "do_lower_case": False}}
+    folder.mkdir()
+    made = {name: np.ascontiguousarray(array, np.float32) for name, array in weights.items()}
+    write_sentence_model(folder, config, made)
+    limits = {"max_seq_length": CONTEXT, "do_lower_case": False}
+    files = {"tokenizer_config.json": settings, "tokenizer.json": tokenizer, "sentence_bert_config.json": limits}
     for name, fields in files.items():
         (folder / name).write_text(json.dumps(fields, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    made = {name: np.ascontiguousarray(array, np.float32) for name, array in weights.items()}
-    save_file(made, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def read_some(files: Sequence[Path]) -> Iterator[str]:

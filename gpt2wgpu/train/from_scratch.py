@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,16 +45,21 @@ def write_model(folder: Path, config: GPT2Config, end_of_text: int | None, seed:
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
     }
+    write_sentence_model(folder, values, random_weights(config, seed))
+
+
+def write_sentence_model(folder: Path, values: dict[str, Any], weights: dict[str, Array]) -> None:
+    """Write a GPT-2 with mean pooling and L2 normalisation into a folder. values: of config.json."""
     kinds = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (kind, path) in enumerate(kinds)
     ]
-    pooling = {"word_embedding_dimension": config.width, "pooling_mode_mean_tokens": True}
+    pooling = {"word_embedding_dimension": values["n_embd"], "pooling_mode_mean_tokens": True}
     (folder / "1_Pooling").mkdir()
     for name, value in {"config.json": values, "modules.json": modules, "1_Pooling/config.json": pooling}.items():
         (folder / name).write_text(json.dumps(value, indent=2) + "\n")
-    store_tensors(random_weights(config, seed), folder / "model.safetensors")
+    store_tensors(weights, folder / "model.safetensors")
 
 
 def check_memory(config: GPT2Config) -> None:
