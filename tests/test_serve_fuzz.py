@@ -107,6 +107,15 @@ def test_a_broken_body_after_its_answer_closes_the_connection(server: LiveServer
         assert not client.recv(1 << 16)
 
 
+@pytest.mark.parametrize("head", ["PUT /embed", "GET /embed", "GET /no", "GET /health", "HEAD /metrics", "OPTIONS /embed"])
+def test_a_broken_body_beside_its_head_is_answered_once(server: LiveServer, head: str):
+    """They come together, so the body is refused before the application answers."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as client:
+        client.sendall(f"{head} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n\r\n".encode())
+        found = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert found.count(b"HTTP/1.1") == (0 if head.startswith("HEAD") else 1) and b"HTTP/1.1 5" not in found
+
+
 def test_malformed_heads_are_refused(server: LiveServer):
     """Bytes that are not HTTP, or that say what is not so; each on a connection of its own."""
     rng = random.Random(1)

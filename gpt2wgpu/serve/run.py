@@ -64,8 +64,14 @@ class PatientH11(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """For bytes that are not HTTP. Where an answer has begun, as before the body of a refused request, only close."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        """For bytes that are not HTTP. If they belong to a request, this is its answer, and the application sends none. Where an
+        answer has begun, as before the body of a refused request, or where it must not have a body, only close."""
+        bodiless = False
+        if self.cycle is not None and not self.cycle.response_complete:
+            bodiless = self.cycle.scope["method"] == "HEAD"
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not bodiless:
             super().send_400_response(msg)
         else:
             self.transport.close()
