@@ -170,14 +170,35 @@ function drawLabels(ground) {
 }
 const neighborsOf = (i) => near ? [...near.rows.subarray(i * near.k, (i + 1) * near.k)].filter((j) => j < count) : [];
 
-let waiting = false;
-function drawSoon() {
-  if (waiting) return;
-  waiting = true;
-  requestAnimationFrame(() => { waiting = false; drawNow(); });
+// Where frames take long, as without a GPU, only a share of the points is drawn while the map moves, and all of them at rest
+const SLOW = 40, GOAL = 33, REST = 250, FEWEST = 5000; // ms, ms, ms, points
+let share = 1, drawn = count, last = 0, still = 0, running = false, asked = "";
+function drawSoon(what = "points") { // or "labels": a name or a ring has changed, no point
+  if (asked !== "points") asked = what;
+  if (running) return;
+  running = true;
+  last = 0;
+  requestAnimationFrame(tick);
 }
-function drawNow() {
+function tick(now) { // until nothing has moved for a while
+  const step = last ? now - last : GOAL;
+  last = now;
+  if (step > SLOW) share = Math.max(share * Math.max(0.5, GOAL / step), Math.min(1, FEWEST / count));
+  else if (step < GOAL && share < 1) share = Math.min(1, share * 1.1);
+  if (asked) {
+    const what = asked;
+    asked = "";
+    still = now + REST;
+    drawNow(what, Math.ceil(share * count));
+  } else if (now > still) {
+    running = false;
+    if (drawn < count) drawNow();
+    return;
+  }
+  requestAnimationFrame(tick);
+}
+function drawNow(what = "points", shown = count) {
   const ground = dark ? [15, 18, 22] : [250, 250, 248];
-  painter.draw(ground);
+  if (what === "points") { painter.draw(ground, shown); drawn = shown; }
   drawLabels(ground);
 }

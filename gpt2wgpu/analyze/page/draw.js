@@ -1,4 +1,4 @@
-// Points on the canvas: WebGL where there is some, else a plain canvas. Both draw what `view` says.
+// Points on the canvas: WebGL where there is some, else a plain canvas. Both draw what `view` says, the first `shown` points.
 const canvas = find("points"), over = find("labels"), pen = over.getContext("2d");
 const view = { layout: layouts[0], yaw: 0, pitch: 0, centre: [0, 0, 0], zoom: 1, width: 1, height: 1, ratio: 1 };
 const colours = new Uint8Array(count * 4); // red, green, blue, alpha; alpha 0: hidden
@@ -105,7 +105,7 @@ function startWebGL() {
   return {
     setPlaces: () => fill(places_, places(view.layout), 3),
     setColours: () => { fill(colours_, colours, 4); fill(found_, big, 1); },
-    draw: (ground) => {
+    draw: (ground, shown) => {
       const box = frame(), scale = stretch(), r = rotation();
       gl.viewport(0, 0, canvas.width, canvas.height);
       gl.clearColor(ground[0] / 255, ground[1] / 255, ground[2] / 255, 1);
@@ -125,24 +125,24 @@ function startWebGL() {
         gl.disable(gl.DEPTH_TEST);
         gl.uniform1f(uniform("glow"), dark ? 0.055 : 0.05);
         gl.uniform1f(uniform("size"), wide * view.ratio);
-        gl.drawArrays(gl.POINTS, 0, count);
+        gl.drawArrays(gl.POINTS, 0, shown);
       }
       gl.uniform1f(uniform("glow"), 0);
       gl.uniform1f(uniform("size"), pointSize() * view.ratio);
       if (!flat()) gl.enable(gl.DEPTH_TEST);
-      gl.drawArrays(gl.POINTS, 0, count);
+      gl.drawArrays(gl.POINTS, 0, shown);
     },
   };
 }
 
 function startPlain() { // squares for many points, discs for few
   const plain = canvas.getContext("2d");
-  const draw = (ground) => {
+  const draw = (ground, shown) => {
     const box = frame(), scale = stretch(), turn = rotation(), at = places(view.layout), p = [0, 0, 0];
     plain.setTransform(view.ratio, 0, 0, view.ratio, 0, 0);
     plain.fillStyle = css(ground);
     plain.fillRect(0, 0, view.width, view.height);
-    for (const i of order) {
+    for (const i of order.subarray(0, shown)) {
       const alpha = colours[4 * i + 3];
       project(at, i, turn, box, scale, p);
       if (!alpha || p[0] < -9 || p[1] < -9 || p[0] > view.width + 9 || p[1] > view.height + 9) continue;

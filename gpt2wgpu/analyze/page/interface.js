@@ -106,13 +106,13 @@ function hover(x, y) {
   const left = x + 16 + tip.offsetWidth > view.width ? x - tip.offsetWidth - 12 : x + 16;
   const top = y + 16 + tip.offsetHeight > view.height ? y - tip.offsetHeight - 12 : y + 16;
   tip.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
-  drawSoon();
+  drawSoon("labels");
 }
 function hideTip() {
   if (hovered < 0) return;
   hovered = -1;
   find("tip").hidden = true;
-  drawSoon();
+  drawSoon("labels");
 }
 function textRow(i, then) {
   const row = element("button", "row");
@@ -133,7 +133,7 @@ function choose(i) {
     if (others.length) details.append(element("h2", "", "Nearest"), ...others.map((j) => textRow(j)));
     details.scrollTop = 0;
   }
-  drawSoon();
+  drawSoon("labels");
 }
 
 let typing = 0;
@@ -179,7 +179,7 @@ function changeTheme() { dark = !dark; setTheme(); }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (e) => { dark = e.matches; setTheme(); });
 find("theme").onclick = changeTheme;
 find("reset").onclick = showAll;
-find("naming").onclick = () => { naming = !naming; drawSoon(); };
+find("naming").onclick = () => { naming = !naming; drawSoon("labels"); };
 
 function setLayout(i) {
   view.layout = layouts[i];
