@@ -29,6 +29,7 @@ class Server:
 
     service: Service
     metrics: Metrics
+    digest: str  # of the model's files
     token_ids: str = "refuse"
     strict_model: bool = False
     keys: tuple[bytes, ...] = ()

@@ -2,7 +2,10 @@
 
 import math
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -103,9 +106,18 @@ def describe_details(context: Context) -> dict[str, Any]:
 
 
 def describe_ollama_model(context: Context, name: str) -> dict[str, Any]:
+    """The name has a tag, as every name in Ollama's list: Open WebUI adds ":latest" to one without and then looks for it."""
+    name = name if ":" in name else f"{name}:latest"
     when = datetime.fromtimestamp(context.service.started, UTC).isoformat()
-    size = context.service.encoder.engine.program.bytes
-    return {"name": name, "model": name, "modified_at": when, "size": size, "digest": "", "details": describe_details(context)}
+    found = {"name": name, "model": name, "modified_at": when, "size": context.service.encoder.engine.program.bytes}
+    return {**found, "digest": context.server.digest, "details": describe_details(context)}
+
+
+def digest_files(files: Iterable[Path]) -> str:
+    """Tells a model's files from others by their names, sizes and times: reading them would take too long at the start.
+    `ollama list` shows the first twelve digits, and panics where there are fewer."""
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return sha256(repr(facts).encode()).hexdigest()
 
 
 async def list_tags(_: Request, __: bytes, context: Context) -> Response:

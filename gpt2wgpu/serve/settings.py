@@ -11,6 +11,7 @@ from ..errors import UserError, show
 from .app import Application
 from .context import Server
 from .metrics import Metrics
+from .ollama import digest_files
 from .search import IndexSearch
 from .service import Limits, Service
 
@@ -52,6 +53,7 @@ class Settings:
         return Server(
             service,
             metrics,
+            digest_files(encoder.checkpoint.files_read),
             token_ids=self.token_ids,
             strict_model=self.strict_model,
             keys=self.keys,

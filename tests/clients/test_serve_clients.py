@@ -173,8 +173,8 @@ def test_ollama(server: LiveServer, expected: np.ndarray):
 
     client = ollama.Client(server.url)
     close_to(expected, client.embed(model="any", input=TEXTS).embeddings)
-    assert next(m.model for m in client.list().models) == "built-in"
-    assert client.show("built-in").capabilities == ["embedding"]
+    assert next(m.model for m in client.list().models) == "built-in:latest"
+    assert client.show("built-in:latest").capabilities == ["embedding"]
     assert len(client.embeddings(model="any", prompt=TEXTS[0]).embedding) == 384
     with pytest.raises(ollama.ResponseError, match="at least"):
         client.embed(model="any", input="word " * 3000, truncate=False)
