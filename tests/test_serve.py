@@ -167,6 +167,20 @@ def test_ollamas_lists_have_what_its_clients_need(server: LiveServer):
     assert all(server.post("/api/embed", {"model": m["name"], "input": "a"}).status == 200 for m in listed)
 
 
+def test_a_name_that_is_not_listed_is_there_to_pull(server: LiveServer):
+    """mem0 pulls a model whose name it does not find in the list, and cannot be made if that fails."""
+    for body in ({"model": "any"}, {"name": "any", "stream": False}):
+        answer = server.post("/api/pull", body)
+        assert (answer.status, answer.json) == (200, {"status": "success"})
+
+
+def test_the_old_route_of_ollama_refuses_the_fields_of_the_new_one(server: LiveServer):
+    """It answers a request without a prompt, which loads the model, with an empty vector."""
+    assert server.post("/api/embeddings", {"model": "x"}).json == {"embedding": []}
+    answer = server.post("/api/embeddings", {"model": "x", "input": "a"})
+    assert answer.status == 400 and "takes one text as prompt" in answer.json["error"]
+
+
 def test_models(server: LiveServer):
     for path in ("/v1/models", "/models"):
         found = server.ask("GET", path).json

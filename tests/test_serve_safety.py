@@ -65,7 +65,8 @@ def test_a_strict_server_knows_its_model(locked: LiveServer):
         assert locked.post("/v1/embeddings", {"input": "a", "model": name}, bearer("third")).status == 200, name
     answer = locked.post("/v1/embeddings", {"input": "a", "model": "text-embedding-3-small"}, bearer("third"))
     assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found")
-    assert locked.post("/api/embed", {"input": "a", "model": "other"}, bearer("third")).status == 404
+    for path in ("/api/embed", "/api/pull"):
+        assert locked.post(path, {"input": "a", "model": "other"}, bearer("third")).status == 404
 
 
 def test_token_ids_of_the_model_are_taken_if_the_server_says_so(locked: LiveServer):

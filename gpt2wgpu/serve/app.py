@@ -84,6 +84,7 @@ POST: dict[str, tuple[Dialect, Handler]] = {
     "/api/embed": (OLLAMA, ollama.ollama_embed),
     "/api/embeddings": (OLLAMA, ollama.old_embed),
     "/api/show": (OLLAMA, ollama.show_ollama_model),
+    "/api/pull": (OLLAMA, ollama.pull_model),
 }
 GET: dict[str, tuple[Dialect, Handler]] = {
     "/": (TEI, say_running),

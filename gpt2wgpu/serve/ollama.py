@@ -17,7 +17,7 @@ from .. import __version__
 from . import failures
 from .answers import encode_row, json_bytes, json_response, rows_response
 from .context import Context, answer_headers
-from .failures import Refusal
+from .failures import EMPTY, Refusal
 from .fields import read_body, read_texts_field
 from .service import VectorRequest
 
@@ -52,12 +52,13 @@ class OldEmbed(msgspec.Struct):
 
     model: str | None = None
     prompt: str | None = None
+    input: Any = None  # only of /api/embed
     options: dict[str, Any] | None = None
     keep_alive: Any = None
 
 
 class OllamaShow(msgspec.Struct):
-    """The fields of /api/show."""
+    """The fields of /api/show and /api/pull."""
 
     model: str | None = None
     name: str | None = None
@@ -88,7 +89,9 @@ async def old_embed(_: Request, body: bytes, context: Context) -> Response:
     """POST /api/embeddings: one text; its vector is as the model gives it, not scaled to unit length."""
     given = read_body(body, OldEmbed)
     alias = context.check_model(given.model)
-    if not given.prompt:
+    if not given.prompt:  # asks only for the model to be loaded
+        if given.input is not None:
+            raise Refusal(EMPTY, "prompt is missing: /api/embeddings takes one text as prompt, /api/embed takes input")
         return json_response({"embedding": []})
     found = await context.find(VectorRequest([given.prompt], role=alias, normalize=False))
     vector = encode_row(np.asarray(found.vectors[0]), as_base64=False)
@@ -135,6 +138,13 @@ async def show_ollama_model(_: Request, body: bytes, context: Context) -> Respon
     facts |= {f"{kind}.embedding_length": encoder.dimensions, f"{kind}.block_count": encoder.layers}
     found = {"modelfile": "", "parameters": "", "template": "", "details": describe_details(context), "model_info": facts}
     return json_response({**found, "capabilities": ["embedding"]})
+
+
+async def pull_model(_: Request, body: bytes, context: Context) -> Response:
+    """POST /api/pull: nothing to do. Clients pull a name that is not in the list, and stop if they cannot."""
+    given = read_body(body, OllamaShow)
+    context.check_model(given.model or given.name)
+    return json_response({"status": "success"})
 
 
 async def list_running(_: Request, __: bytes, context: Context) -> Response:

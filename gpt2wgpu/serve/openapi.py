@@ -31,6 +31,7 @@ POST_ROUTES: dict[str, tuple[type[msgspec.Struct], str, dict[str, Any]]] = {
     "/api/embed": (ollama.OllamaEmbed, "input", {"type": "object", "required": ["model", "embeddings"]}),
     "/api/embeddings": (ollama.OldEmbed, "", {"type": "object", "required": ["embedding"]}),
     "/api/show": (ollama.OllamaShow, "", {"type": "object"}),
+    "/api/pull": (ollama.OllamaShow, "", {"type": "object", "required": ["status"]}),
 }
 GET_ROUTES: dict[str, dict[str, Any]] = {
     "/info": {"type": "object"},
