@@ -31,7 +31,7 @@ AFTER = {f"{i}.txt": "\n\n".join(f"t{(i * j) % 15 + 1} t{j + 1} " * 12 for j in 
 FORKING = """
 import json, os, signal, sys
 from pathlib import Path
-import pathspec, pyarrow.parquet
+import pyarrow.parquet
 from gpt2wgpu import Encoder
 from gpt2wgpu.search import store, update
 from gpt2wgpu.search.taking_in import import_index

@@ -180,20 +180,21 @@ def test_what_may_not_be_looked_into_is_listed_and_the_rest_searched(tmp_path: P
         names(folder, folder / "closed")
 
 
-def test_a_closed_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["closed", ".gitignore"])
+def test_a_closed_folder_and_gitignore_are_said(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """root may look into every folder, so the refusal is made here."""
-    folder = write_folder(tmp_path / "f", {"a.txt": "t1 t2", "closed/y.txt": "y"})
+    folder = write_folder(tmp_path / "f", {"a.txt": "t1 t2", "closed/.y.txt": "y", ".gitignore": ""})
     scandir, opened = os.scandir, Path.open
 
     def refuse_closed(path, *args, of, **options):
-        if Path(path).name == "closed":
+        if Path(path).name == name:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return of(path, *args, **options)
 
     monkeypatch.setattr(os, "scandir", partial(refuse_closed, of=scandir))
     monkeypatch.setattr(Path, "open", partialmethod(refuse_closed, of=opened))
     found = update(tiny_encoder(tmp_path / "model"), tmp_path / "index", folder)
-    assert found.catalogue.files[str(folder / "closed")].why == "Permission denied"
+    assert found.catalogue.files[str(folder / name)].why == "Permission denied"
     assert [path for path, *_ in passages_of(found)] == ["a.txt"]
 
 

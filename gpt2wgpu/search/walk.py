@@ -4,14 +4,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UserError, show
+from .ignore import IgnoreRule, find_verdict, parse_rules
 
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
-
-Rules = list[tuple[Path, "GitIgnoreSpec"]]  # the folder in which each .gitignore lies, outermost first
+Rules = list[tuple[Path, list[IgnoreRule]]]  # the folder in which each .gitignore lies, outermost first
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,12 @@ def sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def walk_folder(folder: Path, entries: Sequence[os.DirEntry[str]], rules: Rules, leave_out: Path | None) -> Iterator[FoundFile]:
-    """The files below a folder. rules: of the folders around it. What may not be looked into, a folder too, is given as a file
-    without a stat: who opens it learns why."""
-    rules = [*rules, *read_rules(folder)]
+    """The files below a folder. rules: of the folders around it. What may not be looked into, a folder or its .gitignore too, is
+    given as a file without a stat: who opens it learns why."""
+    try:
+        rules = [*rules, *read_rules(folder)]
+    except OSError as error:
+        yield FoundFile(str(error.filename), (0, 0, 0, 0), named=False)
     for entry in entries:
         path = Path(entry.path)
         if entry.name.startswith(".") or entry.is_symlink() or path == leave_out:
@@ -82,8 +82,8 @@ def walk_folder(folder: Path, entries: Sequence[os.DirEntry[str]], rules: Rules,
 
 def is_ignored(path: Path, rules: Rules, *, is_folder: bool) -> bool:
     """Whether the innermost .gitignore that says anything about a path says to leave it out."""
-    for folder, spec in reversed(rules):
-        verdict = spec.check_file(path.relative_to(folder).as_posix() + "/" * is_folder).include
+    for folder, own in reversed(rules):
+        verdict = find_verdict(own, os.fsencode(path.relative_to(folder).as_posix()), is_folder=is_folder)
         if verdict is not None:
             return verdict
     return False
@@ -91,14 +91,9 @@ def is_ignored(path: Path, rules: Rules, *, is_folder: bool) -> bool:
 
 def read_rules(folder: Path) -> Rules:
     """The folder's own .gitignore; at the root of a repository also git's own list, which it overrides."""
-    from pathspec import GitIgnoreSpec
-
-    found: Rules = []
-    for path in (folder / ".git" / "info" / "exclude", folder / ".gitignore"):
-        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where the folder may be listed and not entered
-            lines = path.read_text("utf-8", "replace").splitlines()
-            found.append((folder, GitIgnoreSpec.from_lines(lines)))
-    return found
+    paths = (folder / ".git" / "info" / "exclude", folder / ".gitignore")
+    # os.path, as Path.is_file raises where the folder may be listed and not entered
+    return [(folder, parse_rules(path.read_bytes())) for path in paths if os.path.isfile(path)]  # noqa: PTH113
 
 
 def read_outer_rules(folder: Path) -> Rules:
