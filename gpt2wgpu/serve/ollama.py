@@ -116,7 +116,7 @@ def describe_ollama_model(context: Context, name: str) -> dict[str, Any]:
     return {**found, "digest": context.server.digest, "details": describe_details(context)}
 
 
-def digest_files(files: Iterable[Path]) -> str:
+def digest_model(files: Iterable[Path]) -> str:
     """Tells a model's files from others by their names, sizes and times: reading them would take too long at the start.
     `ollama list` shows the first twelve digits, and panics where there are fewer."""
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]

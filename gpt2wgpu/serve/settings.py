@@ -11,7 +11,7 @@ from ..errors import UserError, show
 from .app import Application
 from .context import Server
 from .metrics import Metrics
-from .ollama import digest_files
+from .ollama import digest_model
 from .search import IndexSearch
 from .service import Limits, Service
 
@@ -53,7 +53,7 @@ class Settings:
         return Server(
             service,
             metrics,
-            digest_files(encoder.checkpoint.files_read),
+            digest_model(encoder.checkpoint.files_read),
             token_ids=self.token_ids,
             strict_model=self.strict_model,
             keys=self.keys,
