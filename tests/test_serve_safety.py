@@ -16,6 +16,9 @@ import pytest
 from process import Run
 from servers import Figures, LiveServer
 
+from gpt2wgpu.errors import UserError
+from gpt2wgpu.serve.run import Listen, check_tls
+
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
@@ -129,10 +132,31 @@ def test_a_server_that_others_reach_without_a_key_warns():
         assert running.post("/embed", {"inputs": "a"}, {"host": "any.example"}).status == 200
 
 
+def make_certificate(certificate: Path, key: Path, *options: str) -> None:
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=localhost", *(options or ["-nodes"])]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+
+
+def test_tls_files_that_cannot_be_used_are_named(tmp_path: Path):
+    certificate, key, locked_key, broken = (tmp_path / name for name in ("c.pem", "k.pem", "locked.pem", "broken.pem"))
+    make_certificate(tmp_path / "other.pem", locked_key, "-passout", "pass:word")
+    make_certificate(certificate, key)
+    broken.write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-8")
+    for pair, said in (
+        ((key, certificate), r"k.pem holds no .*: --tls-certificate takes a certificate in PEM form"),
+        ((certificate, certificate), r"c.pem holds no .*: --tls-key takes a private key in PEM form"),
+        ((tmp_path / "other.pem", key), r"other.pem and .*k.pem cannot be used for TLS: the key is not the certificate's"),
+        ((tmp_path / "other.pem", locked_key), r"locked.pem is locked with a password"),
+        ((broken, key), r"broken.pem and .*k.pem cannot be used for TLS"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_tls(Listen(certificate=pair[0], key=pair[1]))
+    check_tls(Listen(certificate=certificate, key=key))
+
+
 def test_tls_and_a_unix_socket(tmp_path: Path):
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    make_certificate(certificate, key)
     with LiveServer("--tls-certificate", str(certificate), "--tls-key", str(key)) as running:
         context = ssl.create_default_context(cafile=str(certificate))
         context.check_hostname = False

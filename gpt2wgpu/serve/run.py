@@ -8,6 +8,7 @@ used any more the process ends with code 3, so that a supervisor starts it again
 import asyncio
 import signal
 import socket
+import ssl
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,12 +161,33 @@ def bind_unix_socket(path: Path) -> socket.socket:
 
 
 def check_tls(listen: Listen) -> None:
-    """Raise UserError if only one of the two TLS files is given, or one does not exist."""
+    """Raise UserError unless both TLS files are given or none, and they are a certificate and its key."""
     if (listen.certificate is None) != (listen.key is None):
         raise UserError("TLS needs both files: --tls-certificate and --tls-key")
-    for path in (listen.certificate, listen.key):
-        if path is not None and not path.is_file():
+    if listen.certificate is None or listen.key is None:
+        return
+    for path, option, kind in (
+        (listen.certificate, "--tls-certificate", "CERTIFICATE"),
+        (listen.key, "--tls-key", "PRIVATE KEY"),
+    ):
+        if not path.is_file():
             raise UserError(f"{show(path)} is not a file: give TLS files in PEM form")
+        try:
+            found = f"{kind}-----".encode() in path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{show(path)} cannot be read: {error.strerror}") from None
+        if not found:
+            raise UserError(f"{show(path)} holds no '-----BEGIN {kind}-----': {option} takes a {kind.lower()} in PEM form")
+
+    def refuse_password() -> str:
+        raise UserError(f"{show(listen.key)} is locked with a password: write it without one (openssl pkey -in FILE -out NEW)")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.certificate, listen.key, refuse_password)
+    except OSError as error:
+        both = f"{show(listen.certificate)} and {show(listen.key)}"
+        why = "the key is not the certificate's" if "KEY_VALUES_MISMATCH" in str(error) else str(error)
+        raise UserError(f"{both} cannot be used for TLS: {why}") from None
 
 
 def serve(application: Application, listen: Listen, *, open_to_all: bool) -> int:
@@ -199,10 +221,7 @@ def serve(application: Application, listen: Listen, *, open_to_all: bool) -> int
             ssl_certfile=listen.certificate,
             ssl_keyfile=listen.key,
         )
-        try:
-            config.load()
-        except OSError as error:
-            raise UserError(f"the TLS files cannot be used: {error}") from None
+        config.load()
         server = DrainingServer(config, application, listen.pause)
         scheme = "https" if listen.certificate else "http"
         where = f"unix:{listen.uds}" if listen.uds else f"{scheme}://{format_address(sock)}"
