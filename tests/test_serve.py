@@ -1,6 +1,7 @@
 """The server's routes, each in its dialect: vectors, fields, refusals."""
 
 import base64
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -221,6 +222,12 @@ def test_what_is_not_a_request_is_refused_in_the_dialect(server: LiveServer, pat
     assert set(error) == {"message", "type", "param", "code"} if path.startswith("/v1") else isinstance(error, str)
 
 
+def test_a_packed_body_is_refused_by_its_name(server: LiveServer):
+    answer = server.post("/v1/embeddings", gzip.compress(b'{"input": "a"}'), {"content-encoding": "gzip"})
+    assert answer.status == 400 and "packed (gzip)" in answer.json["error"]["message"]
+    assert server.post("/embed", {"inputs": "a"}, {"content-encoding": "identity"}).status == 200
+
+
 @pytest.mark.parametrize("given", [[1, 2, 3], [[1, 2], [3]]])
 def test_token_ids_are_refused_with_the_cure(server: LiveServer, given: list):
     answer = server.post("/v1/embeddings", {"input": given})
@@ -242,6 +249,9 @@ def test_half_a_surrogate_pair_names_its_text(server: LiveServer):
 def test_a_missing_route_or_method_is_refused_in_the_dialect_of_its_path(server: LiveServer):
     assert server.ask("GET", "/v1/nothing").json["error"]["message"].startswith("there is no /v1/nothing")
     assert server.ask("GET", "/api/nothing").json == {"error": "there is no /api/nothing here; /openapi.json has the routes"}
+    for path, body in (("//embed", {"inputs": "a"}), ("/embed/", {"inputs": "a"}), ("//v1//embeddings/", {"input": "a"})):
+        assert server.post(path, body).status == 200, path  # a client's base address ended in a slash
+    assert server.post("/rerank/", {}).status == 424
     wrong = server.ask("GET", "/v1/embeddings")
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
     assert server.ask("DELETE", "/v1/models").status == 405

@@ -129,7 +129,7 @@ class Application:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await self._serve(Request(scope, receive), send)
+            await self._serve(Request({**scope, "path": plain_path(scope["path"])}, receive), send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -212,6 +212,8 @@ class Application:
 
     async def _handle(self, request: Request, handler: Handler, context: Context) -> Response:
         service = context.service
+        if (packed := request.headers.get("content-encoding", "identity")) != "identity":
+            raise Refusal(MALFORMED, f"the body is packed ({packed[:100]}): send it plain, without Content-Encoding")
         limit = service.limits.body_bytes
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
@@ -236,6 +238,11 @@ class Application:
             ) from None
         finally:
             service.bytes -= held
+
+
+def plain_path(path: str) -> str:
+    """A path without doubled and trailing slashes, which come of a base address that ends in one."""
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def dialect_of(path: str) -> Dialect:
