@@ -74,6 +74,23 @@ def test_context_is_printed_as_grep_does(run: Run, notes: Path):
     ]
 
 
+def test_context_counts_lines_as_passages_do(run: Run, notes: Path):
+    """A carriage return alone ends no line, and a byte order mark is no text."""
+    (notes / "bar.md").write_bytes("\ufeff# Log\n10%\r50%\r100%\n\n# Words\nzyzzyva\r\n\n# End\n".encode())
+    _, out, _ = run("search", "notes/bar.md", "zyzzyva", "--mode", "lexical", "-C", "3")
+    score = out.split(": ")[1].split()[0]
+    assert out.splitlines() == [
+        "notes/bar.md-1- # Log",
+        "notes/bar.md-2- 10%\\r50%\\r100%",
+        "notes/bar.md-3- ",
+        f"notes/bar.md:4: {score} # Words",
+        f"notes/bar.md:5: {score} zyzzyva",
+        "notes/bar.md-6- ",
+        "notes/bar.md-7- # End",
+        "notes/bar.md-8- ",
+    ]
+
+
 def test_the_current_folder_and_names_as_they_were_given(run: Run, notes: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(notes)
     assert run("search", "parrot", "--mode", "lexical")[1].startswith("animals.md:5: ")

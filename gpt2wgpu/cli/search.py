@@ -167,7 +167,7 @@ def print_hit(hit: "Hit", path: str, context: int | None, *, first: bool) -> Non
     before, after = surrounding_lines(hit, context)
     for number, line in before:
         print(f"{path}-{number}- {one_line(line)}")
-    for number, line in enumerate(hit.text.split("\n"), hit.first):
+    for number, line in enumerate(split_lines(hit.text), hit.first):
         print(f"{path}:{min(number, hit.last)}: {hit.score:.4f} {one_line(line)}")
     for number, line in after:
         print(f"{path}-{number}- {one_line(line)}")
@@ -180,8 +180,13 @@ def surrounding_lines(hit: "Hit", count: int) -> tuple[list[tuple[int, str]], li
     if not count or is_table(hit.path):
         return [], []
     try:
-        lines = [line.removesuffix("\r") for line in Path(hit.path).read_text("utf-8").split("\n")]
+        text = Path(hit.path).read_bytes().decode("utf-8-sig")
     except (OSError, ValueError):
         return [], []
-    numbered = [*enumerate(lines, 1)]
+    numbered = [*enumerate(split_lines(text), 1)]
     return numbered[max(0, hit.first - 1 - count) : hit.first - 1], numbered[hit.last : hit.last + count]
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines as passages count them: a carriage return alone ends none."""
+    return [line.removesuffix("\r") for line in text.split("\n")]

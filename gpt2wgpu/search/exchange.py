@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, show, utf8_name
+from ..errors import UserError, between, show, utf8_name
 from ..graph.tensor import Array
 from .reader import Index, check_index
 
 FACTS = ("path", "line", "last_line", "text")
 TEXT_COLUMNS, VECTOR_COLUMNS = ("text", "content", "sentence"), ("vector", "embedding")
+MOST_LINES = (1 << 32) - 1
 PACKAGES = {"pyarrow": "pyarrow", "sqlite_utils": "llm", "llm": "llm", "usearch.index": "usearch", "faiss": "faiss-cpu"}
 
 
@@ -152,15 +153,23 @@ def read_entries_file(path: Path) -> Entries:
     read = find_format(path, ENTRY_READERS)
     if not path.is_file():
         raise UserError(f"{show(path)}: no such file")
-    found: Entries = read(path)
+    try:
+        found: Entries = read(path)
+    except (UserError, OSError):
+        raise
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:  # what the packages raise for damaged files
+        why = show(str(error).partition("\n")[0], 200)
+        raise UserError(f"{show(path)}: cannot be read as {path.suffix}: {why}") from None
     if not found.facts:
         raise UserError(f"{show(path)}: holds no vectors")
     for i, fact in enumerate(found.facts):
-        if not isinstance(fact.get("text"), str):
+        if not isinstance(fact, dict) or not isinstance(fact.get("text"), str):
             raise UserError(f"{show(path)}: entry {i} has no text, which a passage needs: store it with the vectors")
         fact["path"] = str(fact.get("path") or path.resolve())
-        fact["line"] = int(fact.get("line") or i + 1)
-        fact["last_line"] = int(fact.get("last_line") or fact["line"])
+        for name, otherwise in (("line", i + 1), ("last_line", fact.get("line") or i + 1)):
+            value = fact.get(name) or otherwise
+            value = int(value) if isinstance(value, float) and value.is_integer() else value  # as pandas writes them
+            fact[name] = between(f"{show(path)}: {name} of entry {i}", value, 1, MOST_LINES)
     return found
 
 
@@ -186,7 +195,7 @@ def read_facts(path: Path) -> list[dict[str, Any]]:
     if not beside.is_file():
         raise UserError(f"{show(path)}: {path.suffix} holds no texts: put them into {show(beside)}, line i for key i")
     try:
-        return [json.loads(line) for line in beside.read_text("utf-8").splitlines()]
+        return [json.loads(line) for line in beside.read_bytes().splitlines()]
     except ValueError as error:
         raise UserError(f"{show(beside)}: is not JSON lines: {error}") from None
 

@@ -162,3 +162,38 @@ def test_other_names_are_refused(encoder: Encoder, index: Index, tmp_path: Path)
     assert "is no embeddings database of llm" in refusal(
         lambda: import_index(encoder, tmp_path / "i", tmp_path / "y.db", Quiet())
     )
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.usearch", "x.faiss", "x.db"])
+@pytest.mark.parametrize("content", ["", "PAR1 and what else a damaged file holds " * 9])
+def test_damaged_files_are_refused(encoder: Encoder, tmp_path: Path, name: str, content: str):
+    path = write_folder(tmp_path, {name: content, f"{name}.jsonl": '{"text": "t1"}\n'}) / name
+    said = refusal(lambda: import_index(encoder, tmp_path / "i", path, Quiet()))
+    assert said.startswith(f"{path}: ") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ([1, 2], "entry 1 has no text"),
+        ({"line": "abc"}, "line of entry 1 must be a whole number from 1 to 4294967295, not 'abc'"),
+        ({"line": -3}, "not -3"),
+        ({"line": 2.5}, "not 2.5"),
+        ({"last_line": 1 << 40}, "last_line of entry 1 must be"),
+        ({"text": "t1 \u2028 t2", "line": 7.0}, ""),
+    ],
+)
+def test_texts_beside_the_vectors_are_checked(
+    encoder: Encoder, index: Index, tmp_path: Path, changed: list[int] | dict[str, object], said: str
+):
+    path = tmp_path / "x.faiss"
+    export_index(index, path, "gpt2wgpu")
+    beside = Path(f"{path}.jsonl")
+    facts = [json.loads(line) for line in beside.read_bytes().splitlines()]
+    facts[1] = {**facts[1], **changed} if isinstance(changed, dict) else changed
+    beside.write_text("".join(f"{json.dumps(fact, ensure_ascii=False)}\n" for fact in facts), "utf-8")
+    if said:
+        assert said in refusal(lambda: import_index(encoder, tmp_path / "i", path, Quiet()))
+    else:
+        found = passages_of(import_index(encoder, tmp_path / "i", path, Quiet()))
+        assert ("t1 \u2028 t2", 7) in [(text, line) for _, line, _, text in found]
