@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from process import Run
@@ -18,6 +20,7 @@ from servers import Figures, LiveServer
 
 from gpt2wgpu.errors import UserError
 from gpt2wgpu.serve.run import Listen, check_tls
+from gpt2wgpu.serve.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +222,17 @@ def test_a_request_may_say_how_long_it_waits():
         assert answer.status == 503 and "not computed in" in answer.json["error"] and "retry-after" in answer.headers
         assert running.post("/embed", {"inputs": "a"}, {"x-request-timeout-ms": "soon"}).status == 422
         assert running.post("/embed", {"inputs": "a"}, {"x-request-timeout-ms": "60000"}).status == 200
+
+
+def test_a_table_of_tokens_that_cannot_be_loaded_is_an_error_at_the_start(monkeypatch: pytest.MonkeyPatch):
+    def fail(_: str) -> None:
+        raise ConnectionError("no name\nfor the host")
+
+    tiktoken = ModuleType("tiktoken")
+    tiktoken.__spec__, tiktoken.get_encoding = ModuleSpec("tiktoken", None), fail
+    monkeypatch.setitem(sys.modules, "tiktoken", tiktoken)
+    with pytest.raises(UserError, match=r"tiktoken cannot load its table cl100k_base.*no name\\nfor"):
+        Settings(token_ids="cl100k")
 
 
 def test_the_extra_is_named_where_it_is_missing(tmp_path: Path):

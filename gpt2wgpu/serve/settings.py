@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..encoder import Encoder
-from ..errors import UserError, show
+from ..errors import UserError, one_line, show
 from .app import Application
 from .context import Server
 from .metrics import Metrics
@@ -38,8 +38,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.token_ids not in TOKEN_ID_KINDS:
             raise UserError(f"token_ids must be {', '.join(TOKEN_ID_KINDS)}, not {show(self.token_ids)}")
-        if self.token_ids == "cl100k" and not find_spec("tiktoken"):
-            raise UserError("token_ids cl100k decodes with tiktoken, which is not installed: pip install tiktoken")
+        if self.token_ids == "cl100k":
+            load_cl100k()
         if self.log_format not in ("text", "json"):
             raise UserError(f"log_format must be text or json, not {show(self.log_format)}")
 
@@ -64,6 +64,21 @@ class Settings:
 
     def application(self) -> Application:
         return Application(self.make_server)
+
+
+def load_cl100k() -> None:
+    """Load tiktoken's table, so that requests only read it. Raises UserError if that cannot be done."""
+    if not find_spec("tiktoken"):
+        raise UserError("token_ids cl100k decodes with tiktoken, which is not installed: pip install tiktoken")
+    import tiktoken
+
+    try:
+        tiktoken.get_encoding("cl100k_base")
+    except (OSError, ValueError) as error:
+        advice = "it is downloaded once, and kept in TIKTOKEN_CACHE_DIR"
+        raise UserError(
+            f"token_ids cl100k: tiktoken cannot load its table cl100k_base, {advice}: {one_line(str(error))}"
+        ) from None
 
 
 def read_keys(file: Path | None) -> tuple[bytes, ...]:
