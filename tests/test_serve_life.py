@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from servers import Figures, LiveServer
+from servers import READY, Figures, LiveServer
 
 from gpt2wgpu import Encoder
 from gpt2wgpu.serve import create_app, run
@@ -56,6 +57,46 @@ def test_a_signal_under_load_loses_no_request(number: int):
         # a connection that the kernel took but no request was read from may be reset as the socket closes
         assert {a for a in answers if isinstance(a, int)} == {200}, answers
         assert not any("Traceback" in line for line in server.lines)
+
+
+def test_a_terminal_that_closes_ends_the_server_in_order():
+    """Where SIGHUP is not ignored, as it may be where the tests run."""
+    start = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); from gpt2wgpu.cli import main; "
+    with LiveServer(code=start + "main(['serve', '--device', 'numpy', '--port', '0'])") as server:
+        assert server.post("/embed", {"inputs": "a"}).status == 200
+        assert server.stop(signal.SIGHUP) == 0
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def connect_when_it_listens(path: Path, process: subprocess.Popen) -> socket.socket:
+    while True:
+        assert process.poll() is None, "the server ended"
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(READY)
+        try:
+            client.connect(str(path))
+            return client
+        except OSError:
+            client.close()
+            time.sleep(0.05)
+
+
+def test_a_log_on_a_full_disk_ends_nothing(tmp_path: Path):
+    path = tmp_path / "s"
+    options = ["--device", "numpy", "--uds", str(path), "--drain-pause", "0.1"]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen([sys.executable, "-m", "gpt2wgpu", "serve", *options], stderr=full)
+    try:
+        body = b'{"inputs": "a"}'
+        for _ in range(2):
+            with connect_when_it_listens(path, process) as client:
+                client.sendall(b"POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+        process.terminate()
+        assert process.wait(READY) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_one_text_among_many_requests_has_its_own_bits(built_in: Encoder):

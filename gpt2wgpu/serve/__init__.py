@@ -10,6 +10,7 @@ openai.py  tei.py  ollama.py    the dialects
 search.py      /search over an index
 answers.py     vectors as bytes of JSON
 guard.py       Host header and keys
+access_log.py  notices.py      what is said on stderr
 app.py         the ASGI application
 run.py         the process: sockets, signals, draining
 

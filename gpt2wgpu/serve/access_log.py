@@ -1,15 +1,14 @@
 """One line per request on stderr, as text or JSON."""
 
 import json
-import sys
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
 
-from ..errors import one_line
 from .context import Context
+from .notices import say
 
 
 def log_request(request: Request, context: Context, status: int, request_id: str) -> None:
@@ -38,4 +37,4 @@ def log_request(request: Request, context: Context, status: int, request_id: str
     else:
         head = [line.pop(name) for name in ("time", "client", "method", "path", "status")]
         text = " ".join([*map(str, head), *(f"{name}={value}" for name, value in line.items())])
-    print(one_line(text), file=sys.stderr, flush=True)
+    say(text)

@@ -4,8 +4,6 @@ uvicorn --factory gpt2wgpu.serve:create_app           (or any other ASGI server)
 """
 
 import asyncio
-import sys
-import traceback
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,6 +20,7 @@ from .context import TIMEOUT, Context, Server
 from .failures import BACKEND, MALFORMED, TOO_LARGE, VALIDATION, Refusal
 from .guard import check_host, check_key
 from .metrics import DROPPED, Metrics
+from .notices import say_traceback
 from .openapi import describe_api
 from .search import search_route
 from .service import Service
@@ -180,7 +179,7 @@ class Application:
         except (Gone, ClientDisconnect, asyncio.CancelledError):
             raise
         except Exception as error:
-            traceback.print_exception(error, file=sys.stderr)
+            say_traceback(error)
             self._note_failure(context, BACKEND)
             return dialect(Refusal(BACKEND, f"an error inside the server: {type(error).__name__}"))
 

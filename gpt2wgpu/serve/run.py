@@ -1,8 +1,8 @@
 """The process that serves: its sockets and signals, and how it ends.
 
 SIGTERM: readiness is 503 at once, requests are served for a pause so that a load balancer can look away, then no more are
-accepted and those under way are finished, for a bounded time. SIGINT: the same without the pause. If the device cannot be
-used any more the process ends with code 3, so that a supervisor starts it again.
+accepted and those under way are finished, for a bounded time. SIGINT, SIGHUP: the same without the pause. If the
+device cannot be used any more the process ends with code 3, so that a supervisor starts it again.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import UserError, show
-from ..progress import notice
 from .app import Application
+from .notices import drop_unwritten, say
 from .settings import LOCAL
 
 HEADER_SECONDS = 20.0  # that the head of a request may take to arrive
@@ -108,7 +108,7 @@ class DrainingServer(uvicorn.Server):
             service.draining = self.should_exit = True
             return
         service.draining = True
-        notice(f"SIGTERM: not ready any more; serving for {self.pause:g} s, then finishing what is under way")
+        say(f"SIGTERM: not ready any more; serving for {self.pause:g} s, then finishing what is under way")
         asyncio.get_running_loop().call_later(self.pause, self._stop)
 
     def _stop(self) -> None:
@@ -124,6 +124,13 @@ class DrainingServer(uvicorn.Server):
     async def _end_if_fatal(self) -> None:
         await self.application.service.ended.wait()
         self.fatal = self.should_exit = True
+
+
+def handle_hang_up(server: DrainingServer) -> None:
+    """SIGHUP, of a terminal that closes, ends the server like SIGINT. Under nohup it stays ignored."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+        signal.signal(number, server.handle_exit)
 
 
 def bind_socket(listen: Listen) -> socket.socket:
@@ -227,17 +234,18 @@ def serve(application: Application, listen: Listen, *, open_to_all: bool) -> int
         where = f"unix:{listen.uds}" if listen.uds else f"{scheme}://{format_address(sock)}"
         service = application.service
         if open_to_all and listen.uds is None and listen.host not in LOCAL:
-            notice(f"warning: whoever reaches {listen.host} can use this server, as it has no key (GPT2WGPU_API_KEY)")
-        notice(f"{service.name} on {service.encoder.engine.place}, {where}")
+            say(f"warning: whoever reaches {listen.host} can use this server, as it has no key (GPT2WGPU_API_KEY)")
+        say(f"{service.name} on {service.encoder.engine.place}, {where}")
+        handle_hang_up(server)
         asyncio.run(server.serve(sockets=[sock]))
     finally:
         sock.close()
         if listen.uds is not None:
             listen.uds.unlink(missing_ok=True)
     if server.fatal:
-        notice(f"error: {application.service.scheduler.fatal}")
-        return FATAL_CODE
-    return 0
+        say(f"error: {application.service.scheduler.fatal}")
+    drop_unwritten()
+    return FATAL_CODE if server.fatal else 0
 
 
 def format_address(sock: socket.socket) -> str:

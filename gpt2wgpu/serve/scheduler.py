@@ -8,10 +8,8 @@ On a device a text's bits do not depend on its batch, so texts of several reques
 there a batch holds texts of one request, cut as `Encoder.encode` cuts them; of single texts each core computes one.
 """
 
-import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from ..graph.cores import usable_cores
 from ..graph.tensor import Array
 from .failures import BACKEND, OVERLOADED, UNAVAILABLE, Refusal, is_device_lost
 from .jobs import QueuedTexts
+from .notices import say, say_traceback
 
 SMALL_PART = 4  # a request is small if what is left of it is at most a fourth of a batch
 OTHERS = 3  # times as much as the oldest large request gets is computed for others meanwhile, if they want it
@@ -266,7 +265,7 @@ class Scheduler:
         elif isinstance(error, UserError | MemoryError):
             refusal = Refusal(UNAVAILABLE, str(error) or "there is not enough memory for this batch: try again, or send less")
         else:
-            traceback.print_exception(error, file=sys.stderr)
+            say_traceback(error)
             refusal = Refusal(BACKEND, f"an error inside the server: {type(error).__name__}")
         for other in under_way:
             for job, _ in other.parts:
@@ -278,7 +277,7 @@ class Scheduler:
         """Open the lost device again, once; the second time, or if it cannot be opened, the server ends."""
         self._losses += 1
         if self._losses == 1:
-            print(f"the device was lost ({why}): opening it again", file=sys.stderr, flush=True)
+            say(f"the device was lost ({why}): opening it again")
             try:
                 self.encoder.reopen()
                 return

@@ -17,7 +17,6 @@ from starlette.responses import Response
 from ..encoder import Encoder
 from ..errors import UserError
 from ..graph.tensor import Array
-from ..progress import notice
 from ..search.query import SEARCH_MODES, Hit, search_index
 from ..search.reader import Index, open_index
 from ..search.store import INDEX_STATE
@@ -28,6 +27,7 @@ from .context import Context, answer_headers
 from .failures import EMPTY, OVERLOADED, UNAVAILABLE, VALIDATION, Refusal, is_device_lost
 from .fields import read_body, read_timeout
 from .metrics import SECOND_BUCKETS, Metrics
+from .notices import say
 from .service import VectorRequest
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class IndexSearch:
         except UserError as error:
             if not is_device_lost(error):
                 raise
-            notice(f"/search: {error.args[0].partition(';')[0]}: opening it again")
+            say(f"/search: {error.args[0].partition(';')[0]}: opening it again")
         self._open_device()
         self._open()
         return self._search(query, vector, k, mode)
