@@ -95,6 +95,14 @@ def test_tei(server: LiveServer, unit: np.ndarray, built_in: Encoder):
         np.testing.assert_array_equal(np.float32(server.post(path, {"inputs": TEXTS}).json), unit)
 
 
+@pytest.mark.parametrize("path", ["/", "/embed"])
+def test_options_among_parameters_count_where_the_request_itself_is_silent(server: LiveServer, path: str):
+    inside = server.post(path, {"inputs": TEXTS, "parameters": {"dimensions": 7, "other": 1}}).json
+    assert inside == server.post(path, {"inputs": TEXTS, "dimensions": 7}).json
+    assert inside == server.post(path, {"inputs": TEXTS, "dimensions": 7, "parameters": {"dimensions": 9}}).json
+    assert server.post(path, {"inputs": "one two three " * 400, "parameters": {"truncate": False}}).status == 422
+
+
 def test_states_of_tokens(server: LiveServer, built_in: Encoder):
     found = server.post("/embed_all", {"inputs": TEXTS}).json
     expected = built_in.encode(TEXTS, output_value="token_embeddings")
@@ -122,6 +130,8 @@ def test_tokens_there_and_back(server: LiveServer, built_in: Encoder):
     assert back == built_in.tokenizer.decode([[t["id"] for t in row] for row in rows])
     refused = server.post("/tokenize", {"inputs": texts, "prompt_name": "nothing"})
     assert refused.status == 422 and "prompt_name 'nothing'" in refused.json["error"]
+    other = server.post("/embed", {"inputs": texts, "prompt_name": "nothing"})
+    assert refused.json == other.json and "put the prompt before each text" in other.json["error"]
     assert server.post("/decode", {"ids": [t["id"] for t in rows[1]]}).json == [back[1]]
     assert server.post("/decode", {"ids": [10**9]}).status == 422
 

@@ -72,7 +72,7 @@ def describe_api() -> bytes:
         (own,), found = msgspec.json.schema_components([form], ref_template="#/components/schemas/{name}")
         prefix = form.__module__.rpartition(".")[2].title()
         for name, value in found.items():
-            components[name if name in ("Sources", "Parameters") else prefix + name] = value
+            components[name if name in ("Sources", "Parameters", "Options") else prefix + name] = value
         names[form] = prefix + form.__name__ if "$ref" in own else form.__name__
     paths: dict[str, Any] = {}
     for path, (form, field, schema) in POST_ROUTES.items():

@@ -201,10 +201,18 @@ class Service:
             for future in futures:  # what is not read would be logged as never retrieved
                 future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def check_prompt_name(self, name: str | None) -> None:
+        """Raises Refusal for a name that the model does not have. Encoder's words for it advise what a request cannot do."""
+        if name and name not in self.encoder.prompts:
+            known = ", ".join(self.encoder.prompts) or "none"
+            found = f"prompt_name {name!r} is not among the model's prompts ({known})"
+            raise Refusal(VALIDATION, f"{found}: leave it out, or put the prompt before each text", param="prompt_name")
+
     def _options(self, asked: VectorRequest) -> tuple[EncodeOptions, str]:
         """The options of `Encoder.encode` that say the same, and the name of the prompt."""
         prompts = self.encoder.prompts
         name: str | None = asked.prompt_name
+        self.check_prompt_name(name)
         prompt: str | None = None
         if name is None and asked.role is not None:
             name = next((n for n in ROLES[asked.role] if n in prompts), None)

@@ -32,10 +32,9 @@ TEI_STATUS = {
 OTHER_MODELS = {"/rerank": "a re-ranker", "/predict": "a classifier", "/embed_sparse": "a SPLADE model"}
 
 
-class TEIEmbed(msgspec.Struct):
-    """The fields of /embed, /embed_all and the root."""
+class Options(msgspec.Struct):
+    """How /embed, /embed_all and the root embed."""
 
-    inputs: Any = None
     truncate: bool | None = None
     truncation_direction: str | None = None
     prompt_name: str | None = None
@@ -43,7 +42,13 @@ class TEIEmbed(msgspec.Struct):
     dimensions: int | None = None
     input_type: str | None = None
     task: str | None = None
-    parameters: dict[str, Any] | None = None
+
+
+class TEIEmbed(Options):
+    """The fields of /embed, /embed_all and the root. parameters: the options of clients of Hugging Face that put them there."""
+
+    inputs: Any = None
+    parameters: Options | None = None
 
 
 class Sources(msgspec.Struct):
@@ -89,7 +94,11 @@ def refuse_tei(refusal: Refusal) -> Response:
     return json_response({"error": refusal.message, "error_type": kind}, status, failures.error_headers(refusal))
 
 
-def read_asked(given: TEIEmbed, context: Context) -> VectorRequest:
+def read_asked(body: bytes, context: Context) -> VectorRequest:
+    given = read_body(body, TEIEmbed)
+    for name in Options.__struct_fields__ if given.parameters else ():
+        if getattr(given, name) is None:
+            setattr(given, name, getattr(given.parameters, name))
     check_direction(given.truncation_direction, context.service.encoder.tokenizer.cuts_left)
     return VectorRequest(
         read_texts_field(given.inputs, "inputs", context.token_ids),
@@ -103,13 +112,13 @@ def read_asked(given: TEIEmbed, context: Context) -> VectorRequest:
 
 async def tei_embed(_: Request, body: bytes, context: Context) -> Response:
     """POST /embed: a list of vectors, for one text too."""
-    found = await context.find(read_asked(read_body(body, TEIEmbed), context))
+    found = await context.find(read_asked(body, context))
     return await rows_response(found.vectors, b"[", b"]", headers=answer_headers(found))
 
 
 async def embed_all(_: Request, body: bytes, context: Context) -> Response:
     """POST /embed_all: for each text the hidden states of its tokens."""
-    asked = read_asked(read_body(body, TEIEmbed), context)
+    asked = read_asked(body, context)
     asked.states, asked.normalize, asked.dimensions = True, False, None
     found = await context.find(asked)
     return await rows_response(found.vectors, b"[", b"]", headers=answer_headers(found))
@@ -140,6 +149,7 @@ async def tokenize(_: Request, body: bytes, context: Context) -> Response:
     given = read_body(body, Tokenize)
     encoder = context.service.encoder
     texts = read_texts_field(given.inputs, "inputs", "refuse")
+    context.service.check_prompt_name(given.prompt_name)
     prompt = encoder.options(given.prompt_name).prompt
     prompted = [prompt + str(t) for t in texts]
     return json_response(
