@@ -227,7 +227,7 @@ def test_prompts_over_the_wire(tmp_path: Path):
             vectors, used = asyncio.run(ask(**options))
             np.testing.assert_array_equal(vectors, encoder.encode([f"{prompt}cats"]))
             assert used == name
-        with pytest.raises(Refusal, match=r"prompt_name 'nothing' is not among .*\(query, passage\); put its text before yours"):
+        with pytest.raises(Refusal, match="prompt_name 'nothing' is not among"):
             asyncio.run(ask(prompt_name="nothing"))
 
 

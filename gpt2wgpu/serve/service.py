@@ -214,9 +214,6 @@ class Service:
         name: str | None = asked.prompt_name
         self.check_prompt_name(name)
         prompt: str | None = None
-        if name and name not in prompts:  # encode's message names its argument `prompt`, which a request does not have
-            known = f"prompt_name {name!r} is not among the model's prompts ({', '.join(prompts) or 'none'})"
-            raise Refusal(VALIDATION, f"{known}; put its text before yours", param="prompt_name")
         if name is None and asked.role is not None:
             name = next((n for n in ROLES[asked.role] if n in prompts), None)
             prompt = first_prompt(prompts, *ROLES[asked.role])
