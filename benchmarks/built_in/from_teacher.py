@@ -1,6 +1,6 @@
-"""Write a BERT sentence model as GPT-2 with a smaller vocabulary, from which training goes on: the start of the built-in model.
+"""Write a BERT sentence model as a smaller GPT-2, from which training goes on: the start of the built-in model.
 
-    python benchmarks/built_in/from_teacher.py TEACHER FOLDER --texts FILE [--texts FILE ...] --vocab 19712
+    python benchmarks/built_in/from_teacher.py TEACHER FOLDER --texts FILE [--texts FILE ...] --vocab 19712 --hidden 1024
 
 A BERT normalises after each addition, y = LN(y + F(y)), and GPT-2 before each function, r = r + F(LN(r)). Both are the same as
 long as GPT-2's norm gives y: r is then y + F(y) in other units. A residual stream cannot change its units, and LN does, by
@@ -12,7 +12,8 @@ with the norm's bias added to the layer's. Tokens whose standard deviation is no
 weights and biases are then fitted on TEXTS, column by column, to what the BERT has there. Position and type vectors are as they
 were. Attention sees the whole text (`"is_causal": false`).
 
-The vocabulary keeps the tokens that are frequent in TEXTS and in BERT's own order; other words become smaller pieces.
+The vocabulary keeps the tokens that are frequent in TEXTS and in BERT's own order; other words become smaller pieces. An MLP
+keeps those of its hidden units that tell its output best, and its second matrix is fitted to that output (`fewer_units`).
 """
 
 import argparse
@@ -77,6 +78,33 @@ def normalised(x: Array, eps: float) -> Array:
     return centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps)
 
 
+def fewer_units(h: Array, weight: Array, count: int) -> tuple[Array, Array, Array]:
+    """The `count` columns of h (T, K) that tell h @ weight best, a matrix (count, N) and a bias (N,) with which they tell it.
+
+    Columns are chosen one by one, each time the one whose share of the product is least told by those before (a Cholesky
+    factorisation with pivots); the matrix and the bias are fitted to the product by least squares.
+    """
+    mean = h.mean(0, dtype=np.float64)
+    off = h - mean.astype(np.float32)
+    gram = (off.T @ off).astype(np.float64) / len(h)
+    size = np.linalg.norm(weight, axis=1).astype(np.float64)
+    shares = gram * size * size[:, None]
+    left = np.diagonal(shares).copy()
+    factor = np.zeros((len(gram), count))
+    kept: list[int] = []
+    for i in range(count):
+        best = int(np.argmax(left))
+        factor[:, i] = (shares[:, best] - factor[:, :i] @ factor[best, :i]) / np.sqrt(left[best])
+        left -= factor[:, i] ** 2
+        left[best] = -np.inf
+        kept.append(best)
+    kept.sort()
+    inner = gram[np.ix_(kept, kept)]
+    ridge = 1e-4 * np.trace(inner) / count * np.eye(count)
+    fitted = np.linalg.solve(inner + ridge, gram[kept] @ weight + ridge @ weight[kept])
+    return np.array(kept), fitted, mean @ weight - mean[kept] @ fitted
+
+
 class Bert:
     """A BERT's functions, on tokens (T, C) of several texts at once. ends: where each text ends."""
 
@@ -94,13 +122,17 @@ class Bert:
             names += [f"encoder.layer.{i}.attention.output.LayerNorm", f"encoder.layer.{i}.output.LayerNorm"]
         return [(self.w[f"{name}.weight"], self.w[f"{name}.bias"]) for name in names]
 
+    def hidden(self, s: int, y: Array) -> Array:
+        """The hidden units of the MLP."""
+        found = self.linear(y, f"encoder.layer.{s // 2}.intermediate.dense")
+        gelu(found, GELU_ERF)
+        return found
+
     def sublayer(self, s: int, y: Array, ends: Sequence[int]) -> Array:
         """What attention (even s) or the MLP (odd s) adds to y."""
         layer = f"encoder.layer.{s // 2}"
         if s % 2:
-            hidden = self.linear(y, f"{layer}.intermediate.dense")
-            gelu(hidden, GELU_ERF)
-            return self.linear(hidden, f"{layer}.output.dense")
+            return self.linear(self.hidden(s, y), f"{layer}.output.dense")
         q, k, v = (self.linear(y, f"{layer}.attention.self.{name}") for name in ("query", "key", "value"))
         out = np.empty_like(y)
         for first, end in zip([0, *ends[:-1]], ends, strict=True):
@@ -114,8 +146,8 @@ class Bert:
 class Conversion:
     """The weights of GPT-2, found sublayer by sublayer on the tokens of some texts."""
 
-    def __init__(self, bert: Bert, ids: Sequence[Sequence[int]]) -> None:
-        self.bert, self.ends = bert, np.cumsum([len(text) for text in ids]).tolist()
+    def __init__(self, bert: Bert, ids: Sequence[Sequence[int]], hidden: int) -> None:
+        self.bert, self.hidden, self.ends = bert, hidden, np.cumsum([len(text) for text in ids]).tolist()
         words, places, types = (bert.w[f"embeddings.{n}_embeddings.weight"] for n in ("word", "position", "token_type"))
         self.ids = np.concatenate([np.asarray(text) for text in ids])
         self.places = np.concatenate([np.arange(len(text)) for text in ids])
@@ -152,14 +184,18 @@ class Conversion:
         if s % 2:
             reads, writes = [f"{layer}.intermediate.dense"], f"{layer}.output.dense"
             names = f"{h}.mlp.c_fc", f"{h}.mlp.c_proj"
+            kept, matrix, more = fewer_units(self.bert.hidden(s, self.y), w[f"{writes}.weight"].T, self.hidden)
+            added = self.bert.hidden(s, y)[:, kept] @ matrix + w[f"{writes}.bias"] + more
         else:
             reads, writes = [f"{layer}.attention.self.{n}" for n in ("query", "key", "value")], f"{layer}.attention.output.dense"
             names = f"{h}.attn.c_attn", f"{h}.attn.c_proj"
-        self.found[f"{names[0]}.weight"] = np.concatenate([w[f"{r}.weight"].T for r in reads], 1)
-        self.found[f"{names[0]}.bias"] = np.concatenate([w[f"{r}.bias"] for r in reads])
-        self.found[f"{names[1]}.weight"] = w[f"{writes}.weight"].T * self.units
-        self.found[f"{names[1]}.bias"] = (w[f"{writes}.bias"] + bias) * self.units
-        self.stream = self.stream + (self.bert.sublayer(s, y, self.ends) + bias) * self.units
+            kept, matrix, more = slice(None), w[f"{writes}.weight"].T, 0
+            added = self.bert.sublayer(s, y, self.ends)
+        self.found[f"{names[0]}.weight"] = np.concatenate([w[f"{r}.weight"].T for r in reads], 1)[:, kept]
+        self.found[f"{names[0]}.bias"] = np.concatenate([w[f"{r}.bias"] for r in reads])[kept]
+        self.found[f"{names[1]}.weight"] = matrix * self.units
+        self.found[f"{names[1]}.bias"] = (w[f"{writes}.bias"] + more + bias) * self.units
+        self.stream = self.stream + ((added + bias) * self.units).astype(np.float32)
         self.z = self.y + self.bert.sublayer(s, self.y, self.ends)
 
     def run(self) -> Weights:
@@ -173,6 +209,7 @@ def write_folder(folder: Path, weights: Weights, bert: dict[str, Any], tokenizer
     """A sentence-transformers folder in float32."""
     vocab, width = weights["wte.weight"].shape
     config = {"model_type": "gpt2", "vocab_size": vocab, "n_positions": CONTEXT, "n_embd": width}
+    config |= {"n_inner": weights["h.0.mlp.c_fc.bias"].size}
     config |= {"n_layer": bert["num_hidden_layers"], "n_head": bert["num_attention_heads"], "activation_function": "gelu"}
     config |= {"layer_norm_epsilon": EPS, "is_causal": False, "architectures": ["GPT2Model"], "torch_dtype": "float32"}
     config |= {"bos_token_id": SPECIAL.index("[CLS]"), "eos_token_id": SPECIAL.index("[SEP]"), "pad_token_id": 0}
@@ -194,8 +231,8 @@ def read_some(files: Sequence[Path]) -> Iterator[str]:
             yield from (line.rstrip("\n") for line in islice(file, FITTED))
 
 
-def write_start(teacher: Path, folder: Path, texts: Sequence[Path], vocab: int) -> None:
-    """The folder from which training goes on. vocab: tokens that are kept."""
+def write_start(teacher: Path, folder: Path, texts: Sequence[Path], vocab: int, hidden: int) -> None:
+    """The folder from which training goes on. vocab: tokens that are kept. hidden: units of each MLP that are kept."""
     config = json.loads((teacher / "config.json").read_text(encoding="utf-8"))
     fields = json.loads((teacher / "tokenizer.json").read_text(encoding="utf-8"))
     weights = {name: a for name, a in load_file(teacher / "model.safetensors").items() if a.dtype == np.float32}
@@ -207,7 +244,7 @@ def write_start(teacher: Path, folder: Path, texts: Sequence[Path], vocab: int) 
     weights[table] = weights[table][[known[token] for token in tokens]]
     reader = Tokenizer.from_str(json.dumps(smaller))
     ids = [found.ids[:CONTEXT] for found in reader.encode_batch([*read_some(texts)])]
-    write_folder(folder, Conversion(Bert(weights, config), ids).run(), config, smaller)
+    write_folder(folder, Conversion(Bert(weights, config), ids, hidden).run(), config, smaller)
 
 
 def main() -> None:
@@ -216,8 +253,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--texts", type=Path, action="append", required=True)
     parser.add_argument("--vocab", type=int, required=True)
+    parser.add_argument("--hidden", type=int, required=True)
     o = parser.parse_args()
-    write_start(o.teacher, o.folder, o.texts, o.vocab)
+    write_start(o.teacher, o.folder, o.texts, o.vocab, o.hidden)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from hard_pairs import hard_pairs, role_pair
 
 SEED = 0
 EVERYDAY, ROLES, HARD, LONG = 120_000, 40_000, 240_000, 16_000  # sentences, pairs of roles, of changed sentences, long texts
-SOURCES = {"corpus": 85_000, "pairs": 35_000, "everyday": 40_000, "long": 3_500}  # texts that are trained on
-HARD_PAIRS = 28_000  # that are trained on
+SOURCES = {"corpus": 45_000, "pairs": 18_000, "everyday": 20_000, "long": 2_000}  # texts that are trained on
+HARD_PAIRS = 15_000  # that are trained on
 SET_ASIDE = 1_000  # pairs of each source that are never trained on, to measure retrieval
 SHORT = 1_500  # everyday sentences of the short version
-VOCAB = 19_712
+VOCAB, HIDDEN = 19_712, 1_024  # tokens, and units of each MLP, that are kept of the teacher
 LEARNING = {"epochs": 1, "batch-tokens": 4_096, "lr": 0.0002, "warmup": 30, "save-every": 200}
 SHORT_VOCAB = 8_192
 SHORT_LEARNING = {"epochs": 1, "batch-tokens": 1_024, "lr": 0.0002, "warmup": 5, "save-every": 100}
@@ -132,7 +132,7 @@ def main() -> None:
     if not start.exists():
         part = o.run / "start.part"
         shutil.rmtree(part, ignore_errors=True)
-        write_start(o.teacher, part, sorted(texts.glob("*.txt")), SHORT_VOCAB if o.short else VOCAB)
+        write_start(o.teacher, part, sorted(texts.glob("*.txt")), SHORT_VOCAB if o.short else VOCAB, HIDDEN)
         part.rename(start)
     names = ["everyday"] if o.short else SOURCES
     command = ["train", *(word for name in names for word in ("--data", str(texts / "trained" / f"{name}.txt")))]
