@@ -45,11 +45,11 @@ def mean_cosine(x: Array) -> float:
 
 cones = [mean_cosine(x) for x in judged]
 print("mean cosine of the embeddings, and after each block:", [round(cone, 3) for cone in cones])
-assert [round(cone, 2) for cone in cones] == [0.92, 0.92, 0.88, 0.78, 0.69, 0.71, 0.10]
+assert [round(cone, 2) for cone in cones] == [0.92, 0.92, 0.89, 0.78, 0.70, 0.71, 0.11]
 
 # %% [markdown]
 # At the embeddings two sentences that have nothing in common have a cosine of 0.92 on average, and 0.71 after the fifth block
-# still. The sixth block and the final norm open the cone: 0.10.
+# still. The sixth block and the final norm open the cone: 0.11.
 #
 # ## Does it hide the meaning?
 #
@@ -84,7 +84,7 @@ assert round(rank_correlation_of_perfect_order(len(pairs)), 3) == 0.866
 # %%
 mean, lengths = judged[1].mean(0), np.linalg.norm(judged[1], axis=1)
 print(f"the mean vector is {np.linalg.norm(mean):.2f} long, a vector {lengths.mean():.2f} on average")
-assert (round(float(np.linalg.norm(mean)), 1), round(float(lengths.mean()), 1)) == (5.9, 6.1)
+assert (round(float(np.linalg.norm(mean)), 1), round(float(lengths.mean()), 1)) == (5.7, 5.9)
 
 
 def repaired(layer: int, steps: str) -> Array:
@@ -94,11 +94,11 @@ def repaired(layer: int, steps: str) -> Array:
 
 centred = repaired(1, "centre")
 print(f"without the mean: mean cosine {mean_cosine(centred):.2f}, score {score(centred):.2f}")
-assert (round(mean_cosine(centred), 1), round(score(centred), 2)) == (0.0, 0.21)
+assert (round(mean_cosine(centred), 1), round(score(centred), 2)) == (0.0, 0.22)
 
 # %% [markdown]
-# The mean vector is 5.9 long, and the vectors are 6.1: nearly all of a vector is the mean. Subtracting it opens the cone: the
-# mean cosine becomes 0.0. The score rises to 0.21. Was that all?
+# The mean vector is 5.7 long, and the vectors are 5.9: nearly all of a vector is the mean. Subtracting it opens the cone: the
+# mean cosine becomes 0.0. The score rises to 0.22. Was that all?
 #
 # ## The direction that hides the rest
 #
@@ -113,11 +113,11 @@ first = directions[:, -1]
 share = variances[-1] / variances.sum()
 as_count = abs(np.corrcoef(deviations @ first, 1 / counts[: len(sentences)])[0, 1])
 print(f"{share:.0%} of the variance; correlation with one over the number of tokens {as_count:.4f}")
-assert (len(variances), round(float(share), 2)) == (384, 0.34)
+assert (len(variances), round(float(share), 2)) == (384, 0.33)
 assert as_count > 0.99
 
 # %% [markdown]
-# One direction of 384 holds 0.34 of the variance, and it says how many tokens a sentence has: its correlation with one over
+# One direction of 384 holds 0.33 of the variance, and it says how many tokens a sentence has: its correlation with one over
 # their number is above 0.99. That is no meaning. Why one *over* the number?
 #
 # ## A giant
@@ -132,14 +132,14 @@ token_lengths = np.linalg.norm(states, axis=1)
 names = [token.name for token in model.explain(sentence).texts[0].tokens]
 number = int(abs(states[0]).argmax())  # counted from zero
 
-assert names[0] == "[CLS]" and round(token_lengths[0]) == 63 and token_lengths[1:].max() < 8
-assert number == 99 and round(states[0, number]) == 63 and round(abs(first[number]), 2) == 0.96
+assert names[0] == "[CLS]" and round(token_lengths[0]) == 60 and token_lengths[1:].max() < 8
+assert number == 99 and round(states[0, number]) == 60 and round(abs(first[number]), 2) == 0.95
 assert mean_cosine(firsts[1]) > 0.999
 bar_chart([*zip(names, token_lengths.tolist(), strict=True)], digits=1)
 
 # %% [markdown]
-# `[CLS]` is 63 long and all others less than 8, and nearly all of the 63 is a single number, number 99. The direction above is
-# mostly that number, too (0.96). In all texts `[CLS]` is the same, with cosines above 0.999. So it says nothing; but the mean
+# `[CLS]` is 60 long and all others less than 8, and nearly all of the 60 is a single number, number 99. The direction above is
+# mostly that number, too (0.95). In all texts `[CLS]` is the same, with cosines above 0.999. So it says nothing; but the mean
 # over the tokens holds the giant divided by their number: short sentences get much of it, long ones little.
 #
 # Such giants are in many transformers, mostly on the first token, whatever it is
@@ -169,12 +169,12 @@ repairs = {
     "whiten:64": score(repaired(1, "whiten:64")),
 }
 assert {name: round(s, 2) for name, s in repairs.items()} == {
-    "raw": 0.17, "centre": 0.21, "without [CLS], centre": 0.31, "remove_top:1": 0.31, "standardise": 0.31, "whiten:64": 0.31,
+    "raw": 0.16, "centre": 0.22, "without [CLS], centre": 0.31, "remove_top:1": 0.31, "standardise": 0.31, "whiten:64": 0.31,
 }  # fmt: skip
 bar_chart({**repairs, "last layer, raw": raw[6]}, digits=3)
 
 # %% [markdown]
-# They do: 0.31 all four, where centring alone reached 0.21 and the raw vectors 0.17. The vectors held this all along; their
+# They do: 0.31 all four, where centring alone reached 0.22 and the raw vectors 0.16. The vectors held this all along; their
 # geometry hid it from the cosine. `standardise` is the repair for a few loud numbers, which
 # [Timkey & van Schijndel 2021](https://aclanthology.org/2021.emnlp-main.372/) found in GPT-2 and BERT, too. A loud direction that
 # is spread over all numbers it would not find. So look before you repair.
@@ -204,13 +204,14 @@ giants = {
     "divided, remove_top": score(with_giant(GIANT / counts, "remove_top:1")),
 }
 assert {name: round(s, 2) for name, s in giants.items()} == {
-    "no giant": 0.43, "in full, centre": 0.43, "divided, centre": 0.20, "divided, standardise": 0.43, "divided, remove_top": 0.43,
+    "no giant": 0.44, "in full, centre": 0.44, "divided, centre": 0.20, "divided, standardise": 0.44, "divided, remove_top": 0.43,
 }  # fmt: skip
 bar_chart(giants, digits=3)
 
 # %% [markdown]
-# In full it does no harm: centring leaves 0.43, as without a giant. Divided it costs half of the score, 0.20, since the cosine
-# now measures how long a text is. And both repairs bring back 0.43.
+# In full it does no harm: centring leaves 0.44, as without a giant. Divided it costs more than half of the score and leaves 0.20,
+# since the cosine now measures how long a text is. And both repairs bring it back, or nearly: `standardise` to 0.44,
+# `remove_top:1` to 0.43.
 #
 # ## Take away
 #
@@ -226,15 +227,15 @@ curves = {
 open_cones = [mean_cosine(x[: len(sentences)]) for x in without_first]
 assert 0.2 < min(curves["centre"]) < 0.25 < min(curves["remove_top:1"])
 assert round(max(max(curve[:6]) for curve in curves.values()), 2) == 0.37
-assert round(curves["standardise"][6], 2) == 0.43 and round(open_cones[5], 2) == 0.69
+assert round(max(curve[6] for curve in curves.values()), 2) == 0.44 and round(open_cones[5], 2) == 0.68
 line_chart({"raw": raw, **curves}, across_name="layer")
 
 # %% [markdown]
 # `centre` falls below 0.25 in front, where the giant is louder than everything else. Further on the other tokens' rows grow, and
-# it fades. The cone does not: without `[CLS]` it still has 0.69 after the fifth block, as the other tokens have much in common,
+# it fades. The cone does not: without `[CLS]` it still has 0.68 after the fifth block, as the other tokens have much in common,
 # too. But that is the same in all texts, and subtracted.
 #
-# And no repair makes the middle as good as the end: 0.37 at most, and 0.43 after the sixth block, where hardly anything is left
+# And no repair makes the middle as good as the end: 0.37 at most, and 0.44 after the sixth block, where hardly anything is left
 # to repair. The rest was not hidden. The last block and the norm behind it make it.
 #
 # ## Try
