@@ -237,7 +237,8 @@ def test_one_text_among_a_thousand_requests_has_the_bits_of_encode(encoder: Enco
     expected = [encoder.encode([text], normalize_embeddings=True) for text in texts]
 
     async def ask_all() -> list[Any]:
-        service = Service(encoder, Limits(requests=2000, waiting_batches=1000), name="tiny", on_batch=lambda batch: None)
+        limits = Limits(requests=2000, waiting_batches=1000, queue_seconds=3600)
+        service = Service(encoder, limits, name="tiny", on_batch=lambda batch: None)
         lists = [[text] for text in texts] + [texts[i : i + 40] for i in range(0, 1000, 100)]
         found = await asyncio.gather(*(service.find_vectors(VectorRequest(asked)) for asked in lists))
         service.scheduler.close()
