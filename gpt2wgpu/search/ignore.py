@@ -1,4 +1,7 @@
-"""The rules of a .gitignore, read byte by byte as git does (its dir.c and wildmatch.c)."""
+"""The rules of a .gitignore, read byte by byte as git does (its dir.c and wildmatch.c).
+
+Not by a library: pathspec 1.1 leaves out the folders that "*", "!*/", "!*.md" keep, as whitelists have it.
+"""
 
 import re
 from collections.abc import Sequence
