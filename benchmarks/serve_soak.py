@@ -24,7 +24,8 @@ from gpt2wgpu import Encoder
 
 from servers import Figures, LiveServer  # isort: skip  # serve_load makes the tests' helpers importable
 
-OPTIONS = ("--max-requests", "48", "--max-waiting-batches", "4", "--drain", "60")
+# a request waits as long as a busy machine takes: its refusal then is no fault
+OPTIONS = ("--max-requests", "48", "--max-waiting-batches", "4", "--drain", "60", "--queue-timeout", "600")
 SIZES = [1] * 5 + [8] * 2 + [64]
 LEAVERS = 2
 
