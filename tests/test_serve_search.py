@@ -1,5 +1,6 @@
 """POST /search: what it finds, refuses and counts, and an index that changes under a running server."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_a_server_finds_what_the_command_finds(server: LiveServer, built_in: Enc
     ]
     np.testing.assert_allclose([hit["score"] for hit in hits], [hit.score for hit in expected], atol=1e-6)
     assert hits[0]["path"] == str(notes / "animals.md") and hits[0]["line"] == 5
+
+
+def test_a_file_whose_name_is_not_utf8_is_named(server: LiveServer, built_in: Encoder, notes: Path):
+    name = os.fsencode(notes) + b"/b\xffd.txt"
+    try:
+        Path(os.fsdecode(name)).write_text("The numbat eats termites.")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    update(built_in, notes / "index", notes)
+    answer = server.post("/search", {"query": "numbat", "mode": "lexical"})
+    Path(os.fsdecode(name)).unlink()
+    update(built_in, notes / "index", notes)
+    assert answer.status == 200, answer.body
+    assert [hit["path"] for hit in answer.json["hits"]] == [f"{notes}/b\\udcffd.txt"]
 
 
 def test_fields_are_checked(server: LiveServer):

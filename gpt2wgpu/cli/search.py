@@ -183,7 +183,7 @@ def surrounding_lines(hit: "Hit", count: int) -> tuple[list[tuple[int, str]], li
         text = Path(hit.path).read_bytes().decode("utf-8-sig")
     except (OSError, ValueError):
         return [], []
-    numbered = [*enumerate(split_lines(text), 1)]
+    numbered = [*enumerate(split_lines(text.removesuffix("\n")), 1)]
     return numbered[max(0, hit.first - 1 - count) : hit.first - 1], numbered[hit.last : hit.last + count]
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..encoder import Encoder
-from ..errors import UserError
+from ..errors import UserError, utf8_name
 from ..graph.tensor import Array
 from ..search.query import SEARCH_MODES, Hit, search_index
 from ..search.reader import Index, open_index
@@ -171,5 +171,6 @@ def describe_found(hit: Hit) -> dict[str, Any]:
     """A hit under the names that `gpt2wgpu search --json` uses; files are named in full."""
     found = asdict(hit)
     found["line"], found["last_line"] = found.pop("first"), found.pop("last")
+    found["path"] = utf8_name(hit.path)
     found["text"] = hit.text.encode("utf-8", "replace").decode()
     return found
