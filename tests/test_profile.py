@@ -256,14 +256,14 @@ def test_tune_takes_the_matmuls_of_the_model(device: Device, monkeypatch: pytest
     monkeypatch.setattr("gpt2wgpu.diagnose.profile.tune_matmuls", lambda device, found: found)
     assert tune_model(None, "gpu", "auto", 1) == (
         device,
-        [(384, 1536, "f32"), (1536, 384, "f32"), (384, 1152, "f32"), (384, 384, "f32")],
+        [(384, 1152, "f32"), (384, 1024, "f32"), (1024, 384, "f32"), (384, 384, "f32")],
     )
     assert tune_model(None, "gpu", "auto", 0) == (device, [])
     if device.has_f16:
         assert tune_model(None, "gpu", "float16", 1)[1] == [
-            (384, 1536, "f16"),
-            (1536, 384, "f16"),
             (384, 1152, "f16"),
+            (384, 1024, "f16"),
+            (1024, 384, "f16"),
             (384, 384, "f16"),
         ]
 

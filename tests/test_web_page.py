@@ -83,7 +83,7 @@ def test_search_compare_and_explain(page: Page, address: str):
     assert found[0] == "Two children are building a sandcastle" and sorted(found) == sorted(sentences)
     order = [sentences.index(s) for s in found]
     assert np.all(np.diff(scores[order]) <= 1e-4)
-    assert text_of(page, "score") == text_of(page, "total") == "0.766" == f"{explained.cosine:.3f}"
+    assert text_of(page, "score") == text_of(page, "total") == "0.792" == f"{explained.cosine:.3f}"
     assert explained.shares is not None
     cells = page.run(
         "[...document.querySelectorAll('#pairs td:not(:empty)')].map((e) => Number(e.textContent.replace('−', '-')))"
