@@ -9,7 +9,7 @@ struct Params { P: u32, K: u32, N: u32, T: u32, onto: u32 }
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (id.x >= p.N) { return; }
   let at = id.y * p.N + id.x;
-  let count = (p.T + part_length() - 1u) / part_length();
+  let count = part_count();
   var sum = parts[at];
   for (var part = 1u; part < count; part++) { sum += parts[part * p.K * p.N + at]; }
   if (p.onto == 1u) { dweight[at] += sum; } else { dweight[at] = sum; }

@@ -39,9 +39,14 @@ def test_a_row_fits_the_registers_of_its_lanes(wide: int):
         (Case(ops.pool, {"C": 33}, attrs={"mode": "mean"}), {"COLUMN_LANES": 16, "TOKEN_LANES": 16, "WIDE": 1}),
         (Case(ops.similarity, {"M": 2, "N": 2, "C": 4}, attrs={"metric": "dot"}), {"PAIRS": 32, "SLICE": 16}),
         (Case(train_ops.transpose, {"K": 8, "N": 8}), {"TILE": 32}),
-        (Case(train_ops.sum_rows, {"C": 8}), {"COLUMN_LANES": 2, "TOKEN_LANES": 128, "WIDE": 4}),
-        (Case(train_ops.sum_rows, {"C": 9}), {"COLUMN_LANES": 8, "TOKEN_LANES": 32, "WIDE": 1}),
-        (Case(train_ops.linear_dweight, {"K": 8, "N": 8}, attrs={"P": 1}), {"TILE_K": 64, "TILE_N": 64, "THREAD_ROWS": 8}),
+        # 256 bytes of a row, and four tokens a lane in the shortest part
+        (Case(train_ops.sum_rows, {"C": 8}, attrs={"P": 1}), {"COLUMN_LANES": 16, "TOKEN_LANES": 16, "SHORTEST_PART": 64}),
+        (Case(train_ops.sum_rows, {"C": 9}, attrs={"P": 1}), {"COLUMN_LANES": 64, "TOKEN_LANES": 4, "WIDE": 1}),
+        (Case(train_ops.sum_vectors, {"P": 2, "C": 8}, attrs={"T": 1}), {"TOKEN_LANES": 16, "WIDE": 4, "SHORTEST_PART": 64}),
+        (
+            Case(train_ops.linear_dweight, {"K": 8, "N": 8}, attrs={"P": 1}),
+            {"TILE_K": 64, "TILE_N": 64, "THREAD_ROWS": 8, "SHORTEST_PART": 256},
+        ),
         (Case(train_ops.scatter_rows, {"V": 512, "C": 8}), {"COLUMNS": 32, "LINES": 8, "TOKEN_LANES": 8}),
         (Case(train_ops.scatter_rows, {"V": 513, "C": 8}), {"COLUMNS": 32, "LINES": 8, "TOKEN_LANES": 1}),
     ],
@@ -98,19 +103,23 @@ def test_nothing_is_written_past_the_last_row(case: Case, each_form: Callable[[T
 
 @pytest.mark.parametrize(
     "case",
-    [Case(train_ops.sum_rows, {"C": 20}, (100,)), train_checks.layer_norm_case(20, (100,))[2]],
+    [train_checks.vector_cases(20, 4, (200,))[0], train_checks.layer_norm_case(20, (200,))[2]],
     ids=lambda case: case.op.name,
 )
 def test_a_sum_over_tokens_ends_with_the_batch(case: Case, each_form: Callable[[Tensor], list[Device]]):
-    """The rows of an earlier, larger batch lie behind it."""
+    """The rows of an earlier, larger batch lie behind it. Its sums over parts that have no tokens now are left as they were."""
     output, values = case_arrays(case)
+    assert output.op is not None
     for device in each_form(output):
-        program = GPUProgram(device, output, lambda t: values[t.name], {"T": 128})
-        program.run(values)
-        for count in (99, 64, 63, 1):
+        program = GPUProgram(device, output, lambda t: values[t.name], {"T": 200})
+        before = program.run(values)
+        for count, parts in ((199, 4), (193, 4), (192, 3), (129, 3), (64, 1), (63, 1), (1, 1)):
             part = {name: array[:count] for name, array in values.items()}
-            expected = output.op.reference(*(part[name] for name, _, _ in output.op.args[:-1])) if output.op else None
-            np.testing.assert_allclose(program.run(part), expected, rtol=1e-4, atol=1e-5)
+            expected = output.op.reference(*(part[name] for name, _, _ in output.op.args[:-1]), P=4)
+            found = program.run(part)
+            np.testing.assert_allclose(found[:parts], expected[:parts], rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(found[parts:], before[parts:])
+            before = found
 
 
 @pytest.mark.parametrize("mode", ops.POOLINGS)

@@ -58,13 +58,18 @@ AWKWARD = [
     *(case for k, n, lengths in SHAPES for parts in (1, 3) for case in selftest.dweight_cases(k, n, parts, lengths)),
     # one token past a part; parts longer than the shortest; all tokens in one part; more parts than are needed
     *(case for parts, count in ((2, 257), (3, 1000), (1, 700), (64, 300)) for case in parts_cases(parts, count)),
-    Case(ops.sum_rows, {"C": 1}, (1,)),
-    Case(ops.sum_rows, {"C": 17}, (33,)),
-    Case(ops.sum_rows, {"C": 20}, (64, 65, 130)),
-    *(Case(ops.sum_rows, {"C": 36}, (count,)) for count in (511, 512, 513, 1025)),  # around four tokens a lane
+    *selftest.vector_cases(1, 1, (1,)),
+    *selftest.vector_cases(20, 4, (64, 65, 130)),
+    *(case for width in (17, 63, 64, 65, 128, 132) for case in selftest.vector_cases(width, 3, (150,))),  # a workgroup has 64
+    # around four tokens a lane; longer parts; all tokens in one part; more parts than are needed; parts around four a lane
+    *(case for count in (63, 64, 65, 79, 80, 81, 127, 128, 129) for case in selftest.vector_cases(36, 2, (count,))),
+    *(case for parts, count in ((3, 1000), (1, 700), (64, 300)) for case in selftest.vector_cases(36, parts, (count,))),
+    *(case for parts in (63, 64, 65) for case in selftest.vector_cases(5, parts, (64 * parts,))),
     *selftest.layer_norm_case(1, (2,)),
     *selftest.layer_norm_case(65, (17, 1)),
     *selftest.layer_norm_case(132, (65, 66)),
+    *selftest.layer_norm_case(65, (1000,), 3),
+    *selftest.layer_norm_case(20, (1000,), 3),
     *selftest.layer_norm_case(1600, (3,)),
     *(c for causal in (True, False) for c in selftest.attention_cases(8, 4, causal, (1, 16, 17, 32, 33, 65))),
     *selftest.attention_cases(64, 64, True, (1,)),

@@ -15,18 +15,22 @@ from gpt2wgpu.train.gpu import GPUTrainProgram
 from gpt2wgpu.train.gradients import TrainGraph
 from gpt2wgpu.train.loop import WATCHED, Watch
 from gpt2wgpu.train.selftest import given_cases
-from gpt2wgpu.train.sums import PART_STEP, SHORTEST_PART, count_parts, part_length
+from gpt2wgpu.train.sums import PART_STEP, SHORTEST_PART, VECTOR_PART, count_parts, part_length, token_parts
 
-LONG, SHORT = (40,) * 15, (40,) * 7  # 600 tokens are three parts, 280 are two
+# 600 tokens are three parts for a matrix and ten for a vector, 512 just two and eight, 280 two and five
+LONG, EVEN, SHORT = (40,) * 15, (32,) * 16, (40,) * 7
 
 
+@pytest.mark.parametrize("shortest", [SHORTEST_PART, VECTOR_PART])
 @pytest.mark.parametrize("parts", [1, 2, 14, 56, 64])
 @pytest.mark.parametrize("tokens", [1, 255, 256, 257, 4000, 16384, 65535])
-def test_parts_are_even(parts: int, tokens: int):
-    length = part_length(tokens, parts)
-    assert length >= SHORTEST_PART and length % PART_STEP == 0
+def test_parts_are_even(parts: int, tokens: int, shortest: int):
+    length = part_length(tokens, parts, shortest)
+    assert length >= shortest and length % PART_STEP == 0
     assert parts * length >= tokens
-    assert length == SHORTEST_PART or parts * (length - PART_STEP) < tokens
+    assert length == shortest or parts * (length - PART_STEP) < tokens
+    found = [range(tokens)[at] for at in token_parts(tokens, parts, shortest)]
+    assert len(found) <= parts and [t for part in found for t in part] == [*range(tokens)]
 
 
 @pytest.mark.parametrize("k", [1, 12, 64, 384, 768, 1024, 4096])
@@ -48,12 +52,12 @@ def test_memory_needed_counts_the_parts():
 
 
 def test_micro_batches_of_several_parts_add_up(device_form: Device):
-    """The second one has fewer parts: what the first one left in the others does not count. And the bits are the same again."""
+    """The later ones have fewer parts: what the first one left in the others does not count. And the bits are the same again."""
     capacity = {"T": 640, "B": 16, "G": packing.max_tiles(640, 16)}
     programs = [in_numpy(small(), random_weights)]
     programs += [GPUTrainProgram(device_form, TrainGraph(small()), random_weights, capacity) for _ in range(2)]
     for program in programs:
-        for seed, lengths in enumerate((LONG, SHORT)):
+        for seed, lengths in enumerate((LONG, EVEN, SHORT)):
             program.gradients(batch(seed, lengths), pull, 0)
     numpy, first, again = programs
     for t in numpy.graph.trained:
@@ -68,17 +72,22 @@ def test_every_kernel_of_a_graph_has_a_case(vocab: int, width: int, device_form:
     graph = TrainGraph(vectors_of(config.hidden(1)), dropout=0.1)
     found = graph_kernels(device_form, [*graph.forward, *graph.backward])
     cases = [graph_case(device_form, t, rows, given_cases(t)) for t, rows in found.values()]
-    assert {"scatter_rows", "linear_dweight", "sum_parts"} <= {case.op.name for case in cases}
+    expected = {"scatter_rows", "linear_dweight", "sum_parts", "sum_rows", "layer_norm_dweight", "sum_vectors"}
+    assert expected <= {case.op.name for case in cases}
+    parted = [case for case in cases if case.op.name in expected - {"scatter_rows"}]
+    assert all(len(token_parts(sum(case.lengths), 64)) > 1 for case in parted)
 
 
 def test_numpy_sums_all_tokens_of_a_core_in_one_part():
     """It has one thread for them, which many small products would only keep from large ones."""
     program = in_numpy(small(), random_weights)
-    t = next(t for t in program.graph.backward if t.op is train_ops.linear_dweight)
-    k, n = int(t.dims["K"]), int(t.dims["N"])
-    assert t.shape == (64, k, n)
-    found = program._compute(t, [np.ones((600, k), np.float32), np.ones((600, n), np.float32)])
-    np.testing.assert_array_equal(found, np.full((1, k, n), 600))
+    for op in (train_ops.linear_dweight, train_ops.sum_rows, train_ops.layer_norm_dweight):
+        t = next(t for t in program.graph.backward if t.op is op)
+        assert t.shape[0] == 64
+        inputs = [np.ones((600, int(x.shape[1])), np.float32) for x in t.inputs]
+        if op is train_ops.layer_norm_dweight:
+            inputs[1][:, 0] = 0  # means
+        np.testing.assert_array_equal(program._compute(t, inputs), np.full((1, *t.shape[1:]), 600))
 
 
 @pytest.mark.parametrize("count", [1, 300, 1 << 16, (1 << 16) + 1, 1 << 18])

@@ -86,7 +86,7 @@ SHARED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("rms_norm", "l2_normalize", "l2_normalize_dx"), ("row_sum", "fours")),
     **dict.fromkeys(("rotary", "norm_rotary"), ("fours",)),
     **dict.fromkeys(("glu", "activate", "activate_dx"), ("activation", "is_nan")),
-    **dict.fromkeys(("sum_rows", "layer_norm_dweight"), ("column_sum", "token_lanes", "fours")),
+    **dict.fromkeys(("sum_rows", "layer_norm_dweight", "sum_vectors"), ("column_sum", "token_lanes", "token_parts", "fours")),
     **dict.fromkeys(("attention", "attention_bias"), ("softmax_attention", "attention_keys", "attention_load")),
     **dict.fromkeys(("attention_lse", "attention_dqkv"), ("attention_keys", "attention_load")),
     **dict.fromkeys(("pool", "pool_dx"), ("pooling_modes", "token_lanes", "fours")),

@@ -39,7 +39,7 @@ def row_constants(t: Tensor, parts: tuple[str, ...], software: bool) -> dict[str
     if "token_lanes" in parts:
         if software:
             return {"column_lanes": SOFTWARE_LANES, "token_lanes": 1}
-        columns = 8 if "column_sum" in parts else 16  # all tokens are one sum, so there are few workgroups
+        columns = 64 if "column_sum" in parts else 16  # 256 bytes of a row, where parts of tokens make workgroups enough
         return {"column_lanes": columns // wide, "token_lanes": MOST_LANES * wide // columns}
     if parts[0] == "scatter_rows":
         return {"token_lanes": 8 if int(t.dims["V"]) <= FEW_ROWS and not software else 1}

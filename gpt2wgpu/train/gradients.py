@@ -10,7 +10,7 @@ from ..graph.memory import MemoryNeed, plan_buffers, tensor_bytes
 from ..graph.ops import attention, concat, embed, l2_normalize, layer_norm, linear, linear_add, pool
 from ..graph.tensor import Array, Tensor, schedule
 from . import ops
-from .sums import count_parts
+from .sums import MOST_PARTS, count_parts
 
 TOKENS, SEED = Tensor(("T",), "u32", "tokens"), Tensor((1,), "u32", "seed")
 Gradients = Sequence[Tensor | None]  # one for each input of an op; None for an input without gradient
@@ -78,17 +78,19 @@ def linear_vjp(t: Tensor, dout: Tensor) -> Gradients:
     x, weight = t.inputs[:2]
     dx = ops.matmul(dout, ops.transpose(weight))
     parts = ops.linear_dweight(x, dout, P=count_parts(*map(int, weight.shape)))
-    return dx, ops.sum_parts(parts, T="T", onto="ONTO"), ops.sum_rows(dout, onto="ONTO")
+    return dx, ops.sum_parts(parts, T="T", onto="ONTO"), bias_gradient(dout)
+
+
+def bias_gradient(dout: Tensor) -> Tensor:
+    return ops.sum_vectors(ops.sum_rows(dout, P=MOST_PARTS), T="T", onto="ONTO")
 
 
 def layer_norm_vjp(t: Tensor, dout: Tensor) -> Gradients:
     x, weight, _ = t.inputs
     stats = ops.layer_norm_stats(x, **t.attrs)
-    return (
-        ops.layer_norm_dx(x, stats, weight, dout),
-        ops.layer_norm_dweight(x, stats, dout, onto="ONTO"),
-        ops.sum_rows(dout, onto="ONTO"),
-    )
+    dx = ops.layer_norm_dx(x, stats, weight, dout)
+    parts = ops.layer_norm_dweight(x, stats, dout, P=MOST_PARTS)
+    return dx, ops.sum_vectors(parts, T="T", onto="ONTO"), bias_gradient(dout)
 
 
 def attention_vjp(t: Tensor, dout: Tensor) -> Gradients:

@@ -4,9 +4,9 @@ Letters and grids are those of gpt2wgpu/graph/ops; the kernel of an op is shader
 loss with respect to the output of an op, `dx` with respect to its input. Everything is f32; the numpy functions keep
 the dtype of their inputs, so that gradients can be checked in float64.
 
-The ops that sum over tokens give the gradients of weights; those of linear layers are in sums.py. On a device, if `onto` is 1,
-they add to what their output buffer holds, so that micro-batches accumulate. Numpy ignores `onto`: its program adds the
-gradients itself.
+The ops that sum over tokens give the gradients of weights; those of linear layers and norms are in sums.py. On a device, if
+`onto` is 1, the last op of such a sum adds to what its output buffer holds, so that micro-batches accumulate. Numpy ignores
+`onto`: its program adds the gradients itself.
 """
 
 from types import SimpleNamespace
@@ -27,10 +27,11 @@ from ..graph.ops.self_attention import (
     split_qkv,
 )
 from ..graph.tensor import Array, Grid, op
+from .sums import layer_norm_dweight as layer_norm_dweight
 from .sums import linear_dweight as linear_dweight
-from .sums import part_length as part_length
 from .sums import sum_parts as sum_parts
 from .sums import sum_rows as sum_rows
+from .sums import sum_vectors as sum_vectors
 
 # --- forward
 
@@ -187,17 +188,6 @@ def layer_norm_dx(x: Array, stats: Array, weight: Array, dout: Array) -> Array:
         d *= scale
         d -= centred
     return dx
-
-
-@op("x[T,C] stats[T,2] dout[T,C] -> dweight[C]", grid=per_columns("C"))
-def layer_norm_dweight(x: Array, stats: Array, dout: Array, *, onto: int | str = 0) -> Array:
-    """The sum over tokens of dout (x - mean) / std."""
-    total = np.zeros(x.shape[1], x.dtype)
-    for at in row_blocks(x):
-        rows = x[at] - stats[at, :1]
-        rows *= dout[at]
-        total += np.ascontiguousarray(stats[at, 1]) @ rows
-    return total
 
 
 # --- attention

@@ -126,7 +126,7 @@ class NumpyTrainProgram(TrainProgram):
 
     def _compute(self, t: Tensor, inputs: Sequence[Array]) -> Array:
         assert t.op is not None
-        one_part = {"P": 1} if t.op is ops.linear_dweight else {}  # the parts of tokens are for GPUs; a core has one
+        one_part = {"P": 1} if "P" in t.attrs else {}  # the parts of tokens are for GPUs; a core has one
         return t.op.reference(*inputs, **(t.attrs | one_part))
 
     def _inputs(self, t: Tensor, values: Mapping[Tensor, Array]) -> list[Array]:

@@ -11,14 +11,15 @@ from ..gpu import Device, GPUError, first_reason, read_shader
 from ..gpu.device_cache import short_digest
 from ..graph import packing
 from ..graph.ops import ACTIVATIONS, POOLINGS, attention, embed, linear, pool
-from ..graph.ops.blocks import cdiv
 from ..graph.tensor import Array, Tensor, schedule
 from . import ops
 from .gpu import GPUTrainProgram
 from .gradients import TrainGraph
 from .program import NumpyTrainProgram
+from .sums import VECTOR_PART, token_parts
 
 LENGTHS = (1, 5, 33)
+LONG_LENGTHS = (1, 530, 33)  # several parts of a sum over tokens
 
 
 def check_train_graph(device: Device, graph: TrainGraph) -> None:
@@ -44,10 +45,12 @@ def given_cases(t: Tensor) -> list[Case]:
     if t.op is ops.dropout:
         return [replace(dropout_case(width), attrs=attrs) for width in widths]
     if t.op in (ops.linear_dweight, ops.sum_parts):
-        cases = (case for k, n in ((68, 132), (70, 37)) for case in dweight_cases(k, n, int(t.dims["P"]), (1, 530, 33)))
+        cases = (case for k, n in ((68, 132), (70, 37)) for case in dweight_cases(k, n, int(t.dims["P"]), LONG_LENGTHS))
         return [case for case in cases if case.op is t.op]
     if t.op in (ops.layer_norm_dx, ops.layer_norm_dweight):
-        return [case for width in widths for case in layer_norm_case(width) if case.op is t.op]
+        return [case for width in widths for case in layer_norm_case(width, LONG_LENGTHS) if case.op is t.op]
+    if t.op in (ops.sum_rows, ops.sum_vectors):
+        return [case for width in widths for case in vector_cases(width, int(t.dims["P"]), LONG_LENGTHS) if case.op is t.op]
     if t.op is ops.scatter_rows:
         return [scatter_rows_case(count, width) for count in (77, 600) for width in widths]  # 600: see FEW_ROWS in gpu/rows.py
     if t.op is ops.attention_dqkv:
@@ -108,9 +111,9 @@ def backward_cases() -> list[Case]:
         dropout_case(70),
         *(Case(ops.transpose, {"K": k, "N": n}) for k, n in ((68, 132), (70, 37))),
         *(Case(ops.matmul, {"K": k, "N": n}) for k, n in ((68, 132), (70, 37))),
-        *(case for k, n in ((68, 132), (70, 37)) for case in dweight_cases(k, n, 4, (1, 530, 33))),
-        Case(ops.sum_rows, {"C": 68}),
-        *layer_norm_case(68),
+        *(case for k, n in ((68, 132), (70, 37)) for case in dweight_cases(k, n, 4, LONG_LENGTHS)),
+        *(case for width in (68, 70) for case in vector_cases(width, 4, LONG_LENGTHS)),
+        *layer_norm_case(68, LONG_LENGTHS),
         *(c for d in (10, 64) for causal in (True, False) for c in attention_cases(3 * d, d, causal, (1, 70, 17))),
         *attention_cases(80, 20, True, (1, 70, 17), window=20, kv_heads=2),
         scatter_rows_case(77, 52),
@@ -133,10 +136,20 @@ def activate_dx_case(activation: str, width: int, lengths: Sequence[int] = LENGT
 def dweight_cases(k: int, n: int, parts: int, lengths: Sequence[int]) -> list[Case]:
     """Both ops of the gradient of a weight (k, n), in up to `parts` parts."""
     given = {"parts": random_array(parts * k, n).reshape(parts, k, n)}
-    given["parts"][cdiv(sum(lengths), ops.part_length(sum(lengths), parts)) :] = 0  # without tokens
+    given["parts"][len(token_parts(sum(lengths), parts)) :] = 0  # without tokens
     return [
         Case(ops.linear_dweight, {"K": k, "N": n}, lengths, {"P": parts}),
         Case(ops.sum_parts, {"P": parts, "K": k, "N": n}, lengths, {"T": sum(lengths)}, given=given),
+    ]
+
+
+def vector_cases(width: int, parts: int, lengths: Sequence[int]) -> list[Case]:
+    """Both ops of the gradient of a bias, in up to `parts` parts."""
+    given = {"parts": random_array(parts, width)}
+    given["parts"][len(token_parts(sum(lengths), parts, VECTOR_PART)) :] = 0  # without tokens
+    return [
+        Case(ops.sum_rows, {"C": width}, lengths, {"P": parts}),
+        Case(ops.sum_vectors, {"P": parts, "C": width}, lengths, {"T": sum(lengths)}, given=given),
     ]
 
 
@@ -145,13 +158,13 @@ def dropout_case(width: int, lengths: Sequence[int] = LENGTHS) -> Case:
     return Case(ops.dropout, {"C": width}, lengths, {"threshold": 3 << 30, "scale": 4.0, "site": 5}, given=given)
 
 
-def layer_norm_case(width: int, lengths: Sequence[int] = LENGTHS) -> list[Case]:
+def layer_norm_case(width: int, lengths: Sequence[int] = LENGTHS, parts: int = 4) -> list[Case]:
     x = random_array(sum(lengths), width) + 2
     given = {"x": x, "stats": ops.layer_norm_stats.reference(x, eps=1e-5)}
     return [
         Case(ops.layer_norm_stats, {"C": width}, lengths, {"eps": 1e-5}),
         Case(ops.layer_norm_dx, {"C": width}, lengths, given=given),
-        Case(ops.layer_norm_dweight, {"C": width}, lengths, given=given),
+        Case(ops.layer_norm_dweight, {"C": width}, lengths, {"P": parts}, given=given),
     ]
 
 
