@@ -69,8 +69,10 @@ def test_equal_cuts_whatever_the_timing():
             blocks = one_text.row_blocks_of(tokens, count)
             assert [*range(tokens)] == [i for b in blocks for i in range(b.start, b.stop)]
             assert len(blocks) == 1 or blocks[0].stop >= one_text.FEWEST_ROWS
-    assert [b.stop for b in one_text.row_blocks_of(512, 2)] == [*range(64, 513, 64)]
-    assert one_text.column_chunks(24, 384, 1536, 2) == [slice(0, 768), slice(768, 1536)]
+    assert [b.stop for b in one_text.row_blocks_of(512, 2)] == [256, 512]
+    assert [b.stop for b in one_text.row_blocks_of(2048, 2)] == [*range(256, 2049, 256)]
+    assert one_text.column_chunks(24, 768, 3072, 2) == [slice(0, 1536), slice(1536, 3072)]
+    assert one_text.column_chunks(24, 384, 1536, 2) == [slice(0, 1536)]
     assert one_text.column_chunks(1, 8, 32, 2) == [slice(0, 32)]
 
 
