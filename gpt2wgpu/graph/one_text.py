@@ -17,7 +17,7 @@ from .tensor import Array, Op, Tensor
 
 FEW_TOKENS = 48  # below this, columns: half as many rows would multiply at half the speed
 FEWEST_ROWS = 16  # of a block
-BLOCK_ROWS = 256  # about so many; BLAS packs a whole matrix for each block, and Python's lock is asked for each of its ops
+ROWS_OF_BLOCK = 256  # about so many; BLAS packs a whole matrix for each block, and Python's lock is asked for each of its ops
 CHUNK_FLOPS = 1 << 24  # a chunk of columns takes about 0.3 ms, several times what a meeting of two threads costs
 ATTENTION: tuple[Op, ...] = (attention, attention_bias)
 LINEAR: tuple[Op, ...] = (linear, linear_add, linear_int8, linear_add_int8)
@@ -151,8 +151,8 @@ def row_stages(tensors: list[Tensor]) -> tuple[list[list[Tensor]], list[Tensor]]
 
 
 def row_blocks_of(tokens: int, cores: int) -> list[slice]:
-    """Equal blocks of about BLOCK_ROWS rows or, for a shorter text, one for each core; always a multiple of the cores."""
-    count = cores * max(1, round(tokens / (cores * BLOCK_ROWS)))
+    """Equal blocks of about ROWS_OF_BLOCK rows or, for a shorter text, one for each core; always a multiple of the cores."""
+    count = cores * max(1, round(tokens / (cores * ROWS_OF_BLOCK)))
     return equal_slices(tokens, min(count, tokens // FEWEST_ROWS), 8)
 
 
