@@ -21,33 +21,37 @@ const LANES: u32 = PARTS * SUBGROUP;
 const SLICE: u32 = 32u; // k staged at a time
 const X_PITCH: u32 = SLICE + 8u; // rows are padded by 8 halves, so that fragments are read without bank conflicts
 const WEIGHT_PITCH: u32 = TILE_N + 8u;
-const X_LOADS: u32 = TILE_T * SLICE / 4u / LANES; // groups of four that a lane loads
-const WEIGHT_LOADS: u32 = TILE_N * SLICE / 4u / LANES;
+const X_GROUPS: u32 = SLICE / 4u; // groups of four in a row of a slice; they divide LANES
+const WEIGHT_GROUPS: u32 = TILE_N / 4u;
+const X_LOADS: u32 = TILE_T * X_GROUPS / LANES; // groups of four that a lane loads
+const WEIGHT_LOADS: u32 = SLICE * WEIGHT_GROUPS / LANES;
 const STRIP: u32 = 2u * FRAGMENT; // columns of results that a subgroup hands to `finish` at a time, in FRAGMENT rows
 
 var<workgroup> x_slice: array<f16, TILE_T * X_PITCH>;
 var<workgroup> weight_slice: array<f16, SLICE * WEIGHT_PITCH>;
 var<workgroup> results: array<f32, PARTS * FRAGMENT * STRIP>;
 
-// The i-th group of four elements of a slice from k on; zeros outside the matrix, as these are multiplied too.
-fn load_x(t0: u32, k: u32, i: u32) -> vec4<f16> {
-  let t = t0 + i / (SLICE / 4u);
-  let k4 = k / 4u + i % (SLICE / 4u);
+// The i-th group of four elements that a lane loads of a slice from k on; zeros outside the matrix, as these are multiplied too.
+// What i adds to an address is the same for all lanes, so a lane holds one address and not one for each i.
+fn load_x(t0: u32, k: u32, lane: u32, i: u32) -> vec4<f16> {
+  let t = t0 + lane / X_GROUPS;
+  let k4 = lane % X_GROUPS;
+  let below = i * (LANES / X_GROUPS);
   var v = vec4<f16>();
-  if (t < p.T && k4 < p.K / 4u) { v = vec4<f16>(x[t * (p.K / 4u) + k4]); }
+  if (t + below < p.T && k4 + k / 4u < p.K / 4u) { v = vec4<f16>(x[t * (p.K / 4u) + k4 + (below * (p.K / 4u) + k / 4u)]); }
   return v;
 }
 
-fn load_weight(n0: u32, k: u32, i: u32) -> vec4<f16> {
-  let row = k + i / (TILE_N / 4u);
-  let n4 = n0 / 4u + i % (TILE_N / 4u);
+fn load_weight(n0: u32, k: u32, lane: u32, i: u32) -> vec4<f16> {
+  let row = lane / WEIGHT_GROUPS + (k + i * (LANES / WEIGHT_GROUPS));
+  let n4 = n0 / 4u + lane % WEIGHT_GROUPS;
   var v = vec4<f16>();
   if (row < p.K && n4 < p.N / 4u) { v = vec4<f16>(columns(row, n4)); }
   return v;
 }
 
 fn stage_x(i: u32, v: vec4<f16>) {
-  let at = i / (SLICE / 4u) * X_PITCH + i % (SLICE / 4u) * 4u;
+  let at = i / X_GROUPS * X_PITCH + i % X_GROUPS * 4u;
   x_slice[at] = v.x;
   x_slice[at + 1u] = v.y;
   x_slice[at + 2u] = v.z;
@@ -55,7 +59,7 @@ fn stage_x(i: u32, v: vec4<f16>) {
 }
 
 fn stage_weight(i: u32, v: vec4<f16>) {
-  let at = i / (TILE_N / 4u) * WEIGHT_PITCH + i % (TILE_N / 4u) * 4u;
+  let at = i / WEIGHT_GROUPS * WEIGHT_PITCH + i % WEIGHT_GROUPS * 4u;
   weight_slice[at] = v.x;
   weight_slice[at + 1u] = v.y;
   weight_slice[at + 2u] = v.z;
@@ -91,40 +95,40 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var c30 = Sum(); var c31 = Sum(); var c32 = Sum(); var c33 = Sum();
   var next_x: array<vec4<f16>, X_LOADS>;
   var next_weight: array<vec4<f16>, WEIGHT_LOADS>;
-  for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(t0, 0u, lane + i * LANES); }
-  for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(n0, 0u, lane + i * LANES); }
+  for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(t0, 0u, lane, i); }
+  for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(n0, 0u, lane, i); }
 
   for (var k = 0u; k < p.K; k += SLICE) {
     for (var i = 0u; i < X_LOADS; i++) { stage_x(lane + i * LANES, next_x[i]); }
     for (var i = 0u; i < WEIGHT_LOADS; i++) { stage_weight(lane + i * LANES, next_weight[i]); }
     workgroupBarrier();
-    for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(t0, k + SLICE, lane + i * LANES); }
-    for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(n0, k + SLICE, lane + i * LANES); }
-    for (var j = 0u; j < SLICE; j += FRAGMENT) {
+    for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(t0, k + SLICE, lane, i); }
+    for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(n0, k + SLICE, lane, i); }
+    for (var j = 0u; j < SLICE; j += FRAGMENT) { // each fragment of weights is loaded just before its products, as registers are few
       let a0 = coopLoadT<Left>(&x_slice[row * X_PITCH + j], X_PITCH);
       let a1 = coopLoadT<Left>(&x_slice[(row + FRAGMENT) * X_PITCH + j], X_PITCH);
       let b0 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column], WEIGHT_PITCH);
-      let b1 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + FRAGMENT], WEIGHT_PITCH);
       c00 = coopMultiplyAdd(a0, b0, c00);
-      c01 = coopMultiplyAdd(a0, b1, c01);
       c10 = coopMultiplyAdd(a1, b0, c10);
+      let b1 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + FRAGMENT], WEIGHT_PITCH);
+      c01 = coopMultiplyAdd(a0, b1, c01);
       c11 = coopMultiplyAdd(a1, b1, c11);
       if (LARGE) {
         let a2 = coopLoadT<Left>(&x_slice[(row + 2u * FRAGMENT) * X_PITCH + j], X_PITCH);
         let a3 = coopLoadT<Left>(&x_slice[(row + 3u * FRAGMENT) * X_PITCH + j], X_PITCH);
-        let b2 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + 2u * FRAGMENT], WEIGHT_PITCH);
-        let b3 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + 3u * FRAGMENT], WEIGHT_PITCH);
-        c02 = coopMultiplyAdd(a0, b2, c02);
-        c03 = coopMultiplyAdd(a0, b3, c03);
-        c12 = coopMultiplyAdd(a1, b2, c12);
-        c13 = coopMultiplyAdd(a1, b3, c13);
         c20 = coopMultiplyAdd(a2, b0, c20);
-        c21 = coopMultiplyAdd(a2, b1, c21);
-        c22 = coopMultiplyAdd(a2, b2, c22);
-        c23 = coopMultiplyAdd(a2, b3, c23);
         c30 = coopMultiplyAdd(a3, b0, c30);
+        c21 = coopMultiplyAdd(a2, b1, c21);
         c31 = coopMultiplyAdd(a3, b1, c31);
+        let b2 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + 2u * FRAGMENT], WEIGHT_PITCH);
+        c02 = coopMultiplyAdd(a0, b2, c02);
+        c12 = coopMultiplyAdd(a1, b2, c12);
+        c22 = coopMultiplyAdd(a2, b2, c22);
         c32 = coopMultiplyAdd(a3, b2, c32);
+        let b3 = coopLoadT<Right>(&weight_slice[j * WEIGHT_PITCH + column + 3u * FRAGMENT], WEIGHT_PITCH);
+        c03 = coopMultiplyAdd(a0, b3, c03);
+        c13 = coopMultiplyAdd(a1, b3, c13);
+        c23 = coopMultiplyAdd(a2, b3, c23);
         c33 = coopMultiplyAdd(a3, b3, c33);
       }
     }

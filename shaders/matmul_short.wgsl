@@ -37,19 +37,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var sum: array<vec4<f32>, ROWS_EACH>;
   var total: array<vec4<f32>, ROWS_EACH>; // of earlier parts
   for (var r = 0u; r < ROWS_EACH; r++) { sum[r] = vec4<f32>(); total[r] = vec4<f32>(); }
-  for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(row0, 0u, lane + i * LANES); }
-  for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(column0, 0u, lane + i * LANES); }
+  for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(row0, 0u, lane, i); }
+  for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(column0, 0u, lane, i); }
 
   for (var k4 = 0u; k4 < end; k4 += STEP) {
     for (var i = 0u; i < X_LOADS; i++) {
-      let at = lane + i * LANES;
-      let s = at % SLICE4;
-      x_slice[s * TILE_T + ((at / SLICE4) ^ s) % TILE_T] = vec4<f32>(next_x[i]);
+      let s = lane % SLICE4;
+      x_slice[s * TILE_T + ((lane / SLICE4 + i * (LANES / SLICE4)) ^ s) % TILE_T] = vec4<f32>(next_x[i]);
     }
     for (var i = 0u; i < WEIGHT_LOADS; i++) { weight_slice[lane + i * LANES] = widen(next_weight[i]); }
     workgroupBarrier();
-    for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(row0, k4 + STEP, lane + i * LANES); }
-    for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(column0, k4 + STEP, lane + i * LANES); }
+    for (var i = 0u; i < X_LOADS; i++) { next_x[i] = load_x(row0, k4 + STEP, lane, i); }
+    for (var i = 0u; i < WEIGHT_LOADS; i++) { next_weight[i] = load_weight(column0, k4 + STEP, lane, i); }
     if (PARTS > TOGETHER && k4 > 0u && k4 % part == 0u) {
       for (var r = 0u; r < ROWS_EACH; r++) { total[r] = add_sums(total[r], sum[r], k4 == part); sum[r] = vec4<f32>(); }
     }
@@ -96,19 +95,21 @@ fn slice_k4(s: u32, k4: u32) -> u32 {
   return select(p.K / 4u, s / STEP * part_length() + inside, TOGETHER == 1u || inside < part_length());
 }
 
-// The i-th group of four of a slice from k4 on; zeros outside the matrix, as these are multiplied too.
-fn load_x(row0: u32, k4: u32, i: u32) -> Row4 {
-  let t = row0 + i / SLICE4;
-  let k = slice_k4(i % SLICE4, k4);
+// The i-th group of four that a lane loads of a slice from k4 on; zeros outside the matrix, as these are multiplied too.
+// What i adds to an address is the same for all lanes, so a lane holds one address and not one for each i.
+fn load_x(row0: u32, k4: u32, lane: u32, i: u32) -> Row4 {
+  let t = row0 + lane / SLICE4;
+  let below = i * (LANES / SLICE4);
+  let k = slice_k4(lane % SLICE4, k4);
   var v = Row4();
-  if (t < p.T && k < p.K / 4u) { v = x[t * (p.K / 4u) + k]; }
+  if (t + below < p.T && k < p.K / 4u) { v = x[t * (p.K / 4u) + k + below * (p.K / 4u)]; }
   return v;
 }
 
-fn load_weight(column0: u32, k4: u32, i: u32) -> Columns4 {
-  let k = slice_k4(i / TILE_N, k4);
-  let n = column0 + i % THREADS_N;
+fn load_weight(column0: u32, k4: u32, lane: u32, i: u32) -> Columns4 {
+  let k = slice_k4(lane / TILE_N + i * (LANES / TILE_N), k4);
+  let n = column0 + lane % THREADS_N;
   var v = Columns4();
-  if (k < p.K / 4u && n < p.N / 4u) { v = load_columns(k * 4u + i / THREADS_N % 4u, n); }
+  if (k < p.K / 4u && n < p.N / 4u) { v = load_columns(k * 4u + lane / THREADS_N % 4u, n); }
   return v;
 }

@@ -163,7 +163,7 @@ def test_what_info_says(device: Device, granted: Device, stand_in: Callable[...,
 
 
 def test_tiles_fit_every_device(device: Device):
-    """Workgroup memory as the arrays declare it, in multiples of 16 bytes; whole parts of whole fragments."""
+    """Workgroup memory as the arrays declare it, in multiples of 16 bytes; whole parts, fragments and rows of loads."""
     for units in (MatrixUnits(16, 32), MatrixUnits(16, 64), MatrixUnits(8, 32), MatrixUnits(8, 8)):
         found = replace(device, matrix_units=units)
         limits = {**device.adapter.limits, "max-compute-workgroup-storage-size": 32768}
@@ -173,7 +173,7 @@ def test_tiles_fit_every_device(device: Device):
             assert tile.thread_rows in (2 * units.size, 4 * units.size)
             assert tile.rows % tile.thread_rows == tile.columns % tile.thread_rows == 0
             memory, lanes = tiles.tile_needs(found, "matmul_cooperative", tile)
-            assert memory % 16 == 0
+            assert memory % 16 == lanes % 8 == lanes % (tile.columns // 4) == 0
             assert (8 * tile.rows) % lanes == (8 * tile.columns) % lanes == 0  # whole loads of every lane
         limits |= {"max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 256}
         weak = replace(found, adapter=replace(found.adapter, limits=limits))

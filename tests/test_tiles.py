@@ -155,6 +155,7 @@ def test_tiles_are_within_the_limits_of_every_device(device: Device):
         if t.short:  # whole loads of every lane, slices of whole unrolled steps, and no bank conflicts
             slice4 = 512 // max(t.rows, t.columns)
             assert (t.rows * slice4) % 128 == (t.columns * slice4) % 128 == slice4 % 4 == t.rows % 8 == 0
+            assert 128 % slice4 == 128 % t.columns == 0  # and of whole rows at a time
     assert {tiles.tile_needs(gpu, "matmul_workgroup", t)[0] for t in tiles.SHORT_TILES} <= {12288, 16384}
     weak = {**gpu.adapter.limits, "max-compute-workgroup-storage-size": 16384, "max-compute-invocations-per-workgroup": 128}
     weak_device = dataclasses.replace(gpu, adapter=dataclasses.replace(gpu.adapter, limits=weak))

@@ -103,7 +103,8 @@ def name_kernel(t: Tensor, files: tuple[str, ...], source: str, tile: str) -> st
 def find_kernels(device: Device, all_tiles: bool) -> dict[str, tuple[str, Callable[[], Any]]]:
     """Every kernel of a device by its name: its source, and a function that compiles it.
 
-    all_tiles: every matmul in every tile shape; else only `linear` without an activation, and the others in their first one.
+    all_tiles: every matmul in every tile shape; else only `linear` and `linear_int8` without an activation, and the others
+    in their first one.
     """
     found: dict[str, tuple[str, Callable[[], Any]]] = {}
     sources: set[str] = set()
@@ -112,7 +113,7 @@ def find_kernels(device: Device, all_tiles: bool) -> dict[str, tuple[str, Callab
         tiles: list[Any] = [None]
         if is_tiled(t):
             tiles = tile_candidates(device, operand_types(t))
-            if not all_tiles and (t.op is not ops.linear or t.attrs["activation"] != "none"):
+            if not all_tiles and (t.op not in (ops.linear, ops.linear_int8) or t.attrs["activation"] != "none"):
                 tiles = tiles[:1]
         for tile in tiles:
             kernel = find_kernel(device, t, tile)
