@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from gpu_compilers import packages, page
-from gpu_compilers.gpus import IN_CI
+from gpu_compilers.gpus import GPUS, IN_CI
 from gpu_compilers.tables import FOLDER, Row, Table, find_changes, find_faults, read_table, write_table
 from test_structure import OPS
 
@@ -72,8 +72,8 @@ def test_the_tables_have_every_op():
         assert OPS.keys() - found == set(), gpu.name
 
 
-def test_the_tables_have_only_known_spills():
-    tables = {gpu.name: read_table(gpu.name) for gpu in IN_CI}
+def test_nothing_spills_in_the_tables():
+    tables = {name: read_table(name) for name in GPUS}
     assert find_faults(tables, tables) == []
 
 
