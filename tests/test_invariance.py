@@ -83,22 +83,22 @@ def odd_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_200_texts_give_the_same_bits_in_every_batch(dtype: str, on_gpu: Make):
+def test_80_texts_give_the_same_bits_in_every_batch(dtype: str, on_gpu: Make):
     """The first block has every kernel of the model; more blocks are in the next test."""
-    texts = mixed_texts(200)
+    texts = mixed_texts(80)
     model = on_gpu(dtype=dtype, layer=1)
     expected = encode(model, texts)
-    assert expected.shape == (200, model.dimensions)
+    assert expected.shape == (80, model.dimensions)
     assert len(np.unique(expected, axis=0)) == len(set(texts))
 
-    alone = np.random.default_rng(1).permutation(200)[:40].tolist()
+    alone = np.random.default_rng(1).permutation(80)[:16].tolist()
     np.testing.assert_array_equal(np.stack([encode(model, [texts[i]])[0] for i in alone]), expected[alone])
-    shuffled = np.random.default_rng(2).permutation(200).tolist()
+    shuffled = np.random.default_rng(2).permutation(80).tolist()
     np.testing.assert_array_equal(encode(model, [texts[i] for i in shuffled], batch_size=37), expected[shuffled])
-    some = texts[:100]
-    np.testing.assert_array_equal(encode(model, some, batch_size=7), expected[:100])
+    some = texts[:40]
+    np.testing.assert_array_equal(encode(model, some, batch_size=7), expected[:40])
     for tokens in (64, 100, 20000):
-        np.testing.assert_array_equal(encode(on_gpu(dtype=dtype, layer=1, max_tokens=tokens), some), expected[:100])
+        np.testing.assert_array_equal(encode(on_gpu(dtype=dtype, layer=1, max_tokens=tokens), some), expected[:40])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])

@@ -148,12 +148,13 @@ def test_minilm_equals_sentence_transformers(
 ):
     if dtype == "float16" and not request.getfixturevalue("device").has_f16:
         pytest.skip("the device has no shader-f16")
+    some = slice(None, None, 1 if where == "numpy" else 4)
     with np.load(GOLDEN / "minilm.npz") as golden:
-        want = golden["vectors"]
-    found = encode(Encoder(minilm, device=on(where), dtype=dtype), texts()["minilm"])
-    assert found.shape == want.shape == (len(texts()["minilm"]), 384)
+        want = golden["vectors"][some]
+    found = encode(Encoder(minilm, device=on(where), dtype=dtype), texts()["minilm"][some])
+    assert found.shape == want.shape == (len(texts()["minilm"][some]), 384)
     cosines = np.einsum("tc,tc->t", found, want) / np.linalg.norm(found, axis=1) / np.linalg.norm(want, axis=1)
-    assert cosines.min() >= least, dict(zip(texts()["minilm"], cosines.tolist(), strict=True))
+    assert cosines.min() >= least, dict(zip(texts()["minilm"][some], cosines.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("where", ["numpy", "gpu"])

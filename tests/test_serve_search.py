@@ -115,7 +115,7 @@ def test_the_vectors_stay_on_the_device(
     notes: Path, tmp_path: Path, use_gpu: None, device: Device, capsys: pytest.CaptureFixture[str]
 ):
     """Searches do not take the lock of the model's device, which a busy server holds; a lost device is opened again."""
-    encoder = Opened(device="gpu")
+    encoder = Opened(device="gpu", layer=1)
     index = update_index(encoder, tmp_path / "index", [str(notes)], Quiet())
     search = IndexSearch(encoder, tmp_path / "index", Metrics(), most=8)
     assert search.corpus is not None and search.device is not None
