@@ -81,9 +81,22 @@ WRITTEN = [
     Case(ops.pool, {"C": 20}, attrs={"mode": "mean"}),
     Case(ops.l2_normalize, {"C": 132}),
     Case(ops.similarity, {"M": 34, "N": 33, "C": 17}, attrs={"metric": "dot"}),
+    Case(ops.nearest_rows, {"M": 3, "N": 33, "C": 36}, attrs={"keep": 10}),
     Case(train_ops.l2_normalize_dx, {"C": 132}),
     train_checks.layer_norm_case(132)[1],
     Case(train_ops.pool_dx, {"C": 20}, attrs={"mode": "mean"}),
+    *(Case(o, {"K": 36, "N": 36}) for o in (ops.linear_int8, train_ops.matmul)),  # the others are in tests/test_tiles.py
+    # a thread per element: the first one that a row has no column for
+    Case(ops.embed, {"V": 77, "C": 52, "S": 40}),
+    Case(ops.embed_int8, {"V": 77, "C": 70, "S": 40}),
+    Case(ops.glu, {"N": 67}, attrs={"activation": "silu"}),
+    Case(ops.concat, {"J": 70, "K": 3}),
+    *(Case(o, {"K": 30, "N": 33}) for o in (ops.linear, ops.linear_add, ops.linear_int8, ops.linear_add_int8, train_ops.matmul)),
+    Case(train_ops.add, {"C": 70}),
+    Case(train_ops.activate, {"C": 70}, attrs={"activation": "relu"}),
+    train_checks.activate_dx_case("relu", 70),
+    train_checks.dropout_case(70),
+    Case(train_ops.columns, {"N": 70}, attrs={"M": 33, "first": 36}),
 ]
 
 

@@ -109,6 +109,13 @@ def test_nan_stays_in_its_row(either: Device):
             assert np.isnan(found).any(axis=1).sum() == 1
 
 
+def test_nan_stays_in_its_row_where_four_does_not_divide_it(device: Device):
+    output, values = case_arrays(Case(ops.linear_add, {"K": 5, "N": 9}, (3,)))
+    values["x"][1] = np.nan
+    found = GPUProgram(device, output, lambda t: values[t.name], {"T": 3}).run(values)
+    np.testing.assert_array_equal(np.isnan(found), [[False] * 9, [True] * 9, [False] * 9])
+
+
 def test_no_batch_changes_bits_where_buckets_change_tiles(either: Device):
     """A row alone, and in batches on both sides of every seam."""
     output, values = case_arrays(Case(ops.linear, {"K": 68, "N": 132}, (520,)))
