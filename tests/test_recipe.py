@@ -125,6 +125,6 @@ def test_the_short_recipe_is_resumed_and_gives_a_model(everyday, tmp_path: Path)
     student = Encoder(tmp_path / "packed", device="numpy")
     assert (student.dimensions, student.layers, student.tokenizer.vocab) == (384, 6, 8192)
     after = pair_measures(cosines(student), wanted, labelled=False)["spearman"]
-    assert before > 0.4 and after > before + 0.2  # 0.49 and 0.85 when this was written
+    assert before > 0.4 and after > before + 0.2  # 0.51 and 0.81 when this was written
     pairs = read_pairs(str(RECIPE.parents[1] / "data_sets" / "dev.tsv"))
-    assert evaluate_pairs(student, pairs)["cosine"]["auc"] > 0.65  # 0.73; by chance 0.50 +- 0.03
+    assert evaluate_pairs(student, pairs)["cosine"]["auc"] > 0.65  # 0.72; by chance 0.50 +- 0.03
