@@ -1,16 +1,21 @@
 """The gradients of weights as sums over parts of a micro-batch's tokens: how it is cut, and that nothing is left of others.
 And what the host does between two submissions of a large micro-batch."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_train_program import batch, error, gradient, in_numpy, pull, random_weights, small, vectors_of
 
 from gpt2wgpu.devices.graph_check import graph_case, graph_kernels
-from gpt2wgpu.gpu import Device
+from gpt2wgpu.devices.selftest import Case, case_arrays, run_numpy
+from gpt2wgpu.gpu import Device, GPUProgram
 from gpt2wgpu.graph import packing
-from gpt2wgpu.graph.tensor import schedule
+from gpt2wgpu.graph.tensor import Tensor, schedule
 from gpt2wgpu.models.gpt2 import GPT2Config
 from gpt2wgpu.train import ops as train_ops
+from gpt2wgpu.train import selftest
 from gpt2wgpu.train.gpu import GPUTrainProgram
 from gpt2wgpu.train.gradients import TrainGraph
 from gpt2wgpu.train.loop import WATCHED, Watch
@@ -63,6 +68,32 @@ def test_micro_batches_of_several_parts_add_up(device_form: Device):
     for t in numpy.graph.trained:
         assert error(gradient(first, t.name), gradient(numpy, t.name)) < 2e-5, t.name
         assert gradient(first, t.name).tobytes() == gradient(again, t.name).tobytes()
+
+
+ONTO = [
+    (selftest.dweight_cases(5, 7, 64, (300,))[1], "parts", 2),
+    (selftest.vector_cases(20, 64, (300,))[1], "parts", 5),
+    *((selftest.scatter_rows_case(count, 33, (1, 70)), "", 0) for count in (300, 601)),
+]
+
+
+@pytest.mark.parametrize("onto", [0, 1])
+@pytest.mark.parametrize(("case", "parts", "count"), ONTO, ids=lambda v: str(v) if isinstance(v, Case) else "")
+def test_a_sum_replaces_the_one_before_or_is_added_to_it(
+    case: Case, parts: str, count: int, onto: int, each_form: Callable[[Tensor], list[Device]]
+):
+    """And parts past the last token, which an earlier micro-batch left, do not count."""
+    output, values = case_arrays(replace(case, attrs=case.attrs | {"onto": onto}))
+    expected = run_numpy(output, values)
+    if parts:
+        values[parts] = values[parts].copy()
+        values[parts][count:] = 1000
+    for device in each_form(output):
+        program = GPUProgram(device, output, lambda t: values[t.name], {"T": sum(case.lengths)})
+        sizes = program.write(values)
+        for times in (1, 1 + onto):
+            found = program.read(program.compute(program.steps, sizes), sizes)()
+            np.testing.assert_allclose(found, times * expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("vocab", "width"), [(600, 12), (30, 12), (600, 384), (600, 10)])
