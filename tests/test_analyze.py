@@ -1,6 +1,7 @@
 """Duplicates, clusters and classes: what they find, and awkward input."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,16 @@ def test_classes_of_one_example():
     assert train_classifier(vectors[:2], ["a", "b"], "knn").k == 2
     with pytest.raises(UserError, match="at least two classes, all 2 examples are 'a'"):
         train_classifier(vectors[:2], ["a", "a"])
+
+
+@pytest.mark.parametrize("learn", [train_classifier, cross_validate])
+def test_labels_that_are_no_classes_are_refused(learn: Callable):
+    vectors, _ = blobs([2, 2])
+    for missing in (None, float("nan")):
+        with pytest.raises(UserError, match=f"label 2 is {missing}, expected a class"):
+            learn(vectors, ["a", "b", missing, "b"], "centroid")
+    with pytest.raises(UserError, match="labels must be texts, found int, str"):
+        learn(vectors, ["a", 1, "a", 1], "centroid")
 
 
 @pytest.mark.parametrize(

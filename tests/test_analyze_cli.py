@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from gpt2wgpu import Encoder, UserError, files
 from gpt2wgpu.analyze import layout
+from gpt2wgpu.analyze.records import write_record_lines
 from gpt2wgpu.analyze.table import read_table
 
 TEXTS = [
@@ -78,6 +79,10 @@ def test_columns_beside_the_texts(tmp_path: Path, labelled: Path):
         __import__("pyarrow").table({"text": ["a", "b"], "n": [1, None], "l": [[1], [2]]}), tmp_path / "a.parquet"
     )
     assert dict(read_table(str(tmp_path / "a.parquet")).columns) == {"n": [1, None]}
+    lines.write_text('{"text": "a", "label": NaN}\n{"text": "b", "label": 1.5}\n')
+    assert dict(read_table(str(lines)).columns) == {"label": [None, 1.5]}
+    parquet.write_table(__import__("pyarrow").table({"text": ["a", "b"], "n": [1.0, float("nan")]}), tmp_path / "a.parquet")
+    assert dict(read_table(str(tmp_path / "a.parquet")).columns) == {"n": [1.0, None]}
     numbered = tmp_path / "a.tsv"
     numbered.write_text("title\tyear\none\t1\n")
     assert read_table(str(numbered), "title").texts == ["one"] and dict(read_table(str(numbered), "title").columns) == {
@@ -153,6 +158,25 @@ def test_classify(run: Run, labelled: Path, method: str, tmp_path: Path):
     table = parquet.read_table(tmp_path / "p.parquet")
     assert table.column_names == ["text", "class", "probability", "label", "n"]
     assert table.column("class").to_pylist() == table.column("label").to_pylist()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_of_one_name_are_left_out_and_named(suffix: str, tmp_path: Path):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".csv":
+        path.write_text("text,label,label,year,,\na,x,z,1,,\n")
+    else:
+        pyarrow = __import__("pyarrow")
+        names = ["text", "label", "label", "year"]
+        parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array([v]) for v in ("a", "x", "z", "1")], names=names), path)
+    with pytest.warns(UserWarning, match=f"a{suffix}: 2 columns are called 'label' and are left out: rename all but one"):
+        assert dict(read_table(str(path)).columns) == {"year": ["1"]}
+
+
+def test_lines_of_results_are_json(tmp_path: Path):
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        write_record_lines(file, {"x": [1.5, float("nan"), float("inf"), None]})
+    assert (tmp_path / "a.jsonl").read_text() == '{"x": 1.5}\n{"x": null}\n{"x": null}\n{"x": null}\n'
 
 
 def test_classify_refuses_what_it_cannot_learn(run: Run, labelled: Path, tmp_path: Path):

@@ -89,7 +89,7 @@ def test_tables(tmp_path: Path):
         ("a.tsv", b"id\tb\tb\n1\ta\tc\n", "b", "2 columns are called 'b'"),
         ("a.csv", b"id,text\n1,a\n2,b,c\n", None, "row 3 has 3 columns, the first has 2"),
         ("a.csv", b"id,text\n1,a\n\n", None, "row 3 has 1 columns"),
-        ("a.csv", b'id,text\n1,"a\n', None, "unexpected end of data"),
+        ("a.csv", b'id,text\n1,"a\n', None, "line 2 begins a row with a quote that is not closed"),
         ("a.csv", b'id,text\n1,"a" b\n', None, "line 2"),
         ("a.tsv", b"id\ttext\n1\ta\tb\n", None, "row 2 has 3 columns"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', None, "line 2 is not JSON"),

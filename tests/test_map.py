@@ -136,6 +136,8 @@ def test_clusters_are_the_islands():
 def test_far_off_numbers_leave_colours_for_the_others():
     found = column_data(map_column("n", [*range(1000), 10**6], 1001))
     assert found["beyond"] and 0 < found["low"] < 20 and 980 < found["high"] < 1000
+    endless = map_column("n", [*range(20), float("inf")], 21)
+    assert endless.names is None and np.isnan(endless.values[20])
     few = column_data(map_column("n", [0.5, *range(20), 10**6, None], 23))
     assert not few["beyond"] and (few["low"], few["high"]) == (0, 10**6)
 

@@ -133,7 +133,8 @@ def test_tokens_there_and_back(server: LiveServer, built_in: Encoder):
     other = server.post("/embed", {"inputs": texts, "prompt_name": "nothing"})
     assert refused.json == other.json and "put the prompt before each text" in other.json["error"]
     assert server.post("/decode", {"ids": [t["id"] for t in rows[1]]}).json == [back[1]]
-    assert server.post("/decode", {"ids": [10**9]}).status == 422
+    refused = server.post("/decode", {"ids": [3, 10**9]})
+    assert refused.status == 422 and "it holds 1000000000" in refused.json["error"]
 
 
 def test_special_tokens(minilm_server: LiveServer):

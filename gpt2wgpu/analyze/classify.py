@@ -85,7 +85,7 @@ def train_classifier(vectors: Any, labels: Sequence[str], method: str = "logisti
     rows = finite_vectors(vectors)
     if len(rows) != len(labels):
         raise UserError(f"each vector needs a label, got {len(rows):,} vectors and {len(labels):,} labels")
-    classes = sorted(set(labels))
+    classes = list_classes(labels)
     if len(classes) < 2:
         found = f"all {len(labels):,} examples are {classes[0]!r}" if classes else "there are no examples"
         raise UserError(f"a classifier needs examples of at least two classes, {found}")
@@ -99,6 +99,18 @@ def train_classifier(vectors: Any, labels: Sequence[str], method: str = "logisti
     if method == "knn":
         return Classifier(method, classes, {"vectors": rows, "labels": codes}, min(between("k", k, 1, 10_000), len(rows)))
     raise UserError(f"method must be one of {', '.join(CLASSIFIERS)}, not {method!r}")
+
+
+def list_classes(labels: Sequence[str]) -> list[str]:
+    """The classes in their order. Raises UserError for a label that is missing, and for labels that cannot be ordered."""
+    for row, label in enumerate(labels):
+        if label is None or label != label:
+            raise UserError(f"label {row} is {label!r}, expected a class: give it one, or leave out its vector")
+    try:
+        return sorted(set(labels))
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
+        raise UserError(f"labels must be texts, found {kinds}: turn all of them into texts") from None
 
 
 def code_labels(labels: Sequence[str], classes: Sequence[str]) -> Array:
@@ -139,7 +151,7 @@ def cross_validate(
     rows = finite_vectors(vectors)
     between("folds", folds, 2, 1000)
     between("seed", seed, 0, (1 << 63) - 1)
-    classes = sorted(set(labels))
+    classes = list_classes(labels)
     codes, names = code_labels(labels, classes), np.array(labels, object)
     sizes = np.bincount(codes, minlength=len(classes))
     if len(classes) > 1 and sizes.max() < 2:

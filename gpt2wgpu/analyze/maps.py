@@ -116,7 +116,7 @@ def map_column(name: str, values: Sequence[Any], n: int) -> MapColumn:
 
 
 def read_numbers(values: Sequence[Any]) -> Array | None:
-    """Numbers, or texts that read as such, float64 (n,), NaN where there is none; None if a value is no number."""
+    """Numbers, or texts that read as such, float64 (n,), NaN where none is finite; None if a value is no number."""
     found = np.full(len(values), np.nan)
     for i, value in enumerate(values):
         if value is None or value == "":
@@ -127,4 +127,5 @@ def read_numbers(values: Sequence[Any]) -> Array | None:
             found[i] = float(value)
         except (TypeError, ValueError):
             return None
+    found[~np.isfinite(found)] = np.nan  # a scale of colours has no place for infinity
     return found if np.isfinite(found).any() else None

@@ -1,6 +1,7 @@
 """Rows of named columns into Parquet, JSON lines or a .tsv with a header."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -11,8 +12,11 @@ Columns = Mapping[str, Sequence[Any]]  # all of one length
 
 
 def write_record_lines(file: BinaryIO, columns: Columns) -> None:
+    """NaN and infinities become null: JSON has no such numbers."""
     for row in zip(*columns.values(), strict=True):
-        file.write(f"{json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False)}\n".encode("utf-8", "replace"))
+        values = (None if isinstance(value, float) and not math.isfinite(value) else value for value in row)
+        line = json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False, allow_nan=False)
+        file.write(f"{line}\n".encode("utf-8", "replace"))
 
 
 def write_record_table(file: BinaryIO, columns: Columns) -> None:

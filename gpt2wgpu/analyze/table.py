@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, is_text, show, utf8_name
+from ..errors import UserError, is_text, show, utf8_name, warn_caller
 from ..files.arrow import ARROW, arrow_errors
 from ..files.columns import ColumnChoice
 from ..files.source import Source, list_sources
@@ -211,13 +211,27 @@ def read_json_table(source: Source, choice: ColumnChoice) -> TextTable:
         return TextTable(texts)
     vectors = next(([o.get(name) for o in objects] for name in VECTOR_COLUMNS if isinstance(objects[0].get(name), list)), None)
     names = dict.fromkeys(key for o in objects for key, value in o.items() if is_cell(value) and key not in OWN_COLUMNS)
-    columns = {name: [v if is_cell(v := o.get(name)) else None for o in objects] for name in names if name != choice.found}
+    columns = {name: [one_cell(o.get(name)) for o in objects] for name in names if name != choice.found}
     return TextTable(texts, None if vectors is None else same_length(source, vectors), columns)
 
 
 def is_cell(value: object) -> bool:
     """Whether this is one value: a text, a number, a truth value or nothing."""
     return value is None or isinstance(value, str | int | float)
+
+
+def one_cell(value: object) -> Any:
+    """A value as a cell: None for NaN, with which pandas and numpy mean that there is none, and for what is not one value."""
+    return value if is_cell(value) and value == value else None
+
+
+def single_columns(source: Source, names: list[str]) -> list[str]:
+    """The names that one column has. Warns of others, but for columns without a name, as spreadsheets leave them."""
+    for name in dict.fromkeys(names):
+        if name and names.count(name) > 1:
+            what = f"{names.count(name)} columns are called {name!r}"
+            warn_caller(f"{source.name}: {what} and are left out: rename all but one")
+    return [name for name in names if names.count(name) == 1]
 
 
 def read_cells_table(source: Source, choice: ColumnChoice) -> TextTable:
@@ -229,7 +243,8 @@ def read_cells_table(source: Source, choice: ColumnChoice) -> TextTable:
     if choice.asked is not None and choice.asked.isdecimal():
         return TextTable(texts)
     header = rows[0] if rows else []
-    return TextTable(texts, None, {name: [row[i] for row in rows[1:]] for i, name in enumerate(header) if name != choice.found})
+    places = {name: header.index(name) for name in single_columns(source, header) if name != choice.found}
+    return TextTable(texts, None, {name: [row[i] for row in rows[1:]] for name, i in places.items()})
 
 
 def numbers_after_text(rows: list[list[str]]) -> Array | None:
@@ -247,7 +262,7 @@ def read_arrow_table(source: Source, choice: ColumnChoice) -> TextTable:
         if source.kind == ".parquet":
             from pyarrow import parquet
 
-            table = parquet.read_table(file)
+            table = parquet.ParquetFile(file).read()  # read_table refuses columns of one name
         elif file.peek(6).startswith(b"ARROW1"):  # type: ignore[attr-defined]
             table = pyarrow.ipc.open_file(file).read_all()
         else:
@@ -259,10 +274,11 @@ def read_arrow_table(source: Source, choice: ColumnChoice) -> TextTable:
             checked_matrix(source, np.empty((0, 1), np.float32), facts)
             vectors = same_length(source, table.column(name).to_pylist())
         columns = {}
+        single = single_columns(source, table.column_names)
         for column in table.schema:
             kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
-            if column.name in (choice.found, *OWN_COLUMNS) or table.column_names.count(column.name) > 1:
+            if column.name in (choice.found, *OWN_COLUMNS) or column.name not in single:
                 continue
             if pyarrow.types.is_primitive(kind) or pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
-                columns[column.name] = [v if is_cell(v) else str(v) for v in table.column(column.name).to_pylist()]
+                columns[column.name] = [one_cell(v if is_cell(v) else str(v)) for v in table.column(column.name).to_pylist()]
     return TextTable(texts, vectors, columns, facts)

@@ -169,6 +169,8 @@ def csv_rows(source: Source) -> Iterator[list[str]]:
             taken, first = 0, rows.line_num + 1
             yield row or [""]  # how csv reads a blank line
     except CSV.Error as error:
+        if "end of data" in str(error):
+            raise UserError(f"{source.name}: line {first} begins a row with a quote that is not closed: close it") from None
         raise UserError(f"{source.name}: line {rows.line_num}: {error}") from None
 
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from .. import __version__
 from ..checkpoint import Pooling
+from ..errors import show
 from . import failures
 from .answers import json_response, rows_response
 from .context import Context, answer_headers
@@ -167,7 +168,9 @@ async def decode(_: Request, body: bytes, context: Context) -> Response:
     for i, row in enumerate(rows):
         if not isinstance(row, list) or not all(is_id(n) and 0 <= n < vocab for n in row):
             expected = f"a list of token ids from 0 to {vocab - 1}"
-            raise Refusal(MALFORMED, f"item {i} of ids must be {expected}, not {describe_kind(row)}", param="ids")
+            wrong = [n for n in row if not (is_id(n) and 0 <= n < vocab)][:1] if isinstance(row, list) else []
+            found = f"it holds {show(wrong[0], 40)}" if wrong else f"not {describe_kind(row)}"
+            raise Refusal(MALFORMED, f"item {i} of ids must be {expected}, {found}", param="ids")
     decode_rows = context.service.encoder.tokenizer.decode
     return json_response(await context.service.on_thread(decode_rows, rows, given.skip_special_tokens is not False))
 
