@@ -97,6 +97,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let value_column = key_column + (p.N - p.C) / 2u;
   let first = start + tile.y;
   let last = min(first + QUERIES, end) - 1u;
+  let d4s = unknown_d4(p.N);
   let row = 4u * (lane % 8u); // the first of the lane's four, in the tile
   let token = lane / 8u * EACH; // the first of the lane's EACH, in the block
 
@@ -110,16 +111,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   for (var block = first_key_block - (first_key_block - start) % KEYS; block < last_key; block += KEYS) {
     var scores = array<vec4<f32>, EACH>();
     var ds = array<vec4<f32>, EACH>();
-    for (var slice = 0u; slice < D4; slice += SLICE) {
+    for (var slice = 0u; slice < d4s; slice += SLICE) {
       stage_left(first, end, head * HEAD_SIZE, slice, lane);
       stage_right(block, end, key_column, slice, lane);
       workgroupBarrier();
-      add_products(&scores, lane);
+      add_products(&scores, min(SLICE, d4s - slice), lane);
       workgroupBarrier(); // until what is staged has been read
       stage_dout_left(first, end, head, slice, lane);
       stage_right(block, end, value_column, slice, lane);
       workgroupBarrier();
-      add_products(&ds, lane);
+      add_products(&ds, min(SLICE, d4s - slice), lane);
       workgroupBarrier();
     }
     for (var k = 0u; k < EACH; k++) {
@@ -128,10 +129,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       ds[k] = weight * (ds[k] - row_delta);
     }
     put_weights(&ds, lane);
-    for (var turn = 0u; turn < KEYS; turn += TURN) {
+    let keys = min(KEYS, last_key - block);
+    for (var turn = 0u; turn < keys; turn += TURN) {
       stage_rows(block + turn, end, key_column, lane);
       workgroupBarrier();
-      add_rows(&dq, turn, lane);
+      add_rows(&dq, turn, min(TURN, keys - turn), lane);
       workgroupBarrier();
     }
   }
@@ -146,17 +148,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var block = first_query_block - (first_query_block - start) % KEYS; block < last_query; block += KEYS) {
       var weights = array<vec4<f32>, EACH>();
       var ds = array<vec4<f32>, EACH>();
-      for (var slice = 0u; slice < D4; slice += SLICE) {
+      for (var slice = 0u; slice < d4s; slice += SLICE) {
         stage_left(first, end, key_column, slice, lane);
         stage_right(block, end, h * HEAD_SIZE, slice, lane);
         if (slice == 0u) { stage_softmax(block, end, h, lane); }
         workgroupBarrier();
-        add_products(&weights, lane);
+        add_products(&weights, min(SLICE, d4s - slice), lane);
         workgroupBarrier();
         stage_left(first, end, value_column, slice, lane);
         stage_dout_right(block, end, h, slice, lane);
         workgroupBarrier();
-        add_products(&ds, lane);
+        add_products(&ds, min(SLICE, d4s - slice), lane);
         workgroupBarrier();
       }
       for (var k = 0u; k < EACH; k++) {
@@ -164,18 +166,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         weights[k] = select(vec4<f32>(), exp(weights[k] * p.scale - token_lse[token + k]), seen);
         ds[k] = weights[k] * (ds[k] - delta(token + k));
       }
+      let queries = min(KEYS, last_query - block);
       put_weights(&weights, lane);
-      for (var turn = 0u; turn < KEYS; turn += TURN) {
+      for (var turn = 0u; turn < queries; turn += TURN) {
         stage_dout_rows(block + turn, end, h, lane);
         workgroupBarrier();
-        add_rows(&dv, turn, lane);
+        add_rows(&dv, turn, min(TURN, queries - turn), lane);
         workgroupBarrier();
       }
       put_weights(&ds, lane);
-      for (var turn = 0u; turn < KEYS; turn += TURN) {
+      for (var turn = 0u; turn < queries; turn += TURN) {
         stage_rows(block + turn, end, h * HEAD_SIZE, lane);
         workgroupBarrier();
-        add_rows(&dk, turn, lane);
+        add_rows(&dk, turn, min(TURN, queries - turn), lane);
         workgroupBarrier();
       }
     }

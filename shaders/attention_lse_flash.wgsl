@@ -26,6 +26,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let width = p.H * HEAD_SIZE;
   let column = workgroup.y * HEAD_SIZE;
   let key_column = width + workgroup.y / sharing(width) * HEAD_SIZE;
+  let d4s = unknown_d4(p.N);
   let query = first + 4u * (lane % 8u); // the first of the lane's four
   let last_key = past_key(min(first + QUERIES, end) - 1u, end);
   let first_block = first_key(first, start);
@@ -33,11 +34,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var total = vec4<f32>();
   for (var block = first_block - (first_block - start) % KEYS; block < last_key; block += KEYS) {
     var scores = array<vec4<f32>, EACH>();
-    for (var slice = 0u; slice < D4; slice += SLICE) {
+    for (var slice = 0u; slice < d4s; slice += SLICE) {
       stage_left(first, end, column, slice, lane);
       stage_right(block, end, key_column, slice, lane);
       workgroupBarrier();
-      add_products(&scores, lane);
+      add_products(&scores, min(SLICE, d4s - slice), lane);
       workgroupBarrier(); // until what is staged has been read
     }
     var top = largest;

@@ -21,6 +21,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let column = workgroup.y * HEAD_SIZE;
   let key_column = p.C + workgroup.y / sharing(p.C) * HEAD_SIZE;
   let value_column = key_column + (p.N - p.C) / 2u;
+  let d4s = unknown_d4(p.N);
   let group = lane % 8u;
   let part = lane / 8u;
   let query = first + 4u * group; // the first of the lane's four
@@ -35,12 +36,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   var total = vec4<f32>();
   for (var block = first_block - (first_block - start) % KEYS; block < last_key; block += KEYS) {
     var scores = array<vec4<f32>, EACH>();
-    for (var slice = 0u; slice < D4; slice += SLICE) {
+    for (var slice = 0u; slice < d4s; slice += SLICE) {
       workgroupBarrier(); // until what is staged has been read
       stage_left(first, end, column, slice, lane);
       stage_right(block, end, key_column, slice, lane);
       workgroupBarrier();
-      add_products(&scores, lane);
+      add_products(&scores, min(SLICE, d4s - slice), lane);
     }
 
     let masked = block + KEYS > seen_by_all || (WINDOW > 0u && block < seen_from);
@@ -70,11 +71,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
       sums[c][2] *= fade.z;
       sums[c][3] *= fade.w;
     }
-    for (var turn = 0u; turn < KEYS; turn += TURN) {
+    let keys = min(KEYS, last_key - block);
+    for (var turn = 0u; turn < keys; turn += TURN) {
       if (turn > 0u) { workgroupBarrier(); }
       stage_rows(block + turn, end, value_column, lane);
       workgroupBarrier();
-      add_rows(&sums, turn, lane);
+      add_rows(&sums, turn, min(TURN, keys - turn), lane);
     }
   }
 

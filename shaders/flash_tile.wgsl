@@ -16,6 +16,10 @@ const TURN: u32 = KEYS >> (u32(D4 * 32u > ROOM) + u32(D4 * 16u > ROOM) + u32(D4 
 var<workgroup> left: array<vec4<f32>, KEYS * 8u>; // [i * 8 + group]: column i, or the weight of token i, for four rows
 var<workgroup> right: array<vec4<f32>, ROOM>;
 
+// D4, in a form that no compiler knows: where it writes out a loop over slices, it may hold the address of each read of
+// workgroup memory in a register.
+fn unknown_d4(columns: u32) -> u32 { return min(D4, columns); }
+
 // Four elements of a row of q, k or v, which begins at `column`; zeros past the head's end.
 fn load(t: u32, column: u32, d4: u32) -> vec4<f32> {
   if (D4 % SLICE > 0u && d4 >= D4) { return vec4<f32>(); }
@@ -59,11 +63,11 @@ fn stage_rows(first: u32, end: u32, column: u32, lane: u32) {
   }
 }
 
-// Adds the products over a staged slice to the lane's scores: a vector per token, an element per row.
-fn add_products(scores: ptr<function, array<vec4<f32>, EACH>>, lane: u32) {
+// Adds the products over a staged slice, of `columns` groups of four, to the lane's scores: a vector per token, an element per row.
+fn add_products(scores: ptr<function, array<vec4<f32>, EACH>>, columns: u32, lane: u32) {
   let group = lane % 8u;
   let token = lane / 8u * EACH;
-  for (var d4 = 0u; d4 < SLICE; d4++) {
+  for (var d4 = 0u; d4 < columns; d4++) {
     let a = left[d4 * 32u + group];
     let b = left[d4 * 32u + 8u + group];
     let c = left[d4 * 32u + 16u + group];
@@ -83,12 +87,12 @@ fn put_weights(weights: ptr<function, array<vec4<f32>, EACH>>, lane: u32) {
   for (var k = 0u; k < EACH; k++) { left[(lane / 8u * EACH + k) * 8u + lane % 8u] = (*weights)[k]; }
 }
 
-// Adds the staged rows, the first of which is token `begin` of the block, times their weights to the lane's sums: a matrix per
-// group of four columns, a column of it per row of the tile.
-fn add_rows(sums: ptr<function, array<mat4x4<f32>, FOURS>>, begin: u32, lane: u32) {
+// Adds the first `count` staged rows, which begin at token `begin` of the block, times their weights to the lane's sums: a matrix
+// per group of four columns, a column of it per row of the tile.
+fn add_rows(sums: ptr<function, array<mat4x4<f32>, FOURS>>, begin: u32, count: u32, lane: u32) {
   let group = lane % 8u;
   let part = lane / 8u;
-  for (var j = 0u; j < TURN; j++) {
+  for (var j = 0u; j < count; j++) {
     let w = left[(begin + j) * 8u + group];
     for (var c = 0u; c < FOURS; c++) {
       let v = right[j * D4 + min(c * PARTS + part, D4 - 1u)]; // surplus columns are not stored

@@ -94,7 +94,7 @@ def test_wrong_results_are_refused(old: str, new: str, granted: Device, stand_in
 
 def test_sums_in_f16_are_refused(granted: Device, stand_in: Callable[..., None]):
     """A matmul that rounds its sum to f16 after every step."""
-    stand_in("left[r] = fma(v, w_left, left[r]);", "left[r] = quantizeToF16(fma(v, w_left, left[r]));")
+    stand_in("fma(vec4<f32>(v[r]), w_left, left[4u * g + r])", "quantizeToF16(fma(vec4<f32>(v[r]), w_left, left[4u * g + r]))")
     found, why = with_matrix_units(granted, ONE)
     assert found is granted
     assert "linear_add" in why

@@ -1,11 +1,12 @@
 """`tests/registers`: what its comparison of tables finds, and that the checked-in tables are whole."""
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu_compilers import packages, page
+from gpu_compilers import intel, packages, page
 from gpu_compilers.gpus import GPUS, IN_CI
 from gpu_compilers.tables import FOLDER, Row, Table, find_changes, find_faults, read_table, write_table
 from test_structure import OPS
@@ -95,6 +96,18 @@ def test_every_pattern_of_the_page_finds_a_kernel():
 def test_kernels_are_shown_by_number():
     names = {"linear f32 activation=none 128x64/8", "linear f32 activation=none 64x64/8", "linear f32 activation=relu 64x64/8"}
     assert page.shown_kernels(names) == ["linear f32 activation=none 64x64/8", "linear f32 activation=none 128x64/8"]
+
+
+def test_a_shim_that_cannot_be_built_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(SystemExit, match=r"no-op driver for Intel's GPUs cannot be built: could not count: .*no such thing"):
+        intel.run_step("count", [sys.executable, "-c", "import sys; sys.exit('an error: no such thing')"])
+    monkeypatch.setattr(intel.shutil, "which", lambda name: None)
+    with pytest.raises(SystemExit, match="there is no C compiler: install gcc"):
+        intel.add_intel_shim(tmp_path)
+    built = tmp_path / packages.LIBRARIES / intel.LIBRARY
+    built.parent.mkdir(parents=True)
+    built.touch()
+    intel.add_intel_shim(tmp_path)  # it is there
 
 
 def test_a_machine_that_cannot_unpack_says_why(monkeypatch: pytest.MonkeyPatch):

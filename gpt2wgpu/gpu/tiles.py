@@ -81,7 +81,7 @@ def tile_needs(device: Device, kind: str, tile: Tile) -> tuple[int, int]:
     if tile.short:
         return 16 * (512 // max(tile.rows, tile.columns)) * (tile.rows + tile.columns), 128
     if kind == "matmul_workgroup":
-        return 16 * (4 * (tile.rows + 1) + 4 * tile.columns), tile.rows // tile.thread_rows * tile.columns // 8
+        return 16 * (4 * (tile.rows + 4) + 4 * tile.columns), tile.rows // tile.thread_rows * tile.columns // 8
     assert device.matrix_units is not None
     size, lanes = device.matrix_units
     parts = tile.rows // tile.thread_rows * tile.columns // tile.thread_rows

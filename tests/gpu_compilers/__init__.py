@@ -5,6 +5,7 @@ as if the GPU were there, and nothing runs. What comes back are the registers, t
 
 gpus.py      the GPUs, and the environment in which a process sees one
 packages.py  Debian's packages, unpacked into a folder of their own
+intel.py     builds the no-op driver for Intel's GPUs, which no package has
 kernels.py   compiles every kernel on the GPU that its process sees
 vulkan.py    asks a Vulkan driver for the statistics of a shader
 tables.py    the checked-in tables, and the comparison with new ones

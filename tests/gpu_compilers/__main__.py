@@ -2,7 +2,7 @@
 
 bash tests/registers               AMD's GPUs, as in CI: fails on spills, scratch, fewer waves, kernels that no table has
 bash tests/registers --write       the same, and write their tables anew
-bash tests/registers --by-hand     NVIDIA's, Apple's and Qualcomm's, and write their tables anew; minutes long
+bash tests/registers --by-hand     NVIDIA's, Apple's, Qualcomm's and Intel's, and write their tables anew; minutes long
 bash tests/registers --by-hand ada m1
 bash tests/registers --by-hand ampere --spirv FOLDER    and keep the SPIR-V, for benchmarks/on_a_gpu.py --spirv
 """
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .gpus import BACKPORTS, BY_HAND, GPUS, IN_CI, SID, Gpu, seen_by
+from .intel import add_intel_shim
 from .packages import refusal, unpack_packages
 from .page import write_page
 from .tables import ANEW, Row, Table, find_changes, find_faults, read_table, write_table
@@ -55,6 +56,8 @@ def make_table(gpu: Gpu, root: Path, wgpu: Path, spirv: Path | None = None) -> T
 def make_tables(gpus: Sequence[Gpu], suite: str, spirv: Path | None = None) -> dict[str, Table]:
     """The tables of GPUs whose drivers come from one suite, on all cores."""
     root = unpack_packages(UNPACKED, suite)
+    if any(gpu.shim == "intel" for gpu in gpus):
+        add_intel_shim(root)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         tool = [sys.executable, str(REPOSITORY / "benchmarks" / "experimental_wgpu.py"), folder]
         done = subprocess.run(tool, capture_output=True, text=True)

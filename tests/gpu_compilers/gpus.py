@@ -37,12 +37,16 @@ def nvidia(name: str, title: str, chipset: str) -> Gpu:
     return Gpu(name, title, SID, "nouveau", "nouveau", ("NOUVEAU_CHIPSET", chipset), 32)
 
 
+def intel(name: str, title: str) -> Gpu:
+    return Gpu(name, title, SID, "intel", "intel", ("INTEL_STUB_GPU_PLATFORM", name))
+
+
 IN_CI = (
     amd("navi31", "Radeon RX 7900 XTX", 64),
     amd("navi21", "Radeon RX 6800", 0),
     amd("gfx1150", "Radeon 890M", 64),
 )
-BY_HAND = (
+OTHERS = (
     nvidia("turing", "GeForce RTX 20", "164"),
     nvidia("ampere", "GeForce RTX 30", "172"),
     nvidia("ada", "GeForce RTX 40", "192"),
@@ -50,6 +54,13 @@ BY_HAND = (
     Gpu("m1", "Apple M1", SID, "asahi", "asahi", ("ASAHI_GPU_ID", "m1")),  # the shim has this one only
     Gpu("adreno730", "Adreno 730", SID, "freedreno", "freedreno", ("FD_GPU_ID", "730")),
 )
+INTEL = (
+    intel("skl", "HD Graphics 530"),
+    intel("tgl", "Iris Xe"),
+    intel("dg2", "Arc A770M"),
+    intel("lnl", "Arc 140V"),
+)
+BY_HAND = (*OTHERS, *INTEL)
 GPUS = {gpu.name: gpu for gpu in (*IN_CI, *BY_HAND)}
 
 

@@ -69,6 +69,13 @@ OTHERS = {
         "spills": ["STP Count"],
         "waves": ["Max Waves Per Core"],
     },
+    "intel": {
+        "registers": ["Max live registers"],
+        "spills": ["Spills"],
+        "scratch": ["Scratch Memory Size"],
+        "memory": ["Workgroup Memory Size"],
+        "waves": ["Max dispatch width"],
+    },
 }
 
 

@@ -51,8 +51,11 @@ def unpack_packages(folder: Path, suite: str) -> Path:
     return root
 
 
-def write_settings(folder: Path, suite: str) -> Path:
-    """apt's configuration with sources, lists and downloads in `folder`. The mirror is the one that this machine uses."""
+def write_settings(folder: Path, suite: str, sources: bool = False) -> Path:
+    """apt's configuration with sources, lists and downloads in `folder`. The mirror is the one that this machine uses.
+
+    sources: of source packages too.
+    """
     for name in ("parts", "lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
     found = run_apt(None, "indextargets", "--no-release-info", "--format", "$(CREATED_BY)|$(RELEASE)|$(REPO_URI)").splitlines()
@@ -61,8 +64,9 @@ def write_settings(folder: Path, suite: str) -> Path:
     if not mirrors:
         raise SystemExit(f"apt has no source for Debian {here}, from which the mirror is taken: look at /etc/apt/sources.list.d")
     suites = [here, suite] if suite.endswith("-backports") else [suite]
-    sources = "".join(f"deb [signed-by={KEYRING}] {mirrors[0]} {name} main\n" for name in suites)
-    (folder / "sources.list").write_text(sources, encoding="utf-8")
+    kinds = ["deb", "deb-src"] if sources else ["deb"]
+    listed = "".join(f"{kind} [signed-by={KEYRING}] {mirrors[0]} {name} main\n" for kind in kinds for name in suites)
+    (folder / "sources.list").write_text(listed, encoding="utf-8")
     lines = {
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": folder / "parts",
@@ -83,9 +87,10 @@ def write_settings(folder: Path, suite: str) -> Path:
     return settings
 
 
-def run_apt(settings: Path | None, *arguments: str) -> str:
+def run_apt(settings: Path | None, *arguments: str, folder: Path | None = None) -> str:
+    """What apt-get prints, run in `folder`. Raises SystemExit with one line if it fails."""
     environment = {**os.environ, "LC_ALL": "C", **({"APT_CONFIG": str(settings)} if settings else {})}
-    done = subprocess.run(["apt-get", *arguments], env=environment, capture_output=True, text=True)
+    done = subprocess.run(["apt-get", *arguments], env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise SystemExit(f"apt-get {arguments[0]} failed: {said[-1] if said else f'exit code {done.returncode}'}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .gpus import BY_HAND, IN_CI, Gpu
+from .gpus import GPUS, IN_CI, INTEL, OTHERS, Gpu
 from .tables import Row, Table, read_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "registers.md"
@@ -61,11 +61,12 @@ def markdown_table(gpus: Sequence[Gpu], tables: dict[str, Table]) -> str:
 
 def render_tables() -> str:
     """The part of the page between BEGIN and END."""
-    tables = {gpu.name: read_table(gpu.name) for gpu in (*IN_CI, *BY_HAND)}
+    tables = {name: read_table(name) for name in GPUS}
     return (
         f"{BEGIN}\n\nAMD, in CI. Registers of a thread / waves:\n\n{markdown_table(IN_CI, tables)}\n"
         f"The others, by hand. Registers / warps (NVIDIA), threads (Apple) or waves (Adreno):\n\n"
-        f"{markdown_table(BY_HAND, tables)}\n{END}"
+        f"{markdown_table(OTHERS, tables)}\n"
+        f"Intel, by hand. Registers / threads in a wave:\n\n{markdown_table(INTEL, tables)}\n{END}"
     )
 
 
