@@ -90,6 +90,7 @@ def test_registers_are_told_in_units_of_the_gpu(book: Path):
         for cells in (r"Radeon RX 7900 XTX</td><td>\d+ of 32 bits", r"Apple M1</td><td>\d+ of 16 bits</td><td>[\d,]+ threads<"):
             assert re.search(f"<td>{cells}", page), cells
         assert re.search(r"<td>Adreno 730</td><td>\d+ of 4 × 32 bits</td><td>\d+ waves of 128 threads<", page)
+        assert re.search(r"<td>Arc A770M</td><td>\d+ of 32 bytes, for a wave</td><td>\d+ threads in a wave<", page)
     told = (REPOSITORY / "docs" / "registers.md").read_text(encoding="utf-8")
     assert "for Apple 256 of 16 bits" in told and "| Adreno 730 | 128 threads | 16 on a core |" in told
 

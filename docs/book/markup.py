@@ -22,6 +22,7 @@ REGISTER_UNITS = {
     "nouveau": ("of 32 bits", "waves of 32 threads"),
     "asahi": ("of 16 bits", "threads"),
     "freedreno": ("of 4 × 32 bits", "waves of 128 threads"),
+    "intel": ("of 32 bytes, for a wave", "threads in a wave"),
 }
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 FORMATTER = HtmlFormatter(nowrap=True)
