@@ -32,6 +32,9 @@ CASES = [
     Case(train_ops.activate, {"C": 300}, attrs={"activation": "relu"}),
     selftest.activate_dx_case("silu", 300),
     *(Case(train_ops.transpose, {"K": k, "N": n}) for k, n in ((68, 132), (70, 37))),
+    Case(ops.linear_add, {"K": 1100, "N": 68}, (150,)),  # more rows than a tile has, and k in parts
+    Case(ops.attention, {"N": 96}, (1, 34, 35, 64), {"head_size": 32, "scale": 0.3, "causal": False}),
+    *selftest.attention_cases(32, 32, True, (1, 34, 35)),
 ]
 
 
