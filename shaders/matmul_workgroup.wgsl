@@ -98,7 +98,7 @@ fn put_x(i: u32, v: vec4<f32>) {
   for (var j = 0u; j < 4u; j++) { x_slice[(i % SLICE4 * 4u + j) * PITCH + row / 4u][row % 4u] = v[j]; }
 }
 
-// The i-th group of four of a slice from k4 on; zeros outside the matrix, as these are multiplied too.
+// The i-th group of four of a slice from k4 on; zeros outside the matrix, as its rows past the last are multiplied too.
 fn load_x(row0: u32, k4: u32, i: u32) -> Row4 {
   let t = row0 + i / SLICE4;
   let k = k4 + i % SLICE4;

@@ -135,6 +135,12 @@ def as_on_a_gpu(device: Device) -> Device:
     return opened
 
 
+@pytest.fixture(scope="module")
+def users_gpu(device: Device) -> Device:
+    """The tests' device with the kernels that a real GPU gets, their shaders as users run them, without checks."""
+    return open_device(replace(device.adapter, kind="DiscreteGPU"), checked=False)
+
+
 @pytest.fixture(params=["as it is", "as a GPU"])
 def device_form(request: pytest.FixtureRequest, device: Device, as_on_a_gpu: Device) -> Device:
     """The tests' device, once with the kernels that it gets and once with those that a real GPU gets."""

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from process import Run
 from gpt2wgpu import Encoder
 from gpt2wgpu.devices.selftest import Case, Check, check_op, compare_results, forward_cases
 from gpt2wgpu.diagnose.doctor import check_kernels, check_model
-from gpt2wgpu.gpu import Device, open_device
+from gpt2wgpu.gpu import Device
 from gpt2wgpu.graph import ops
 from gpt2wgpu.train.selftest import backward_cases as training_cases
 from gpt2wgpu.train.selftest import check_step, check_training
@@ -24,12 +23,6 @@ from gpt2wgpu.train.selftest import check_step, check_training
 def on_gpu(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that are not asked to use numpy compute on the tests' device."""
     monkeypatch.setattr("gpt2wgpu.encoder.find_device", lambda wanted: (None if wanted == "numpy" else device, "the tests'"))
-
-
-@pytest.fixture(scope="module")
-def users_gpu(device: Device) -> Device:
-    """The tests' device with the kernels that a real GPU gets, their shaders as users run them, without checks."""
-    return open_device(replace(device.adapter, kind="DiscreteGPU"), checked=False)
 
 
 def model_checks(**options: Any) -> list[Check]:

@@ -6,13 +6,12 @@ they hide an index past the end of an array in workgroup memory.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from gpt2wgpu.devices.selftest import Case, check_op
 from gpt2wgpu.diagnose.lane_orders import LaneOrder, reorder_lanes
-from gpt2wgpu.gpu import Device, kernels, open_device
+from gpt2wgpu.gpu import Device, kernels
 from gpt2wgpu.graph import ops
 from gpt2wgpu.train import ops as train_ops
 from gpt2wgpu.train import selftest
@@ -38,14 +37,9 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def unchecked(production_device: Device) -> Device:
-    return open_device(replace(production_device.adapter, kind="DiscreteGPU"), checked=False)
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.op.name} {case}")
 def test_the_order_of_lanes_and_workgroups_changes_nothing(
-    case: Case, as_on_a_gpu: Device, unchecked: Device, monkeypatch: pytest.MonkeyPatch
+    case: Case, as_on_a_gpu: Device, users_gpu: Device, monkeypatch: pytest.MonkeyPatch
 ):
     specialise: Callable[..., str] = kernels.specialise_source
 
@@ -55,6 +49,6 @@ def test_the_order_of_lanes_and_workgroups_changes_nothing(
         return source.replace("main_as_lane(group_,", "main_as_lane(groups_ - 1u - group_,")
 
     monkeypatch.setattr(kernels, "specialise_source", backwards)
-    for device in (as_on_a_gpu, unchecked):
+    for device in (as_on_a_gpu, users_gpu):
         check = check_op(device, case)
         assert check.ok, check

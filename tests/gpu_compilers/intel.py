@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .packages import LIBRARIES, run_apt, write_settings
+from .packages import LIBRARIES, extract_packages, run_apt, write_settings
 
 SUITE = "trixie"  # whose Mesa, 25.0, these lists fit
 LIBRARY = "libintel_noop_drm_shim.so"
@@ -72,8 +72,7 @@ def fetch_source(folder: Path) -> Path:
     run_apt(apt, "update", "-qq")
     run_apt(apt, "source", "-qq", "--download-only", "mesa", folder=folder)
     run_apt(apt, "download", "-qq", "libdrm-dev", folder=folder)
-    for package in folder.glob("libdrm-dev_*.deb"):
-        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+    extract_packages(folder, folder)
     (archive,) = folder.glob("mesa_*.orig.tar.xz")
     run_step("unpack it", ["tar", "--directory", folder, "-xf", archive, "--wildcards", "mesa-*/src", "mesa-*/include"])
     (source,) = folder.glob("mesa-*/")

@@ -41,14 +41,19 @@ def unpack_packages(folder: Path, suite: str) -> Path:
         run_apt(apt, "update", "-qq")
         target = ["--reinstall", f"--target-release={suite}"] if suite.endswith("-backports") else []
         run_apt(apt, "install", "-qq", "--yes", "--download-only", *target, *PACKAGES)
-        for package in sorted(apt.parent.glob("archives/*.deb")):
-            subprocess.run(["dpkg-deb", "--extract", package, found], check=True)
+        extract_packages(apt.parent / "archives", found)
         try:
             found.rename(root)
         except OSError:
             if not root.exists():  # else another run was faster
                 raise
     return root
+
+
+def extract_packages(folder: Path, target: Path) -> None:
+    """The files of all packages in `folder`, without running their scripts."""
+    for package in sorted(folder.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "--extract", package, target], check=True)
 
 
 def write_settings(folder: Path, suite: str, sources: bool = False) -> Path:
